@@ -1,0 +1,200 @@
+"""What an inner problem is: an energy to minimise, a residual to zero, or a map to hold fixed.
+
+A problem is a pure function of the unknown and of all the tensors that it depends on. Solvers and the implicit layer
+see vectors of shape (*batch, n); the functions that users write see the unknown in the shape of their own start.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
+
+import torch
+from torch import Tensor
+
+from bilevel.linalg.operator import Dense, LinearOperator, MatrixFree, Structure
+
+Params: TypeAlias = Any
+"""A tensor, or nested dicts, lists and tuples of tensors (and of constants, which carry no gradient)."""
+
+Function: TypeAlias = Callable[..., Tensor]
+Self = TypeVar("Self", bound="Problem")
+
+DENSE_LIMIT = 400
+"""Problems without a tangent of their own are linearised densely up to this size, by products above it."""
+
+
+class Problem(ABC):
+    """A root problem r(u, params) = 0 with its linearisation.
+
+    batch_dims: how many leading dimensions of the unknown count independent samples.
+    structure: what is known of the tangent (see `Structure`).
+    """
+
+    batch_dims: int = 0
+    structure: Structure = Structure()
+
+    @abstractmethod
+    def residual(self, u: Tensor, params: Params) -> Tensor:
+        """The residual (*batch, n) at u (*batch, n); differentiable with torch.func in u and params."""
+
+    def tangent(self, u: Tensor, params: Params) -> LinearOperator:
+        """The derivative of the residual with respect to u, for solving; need not be differentiable."""
+        n = u.shape[-1]
+        if n <= DENSE_LIMIT:
+            return Dense(dense_jacobian(lambda v: self.residual(v, params), u), self.structure)
+        return MatrixFree(
+            n,
+            lambda x: self.product(u, params, x),
+            lambda x: self.product_transposed(u, params, x),
+            self.structure,
+            tuple(u.shape[:-1]),
+        )
+
+    def product(self, u: Tensor, params: Params, x: Tensor) -> Tensor:
+        """Tangent times x, differentiable in u, params and x."""
+        return torch.func.jvp(lambda v: self.residual(v, params), (u,), (x,))[1]
+
+    def product_transposed(self, u: Tensor, params: Params, x: Tensor) -> Tensor:
+        """Transposed tangent times x, differentiable in u, params and x."""
+        if self.structure.symmetric:
+            return self.product(u, params, x)
+        return torch.func.vjp(lambda v: self.residual(v, params), u)[1](x)[0]
+
+    def collect(self, params: Params) -> Params:
+        """The given parameters together with those that the problem itself owns."""
+        return params
+
+    def for_unknown(self: Self, u0: Tensor) -> Self:
+        """This problem, made ready for an unknown shaped like u0."""
+        if u0.dim() != self.batch_dims + 1:
+            raise ValueError(
+                f"{type(self).__name__} takes an unknown with {self.batch_dims + 1} dimension(s), got shape {tuple(u0.shape)}"
+            )
+        return self
+
+    def probe(self, u: Tensor, params: Params) -> Tensor:
+        """Something cheap that depends on all that the problem depends on; used to find undeclared tensors."""
+        return self.residual(u, params)
+
+
+class EnergyProblem(Problem):
+    """A minimisation problem: adds the energy's value; the tangent is symmetric.
+
+    Models with a sparse Hessian or a closed-form residual subclass this and override `residual` and `tangent`.
+    """
+
+    structure = Structure(symmetric=True)
+
+    @abstractmethod
+    def value(self, u: Tensor, params: Params) -> Tensor:
+        """The energy (*batch) at u (*batch, n); differentiable with torch.func in u and params."""
+
+    def residual(self, u: Tensor, params: Params) -> Tensor:
+        return torch.func.grad(lambda v: self.value(v, params).sum())(u)
+
+    def probe(self, u: Tensor, params: Params) -> Tensor:
+        return self.value(u, params)
+
+
+class _UserFunction:
+    """A user's function f(u, params) or module, called with the unknown in the user's shape."""
+
+    def __init__(self, function: Function, batch_dims: int) -> None:
+        self.function = function
+        self.batch_dims = batch_dims
+        self.event_shape: tuple[int, ...] | None = None
+
+    def __call__(self, u: Tensor, params: Params) -> Tensor:
+        shape = self.event_shape if self.event_shape is not None else (u.shape[-1],)
+        u = u.reshape(*u.shape[:-1], *shape)
+        if isinstance(self.function, torch.nn.Module):
+            owned, given = params
+            arguments = (u,) if given is None else (u, given)
+            return torch.func.functional_call(self.function, owned, arguments)
+        return self.function(u, params)
+
+    def collect(self, params: Params) -> Params:
+        if not isinstance(self.function, torch.nn.Module):
+            return params
+        owned = dict(self.function.named_parameters()) | dict(self.function.named_buffers())
+        return (owned, params)
+
+    def for_unknown(self, u0: Tensor) -> _UserFunction:
+        ready = copy.copy(self)
+        ready.event_shape = tuple(u0.shape[self.batch_dims :])
+        return ready
+
+
+class _FromFunction(Problem):
+    """Shared by the three problems made from a user's function."""
+
+    def __init__(self, function: Function, *, batch_dims: int = 0, structure: Structure | None = None) -> None:
+        self.batch_dims = batch_dims
+        self._function = _UserFunction(function, batch_dims)
+        if structure is not None:
+            self.structure = structure
+
+    def collect(self, params: Params) -> Params:
+        return self._function.collect(params)
+
+    def for_unknown(self: Self, u0: Tensor) -> Self:
+        if u0.dim() < self.batch_dims:
+            raise ValueError(f"the start has shape {tuple(u0.shape)}, but the problem has {self.batch_dims} batch dimension(s)")
+        ready = copy.copy(self)
+        ready._function = self._function.for_unknown(u0)  # type: ignore[attr-defined]
+        return ready
+
+
+class Energy(_FromFunction, EnergyProblem):
+    """The energy E(u, params) -> scalar, or one value per sample when `batch_dims` > 0, as a Python function or module.
+
+    A `torch.nn.Module` is called as module(u) or module(u, params); its own parameters are collected by themselves.
+    The function sees u in the shape of the start that the user gives, and must work under torch.func.
+    """
+
+    structure = Structure(symmetric=True)
+
+    def value(self, u: Tensor, params: Params) -> Tensor:
+        energy = self._function(u, params)
+        if tuple(energy.shape) != tuple(u.shape[:-1]):
+            raise ValueError(
+                f"the energy must return shape {tuple(u.shape[:-1])} (one value per sample), it returned {tuple(energy.shape)}"
+            )
+        return energy
+
+
+class Residual(_FromFunction):
+    """The residual r(u, params), shaped like u, as a Python function or module; its tangent need not be symmetric."""
+
+    def residual(self, u: Tensor, params: Params) -> Tensor:
+        return _vector_like(u, self._function(u, params), "residual")
+
+
+class FixedPoint(_FromFunction):
+    """The map T(u, params), shaped like u, whose fixed point u = T(u, params) is sought; its residual is u - T(u)."""
+
+    def residual(self, u: Tensor, params: Params) -> Tensor:
+        return u - self.map(u, params)
+
+    def map(self, u: Tensor, params: Params) -> Tensor:
+        """T(u, params) as a vector (*batch, n)."""
+        return _vector_like(u, self._function(u, params), "map")
+
+
+def _vector_like(u: Tensor, value: Tensor, what: str) -> Tensor:
+    if value.numel() != u.numel():
+        raise ValueError(f"the {what} must have as many entries as the unknown ({u.numel()}), it has {value.numel()}")
+    return value.reshape(u.shape)
+
+
+def dense_jacobian(function: Callable[[Tensor], Tensor], u: Tensor) -> Tensor:
+    """d function / d u as (*batch, n, n), for a function that treats the samples of u (*batch, n) independently."""
+    basis = torch.eye(u.shape[-1], dtype=u.dtype, device=u.device)
+
+    def column(e: Tensor) -> Tensor:
+        return torch.func.jvp(function, (u,), (e.expand(u.shape),))[1]
+
+    return torch.vmap(column, out_dims=-1)(basis)

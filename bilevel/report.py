@@ -1,0 +1,149 @@
+"""What a solve and a gradient say about themselves: statuses that are sentences, counts, and the errors."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+OnFail = Literal["raise", "warn", "ignore"]
+
+
+class BilevelError(RuntimeError):
+    """Base of all errors that the solvers and layers raise."""
+
+
+class ConvergenceError(BilevelError):
+    """An inner solve ended away from a solution."""
+
+
+class SingularError(BilevelError):
+    """A linear system that has no unique solution, and no null space was declared."""
+
+
+class UndeclaredTensorError(BilevelError):
+    """A tensor that needs a gradient reaches the problem without being one of its parameters."""
+
+
+class InputError(ValueError):
+    """Bad input from a user; the command line prints it as one line and exits with code 2."""
+
+
+class Status(Enum):
+    """How a solve ended; the value is the sentence that a user reads."""
+
+    CONVERGED = "converged: the residual met its tolerance"
+    MAX_ITERATIONS = "stopped at the iteration limit before the residual met its tolerance; raise max_iterations, start closer, or use load stepping"
+    STAGNATED = "no step length reduced the objective although the residual is above its tolerance; loosen the tolerance, rescale the unknown, or use a trust region"
+    NOT_FINITE = "the energy or residual became NaN or infinite and shorter steps did not help; check the start and the parameters, or use load stepping"
+    INDEFINITE = "ended at a stationary point that is not a minimum and could not leave it; the energy may be unbounded below"
+    SINGULAR = "the tangent is singular; constrain the problem or declare its null space"
+
+    @property
+    def ok(self) -> bool:
+        return self is Status.CONVERGED
+
+
+@dataclass
+class Counts:
+    """How often each kind of work was done (a batch counts as one)."""
+
+    values: int = 0
+    residuals: int = 0
+    tangents: int = 0
+    products: int = 0
+    factorisations: int = 0
+    back_substitutions: int = 0
+
+    def add(self, other: Counts) -> None:
+        for item in fields(self):
+            setattr(self, item.name, getattr(self, item.name) + getattr(other, item.name))
+
+
+@dataclass
+class SolveReport:
+    """How an inner solve ended; `status` and `residual` have one entry per sample of a batch (one for a single problem)."""
+
+    status: list[Status]
+    residual: Tensor
+    tolerance: Tensor
+    iterations: int
+    counts: Counts
+    seconds: float
+    history: list[float] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def converged(self) -> bool:
+        return all(status.ok for status in self.status)
+
+    @property
+    def sentence(self) -> str:
+        """One sentence that says what happened and, where it failed, what to try."""
+        failed = [i for i, status in enumerate(self.status) if not status.ok]
+        if not failed:
+            worst = float(self.residual.max())
+            return f"converged in {self.iterations} iterations, residual {worst:.3g}"
+        first = failed[0]
+        where = "" if len(self.status) == 1 else f"{len(failed)} of {len(self.status)} samples failed, first is sample {first}: "
+        residual, tolerance = float(self.residual.flatten()[first]), float(self.tolerance.flatten()[first])
+        return (
+            f"inner solve: {where}{self.status[first].value} "
+            f"({self.iterations} iterations, residual {residual:.3g}, tolerance {tolerance:.3g})"
+        )
+
+
+@dataclass
+class GradientReport:
+    """The certificate of one gradient.
+
+    relative_error: estimated ||g - g*|| / ||g*|| of the vector-Jacobian product for the cotangent that came in.
+    exact: False for an approximate adjoint strategy, whose name stands in `adjoint`.
+    """
+
+    adjoint: str
+    exact: bool
+    inner_residual: float
+    adjoint_residual: float
+    relative_error: float
+    back_substitutions: int = 0
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        kind = "exact" if self.exact else "APPROXIMATE"
+        return (
+            f"{kind} gradient ({self.adjoint}): estimated relative error {self.relative_error:.2g}, "
+            f"inner residual {self.inner_residual:.2g}, adjoint residual {self.adjoint_residual:.2g}"
+        )
+
+
+@dataclass
+class Solution:
+    """The state that a layer found, how the solve ended, and the certificates of the gradients taken through it."""
+
+    u: Tensor
+    report: SolveReport
+    gradients: list[GradientReport] = field(default_factory=list)
+
+    @property
+    def gradient(self) -> GradientReport | None:
+        """The certificate of the latest gradient, or None before the first backward pass."""
+        return self.gradients[-1] if self.gradients else None
+
+
+def fail(message: str, on_fail: OnFail, error: type[BilevelError] = ConvergenceError) -> None:
+    """Raise, warn or stay silent about `message`, as `on_fail` says."""
+    if on_fail == "raise":
+        raise error(message)
+    if on_fail == "warn":
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
+
+
+def require_finite(name: str, value: Tensor) -> None:
+    """Raise InputError if `value` has a NaN or an infinity."""
+    if not bool(torch.isfinite(value).all()):
+        raise InputError(f"{name} has entries that are NaN or infinite; check the data and units that it was made from")

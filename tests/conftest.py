@@ -1,0 +1,25 @@
+"""Shared by all tests: float64, fixed threads, and the folder of published measurements."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_default_dtype(torch.float64)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of published measurements beside the project (or $BILEVEL_DATA); skips the test where it is absent."""
+    folder = Path(os.environ.get("BILEVEL_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"published measurements are not at {folder}; set BILEVEL_DATA to their folder")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
