@@ -1,0 +1,156 @@
+"""What a study calibrates: the contract between a physical model and the outer loop.
+
+A model is a class. It is found by the `kind:` of a study's `model:` section: an entry point of the group
+`bilevel.models` (name -> "module:Class"), a class given to `register_model`, or, for `kind: python`, a class or function in
+the user's own file. One object is made for each experiment of a study. A complete model:
+
+    class Spring(Model):                                   # force = stiffness * elongation
+        "A linear spring."
+
+        class Config(ModelConfig):                         # the keys of `model:` in study.yml, besides `kind`
+            rest_length: float = Field(gt=0)
+
+        columns = {"length": "m"}                          # what observations must have besides `value`, in which units
+        value_units = "N"
+
+        def parameter_defaults(self):                      # what the model knows of its parameters (its own units)
+            return {"stiffness": ParameterDefault(units="N/m", lower=0.0, transform="log")}
+
+        def simulate(self, parameters):                    # the predictions for all rows, in their order
+            elongation = self.observations.columns["length"] - self.config.rest_length
+            return parameters["stiffness"] * elongation
+
+and its study.yml:
+
+    title: A spring
+    model: {kind: spring, rest_length: 0.1}
+    parameters:
+      - {name: stiffness, value: 20, lower: 1, upper: 1000, units: N/cm}
+    observations:
+      - file: spring.csv
+        value: {column: force_N, units: N}
+        columns: {length: {column: length_mm, units: mm}}
+        group: spring
+        std: 0.1
+
+Numbers reach a model in its own units only: `columns` and `value_units` say which (SI where they say nothing), the table
+and the parameters are converted before the model sees them, and dimensions that do not match are an InputError.
+A model raises InputError (one sentence, naming the key or row) for physical nonsense in its config or observations, and
+lets BilevelError (an inner solve that failed) pass: the outer loop then tries a shorter step and says so.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from bilevel.calibrate.observations import ObservationTable
+    from bilevel.report import GradientReport, SolveReport
+
+TransformName = Literal["none", "log", "logit"]
+
+
+class ModelConfig(BaseModel):
+    """Base of a model's section in study.yml: unknown keys are errors, and paths are relative to the study's folder."""
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+
+@dataclass(frozen=True)
+class ParameterDefault:
+    """What a model knows of one of its parameters; the study may override everything but `units`.
+
+    units: the model's own unit, into which the study's values are converted ("" = dimensionless).
+    value: used, fixed, when the study does not mention the parameter; None = the study must give it.
+    lower, upper: bounds in the model's units. transform: "log" for positive, stiffness-like quantities.
+    size: number of entries of a field parameter, None for a scalar (a scalar given for a field fills it).
+    """
+
+    units: str = ""
+    value: float | None = None
+    lower: float | None = None
+    upper: float | None = None
+    transform: TransformName = "none"
+    size: int | None = None
+    description: str = ""
+
+
+@dataclass
+class ModelReports:
+    """How the inner solves of the last `simulate` ended, and the certificates of the gradients taken through them."""
+
+    solves: list[SolveReport] = field(default_factory=list)
+    gradients: list[GradientReport] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ModelFigure:
+    """A picture of the model's own for the report; the outer loop closes `figure`."""
+
+    title: str
+    figure: Figure
+    caption: str = ""
+
+
+class Model(ABC):
+    """A physical model of one experiment; see the module's docstring for a complete example.
+
+    columns: name -> units of the observation columns that the model needs ("text" for labels such as a mode or a well).
+    value_units: units of the predictions, None if they differ between groups (then SI).
+    forward_mode: `simulate` works under torch.func.jvp (only reverse mode is asked for otherwise).
+    batched: jvp and vjp of `simulate` may be vmapped (sweeps are done one by one otherwise).
+    The Jacobian takes the cheaper of forward sweeps (one per parameter) and adjoint sweeps (one per observation).
+    """
+
+    Config: ClassVar[type[ModelConfig]] = ModelConfig
+    columns: ClassVar[Mapping[str, str]] = {}
+    value_units: ClassVar[str | None] = None
+    forward_mode: ClassVar[bool] = True
+    batched: ClassVar[bool] = True
+
+    def __init__(self, config: Any, observations: ObservationTable, folder: Path) -> None:
+        """Keep `config` (an instance of Config), the table, and the study's folder; subclasses prepare meshes here."""
+        self.config = config
+        self.observations = observations
+        self.folder = folder
+
+    @abstractmethod
+    def simulate(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """Predictions (n,) for all observation rows in order, in `value_units`, differentiable in the parameters.
+
+        parameters: name -> tensor in the model's units, shape () or (size,) for a field; only the names that this
+        model knows (all of the study's when `parameter_defaults` is empty). Must depend on nothing but them, or carry
+        what it depends on (a warm start) through `state` and `restore`, else a resumed run would differ.
+        """
+
+    def parameter_defaults(self) -> Mapping[str, ParameterDefault]:
+        """Every parameter that the model knows; empty means that it takes whatever the study names, in SI units."""
+        return {}
+
+    def reports(self) -> ModelReports:
+        """The inner solves and gradients since the last call of `simulate` began."""
+        return ModelReports()
+
+    def state(self) -> Mapping[str, Tensor]:
+        """What the next `simulate` depends on besides its parameters, such as a warm start; goes into the checkpoint."""
+        return {}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what `state` returned."""
+
+    def write_state(self, folder: Path) -> list[Path]:
+        """Write the state of the last `simulate` as VTU files into `folder` and return their paths."""
+        return []
+
+    def figures(self, parameters: Mapping[str, Tensor]) -> list[ModelFigure]:
+        """Pictures of the model's own for the report, at the calibrated parameters."""
+        return []
