@@ -1,0 +1,96 @@
+"""Observations of one experiment: values, weights, groups and the columns that the model needs, in the model's units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from bilevel.calibrate.units import Conversion
+from bilevel.report import InputError
+
+
+@dataclass(frozen=True)
+class Column:
+    """Where a quantity stands in a file: `column` in `units`, times `sign`."""
+
+    column: str
+    units: str = ""
+    sign: int = 1
+
+
+@dataclass(frozen=True)
+class GroupUnits:
+    """The units that the user gave for a group's values, and the conversion from the model's units back to them."""
+
+    name: str = ""
+    conversion: Conversion = Conversion()
+
+
+@dataclass(frozen=True)
+class ObservationTable:
+    """The observation rows of one experiment, in the model's units.
+
+    value, weight (n,): weight = 1/sigma in the model's units, 0 = predicted but not fitted.
+    group: the group of each row. columns: name -> numbers (n,). labels: name -> texts (n), for columns of "text".
+    source: "file, row k" of each row, for messages. group_units: how the user reads each group's values.
+    offset: name of the parameter that is added to the prediction of each row, or "".
+    """
+
+    value: Tensor
+    weight: Tensor
+    group: tuple[str, ...]
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    source: tuple[str, ...] = ()
+    group_units: Mapping[str, GroupUnits] = field(default_factory=dict)
+    offset: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        n = len(self.value)
+        lengths = {"weight": len(self.weight), "group": len(self.group)}
+        lengths |= {name: len(column) for name, column in {**self.columns, **self.labels}.items()}
+        lengths |= {"offset": len(self.offset) or n, "source": len(self.source) or n}
+        for name, length in lengths.items():
+            if length != n:
+                raise InputError(f"observations: '{name}' has {length} rows, 'value' has {n}")
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups in the order of their first row."""
+        return tuple(dict.fromkeys(self.group))
+
+    def rows(self, group: str) -> Tensor:
+        """The row numbers of a group."""
+        return torch.tensor([i for i, name in enumerate(self.group) if name == group], dtype=torch.long)
+
+    def units_of(self, group: str) -> GroupUnits:
+        return self.group_units.get(group, GroupUnits())
+
+
+def join(tables: Sequence[ObservationTable]) -> ObservationTable:
+    """The rows of all tables, one after the other; a column must be in all of them or in none."""
+    first = tables[0]
+    for table in tables[1:]:
+        if set(table.columns) != set(first.columns) or set(table.labels) != set(first.labels):
+            raise InputError("the observation files of one experiment must map the same columns")
+    units: dict[str, GroupUnits] = {}
+    for table in tables:
+        for group, unit in table.group_units.items():
+            if units.setdefault(group, unit) != unit:
+                raise InputError(f"group '{group}' has values in '{units[group].name}' and in '{unit.name}'; use one of them")
+    return ObservationTable(
+        value=torch.cat([t.value for t in tables]),
+        weight=torch.cat([t.weight for t in tables]),
+        group=sum((t.group for t in tables), ()),
+        columns={name: torch.cat([t.columns[name] for t in tables]) for name in first.columns},
+        labels={name: sum((tuple(t.labels[name]) for t in tables), ()) for name in first.labels},
+        source=sum((t.source for t in tables), ()),
+        group_units=units,
+        offset=sum((t.offset for t in tables), ()),
+    )
