@@ -113,10 +113,14 @@ class _Parser:
 
     def _product(self) -> tuple[float, Dimension]:
         scale, dimension = self._factor()
+        divided = False
         while (token := self._peek()) is not None and token.group().strip() != ")":
             sign = token.group("sign")
             if sign in ("^", "**"):
                 raise self._error("a power must follow a unit")
+            if divided and sign != "/":
+                raise self._error("what follows a '/' is ambiguous; use parentheses, as in W/(m K)")
+            divided = sign == "/"
             if sign in ("*", "/", "·", "."):
                 self.position = token.end()
             power = -1 if sign == "/" else 1

@@ -1,0 +1,70 @@
+"""Exact Jacobians of predictions, by the cheaper of forward sweeps (one per parameter) and adjoint sweeps (one per row)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+from bilevel.calibrate.model import Model
+
+Function = Callable[[Tensor], Tensor]
+
+
+class Sweep(Enum):
+    """Which derivatives to take: forward (jvp), adjoint (vjp), or whichever needs fewer sweeps."""
+
+    AUTO = "auto"
+    FORWARD = "forward"
+    ADJOINT = "adjoint"
+
+
+def jacobian_of(function: Function, x: Tensor, rows: Tensor, model: Model, sweep: Sweep) -> tuple[Tensor, Tensor]:
+    """Predictions (n,) and d predictions[rows] / d x (len(rows), p)."""
+    if len(x) == 0:
+        with torch.no_grad():
+            return function(x), torch.zeros(len(rows), 0, dtype=x.dtype)
+    if sweep is Sweep.AUTO:
+        sweep = Sweep.FORWARD if model.forward_mode and len(x) <= len(rows) else Sweep.ADJOINT
+    if sweep is Sweep.FORWARD:
+        prediction, columns = _forward(function, x, model.batched)
+        return prediction, columns[:, rows].T.contiguous()
+    return _adjoint(function, x, rows, model.batched)
+
+
+def gradient_of(function: Function, x: Tensor, misfit: Function) -> tuple[Tensor, Tensor]:
+    """Predictions (n,) and d misfit(predictions) / d x (p,), by one adjoint sweep."""
+    x = x.detach().requires_grad_()
+    prediction = function(x)
+    if len(x) == 0 or not prediction.requires_grad:
+        return prediction.detach(), torch.zeros_like(x)
+    (gradient,) = torch.autograd.grad(misfit(prediction), x, allow_unused=True, materialize_grads=True)
+    return prediction.detach(), gradient
+
+
+def _forward(function: Function, x: Tensor, batched: bool) -> tuple[Tensor, Tensor]:
+    def push(tangent: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.func.jvp(function, (x,), (tangent,))
+
+    basis = torch.eye(len(x), dtype=x.dtype)
+    if batched:
+        predictions, columns = torch.vmap(push)(basis)
+        return predictions[0].detach(), columns.detach()
+    pairs = [push(tangent) for tangent in basis]
+    return pairs[0][0].detach(), torch.stack([column for _, column in pairs]).detach()
+
+
+def _adjoint(function: Function, x: Tensor, rows: Tensor, batched: bool) -> tuple[Tensor, Tensor]:
+    x = x.detach().requires_grad_()
+    prediction = function(x)
+    if not prediction.requires_grad or len(rows) == 0:
+        return prediction.detach(), torch.zeros(len(rows), len(x), dtype=x.dtype)
+    fitted = prediction[rows]
+    basis = torch.eye(len(rows), dtype=x.dtype)
+    if batched:
+        (jacobian,) = torch.autograd.grad(fitted, x, basis, is_grads_batched=True)
+        return prediction.detach(), jacobian
+    swept = [torch.autograd.grad(fitted, x, cotangent, retain_graph=True)[0] for cotangent in basis]
+    return prediction.detach(), torch.stack(swept)

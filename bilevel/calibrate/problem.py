@@ -1,0 +1,261 @@
+"""A calibration problem: experiments, parameters, and the weighted residuals with their exact derivatives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bilevel.calibrate.jacobian import Sweep, gradient_of, jacobian_of
+from bilevel.calibrate.model import Model, ModelConfig, ModelReports
+from bilevel.calibrate.observations import ObservationTable
+from bilevel.calibrate.parameters import Parameter, ParameterSet
+from bilevel.report import BilevelError, Counts, InputError
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A model, and the observations that it predicts."""
+
+    name: str
+    model: Model
+    observations: ObservationTable
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one point t gave: residuals w (y - d) of the fitted rows, then of the priors, and their derivatives.
+
+    jacobian: d residual / d t (m, p), or None when only the gradient of phi was asked for. prediction: all rows (n,).
+    sentence: why the point failed, or "". gradient_error: the largest estimate among the model's certificates, NaN if none.
+    """
+
+    t: np.ndarray
+    residual: np.ndarray
+    gradient: np.ndarray
+    jacobian: np.ndarray | None
+    prediction: np.ndarray
+    counts: Counts = field(default_factory=Counts)
+    inner_solves: int = 0
+    inner_iterations: int = 0
+    gradient_error: float = math.nan
+    seconds: float = 0.0
+    sentence: str = ""
+
+    @property
+    def phi(self) -> float:
+        return float(self.residual @ self.residual)
+
+
+class CalibrationProblem:
+    """Minimise phi(t) = sum of (w (y - d))^2 over the fitted rows + sum of ((v - prior_mean) / prior_std)^2.
+
+    Raises InputError when nothing can be fitted: no free parameter, no row with a weight, names that no model knows.
+    """
+
+    def __init__(self, parameters: Sequence[Parameter], experiments: Sequence[Experiment], sweep: Sweep = Sweep.AUTO) -> None:
+        self.parameters = ParameterSet(parameters)
+        self.experiments = tuple(experiments)
+        self.sweep = sweep
+        self._check()
+        tables = [e.observations for e in self.experiments]
+        self.value = torch.cat([t.value for t in tables])
+        self.weight = torch.cat([t.weight for t in tables])
+        self.fitted = torch.nonzero(self.weight > 0).reshape(-1)
+        if len(self.fitted) == 0:
+            raise InputError("every observation has weight 0; nothing can be fitted")
+
+    @property
+    def groups(self) -> list[tuple[Experiment, str, np.ndarray]]:
+        """Each group: its experiment, its name, and its rows among all rows of the problem."""
+        found, start = [], 0
+        for experiment in self.experiments:
+            table = experiment.observations
+            found += [(experiment, group, start + table.rows(group).numpy()) for group in table.groups]
+            start += len(table)
+        return found
+
+    def group_label(self, experiment: Experiment, group: str) -> str:
+        """The group's name, made unique by its experiment's when there are several experiments."""
+        if len(self.experiments) == 1 or group == experiment.name:
+            return group
+        return f"{experiment.name}/{group}"
+
+    def predict(self, t: Tensor) -> Tensor:
+        """Predictions (n,) of all rows of all experiments; differentiable in t (p,)."""
+        return torch.cat([self._predictions(e, t) for e in self.experiments])
+
+    def evaluate(self, t: np.ndarray, with_jacobian: bool = True) -> Evaluation:
+        """Residuals, and the exact Jacobian or gradient, at t. Lets BilevelError and InputError of the models pass."""
+        point = torch.as_tensor(np.asarray(t, dtype=float))
+        residuals, predictions, blocks = [], [], []
+        reports: list[ModelReports] = []
+        gradient = torch.zeros(len(point), dtype=torch.float64)
+        for experiment in self.experiments:
+            table = experiment.observations
+            rows = torch.nonzero(table.weight > 0).reshape(-1)
+            weight, value = table.weight[rows], table.value[rows]
+            entries = torch.as_tensor(self.parameters.entries_of(experiment.name))
+            function = self._restricted(experiment, point, entries)
+            if with_jacobian:
+                prediction, block = jacobian_of(function, point[entries], rows, experiment.model, self.sweep)
+                blocks.append(_widened(weight[:, None] * block, entries, len(point)))
+            else:
+                prediction, part = gradient_of(function, point[entries], lambda y: _phi(y, rows, weight, value))
+                gradient[entries] += part
+            self._require_finite(experiment, prediction)
+            residuals.append(weight * (prediction[rows] - value))
+            predictions.append(prediction)
+            reports.append(experiment.model.reports())
+        residual, jacobian = self._with_priors(point, residuals, blocks if with_jacobian else None)
+        if jacobian is not None:
+            gradient = 2 * jacobian.T @ residual
+        else:
+            gradient += torch.func.grad(lambda t: (self.parameters.prior_residual(t) ** 2).sum())(point)
+        return Evaluation(
+            t=point.numpy().copy(),
+            residual=residual.numpy(),
+            gradient=gradient.numpy(),
+            jacobian=None if jacobian is None else jacobian.numpy(),
+            prediction=torch.cat(predictions).numpy(),
+            **_inner_work(reports),
+        )
+
+    def _predictions(self, experiment: Experiment, t: Tensor) -> Tensor:
+        natural = self.parameters.natural(t)
+        given = self.parameters.for_experiment(natural, experiment.name)
+        offsets = {name: given[name] for name in dict.fromkeys(experiment.observations.offset) if name}
+        known = experiment.model.parameter_defaults()
+        arguments = {name: v for name, v in given.items() if (name in known if known else name not in offsets)}
+        for name, default in known.items():
+            if default.size is not None and name in arguments and arguments[name].dim() == 0:
+                arguments[name] = arguments[name].expand(default.size)
+            elif name not in arguments and default.value is not None:
+                arguments[name] = torch.tensor(default.value, dtype=torch.float64)
+        y = experiment.model.simulate(arguments)
+        if y.shape != experiment.observations.value.shape:
+            raise BilevelError(
+                f"experiment '{experiment.name}': the model returned predictions of shape {tuple(y.shape)}, "
+                f"there are {len(experiment.observations)} observations"
+            )
+        for name, value in offsets.items():
+            mask = torch.tensor([o == name for o in experiment.observations.offset], dtype=torch.float64)
+            y = y + mask * value
+        return y
+
+    def _restricted(self, experiment: Experiment, point: Tensor, entries: Tensor) -> Callable[[Tensor], Tensor]:
+        def function(part: Tensor) -> Tensor:
+            return self._predictions(experiment, point.index_copy(0, entries, part))
+
+        return function
+
+    def _with_priors(
+        self, point: Tensor, residuals: list[Tensor], blocks: list[Tensor] | None
+    ) -> tuple[Tensor, Tensor | None]:
+        prior = self.parameters.prior_residual(point)
+        residual = torch.cat([*residuals, prior])
+        if blocks is None:
+            return residual, None
+        if len(prior):
+            blocks = [*blocks, torch.func.jacrev(self.parameters.prior_residual)(point)]
+        return residual, torch.cat(blocks)
+
+    def _require_finite(self, experiment: Experiment, prediction: Tensor) -> None:
+        bad = torch.nonzero(~torch.isfinite(prediction)).reshape(-1)
+        if len(bad):
+            row = int(bad[0])
+            source = experiment.observations.source[row] if experiment.observations.source else f"row {row}"
+            raise BilevelError(f"the prediction for {source} (experiment '{experiment.name}') is NaN or infinite")
+
+    def _check(self) -> None:
+        if not self.experiments:
+            raise InputError("there is no experiment; give observations")
+        for experiment in self.experiments:
+            self._check_names(experiment)
+        known = {e.name for e in self.experiments}
+        for p in self.parameters.parameters:
+            for name in p.experiments:
+                if name not in known:
+                    raise InputError(f"parameter '{p.label}': there is no experiment '{name}' (there are: {', '.join(known)})")
+        if not any(e.model.parameter_defaults() == {} for e in self.experiments):
+            self._check_all_used()
+
+    def _check_names(self, experiment: Experiment) -> None:
+        given = [p.name for p in self.parameters.belonging_to(experiment.name)]
+        for name in given:
+            if given.count(name) > 1:
+                raise InputError(f"parameter '{name}' is given more than once for experiment '{experiment.name}'")
+        for name, default in experiment.model.parameter_defaults().items():
+            if name not in given and default.value is None:
+                raise InputError(f"the model of experiment '{experiment.name}' needs a parameter '{name}'; add it to parameters")
+        for p in self.parameters.belonging_to(experiment.name):
+            size = experiment.model.parameter_defaults().get(p.name)
+            if size is not None and p.start.ndim and size.size != p.size:
+                wanted = "a single number" if size.size is None else f"{size.size} values"
+                raise InputError(f"parameter '{p.label}' has {p.size} values, the model takes {wanted}")
+        for name in dict.fromkeys(experiment.observations.offset):
+            if name and name not in given:
+                raise InputError(f"observations of experiment '{experiment.name}': offset '{name}' is not a parameter")
+
+    def _check_all_used(self) -> None:
+        import difflib
+
+        for p in self.parameters.parameters:
+            places = [e for e in self.experiments if not p.experiments or e.name in p.experiments]
+            names = {n for e in places for n in (*e.model.parameter_defaults(), *e.observations.offset) if n}
+            if p.name not in names:
+                near = difflib.get_close_matches(p.name, names, n=1)
+                hint = f"; did you mean '{near[0]}'?" if near else f" (it knows: {', '.join(sorted(names))})"
+                raise InputError(f"parameter '{p.label}' is not known to the model{hint}")
+
+
+def problem_from_function(
+    parameters: Sequence[Parameter],
+    function: Callable[[Mapping[str, Tensor]], Tensor],
+    value: Tensor | np.ndarray,
+    weight: Tensor | np.ndarray | float = 1.0,
+) -> CalibrationProblem:
+    """A problem with one experiment whose predictions for `value` (n,) are function(parameters), a torch expression."""
+    data = torch.as_tensor(value, dtype=torch.float64)
+    weights = torch.as_tensor(weight, dtype=torch.float64).expand(data.shape)
+    table = ObservationTable(data, weights, ("data",) * len(data))
+    return CalibrationProblem(parameters, [Experiment("data", FunctionModel(table, function), table)])
+
+
+class FunctionModel(Model):
+    """A model that is one Python function of the parameters."""
+
+    def __init__(self, observations: ObservationTable, function: Callable[[Mapping[str, Tensor]], Tensor]) -> None:
+        super().__init__(ModelConfig(), observations, Path())
+        self.function = function
+
+    def simulate(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        return self.function(parameters)
+
+
+def _phi(prediction: Tensor, rows: Tensor, weight: Tensor, value: Tensor) -> Tensor:
+    return ((weight * (prediction[rows] - value)) ** 2).sum()
+
+
+def _widened(block: Tensor, entries: Tensor, size: int) -> Tensor:
+    return torch.zeros(len(block), size, dtype=torch.float64).index_copy(1, entries, block)
+
+
+def _inner_work(reports: list[ModelReports]) -> dict:  # type: ignore[type-arg]
+    counts = Counts()
+    solves = [s for r in reports for s in r.solves]
+    gradients = [g for r in reports for g in r.gradients]
+    for solve in solves:
+        counts.add(solve.counts)
+    counts.back_substitutions += sum(g.back_substitutions for g in gradients)
+    return {
+        "counts": counts,
+        "inner_solves": len(solves),
+        "inner_iterations": sum(s.iterations for s in solves),
+        "gradient_error": max((g.relative_error for g in gradients), default=math.nan),
+    }
