@@ -1,0 +1,109 @@
+"""The journal of a calibration: every evaluated point, so that an interrupted run can take the same way again.
+
+A resumed run starts the optimiser anew and answers its questions from the journal, bit by bit, until the journal ends;
+so it walks the path of the uninterrupted run. Each point is a file of its own, put in place in one step.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bilevel.calibrate.files import write_atomically
+from bilevel.calibrate.problem import CalibrationProblem, Evaluation
+from bilevel.report import Counts, InputError
+
+_SCALARS = ("inner_solves", "inner_iterations", "gradient_error", "seconds", "sentence")
+_FINGERPRINT = "fingerprint.json"
+
+
+class Journal:
+    """Evaluations by the exact bytes of their point, kept in memory and, with a folder, on disk."""
+
+    def __init__(self, folder: Path | None = None, fingerprint: str = "") -> None:
+        self.folder = folder
+        self.count = 0
+        self.evaluations: dict[bytes, Evaluation] = {}
+        self.state: dict[str, dict[str, Tensor]] = {}
+        if folder is not None:
+            self._open(folder, fingerprint)
+
+    def find(self, t: np.ndarray) -> Evaluation | None:
+        return self.evaluations.get(t.tobytes())
+
+    def append(self, evaluation: Evaluation, problem: CalibrationProblem) -> None:
+        """Remember an evaluation, with the models' states after it."""
+        number, self.count = self.count, self.count + 1
+        self.evaluations[evaluation.t.tobytes()] = evaluation
+        if self.folder is not None:
+            states = {e.name: e.model.state() for e in problem.experiments}
+            write_atomically(self.folder / f"{number:06d}.npz", _packed(evaluation, states))
+
+    def restore(self, problem: CalibrationProblem) -> None:
+        """Give the models the states that they had after the last evaluation."""
+        for experiment in problem.experiments:
+            if state := self.state.get(experiment.name):
+                experiment.model.restore(state)
+
+    def _open(self, folder: Path, fingerprint: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        mark = folder / _FINGERPRINT
+        if not mark.exists():
+            write_atomically(mark, json.dumps({"fingerprint": fingerprint}))
+        elif json.loads(mark.read_text())["fingerprint"] != fingerprint:
+            raise InputError(
+                f"{folder}: the study or its data changed since this run began, so it cannot be resumed; start again with run --force"
+            )
+        for path in sorted(folder.glob("*.npz")):
+            evaluation, self.state = _unpacked(path)
+            self.evaluations[evaluation.t.tobytes()] = evaluation
+            self.count += 1
+
+
+def _packed(evaluation: Evaluation, states: Mapping[str, Mapping[str, Tensor]]) -> bytes:
+    arrays: dict[str, np.ndarray] = {
+        "t": evaluation.t,
+        "residual": evaluation.residual,
+        "gradient": evaluation.gradient,
+        "prediction": evaluation.prediction,
+        "counts": np.array(list(asdict(evaluation.counts).values())),
+    }
+    arrays |= {name: np.array(getattr(evaluation, name)) for name in _SCALARS}
+    if evaluation.jacobian is not None:
+        arrays["jacobian"] = evaluation.jacobian
+    for experiment, state in states.items():
+        arrays |= {f"state/{experiment}/{key}": value.detach().cpu().numpy() for key, value in state.items()}
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def _unpacked(path: Path) -> tuple[Evaluation, dict[str, dict[str, Tensor]]]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file.items())
+    except (ValueError, OSError, zipfile.BadZipFile):
+        raise InputError(f"{path}: the checkpoint is damaged; start again with run --force") from None
+    states: dict[str, dict[str, Tensor]] = {}
+    for name, value in arrays.items():
+        if name.startswith("state/"):
+            _, experiment, key = name.split("/", 2)
+            states.setdefault(experiment, {})[key] = torch.from_numpy(value)
+    evaluation = Evaluation(
+        t=arrays["t"],
+        residual=arrays["residual"],
+        gradient=arrays["gradient"],
+        jacobian=arrays.get("jacobian"),
+        prediction=arrays["prediction"],
+        counts=Counts(*(int(k) for k in arrays["counts"])),
+        **{name: arrays[name].item() for name in _SCALARS},
+    )
+    return evaluation, states

@@ -1,0 +1,167 @@
+"""What a calibration found: parameters with statistics, misfit by group, the path there, and what it cost."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from bilevel.calibrate.evaluator import Iteration
+from bilevel.calibrate.identifiability import Identifiability
+from bilevel.calibrate.parameters import Parameter
+from bilevel.calibrate.problem import CalibrationProblem, Evaluation
+from bilevel.calibrate.uncertainty import Noise, Statistics
+from bilevel.report import Counts
+
+
+@dataclass(frozen=True)
+class GroupMisfit:
+    """A group's share of phi, and its root-mean-square residual in the units of its file; fitted: weight above 0."""
+
+    label: str
+    phi: float
+    rmse: float
+    units: str
+    rows: int
+    fitted: int
+
+
+@dataclass(frozen=True)
+class ParameterEstimate:
+    """One natural entry, in the user's units; std and interval are NaN where they are unknown."""
+
+    label: str
+    value: float
+    std: float
+    lower95: float
+    upper95: float
+    units: str
+    start: float
+    lower: float | None
+    upper: float | None
+    transform: str
+    at_bound: str
+    state: str
+
+    @property
+    def relative_std(self) -> float:
+        return self.std / abs(self.value) if self.value else math.nan
+
+
+@dataclass
+class CalibrationResult:
+    """The end of a calibration; `statistics` and `identifiability` are None when no Jacobian was asked for.
+
+    status: a sentence. jacobian_error: the final Jacobian against finite differences, relative (NaN if not checked).
+    """
+
+    problem: CalibrationProblem
+    evaluation: Evaluation
+    iterations: list[Iteration]
+    converged: bool
+    status: str
+    method: str
+    noise: Noise
+    statistics: Statistics | None
+    identifiability: Identifiability | None
+    jacobian_error: float
+    counts: Counts
+    inner_solves: int
+    inner_iterations: int
+    gradient_error: float
+    evaluations: int
+    seconds: float
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def phi(self) -> float:
+        return self.evaluation.phi
+
+    @property
+    def values(self) -> dict[str, float | np.ndarray]:
+        """Label -> natural value in the user's units."""
+        natural = self.problem.parameters.natural(torch.as_tensor(self.evaluation.t))
+        return {label: v.item() if v.dim() == 0 else v.numpy() for label, v in natural.items()}
+
+    @property
+    def estimates(self) -> list[ParameterEstimate]:
+        """All natural entries in the order of the study."""
+        values = self.values
+        found: list[ParameterEstimate] = []
+        for parameter in self.problem.parameters.parameters:
+            entries = np.atleast_1d(values[parameter.label])
+            for k, label in enumerate(parameter.entry_labels):
+                found.append(self._estimate(parameter, label, float(entries[k]), k, len(found)))
+        return found
+
+    @property
+    def groups(self) -> list[GroupMisfit]:
+        return group_misfits(self.problem, self.evaluation)
+
+    @property
+    def prior_phi(self) -> float:
+        """The priors' share of phi."""
+        return float(np.sum(self.evaluation.residual[len(self.problem.fitted) :] ** 2))
+
+    @property
+    def verdicts(self) -> list[str]:
+        """The sentences that a reader must not miss."""
+        found = [self.status]
+        if self.identifiability is not None:
+            found += list(self.identifiability.sentences.values())
+        return found + self.notes
+
+    def _estimate(self, parameter: Parameter, label: str, value: float, entry: int, index: int) -> ParameterEstimate:
+        nan = math.nan
+        std, low, high = nan, nan, nan
+        if self.statistics is not None and not parameter.fixed:
+            std = float(self.statistics.std[index])
+            low, high = float(self.statistics.lower95[index]), float(self.statistics.upper95[index])
+        state = "fixed" if parameter.fixed else f"tied to {parameter.tied_to}" if parameter.tied_to else "free"
+        return ParameterEstimate(
+            label=label,
+            value=value,
+            std=std,
+            lower95=low,
+            upper95=high,
+            units=parameter.units,
+            start=float(parameter.start.reshape(-1)[entry]),
+            lower=parameter.lower,
+            upper=parameter.upper,
+            transform=parameter.coordinate.transform.value,
+            at_bound=_at_bound(parameter, value) if parameter.free else "",
+            state=state,
+        )
+
+
+def group_misfits(problem: CalibrationProblem, evaluation: Evaluation) -> list[GroupMisfit]:
+    """phi and rmse by group at an evaluated point; the rmse counts all rows of a group, also those of weight 0."""
+    residual = evaluation.prediction - problem.value.numpy()
+    weighted = problem.weight.numpy() * residual
+    found = []
+    for experiment, group, rows in problem.groups:
+        units = experiment.observations.units_of(group)
+        found.append(
+            GroupMisfit(
+                label=problem.group_label(experiment, group),
+                phi=float(np.sum(weighted[rows] ** 2)),
+                rmse=float(np.sqrt(np.mean(residual[rows] ** 2))) / units.conversion.scale,
+                units=units.name,
+                rows=len(rows),
+                fitted=int(np.sum(problem.weight.numpy()[rows] > 0)),
+            )
+        )
+    return found
+
+
+def _at_bound(parameter: Parameter, value: float) -> str:
+    """ "lower" or "upper" where the value is at that bound to a millionth of the range, else ""."""
+    low, high = parameter.coordinate.lower, parameter.coordinate.upper
+    width = high - low if math.isfinite(high - low) else max(abs(value), 1e-300)
+    if math.isfinite(low) and value - low <= 1e-6 * (width if parameter.transform.value != "log" else low):  # type: ignore[union-attr]
+        return "lower"
+    if math.isfinite(high) and high - value <= 1e-6 * (width if parameter.transform.value != "log" else high):  # type: ignore[union-attr]
+        return "upper"
+    return ""
