@@ -1,0 +1,36 @@
+"""Linear algebra: operators, factorisations and Krylov methods behind one interface, and one table that picks."""
+
+from bilevel.linalg.curvature import negative_curvature
+from bilevel.linalg.dense import DenseCholesky, DenseLDL, DenseLU
+from bilevel.linalg.iterative import CG, GMRES, MINRES
+from bilevel.linalg.operator import Dense, LinearOperator, MatrixFree, Sparse, SparsePattern, Structure
+from bilevel.linalg.pardiso_solvers import PardisoCholesky, PardisoLDL, PardisoLU
+from bilevel.linalg.pick import factorise, pick
+from bilevel.linalg.refine import refine
+from bilevel.linalg.solver import Factor, LinearSolver
+from bilevel.linalg.superlu import SuperLU
+
+__all__ = [
+    "CG",
+    "GMRES",
+    "MINRES",
+    "Dense",
+    "DenseCholesky",
+    "DenseLDL",
+    "DenseLU",
+    "Factor",
+    "LinearOperator",
+    "LinearSolver",
+    "MatrixFree",
+    "PardisoCholesky",
+    "PardisoLDL",
+    "PardisoLU",
+    "Sparse",
+    "SparsePattern",
+    "Structure",
+    "SuperLU",
+    "factorise",
+    "negative_curvature",
+    "pick",
+    "refine",
+]

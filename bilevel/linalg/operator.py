@@ -6,12 +6,15 @@ Vectors have shape (..., *batch, n): leading dimensions are further right-hand s
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+
+Derived = TypeVar("Derived")
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,10 @@ class Structure:
         z = self.null_space.to(b)
         return b - (b @ z) @ z.mT
 
+    def shifted(self) -> Structure:
+        """What remains known when a multiple of the identity is added."""
+        return replace(self, positive_definite=None, null_space=None)
+
 
 class LinearOperator(ABC):
     """A square matrix of size n, or a batch of them, known at least by its products."""
@@ -50,6 +57,18 @@ class LinearOperator(ABC):
     @abstractmethod
     def matmul_transposed(self, x: Tensor) -> Tensor:
         """A^T x for vectors (..., *batch, n)."""
+
+    @abstractmethod
+    def shifted(self, shift: float) -> LinearOperator:
+        """A + shift I, of which neither definiteness nor null space is known."""
+
+    @abstractmethod
+    def diagonal_entries(self) -> Tensor | None:
+        """The diagonal (*batch, n), or None where the operator does not know it."""
+
+    @abstractmethod
+    def example(self) -> Tensor:
+        """An empty tensor with the operator's precision and device."""
 
 
 @dataclass
@@ -69,6 +88,16 @@ class Dense(LinearOperator):
     def matmul_transposed(self, x: Tensor) -> Tensor:
         return (self.matrix.mT @ x.unsqueeze(-1)).squeeze(-1)
 
+    def shifted(self, shift: float) -> Dense:
+        eye = torch.eye(self.n, dtype=self.matrix.dtype, device=self.matrix.device)
+        return Dense(self.matrix + shift * eye, self.structure.shifted())
+
+    def diagonal_entries(self) -> Tensor:
+        return self.matrix.detach().diagonal(dim1=-2, dim2=-1)
+
+    def example(self) -> Tensor:
+        return self.matrix.new_empty(0)
+
 
 @dataclass
 class MatrixFree(LinearOperator):
@@ -80,12 +109,29 @@ class MatrixFree(LinearOperator):
     structure: Structure = field(default_factory=Structure)
     batch: tuple[int, ...] = ()
     diagonal: Tensor | None = None
+    dtype: torch.dtype = torch.float64
+    device: torch.device | str | None = None
 
     def matmul(self, x: Tensor) -> Tensor:
         return self._rowwise(self.product, x)
 
     def matmul_transposed(self, x: Tensor) -> Tensor:
         return self._rowwise(self.product_transposed, x)
+
+    def shifted(self, shift: float) -> MatrixFree:
+        return replace(
+            self,
+            product=lambda x: self.product(x) + shift * x,
+            product_transposed=lambda x: self.product_transposed(x) + shift * x,
+            structure=self.structure.shifted(),
+            diagonal=None if self.diagonal is None else self.diagonal + shift,
+        )
+
+    def diagonal_entries(self) -> Tensor | None:
+        return self.diagonal
+
+    def example(self) -> Tensor:
+        return torch.empty(0, dtype=self.dtype, device=self.device)
 
     def _rowwise(self, product: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         event = x.dim() - len(self.batch) - 1
@@ -99,17 +145,23 @@ class MatrixFree(LinearOperator):
 class SparsePattern:
     """The fixed positions of a sparse matrix in compressed rows; made once per mesh or graph and shared by all its matrices.
 
-    indptr (n+1,), indices (nnz,): int32, sorted within rows, no duplicates. `cache` keeps symbolic analyses by backend.
+    indptr (n+1,), indices (nnz,): int32, sorted within rows, no duplicates. `cache` keeps what is derived from the
+    pattern (maps, symbolic analyses) by whom it belongs to.
     """
 
     n: int
     indptr: np.ndarray
     indices: np.ndarray
-    cache: dict[str, object] = field(default_factory=dict)
+    cache: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     @property
     def nnz(self) -> int:
         return len(self.indices)
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The row of each entry (nnz,)."""
+        return self.derive("rows", lambda: np.repeat(np.arange(self.n, dtype=np.int32), np.diff(self.indptr)))
 
     @staticmethod
     def from_pairs(rows: np.ndarray, cols: np.ndarray, n: int) -> tuple[SparsePattern, np.ndarray]:
@@ -119,6 +171,32 @@ class SparsePattern:
         unique_rows = unique // n
         indptr = np.searchsorted(unique_rows, np.arange(n + 1)).astype(np.int32)
         return SparsePattern(n, indptr, (unique - unique_rows * n).astype(np.int32)), scatter.reshape(-1)
+
+    def with_diagonal(self) -> tuple[SparsePattern, Tensor | None]:
+        """The pattern with every diagonal entry, and where the old entries went; itself and None where none is missing."""
+        return self.derive("with diagonal", self._complete)
+
+    def diagonal_positions(self) -> Tensor:
+        """Where the diagonal entries (n,) are in `values`; all must be there."""
+        return self.derive("diagonal", lambda: torch.from_numpy(np.flatnonzero(self.rows == self.indices)))
+
+    def _complete(self) -> tuple[SparsePattern, Tensor | None]:
+        if int((self.rows == self.indices).sum()) == self.n:
+            return self, None
+        unknowns = np.arange(self.n, dtype=np.int32)
+        rows, columns = np.concatenate([self.rows, unknowns]), np.concatenate([self.indices, unknowns])
+        completed, place = SparsePattern.from_pairs(rows, columns, self.n)
+        return completed, torch.from_numpy(place[: self.nnz])
+
+    def derive(self, key: Hashable, make: Callable[[], Derived]) -> Derived:
+        """What `make` gives, made once per pattern."""
+        if key not in self.cache:
+            self.cache[key] = make()
+        return self.cache[key]
+
+    def accumulate(self, scatter: Tensor, entries: Tensor) -> Tensor:
+        """The values (nnz,) that entries of any shape sum to, placed by the scatter map of `from_pairs`; differentiable."""
+        return entries.new_zeros(self.nnz).index_add(0, scatter.reshape(-1), entries.reshape(-1))
 
 
 @dataclass
@@ -133,10 +211,10 @@ class Sparse(LinearOperator):
         self.n = self.pattern.n
 
     def matmul(self, x: Tensor) -> Tensor:
-        return self._apply(self.csr(), x)
+        return self._apply(x, transposed=False)
 
     def matmul_transposed(self, x: Tensor) -> Tensor:
-        return self._apply(self.csr().T, x)
+        return self._apply(x, transposed=True)
 
     def csr(self):  # type: ignore[no-untyped-def]
         """The matrix as scipy.sparse.csr_matrix (shares memory with `values` on the CPU)."""
@@ -148,6 +226,38 @@ class Sparse(LinearOperator):
     def with_structure(self, structure: Structure) -> Sparse:
         return replace(self, structure=structure)
 
-    def _apply(self, matrix, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
-        columns = x.detach().cpu().reshape(-1, self.n).numpy().T
+    def with_diagonal(self) -> Sparse:
+        """The same matrix with every diagonal entry stored, zero or not."""
+        pattern, place = self.pattern.with_diagonal()
+        if place is None:
+            return self
+        values = self.values.new_zeros(pattern.nnz).index_copy(0, place.to(self.values.device), self.values)
+        return Sparse(pattern, values, self.structure)
+
+    def shifted(self, shift: float) -> Sparse:
+        stored = self.with_diagonal()
+        diagonal = stored.pattern.diagonal_positions().to(self.values.device)
+        values = stored.values.index_add(0, diagonal, torch.full_like(stored.values[:1], shift).expand(self.n))
+        return Sparse(stored.pattern, values, self.structure.shifted())
+
+    def diagonal_entries(self) -> Tensor:
+        stored = self.with_diagonal()
+        return stored.values.detach()[stored.pattern.diagonal_positions().to(self.values.device)]
+
+    def example(self) -> Tensor:
+        return self.values.new_empty(0)
+
+    def _apply(self, x: Tensor, transposed: bool) -> Tensor:
+        transposed = transposed and not self.structure.symmetric
+        if self.values.device.type != "cpu":
+            return self._apply_on_device(x, transposed)
+        matrix = self.csr().T if transposed else self.csr()
+        columns = x.detach().reshape(-1, self.n).numpy().T
         return torch.from_numpy(np.ascontiguousarray((matrix @ columns).T)).reshape(x.shape).to(x)
+
+    def _apply_on_device(self, x: Tensor, transposed: bool) -> Tensor:
+        device, shape = self.values.device, (self.n, self.n)
+        indptr, indices = torch.from_numpy(self.pattern.indptr), torch.from_numpy(self.pattern.indices)
+        make = torch.sparse_csc_tensor if transposed else torch.sparse_csr_tensor
+        matrix = make(indptr.to(device), indices.to(device), self.values.detach(), shape, check_invariants=False)
+        return (matrix @ x.reshape(-1, self.n).mT).mT.reshape(x.shape)

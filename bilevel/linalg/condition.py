@@ -1,0 +1,124 @@
+"""Is a factorised matrix singular to working precision? One random right-hand side tells, after scaling rows and columns.
+
+A random vector is almost never orthogonal to the direction that an almost singular matrix amplifies, so the size of
+one solution estimates the norm of the inverse (Dixon 1983, SIAM J. Numer. Anal. 20, 812).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from bilevel.linalg.operator import Dense, LinearOperator, Sparse
+from bilevel.report import SingularError
+
+LARGEST_RESIDUAL = 1e-4
+"""A random right-hand side that is missed by more than this shows a matrix that cannot be solved with."""
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Row and column scales that bring the largest entry of a matrix (*batch, n, n) near one, and its norm after that."""
+
+    rows: Tensor
+    columns: Tensor
+    norm: Tensor
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one random right-hand side showed: estimated reciprocal condition and relative residual, each (*batch)."""
+
+    rcond: Tensor
+    residual: Tensor
+    threshold: float
+
+    @property
+    def sound(self) -> Tensor:
+        """Whether the factorisation can be trusted (*batch); False for NaN."""
+        return (self.rcond > self.threshold) & (self.residual < LARGEST_RESIDUAL)
+
+
+@lru_cache(maxsize=8)
+def random_signs(n: int) -> Tensor:
+    """A fixed vector of random signs (n,)."""
+    generator = torch.Generator().manual_seed(n)
+    return 2.0 * torch.randint(0, 2, (n,), generator=generator).double() - 1.0
+
+
+def probe(A: LinearOperator, solve: Callable[[Tensor], Tensor]) -> Probe:
+    """Solve with one random right-hand side (1, *batch, n), scaled by rows, and judge the solution."""
+    scales = scales_of(A)
+    b = scales.rows * random_signs(A.n).to(scales.rows)
+    x = solve(b.unsqueeze(0))[0]
+    residual = ((A.matmul(x) - b) / scales.rows).abs().amax(-1)
+    rcond = 1.0 / (scales.norm * (scales.columns * x).abs().amax(-1))
+    return Probe(rcond, residual, 10.0 * A.n**0.5 * torch.finfo(x.dtype).eps)
+
+
+def scales_of(A: LinearOperator) -> Scales:
+    """Scales of a dense or sparse matrix; the square roots of the row maxima on both sides where it is symmetric."""
+    if isinstance(A, Dense):
+        return _dense_scales(A)
+    if isinstance(A, Sparse):
+        return _sparse_scales(A)
+    raise TypeError(f"{type(A).__name__} has no entries to scale")
+
+
+def _dense_scales(A: Dense) -> Scales:
+    entries = A.matrix.abs()
+    rows = _no_zeros(entries.amax(-1))
+    if A.structure.symmetric:
+        rows = columns = rows.sqrt()
+    else:
+        columns = _no_zeros((entries / rows.unsqueeze(-1)).amax(-2))
+    norm = (entries / columns.unsqueeze(-2)).sum(-1).div(rows).amax(-1)
+    return Scales(rows, columns, norm)
+
+
+def _sparse_scales(A: Sparse) -> Scales:
+    entries, n = A.values.abs(), A.n
+    row_of = torch.from_numpy(A.pattern.rows).long()
+    column_of = torch.from_numpy(A.pattern.indices).long()
+    zero = torch.zeros(n, dtype=entries.dtype)
+    rows = _no_zeros(zero.scatter_reduce(0, row_of, entries, "amax"))
+    if A.structure.symmetric:
+        rows = columns = rows.sqrt()
+    else:
+        columns = _no_zeros(zero.scatter_reduce(0, column_of, entries / rows[row_of], "amax"))
+    norm = zero.index_add(0, row_of, entries / (rows[row_of] * columns[column_of])).amax()
+    return Scales(rows, columns, norm)
+
+
+def _no_zeros(scale: Tensor) -> Tensor:
+    return torch.where(scale > 0, scale, torch.ones_like(scale))
+
+
+def check_null_space(A: LinearOperator) -> None:
+    """Raise SingularError unless the declared null space is one: |A Z| small beside what A does to random vectors."""
+    z = A.structure.null_space
+    if z is None:
+        return
+    size = A.matmul(_probe_rows(A)).norm(dim=-1).max()
+    worst = A.matmul(_as_rows(A, z)).norm(dim=-1).max()
+    if not worst <= torch.finfo(size.dtype).eps ** 0.5 * size:
+        raise SingularError(
+            f"the declared null space is not one: |A z| = {float(worst):.3g} where a random unit vector gives "
+            f"{float(size):.3g}; declare only motions that leave the residual unchanged, or none"
+        )
+
+
+def _as_rows(A: LinearOperator, columns: Tensor) -> Tensor:
+    """Columns (n, k) as right-hand sides (k, *batch, n)."""
+    rows = columns.mT.reshape(-1, *([1] * len(A.batch)), A.n)
+    return rows.expand(-1, *A.batch, -1)
+
+
+def _probe_rows(A: LinearOperator) -> Tensor:
+    z = A.structure.null_space
+    assert z is not None
+    return _as_rows(A, random_signs(A.n).to(z).unsqueeze(-1) / A.n**0.5)

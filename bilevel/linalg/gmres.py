@@ -1,0 +1,65 @@
+"""Restarted GMRES (Saad and Schultz 1986, SIAM J. Sci. Stat. Comput. 7, 856), preconditioned from the right, row by row."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bilevel.linalg.krylov import Product, Run, divide, finish, identity, norm
+
+
+def gmres(
+    product: Product,
+    b: Tensor,
+    *,
+    tolerance: float,
+    max_iterations: int,
+    restart: int = 50,
+    precondition: Product = identity,
+    start: Tensor | None = None,
+) -> Run:
+    """Solve A x = b for any regular A; b (m, *batch, n). Holds `restart` vectors for each right-hand side."""
+    x = torch.zeros_like(b) if start is None else start
+    target, products = tolerance * norm(b), 0
+    run = finish(product, b, x, tolerance, products)
+    while not bool(run.solved.all()) and products < max_iterations:
+        missed = torch.where(run.solved.unsqueeze(-1), 0.0, b - product(x))
+        step, used = _cycle(product, missed, target, min(restart, max_iterations - products), precondition)
+        x, products = x + step, products + used
+        run = finish(product, b, x, tolerance, products)
+    return run
+
+
+def _cycle(product: Product, b: Tensor, target: Tensor, steps: int, precondition: Product) -> tuple[Tensor, int]:
+    """One Arnoldi process, orthogonalised twice; the increment and the number of products."""
+    size = norm(b)
+    basis = [divide(b, size)]
+    hessenberg = b.new_zeros(*b.shape[:-1], steps + 1, steps)
+    y = b.new_zeros(*b.shape[:-1], 0, 1)
+    used = 0
+    for j in range(steps):
+        w = product(precondition(basis[-1]))
+        v = torch.stack(basis, dim=-2)
+        coefficients = torch.zeros_like(v[..., :1])
+        for _ in range(2):
+            along = v @ w.unsqueeze(-1)
+            w = w - (v.mT @ along).squeeze(-1)
+            coefficients = coefficients + along
+        hessenberg[..., : j + 1, j] = coefficients.squeeze(-1)
+        length = norm(w)
+        hessenberg[..., j + 1, j] = length.squeeze(-1)
+        basis.append(divide(w, length))
+        used = j + 1
+        y, missed = _least_squares(hessenberg[..., : used + 1, :used], size)
+        if not bool((missed > target).any()):
+            break
+    combination = (torch.stack(basis[:used], dim=-1) @ y).squeeze(-1)
+    return precondition(combination), used
+
+
+def _least_squares(hessenberg: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+    """The minimiser of |size e1 - H y| and that minimum; rows that broke down (H without full rank) take the shortest y."""
+    right = torch.zeros_like(hessenberg[..., :1])
+    right[..., 0, :] = size
+    y = torch.linalg.pinv(hessenberg) @ right
+    return y, norm((right - hessenberg @ y).squeeze(-1))

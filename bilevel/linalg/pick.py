@@ -1,0 +1,35 @@
+"""The one table that picks a linear solver by kind, structure, size, device and platform."""
+
+from __future__ import annotations
+
+from bilevel.linalg import pardiso
+from bilevel.linalg.dense import DenseCholesky, DenseLDL, DenseLU
+from bilevel.linalg.iterative import CG, GMRES, MINRES
+from bilevel.linalg.operator import Dense, LinearOperator, MatrixFree, Sparse
+from bilevel.linalg.pardiso_solvers import PardisoCholesky, PardisoLDL, PardisoLU
+from bilevel.linalg.solver import Factor, LinearSolver
+from bilevel.linalg.superlu import SuperLU
+from bilevel.report import OnFail
+
+
+def factorise(A: LinearOperator, method: LinearSolver | None = None, *, on_fail: OnFail = "raise") -> Factor:
+    """A made ready for solves by `method`, or by the solver that the table picks.
+
+    Raises SingularError where A is singular and no null space is declared; see `LinearSolver.factor` for `on_fail`.
+    """
+    return (method or pick(A)).factor(A, on_fail)
+
+
+def pick(A: LinearOperator) -> LinearSolver:
+    """The linear solver for A."""
+    symmetric = A.structure.symmetric
+    indefinite = symmetric and A.structure.positive_definite is False
+    if isinstance(A, Dense):
+        return DenseLDL() if indefinite else DenseCholesky() if symmetric else DenseLU()
+    if isinstance(A, MatrixFree) or (isinstance(A, Sparse) and A.values.device.type != "cpu"):
+        return MINRES() if indefinite else CG() if symmetric else GMRES()
+    if isinstance(A, Sparse):
+        if pardiso.library() is None:
+            return SuperLU()
+        return PardisoLDL() if indefinite else PardisoCholesky() if symmetric else PardisoLU()
+    raise TypeError(f"no linear solver is known for {type(A).__name__}")

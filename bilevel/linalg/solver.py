@@ -1,0 +1,76 @@
+"""What every linear solver offers: factor a matrix once, then solve with it and with its transpose, many right-hand sides at once."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from bilevel.linalg.operator import LinearOperator
+from bilevel.report import Counts, InputError, OnFail, SingularError, fail
+
+SINGULAR = (
+    "the matrix is singular to working precision (estimated reciprocal condition {rcond:.1g}); "
+    "constrain the unknowns that are free to move, or declare the null space in Structure.null_space"
+)
+
+
+class Factor(ABC):
+    """A matrix made ready for solves.
+
+    positive_definite: what the factorisation learned (True, False, or None where it cannot tell); one entry per sample
+        (a bool tensor of shape batch) for batches.
+    negative_eigenvalues: how many there are (per sample for batches), or None where the factorisation cannot tell.
+    singular: whether the matrix was found singular (per sample for batches); only seen with on_fail other than "raise".
+        Solutions with a singular matrix are NaN.
+    counts: factorisations, back-substitutions and products so far.
+    """
+
+    def __init__(self, A: LinearOperator) -> None:
+        self.A = A
+        self.positive_definite: bool | Tensor | None = None
+        self.negative_eigenvalues: int | Tensor | None = None
+        self.singular: bool | Tensor = False
+        self.counts = Counts(factorisations=1)
+
+    def solve(self, b: Tensor) -> Tensor:
+        """The solution of A x = b for b (..., *batch, n); orthogonal to the declared null space, as is the part of b used."""
+        return self._solve_rows(b, transposed=False)
+
+    def solve_transposed(self, b: Tensor) -> Tensor:
+        """The solution of A^T x = b for b (..., *batch, n)."""
+        return self._solve_rows(b, transposed=True)
+
+    def _solve_rows(self, b: Tensor, transposed: bool) -> Tensor:
+        event = (*self.A.batch, self.A.n)
+        if tuple(b.shape[b.dim() - len(event) :]) != event:
+            raise InputError(
+                f"the right-hand side must have shape (..., {', '.join(map(str, event))}), got {tuple(b.shape)}"
+            )
+        rows = self.A.structure.project(b.detach()).reshape(-1, *event)
+        self.counts.back_substitutions += len(rows)
+        with torch.no_grad():
+            x = self._back_substitute(rows, transposed)
+        return self.A.structure.project(x.reshape(b.shape))
+
+    @abstractmethod
+    def _back_substitute(self, rows: Tensor, transposed: bool) -> Tensor:
+        """Solve for right-hand sides (m, *batch, n)."""
+
+
+class LinearSolver(ABC):
+    """A way to solve linear systems; its fields are its settings."""
+
+    @abstractmethod
+    def factor(self, A: LinearOperator, on_fail: OnFail = "raise") -> Factor:
+        """Make A ready for solves.
+
+        Raises SingularError for a matrix without a unique solution unless its null space is declared, or a declared null
+        space is not one; `on_fail` "warn" or "ignore" marks singular matrices in `Factor.singular` instead.
+        """
+
+
+def refuse_singular(rcond: float, on_fail: OnFail) -> None:
+    """Say that a matrix is singular, as `on_fail` asks."""
+    fail(SINGULAR.format(rcond=rcond), on_fail, SingularError)
