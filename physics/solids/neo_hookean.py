@@ -1,0 +1,48 @@
+"""The compressible neo-Hookean solid."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bilevel.problem import Params
+from physics.solids.lame import LameParameters, per_matrix
+from physics.solids.material import Material
+from physics.tensors import inverse, outer
+
+
+class NeoHookean(Material):
+    """psi = mu/2 (I1 - 3) - mu ln J + lambda/2 (ln J)^2; parameters: any pair that `LameParameters.of` takes, in Pa.
+
+    Not finite (NaN) where J <= 0. Source: Simo & Pister 1984; Bonet & Wood 1997, eq. (5.28).
+    """
+
+    parameters = ("mu", "lame_lambda")
+
+    def distortional(self, x: Tensor, params: Params) -> Tensor:
+        return 0.5 * LameParameters.of(params).mu * ((x * x).sum((-2, -1)) - 3.0)
+
+    def volumetric(self, dilatation: Tensor, params: Params) -> Tensor:
+        constants = LameParameters.of(params)
+        log = torch.log(dilatation)
+        return -constants.mu * log + 0.5 * constants.lame_lambda * log**2
+
+    def stress(self, x: Tensor, params: Params) -> Tensor:
+        constants = LameParameters.of(params)
+        inverted, determinant = inverse(x)
+        factor = constants.lame_lambda * torch.log(determinant) - constants.mu
+        return per_matrix(constants.mu) * x + per_matrix(factor) * inverted.mT
+
+    def tangent(self, x: Tensor, params: Params, state_dims: int) -> Tensor:
+        constants = LameParameters.of(params)
+        inverted, determinant = inverse(x)
+        transposed = inverted.mT.contiguous()
+        factor = constants.lame_lambda * torch.log(determinant) - constants.mu
+        volume = outer(per_matrix(constants.lame_lambda) * transposed, transposed)
+        # d(F^-T)_ij / dF_kl = - F^-1_li F^-1_jk
+        turned = (per_matrix(factor) * inverted)[..., None, None, :, :] * inverted.unsqueeze(-1).unsqueeze(-1)
+        result = volume - turned.permute(*range(x.dim() - 2), -1, -4, -3, -2)
+        shear = torch.diag_embed(constants.mu.unsqueeze(-1).expand(*constants.mu.shape, 9)).reshape(
+            *constants.mu.shape, 3, 3, 3, 3
+        )
+        return result + shear
