@@ -98,21 +98,18 @@ def read_observations(
     weights = _weights(section, file, groups, raw) / conversion.scale
     texts = {name: c for name, c in section.columns.items() if columns.get(name) == "text"}
     numeric = {name: c for name, c in section.columns.items() if name not in texts}
+    converted = {name: _conversion(c, columns.get(name), f"columns.{name}")[0] for name, c in numeric.items()}
     return ObservationTable(
         value=torch.as_tensor(conversion(raw)),
         weight=torch.as_tensor(weights),
         group=tuple(groups),
-        columns={name: torch.as_tensor(_column(file, name, c, columns.get(name))) for name, c in numeric.items()},
+        columns={name: torch.as_tensor(converted[name](file.numbers(c.column) * c.sign)) for name, c in numeric.items()},
         labels={name: tuple(file.texts(c.column)) for name, c in texts.items()},
         source=tuple(file.where(i) for i in range(len(file.rows))),
         group_units={group: GroupUnits(units, conversion) for group in dict.fromkeys(groups)},
+        column_units={name: GroupUnits(numeric[name].units or "", c) for name, c in converted.items()},
         offset=(section.offset or "",) * len(file.rows),
     )
-
-
-def _column(file: CsvFile, name: str, section: ColumnSection, units: str | None) -> np.ndarray:
-    conversion, _ = _conversion(section, units, f"columns.{name}")
-    return np.asarray(conversion(file.numbers(section.column) * section.sign))
 
 
 def _conversion(section: ColumnSection, model_units: str | None, what: str) -> tuple[Conversion, str]:

@@ -23,7 +23,7 @@ class Column:
 
 @dataclass(frozen=True)
 class GroupUnits:
-    """The units that the user gave for a group's values, and the conversion from the model's units back to them."""
+    """The units of a file's values or column, and the conversion from them to the model's."""
 
     name: str = ""
     conversion: Conversion = Conversion()
@@ -35,7 +35,7 @@ class ObservationTable:
 
     value, weight (n,): weight = 1/sigma in the model's units, 0 = predicted but not fitted.
     group: the group of each row. columns: name -> numbers (n,). labels: name -> texts (n), for columns of "text".
-    source: "file, row k" of each row, for messages. group_units: how the user reads each group's values.
+    source: "file, line k" of each row, for messages. group_units, column_units: how the user reads values and columns.
     offset: name of the parameter that is added to the prediction of each row, or "".
     """
 
@@ -46,6 +46,7 @@ class ObservationTable:
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     source: tuple[str, ...] = ()
     group_units: Mapping[str, GroupUnits] = field(default_factory=dict)
+    column_units: Mapping[str, GroupUnits] = field(default_factory=dict)
     offset: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -92,5 +93,6 @@ def join(tables: Sequence[ObservationTable]) -> ObservationTable:
         labels={name: sum((tuple(t.labels[name]) for t in tables), ()) for name in first.labels},
         source=sum((t.source for t in tables), ()),
         group_units=units,
+        column_units=first.column_units,
         offset=sum((t.offset for t in tables), ()),
     )

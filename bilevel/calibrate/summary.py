@@ -1,0 +1,58 @@
+"""The end of a run in plain text: a parameter table, the misfit by group, and what a reader must not miss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from bilevel.calibrate.result import CalibrationResult, ParameterEstimate
+
+ROWS = 30
+"""Longer tables are cut in the text and in the report; case.par.csv has all rows."""
+
+
+def number(value: float | None, digits: int = 5) -> str:
+    """A number for people; "-" where it is unknown."""
+    if value is None or math.isnan(value):
+        return "-"
+    return f"{value:.{digits}g}"
+
+
+def parameter_rows(estimates: Sequence[ParameterEstimate]) -> list[list[str]]:
+    """Label, value, std, relative std, 95 % interval, units, remark; one row per entry."""
+    rows = []
+    for e in estimates:
+        known = not math.isnan(e.lower95)
+        relative = f"{100 * e.relative_std:.3g} %" if math.isfinite(e.relative_std) else "-"
+        interval = f"{number(e.lower95, 4)} .. {number(e.upper95, 4)}" if known else "-"
+        rows.append([e.label, number(e.value), number(e.std, 3), relative, interval, e.units, remark(e)])
+    return rows
+
+
+def remark(estimate: ParameterEstimate) -> str:
+    """ "at upper bound 10", "fixed", "tied to k", or ""."""
+    if estimate.at_bound:
+        bound = estimate.upper if estimate.at_bound == "upper" else estimate.lower
+        return f"at {estimate.at_bound} bound {number(bound)}"
+    return "" if estimate.state == "free" else estimate.state
+
+
+HEADER = ["parameter", "value", "std", "std/value", "95 % interval", "units", "remark"]
+
+
+def summary(title: str, result: CalibrationResult) -> str:
+    """The whole text."""
+    rows = parameter_rows(result.estimates)
+    cut = [] if len(rows) <= ROWS else [f"... and {len(rows) - ROWS} more in the .par.csv file"]
+    groups = [[g.label, number(g.phi), f"{number(g.rmse, 4)} {g.units}".strip(), f"{g.fitted} of {g.rows}"] for g in result.groups]
+    total = f"phi {number(result.phi, 6)}" + (f", of which priors {number(result.prior_phi)}" if result.prior_phi else "")
+    lines = [title, "=" * len(title), *result.verdicts, ""]
+    lines += [*_table(HEADER, rows[:ROWS]), *cut, ""]
+    lines += [*_table(["group", "phi", "rmse", "fitted rows"], groups), "", total + f", {result.seconds:.1f} s"]
+    return "\n".join(lines)
+
+
+def _table(header: list[str], rows: list[list[str]]) -> list[str]:
+    widths = [max(len(row[k]) for row in [header, *rows]) for k in range(len(header))]
+    text = [["  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip()] for row in [header, *rows]]
+    return [text[0][0], "  ".join("-" * w for w in widths), *(line[0] for line in text[1:])]
