@@ -1,5 +1,6 @@
 """Linear algebra: operators, factorisations and Krylov methods behind one interface, and one table that picks."""
 
+from bilevel.linalg.amg import AMGCG
 from bilevel.linalg.curvature import negative_curvature
 from bilevel.linalg.dense import DenseCholesky, DenseLDL, DenseLU
 from bilevel.linalg.iterative import CG, GMRES, MINRES
@@ -11,6 +12,7 @@ from bilevel.linalg.solver import Factor, LinearSolver
 from bilevel.linalg.superlu import SuperLU
 
 __all__ = [
+    "AMGCG",
     "CG",
     "GMRES",
     "MINRES",

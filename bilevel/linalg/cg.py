@@ -28,14 +28,15 @@ def cg(
     negative = torch.zeros_like(target, dtype=torch.bool)
     found = torch.zeros_like(b)
     last = torch.zeros_like(target)
-    for iteration in range(max_iterations):
+    products = 0 if start is None else 1
+    for _ in range(max_iterations):
         active = (norm(residual) > target) & ~negative
         if not bool(active.any()):
             break
         image = precondition(residual)
         energy = dot(residual, image)
         direction = image + divide(energy, last) * direction
-        image = product(direction)
+        image, products = product(direction), products + 1
         curvature = dot(direction, image)
         bad = active & (curvature <= 0)
         found = torch.where(bad, direction, found)
@@ -44,8 +45,6 @@ def cg(
         x = x + length * direction
         residual = residual - length * image
         last = energy
-    else:
-        iteration = max_iterations
-    run = finish(product, b, x, tolerance, iteration)
+    run = finish(product, b, x, tolerance, products)
     run.negative, run.direction = negative.squeeze(-1), found
     return run

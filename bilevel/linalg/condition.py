@@ -1,4 +1,4 @@
-"""Is a factorised matrix singular to working precision? One random right-hand side tells, after scaling rows and columns.
+"""Is a factorised matrix singular to working precision? One random right-hand side tells, after scaling.
 
 A random vector is almost never orthogonal to the direction that an almost singular matrix amplifies, so the size of
 one solution estimates the norm of the inverse (Dixon 1983, SIAM J. Numer. Anal. 20, 812).
@@ -22,7 +22,7 @@ LARGEST_RESIDUAL = 1e-4
 
 @dataclass(frozen=True)
 class Scales:
-    """Row and column scales that bring the largest entry of a matrix (*batch, n, n) near one, and its norm after that."""
+    """Scales that bring the largest entries of a matrix's rows and columns near one, and its norm after that."""
 
     rows: Tensor
     columns: Tensor

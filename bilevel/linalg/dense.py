@@ -54,13 +54,18 @@ class _DenseFactor(Factor):
     """Shared by the three: fills the null space in, sets unusable samples aside, judges the condition."""
 
     A: Dense
+    singular: Tensor
+    positive_definite: Tensor | None
+    negative_eigenvalues: Tensor | None
 
     def __init__(self, A: Dense, on_fail: OnFail) -> None:
         super().__init__(A)
         check_null_space(A)
         regular = _fill_null_space(A)
         finite = torch.isfinite(regular).flatten(-2).all(-1)
-        eye = torch.eye(A.n, dtype=regular.dtype, device=regular.device)
+        if not bool(finite.all()):
+            eye = torch.eye(A.n, dtype=regular.dtype, device=regular.device)
+            regular = torch.where(finite[..., None, None], regular, eye)
         self.regular = Dense(
             regular if bool(finite.all()) else torch.where(finite[..., None, None], regular, eye), A.structure
         )
@@ -91,8 +96,8 @@ class _DenseFactor(Factor):
 
     def _back_substitute(self, rows: Tensor, transposed: bool) -> Tensor:
         x = self._rows(rows, transposed)
-        if bool(self.singular.any()):  # type: ignore[union-attr]
-            x = x.masked_fill(self.singular.unsqueeze(-1), torch.nan)  # type: ignore[union-attr]
+        if bool(self.singular.any()):
+            x = x.masked_fill(self.singular.unsqueeze(-1), torch.nan)
         return x
 
 
@@ -100,36 +105,38 @@ class _Cholesky(_DenseFactor):
     def _decompose(self, matrix: Tensor) -> None:
         lower, info = torch.linalg.cholesky_ex(matrix)
         definite = info == 0
-        self.positive_definite = definite
-        self.negative_eigenvalues = torch.zeros_like(info)
+        negative = torch.zeros_like(info, dtype=torch.long)
         self.others: _LDL | None = None
         if not bool(definite.all()):
             lower = torch.where(definite[..., None, None], lower, torch.eye(self.A.n).to(lower))
             subset = Dense(matrix[~definite], Structure(symmetric=True))
             self.others = _LDL(subset, "ignore")
-            self.negative_eigenvalues[~definite] = self.others.negative_eigenvalues  # type: ignore[index]
-            self.singular[~definite] |= self.others.singular  # type: ignore[index]
-        self.lower = lower
+            negative = negative.masked_scatter(~definite, self.others.negative_eigenvalues)
+            self.singular[~definite] |= self.others.singular
+        self.lower, self.definite = lower, definite
+        self.positive_definite, self.negative_eigenvalues = definite, negative
 
     def _suspicious(self) -> bool:
         pivots = self.lower.diagonal(dim1=-2, dim2=-1).square()
         entries = self.regular.matrix.diagonal(dim1=-2, dim2=-1)
         small = (pivots < SMALL_PIVOT * entries).any(-1)
-        return bool((small | ~self.positive_definite).any())  # type: ignore[operator]
+        return bool((small | ~self.definite).any())
 
     def _columns(self, columns: Tensor, transposed: bool) -> Tensor:
         x = torch.cholesky_solve(columns, self.lower)
         if self.others is not None:
-            rest = ~self.positive_definite  # type: ignore[operator]
+            rest = ~self.definite
             x[rest] = self.others._columns(columns[rest], transposed)
         return x
 
 
 class _LDL(_DenseFactor):
+    negative_eigenvalues: Tensor
+
     def _decompose(self, matrix: Tensor) -> None:
         self.packed, self.pivots, _ = torch.linalg.ldl_factor_ex(matrix)
         diagonal = self.packed.diagonal(dim1=-2, dim2=-1)
-        # Bunch-Kaufman takes a 2x2 block (marked by negative pivots) only where it is indefinite: one eigenvalue each side.
+        # A 2x2 block (marked by negative pivots) is always indefinite: one eigenvalue on each side of zero.
         in_block = self.pivots < 0
         self.negative_eigenvalues = ((diagonal < 0) & ~in_block).sum(-1) + in_block.sum(-1) // 2
         self.positive_definite = ((diagonal > 0) & ~in_block).all(-1)

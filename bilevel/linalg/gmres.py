@@ -1,4 +1,4 @@
-"""Restarted GMRES (Saad and Schultz 1986, SIAM J. Sci. Stat. Comput. 7, 856), preconditioned from the right, row by row."""
+"""Restarted GMRES (Saad and Schultz 1986, SIAM J. Sci. Stat. Comput. 7, 856), right-preconditioned, row by row."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _cycle(product: Product, b: Tensor, target: Tensor, steps: int, precondition
 
 
 def _least_squares(hessenberg: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-    """The minimiser of |size e1 - H y| and that minimum; rows that broke down (H without full rank) take the shortest y."""
+    """The shortest minimiser of |size e1 - H y|, and that minimum; H lacks full rank where a row broke down."""
     right = torch.zeros_like(hessenberg[..., :1])
     right[..., 0, :] = size
     y = torch.linalg.pinv(hessenberg) @ right

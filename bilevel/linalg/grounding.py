@@ -17,7 +17,7 @@ from bilevel.linalg.operator import Sparse
 
 
 class Grounding:
-    """A sparse matrix made regular on its own pattern: rows and columns of held unknowns become those of a diagonal matrix."""
+    """A sparse matrix made regular on its own pattern: held unknowns keep a diagonal entry alone."""
 
     def __init__(self, A: Sparse) -> None:
         check_null_space(A)

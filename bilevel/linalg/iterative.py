@@ -16,7 +16,7 @@ from bilevel.linalg.lanczos import lanczos, start_vector
 from bilevel.linalg.minres import minres
 from bilevel.linalg.operator import LinearOperator
 from bilevel.linalg.solver import Factor, LinearSolver
-from bilevel.report import ConvergenceError, OnFail, fail
+from bilevel.report import OnFail, fail
 
 DEFINITENESS_STEPS = 40
 
@@ -32,7 +32,7 @@ class MINRES(LinearSolver):
     max_iterations: int | None = None
 
     def factor(self, A: LinearOperator, on_fail: OnFail = "raise") -> Factor:
-        factor = _Minres(A, self.tolerance, self.max_iterations, on_fail)
+        factor = MINRESFactor(A, self.tolerance, self.max_iterations, on_fail)
         factor.positive_definite = _definite(A)
         return factor
 
@@ -46,15 +46,17 @@ class GMRES(LinearSolver):
     restart: int = 50
 
     def factor(self, A: LinearOperator, on_fail: OnFail = "raise") -> Factor:
-        return _Gmres(A, self.tolerance, self.max_iterations, on_fail, self.restart)
+        factor = GMRESFactor(A, self.tolerance, self.max_iterations, on_fail)
+        factor.restart = self.restart
+        return factor
 
 
 @dataclass(frozen=True)
 class CG(LinearSolver):
     """Conjugate gradients with Jacobi scaling where the diagonal is known; settings as in MINRES.
 
-    Where the model does not promise that A is positive definite, 40 Lanczos steps look for negative curvature first, and
-    `otherwise` takes over if there is any.
+    Where the model does not promise that A is positive definite, 40 Lanczos steps look for negative curvature first,
+    and `otherwise` takes over if there is any.
     """
 
     tolerance: float = 1e-10
@@ -65,7 +67,7 @@ class CG(LinearSolver):
         definite = _definite(A)
         if not bool(torch.as_tensor(definite).all()):
             return self.otherwise.factor(A, on_fail)
-        factor = _Cg(A, self.tolerance, self.max_iterations, on_fail)
+        factor = CGFactor(A, self.tolerance, self.max_iterations, on_fail)
         factor.positive_definite = definite
         return factor
 
@@ -73,7 +75,7 @@ class CG(LinearSolver):
 class IterativeFactor(Factor):
     """Shared by the three: Jacobi preconditioner, projection, and what to say when the tolerance was not met."""
 
-    remedy = "give a preconditioner, a sparse tangent, or more iterations"
+    remedy = "the matrix may be singular or ill-conditioned: give a sparse tangent, the diagonal, or more iterations"
 
     def __init__(self, A: LinearOperator, tolerance: float, max_iterations: int | None, on_fail: OnFail) -> None:
         super().__init__(A)
@@ -82,51 +84,56 @@ class IterativeFactor(Factor):
         self.max_iterations = max_iterations or max(1000, 5 * A.n)
         self.precondition = jacobi(A)
 
+    def refine_rows(self, A: LinearOperator, b: Tensor, transposed: bool, tolerance: float, limit: int | None) -> Run:
+        project, matmul = A.structure.project, A.matmul_transposed if transposed else A.matmul
+        return self._run(
+            lambda x: project(matmul(x)),
+            b,
+            tolerance=tolerance,
+            max_iterations=limit or self.max_iterations,
+            precondition=lambda r: project(self.precondition(r)),
+        )
+
     def _back_substitute(self, rows: Tensor, transposed: bool) -> Tensor:
-        project, matmul = self.A.structure.project, self.A.matmul_transposed if transposed else self.A.matmul
-        run = self._run(lambda x: project(matmul(x)), rows, lambda r: project(self.precondition(r)))
+        run = self.refine_rows(self.A, rows, transposed, self.tolerance, None)
         self.counts.products += run.products
-        complain(run, type(self).__name__.strip("_").upper(), self.tolerance, self.remedy, self.on_fail)
+        complain(run, type(self).__name__, self.tolerance, self.remedy, self.on_fail)
         return run.x
 
     @abstractmethod
-    def _run(self, product: Product, b: Tensor, precondition: Product) -> Run:
+    def _run(self, product: Product, b: Tensor, *, tolerance: float, max_iterations: int, precondition: Product) -> Run:
         """Run the method."""
 
 
-class _Cg(IterativeFactor):
-    def _run(self, product: Product, b: Tensor, precondition: Product) -> Run:
-        run = cg(product, b, tolerance=self.tolerance, max_iterations=self.max_iterations, precondition=precondition)
-        if bool((run.negative & ~run.solved).any()):  # type: ignore[operator]
+class CGFactor(IterativeFactor):
+    """Solves by conjugate gradients."""
+
+    def _run(self, product: Product, b: Tensor, *, tolerance: float, max_iterations: int, precondition: Product) -> Run:
+        run = cg(product, b, tolerance=tolerance, max_iterations=max_iterations, precondition=precondition)
+        if bool((run.negative & ~run.solved).any()):
             self.positive_definite = False
-            fail(
-                "CG met negative curvature: the matrix is not positive definite; use MINRES",
-                self.on_fail,
-                ConvergenceError,
-            )
+            self.remedy = "CG met negative curvature, so the matrix is not positive definite; use MINRES"
         return run
 
 
-class _Minres(IterativeFactor):
-    def _run(self, product: Product, b: Tensor, precondition: Product) -> Run:
-        return minres(
-            product, b, tolerance=self.tolerance, max_iterations=self.max_iterations, precondition=precondition
-        )
+class MINRESFactor(IterativeFactor):
+    """Solves by MINRES."""
+
+    def _run(self, product: Product, b: Tensor, *, tolerance: float, max_iterations: int, precondition: Product) -> Run:
+        return minres(product, b, tolerance=tolerance, max_iterations=max_iterations, precondition=precondition)
 
 
-class _Gmres(IterativeFactor):
-    def __init__(
-        self, A: LinearOperator, tolerance: float, max_iterations: int | None, on_fail: OnFail, restart: int
-    ) -> None:
-        super().__init__(A, tolerance, max_iterations, on_fail)
-        self.restart = restart
+class GMRESFactor(IterativeFactor):
+    """Solves by restarted GMRES."""
 
-    def _run(self, product: Product, b: Tensor, precondition: Product) -> Run:
+    restart = 50
+
+    def _run(self, product: Product, b: Tensor, *, tolerance: float, max_iterations: int, precondition: Product) -> Run:
         return gmres(
             product,
             b,
-            tolerance=self.tolerance,
-            max_iterations=self.max_iterations,
+            tolerance=tolerance,
+            max_iterations=max_iterations,
             restart=self.restart,
             precondition=precondition,
         )
@@ -137,8 +144,8 @@ def complain(run: Run, name: str, tolerance: float, remedy: str, on_fail: OnFail
     if not bool(run.solved.all()):
         worst = float(run.residual[~run.solved].max())
         fail(
-            f"{name} stopped at relative residual {worst:.3g} after {run.products} products, tolerance {tolerance:.3g}; "
-            f"the matrix may be singular or ill-conditioned: {remedy}",
+            f"{name} stopped at relative residual {worst:.3g} after {run.products} products (tolerance "
+            f"{tolerance:.3g}); {remedy}",
             on_fail,
         )
 

@@ -23,16 +23,17 @@ ROUNDING = 8.0
 class Run:
     """How a Krylov method ended.
 
-    x (m, *batch, n); residual (m, *batch): ||b - A x|| / ||b||, 0 where b = 0; solved (m, *batch): met the tolerance, or the
-    rounding error of the product; negative (m, *batch): met a direction d with d.A d <= 0, given in `direction` (CG only).
+    x (m, *batch, n); residual (m, *batch): ||b - A x|| / ||b||, 0 where b = 0; solved (m, *batch): met the tolerance,
+    or the rounding error of the product; negative (m, *batch): met a direction d with d.A d <= 0, given in
+    `direction` (CG only).
     """
 
     x: Tensor
     residual: Tensor
     solved: Tensor
     products: int
-    negative: Tensor | None = None
-    direction: Tensor | None = None
+    negative: Tensor
+    direction: Tensor
 
 
 def dot(x: Tensor, y: Tensor) -> Tensor:
@@ -61,7 +62,8 @@ def finish(product: Product, b: Tensor, x: Tensor, tolerance: float, products: i
     size, missed = norm(b), norm(b - image)
     floor = ROUNDING * torch.finfo(b.dtype).eps * norm_estimate(product, b, image, x) * norm(x)
     solved = missed <= torch.maximum(tolerance * size, floor)
-    return Run(x, divide(missed, size).squeeze(-1), solved.squeeze(-1), products + 1)
+    none = torch.zeros_like(solved.squeeze(-1))
+    return Run(x, divide(missed, size).squeeze(-1), solved.squeeze(-1), products + 2, none, torch.zeros_like(x))
 
 
 def norm_estimate(product: Product, b: Tensor, image: Tensor, x: Tensor) -> Tensor:

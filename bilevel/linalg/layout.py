@@ -27,7 +27,7 @@ class Selection:
 
 
 def ready(A: LinearOperator) -> Sparse:
-    """A for a direct solver: on the CPU, finite, without history of gradients, all diagonal entries stored (zero or not)."""
+    """A for a direct solver: on the CPU, finite, without history of gradients, all diagonal entries stored."""
     if not isinstance(A, Sparse):
         raise InputError(f"sparse factorisations take a Sparse operator, got {type(A).__name__}")
     if A.values.device.type != "cpu":

@@ -1,4 +1,4 @@
-"""MINRES (Paige and Saunders 1975, SIAM J. Numer. Anal. 12, 617) for symmetric matrices, definite or not, row by row."""
+"""MINRES (Paige and Saunders 1975, SIAM J. Numer. Anal. 12, 617) for symmetric matrices, row by row."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ class MatrixFree(LinearOperator):
 
 @dataclass(frozen=True, eq=False)
 class SparsePattern:
-    """The fixed positions of a sparse matrix in compressed rows; made once per mesh or graph and shared by all its matrices.
+    """The fixed positions of a sparse matrix in compressed rows; made once per mesh and shared by all its matrices.
 
     indptr (n+1,), indices (nnz,): int32, sorted within rows, no duplicates. `cache` keeps what is derived from the
     pattern (maps, symbolic analyses) by whom it belongs to.
@@ -173,7 +173,7 @@ class SparsePattern:
         return SparsePattern(n, indptr, (unique - unique_rows * n).astype(np.int32)), scatter.reshape(-1)
 
     def with_diagonal(self) -> tuple[SparsePattern, Tensor | None]:
-        """The pattern with every diagonal entry, and where the old entries went; itself and None where none is missing."""
+        """The pattern with all diagonal entries, and where the old entries went; itself and None if none is missing."""
         return self.derive("with diagonal", self._complete)
 
     def diagonal_positions(self) -> Tensor:
@@ -195,7 +195,7 @@ class SparsePattern:
         return self.cache[key]
 
     def accumulate(self, scatter: Tensor, entries: Tensor) -> Tensor:
-        """The values (nnz,) that entries of any shape sum to, placed by the scatter map of `from_pairs`; differentiable."""
+        """The values (nnz,) that entries of any shape sum to, placed by the scatter map of `from_pairs`."""
         return entries.new_zeros(self.nnz).index_add(0, scatter.reshape(-1), entries.reshape(-1))
 
 

@@ -1,16 +1,20 @@
 """Intel MKL PARDISO by its C interface: one symbolic analysis per pattern, up to SLOTS numerical factors alive on it.
 
-pypardiso finds the library; its own solver object keeps a single factor and compares matrices on every call.
-Parameters are those of the oneMKL reference, section "pardiso iparm Parameter", numbered from one there and from zero here.
+The library comes with pypardiso, whose own solver object keeps a single factor and compares matrices on every call.
+Parameters are those of the oneMKL reference, "pardiso iparm Parameter", numbered from one there, from zero here.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
+import site
+import sys
 import threading
 import weakref
 from enum import IntEnum
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
@@ -42,13 +46,23 @@ class Phase(IntEnum):
 
 @lru_cache(maxsize=1)
 def library() -> ctypes.CDLL | None:
-    """The MKL runtime, or None where the platform has none."""
-    try:
-        from pypardiso import PyPardisoSolver
+    """The MKL runtime, or None where the platform has none; $PYPARDISO_MKL_RT overrides where it is looked for."""
+    named = os.environ.get("PYPARDISO_MKL_RT")
+    for path in [named] if named else _candidates():
+        try:
+            mkl = ctypes.CDLL(path)
+        except OSError:
+            continue
+        if hasattr(mkl, "pardiso"):
+            return mkl
+    return None
 
-        return ctypes.CDLL(PyPardisoSolver().libmkl._name)
-    except (ImportError, OSError):
-        return None
+
+def _candidates() -> list[str]:
+    """Where pip and conda put the MKL runtime that pypardiso depends on."""
+    places = [Path(sys.prefix), Path(site.USER_BASE or sys.prefix)]
+    patterns = ["lib/libmkl_rt*.so*", "lib/libmkl_rt*.dylib", "Library/bin/mkl_rt*.dll"]
+    return [str(path) for place in places for pattern in patterns for path in sorted(place.glob(pattern))]
 
 
 class Analysis:
@@ -96,9 +110,7 @@ class Analysis:
 
     def _raise(self, error: int) -> None:
         if error in MEMORY:
-            raise BilevelError(
-                f"PARDISO ran out of memory for {self.n} unknowns; use an iterative solver (AMGCG, CG) or a smaller mesh"
-            )
+            raise BilevelError(f"PARDISO ran out of memory for {self.n} unknowns; use AMGCG, CG, or a smaller mesh")
         if error:
             raise BilevelError(f"PARDISO failed with error {error} on a matrix of {self.n} unknowns")
 

@@ -1,4 +1,4 @@
-"""What every linear solver offers: factor a matrix once, then solve with it and with its transpose, many right-hand sides at once."""
+"""What every linear solver offers: factor once, then solve with A and A^T, many right-hand sides at once."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from bilevel.linalg.cg import cg
+from bilevel.linalg.gmres import gmres
+from bilevel.linalg.krylov import Run
 from bilevel.linalg.operator import LinearOperator
 from bilevel.report import Counts, InputError, OnFail, SingularError, fail
 
@@ -14,6 +17,10 @@ SINGULAR = (
     "the matrix is singular to working precision (estimated reciprocal condition {rcond:.1g}); "
     "constrain the unknowns that are free to move, or declare the null space in Structure.null_space"
 )
+
+
+REFINEMENTS = 100
+"""How many products a direct factor of a nearby matrix may take to solve with the matrix that is meant."""
 
 
 class Factor(ABC):
@@ -35,12 +42,33 @@ class Factor(ABC):
         self.counts = Counts(factorisations=1)
 
     def solve(self, b: Tensor) -> Tensor:
-        """The solution of A x = b for b (..., *batch, n); orthogonal to the declared null space, as is the part of b used."""
+        """The solution of A x = b for b (..., *batch, n); x, and the part of b used, are orthogonal to null spaces."""
         return self._solve_rows(b, transposed=False)
 
     def solve_transposed(self, b: Tensor) -> Tensor:
         """The solution of A^T x = b for b (..., *batch, n)."""
         return self._solve_rows(b, transposed=True)
+
+    def refine_rows(self, A: LinearOperator, b: Tensor, transposed: bool, tolerance: float, limit: int | None) -> Run:
+        """Solve A x = b for rows b (m, *batch, n) and a matrix A near the factorised one, by at most `limit` products.
+
+        Conjugate gradients where all is symmetric positive definite, GMRES where not, or where that turns out untrue.
+        """
+        project, matmul = A.structure.project, A.matmul_transposed if transposed else A.matmul
+        precondition = self.solve_transposed if transposed else self.solve
+        limit = limit or REFINEMENTS
+
+        def product(x: Tensor) -> Tensor:
+            return project(matmul(x))
+
+        start = precondition(b)
+        definite = self.positive_definite is not None and bool(torch.as_tensor(self.positive_definite).all())
+        if A.structure.symmetric and definite:
+            run = cg(product, b, tolerance=tolerance, max_iterations=limit, precondition=precondition, start=start)
+            if bool(run.solved.all()):
+                return run
+            start = run.x
+        return gmres(product, b, tolerance=tolerance, max_iterations=limit, precondition=precondition, start=start)
 
     def _solve_rows(self, b: Tensor, transposed: bool) -> Tensor:
         event = (*self.A.batch, self.A.n)
@@ -66,8 +94,9 @@ class LinearSolver(ABC):
     def factor(self, A: LinearOperator, on_fail: OnFail = "raise") -> Factor:
         """Make A ready for solves.
 
-        Raises SingularError for a matrix without a unique solution unless its null space is declared, or a declared null
-        space is not one; `on_fail` "warn" or "ignore" marks singular matrices in `Factor.singular` instead.
+        Raises SingularError for a matrix without a unique solution unless its null space is declared, or where a
+        declared null space is not one; with `on_fail` "warn" or "ignore" singular matrices are marked in
+        `Factor.singular` instead.
         """
 
 

@@ -49,7 +49,7 @@ class SuperLUFactor(SparseFactor):
         self.lu = lu
 
     def learn_inertia(self) -> None:
-        """Count negative pivots: with no row exchanges A = L D L^T, and D has the signs of the eigenvalues (Sylvester)."""
+        """Count negative pivots: without row exchanges A = L D L^T, and D has the signs of A (Sylvester)."""
         if np.array_equal(self.lu.perm_r, self.lu.perm_c):
             self.negative_eigenvalues = int((self.lu.U.diagonal() < 0).sum())
             self.positive_definite = self.negative_eigenvalues == 0

@@ -1,0 +1,62 @@
+"""Conjugate gradients preconditioned by smoothed-aggregation multigrid, behind the one interface."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from bilevel.linalg.cg import cg
+from bilevel.linalg.condition import random_signs
+from bilevel.linalg.iterative import MINRES, CGFactor
+from bilevel.linalg.layout import ready
+from bilevel.linalg.multigrid import set_up
+from bilevel.linalg.operator import LinearOperator, Sparse
+from bilevel.linalg.solver import Factor, LinearSolver
+from bilevel.report import InputError, OnFail
+
+DEFINITENESS_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class AMGCG(LinearSolver):
+    """AMG-preconditioned conjugate gradients for large symmetric positive definite sparse matrices.
+
+    Give the rigid-body modes of elastic problems in `Structure.near_null_space`. tolerance: relative residual
+    ||b - A x|| / ||b||. Where the model does not promise that A is positive definite, a first solve with a random
+    right-hand side looks for negative curvature; `otherwise` takes over if it meets any. To keep a set-up for a changed
+    matrix use `refine` with the old factor.
+    """
+
+    tolerance: float = 1e-10
+    max_iterations: int = 500
+    otherwise: LinearSolver = field(default_factory=MINRES)
+
+    def factor(self, A: LinearOperator, on_fail: OnFail = "raise") -> Factor:
+        if not A.structure.symmetric:
+            raise InputError("AMGCG takes symmetric matrices only; use PardisoLU, SuperLU or GMRES")
+        factor = AMGFactor(ready(A), self.tolerance, self.max_iterations, on_fail)
+        if A.structure.positive_definite or factor.looks_definite():
+            factor.positive_definite = True
+            return factor
+        return self.otherwise.factor(A, on_fail)
+
+
+class AMGFactor(CGFactor):
+    """Solves by CG with one V-cycle as preconditioner, also for nearby matrices (`refine`)."""
+
+    def __init__(self, A: Sparse, tolerance: float, max_iterations: int, on_fail: OnFail) -> None:
+        super().__init__(A, tolerance, max_iterations, on_fail)
+        self.precondition = set_up(A).cycle
+
+    def looks_definite(self) -> bool:
+        """Whether CG on a random right-hand side meets no negative curvature."""
+        project = self.A.structure.project
+        b = project(random_signs(self.A.n).to(self.A.example())).unsqueeze(0)
+        run = cg(
+            lambda x: project(self.A.matmul(x)),
+            b,
+            tolerance=DEFINITENESS_TOLERANCE,
+            max_iterations=self.max_iterations,
+            precondition=lambda r: project(self.precondition(r)),
+        )
+        self.counts.products += run.products
+        return not bool(run.negative.any())
