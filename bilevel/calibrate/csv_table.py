@@ -30,7 +30,9 @@ class CsvFile:
     def texts(self, column: str) -> list[str]:
         """A column as texts; InputError with the nearest column if it is missing."""
         if column not in self.header:
-            raise InputError(f"{self.path}, line 1: {unknown_key(column, self.header).replace('unknown key', 'there is no column')}")
+            raise InputError(
+                f"{self.path}, line 1: {unknown_key(column, self.header).replace('unknown key', 'there is no column')}"
+            )
         index = self.header.index(column)
         return [row[index] for row in self.rows]
 
@@ -44,7 +46,9 @@ class CsvFile:
                 got = f"'{text}'" if text else "an empty cell"
                 raise InputError(f"{self.where(i)}, column '{column}': expected a number, got {got}") from None
             if not math.isfinite(values[i]):
-                raise InputError(f"{self.where(i)}, column '{column}': expected a finite number, got {text}; remove the row or mend it")
+                raise InputError(
+                    f"{self.where(i)}, column '{column}': expected a finite number, got {text}; remove the row or mend it"
+                )
         return values
 
     def where(self, row: int) -> str:
@@ -64,7 +68,9 @@ def read_csv(path: Path, delimiter: str = ",") -> CsvFile:
         raise InputError(f"{path}: there is no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as text: {error}") from None
-    numbered = [(i, line) for i, line in enumerate(text.splitlines(), 1) if line.strip() and not line.lstrip().startswith("#")]
+    numbered = [
+        (i, line) for i, line in enumerate(text.splitlines(), 1) if line.strip() and not line.lstrip().startswith("#")
+    ]
     if not numbered:
         raise InputError(f"{path}: is empty; expected a header line and rows")
     cells = [[cell.strip() for cell in row] for row in csv.reader((line for _, line in numbered), delimiter=delimiter)]
@@ -103,7 +109,9 @@ def read_observations(
         value=torch.as_tensor(conversion(raw)),
         weight=torch.as_tensor(weights),
         group=tuple(groups),
-        columns={name: torch.as_tensor(converted[name](file.numbers(c.column) * c.sign)) for name, c in numeric.items()},
+        columns={
+            name: torch.as_tensor(converted[name](file.numbers(c.column) * c.sign)) for name, c in numeric.items()
+        },
         labels={name: tuple(file.texts(c.column)) for name, c in texts.items()},
         source=tuple(file.where(i) for i in range(len(file.rows))),
         group_units={group: GroupUnits(units, conversion) for group in dict.fromkeys(groups)},
@@ -117,7 +125,12 @@ def _conversion(section: ColumnSection, model_units: str | None, what: str) -> t
     try:
         target = None if model_units is None else parse_unit(model_units)
         if section.units is None:
-            if target is not None and (target.scale, target.offset) != (1.0, 0.0) or target is not None and any(target.dimension):
+            if (
+                target is not None
+                and (target.scale, target.offset) != (1.0, 0.0)
+                or target is not None
+                and any(target.dimension)
+            ):
                 raise InputError(f"units are missing; the model works in {model_units}, say what the file has")
             return Conversion(), ""
         given = parse_unit(section.units)

@@ -29,7 +29,9 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             _lock(stream.fileno())
         except OSError:
-            raise InputError(f"{folder}: another run is in progress here; wait for it or choose another folder with --out") from None
+            raise InputError(
+                f"{folder}: another run is in progress here; wait for it or choose another folder with --out"
+            ) from None
         yield
 
 

@@ -30,7 +30,12 @@ def minimise_lbfgsb(evaluator: Evaluator, tolerance: float) -> str:
             method="L-BFGS-B",
             bounds=list(zip(low / scale, high / scale)),
             callback=lambda z: evaluator.accept(objective.point(z)) and None,
-            options={"maxiter": 10 * (evaluator.noptmax + 1), "maxfun": 20 * (evaluator.noptmax + 1), "ftol": 1e-15, "gtol": tolerance},
+            options={
+                "maxiter": 10 * (evaluator.noptmax + 1),
+                "maxfun": 20 * (evaluator.noptmax + 1),
+                "ftol": 1e-15,
+                "gtol": tolerance,
+            },
         )
         evaluator.accept(objective.point(end.x))
     except IterationLimit:

@@ -113,5 +113,9 @@ class _Judge:
         scale = max(abs(self.evaluation.t[i]), float(np.abs(parameter.start).max()))
         correlated = self.norms[i] * half > 10 * self.statistics.quantile * math.sqrt(self.statistics.variance)
         if half > WIDE_FACTOR * scale and (correlated or bool((parameter.start != 0).all())):
-            return f"its 95 % interval is {half / scale:.3g} times its value either way" if scale > 0 else "its interval is without end"
+            return (
+                f"its 95 % interval is {half / scale:.3g} times its value either way"
+                if scale > 0
+                else "its interval is without end"
+            )
         return ""

@@ -41,7 +41,11 @@ def minimise_least_squares(evaluator: Evaluator, tolerance: float) -> str:
     if is_stationary(best, bounds, tolerance):
         return ""
     offset = relative_offset(best, bounds)
-    limit = f"the limit of {evaluator.noptmax} iterations" if len(evaluator.iterations) > evaluator.noptmax else "no step reduced phi further"
+    limit = (
+        f"the limit of {evaluator.noptmax} iterations"
+        if len(evaluator.iterations) > evaluator.noptmax
+        else "no step reduced phi further"
+    )
     return f"{limit}, relative offset {offset:.2g} is above {tolerance:.2g}; raise noptmax, start closer, or tighten the inner solves"
 
 
@@ -64,7 +68,9 @@ def is_stationary(evaluation: Evaluation, bounds: tuple[np.ndarray, np.ndarray],
     if relative_offset(evaluation, bounds) <= tolerance:
         return True
     step = _gauss_newton(evaluation, bounds)
-    return bool(np.all(np.abs(step) <= 1e-9 * np.maximum(np.abs(evaluation.t), 1e-3 * np.abs(evaluation.t).max(initial=0.0))))
+    return bool(
+        np.all(np.abs(step) <= 1e-9 * np.maximum(np.abs(evaluation.t), 1e-3 * np.abs(evaluation.t).max(initial=0.0)))
+    )
 
 
 def active(evaluation: Evaluation, bounds: tuple[np.ndarray, np.ndarray]) -> np.ndarray:

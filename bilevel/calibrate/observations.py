@@ -84,7 +84,9 @@ def join(tables: Sequence[ObservationTable]) -> ObservationTable:
     for table in tables:
         for group, unit in table.group_units.items():
             if units.setdefault(group, unit) != unit:
-                raise InputError(f"group '{group}' has values in '{units[group].name}' and in '{unit.name}'; use one of them")
+                raise InputError(
+                    f"group '{group}' has values in '{units[group].name}' and in '{unit.name}'; use one of them"
+                )
     return ObservationTable(
         value=torch.cat([t.value for t in tables]),
         weight=torch.cat([t.weight for t in tables]),

@@ -40,7 +40,9 @@ def write_outputs(study: Study, result: CalibrationResult, folder: Path) -> None
         write_atomically(case.with_name(study.case + ".jac.npz"), _jacobian(result))
     if result.statistics is not None:
         statistics = result.statistics
-        write_atomically(case.with_name(study.case + ".post.cov.csv"), _matrix(statistics.labels, statistics.covariance))
+        write_atomically(
+            case.with_name(study.case + ".post.cov.csv"), _matrix(statistics.labels, statistics.covariance)
+        )
     for experiment in result.problem.experiments:
         experiment.model.write_state(_state_folder(folder, experiment.name, len(result.problem.experiments)))
     write_atomically(folder / RESULT, json.dumps(as_json(study, result), indent=1, allow_nan=False) + "\n")
@@ -73,10 +75,16 @@ def as_json(study: Study, result: CalibrationResult) -> dict[str, Any]:
         "phi_by_group": {g.label: g.phi for g in result.groups},
         "phi_prior": result.prior_phi,
         "rmse_by_group": {g.label: {"value": g.rmse, "units": g.units, "rows": g.rows} for g in result.groups},
-        "correlation": None if statistics is None else {"labels": statistics.free_labels, "matrix": _nested(statistics.correlation)},
+        "correlation": None
+        if statistics is None
+        else {"labels": statistics.free_labels, "matrix": _nested(statistics.correlation)},
         "noise": None
         if statistics is None
-        else {"kind": result.noise.value, "variance": _finite(statistics.variance), "degrees_of_freedom": statistics.degrees_of_freedom},
+        else {
+            "kind": result.noise.value,
+            "variance": _finite(statistics.variance),
+            "degrees_of_freedom": statistics.degrees_of_freedom,
+        },
         "not_identifiable": {} if identified is None else identified.sentences,
         "singular_values": None if identified is None else [float(s) for s in identified.singular_values],
         "method": result.method,
@@ -103,7 +111,9 @@ def read_values(study: Study, folder: Path) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise InputError(f"{file}: there is no such file; call bilevel run first") from None
     except (KeyError, ValueError) as error:
-        raise InputError(f"{file}: does not fit this study ({type(error).__name__}: {error}); call bilevel run --force") from None
+        raise InputError(
+            f"{file}: does not fit this study ({type(error).__name__}: {error}); call bilevel run --force"
+        ) from None
 
 
 def _state_folder(folder: Path, experiment: str, count: int) -> Path:
@@ -123,9 +133,35 @@ def _record(study: Study, result: CalibrationResult) -> str:
 
 
 def _parameters(result: CalibrationResult) -> str:
-    header = ["parameter", "value", "std", "lower95", "upper95", "units", "start", "lower", "upper", "transform", "state", "at_bound"]
+    header = [
+        "parameter",
+        "value",
+        "std",
+        "lower95",
+        "upper95",
+        "units",
+        "start",
+        "lower",
+        "upper",
+        "transform",
+        "state",
+        "at_bound",
+    ]
     rows = [
-        [e.label, e.value, e.std, e.lower95, e.upper95, e.units, e.start, e.lower, e.upper, e.transform, e.state, e.at_bound]
+        [
+            e.label,
+            e.value,
+            e.std,
+            e.lower95,
+            e.upper95,
+            e.units,
+            e.start,
+            e.lower,
+            e.upper,
+            e.transform,
+            e.state,
+            e.at_bound,
+        ]
         for e in result.estimates
     ]
     return _csv(header, rows)
@@ -169,7 +205,12 @@ def _csv(header: list[str], rows: list[list[Any]]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows([["" if cell is None else float(cell) if isinstance(cell, np.floating) else cell for cell in row] for row in rows])
+    writer.writerows(
+        [
+            ["" if cell is None else float(cell) if isinstance(cell, np.floating) else cell for cell in row]
+            for row in rows
+        ]
+    )
     return buffer.getvalue()
 
 

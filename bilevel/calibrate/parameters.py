@@ -209,5 +209,7 @@ class ParameterSet:
                 if p.label in seen:
                     raise InputError(f"parameters are tied in a circle: {' -> '.join([*seen, p.label])}")
                 if (p.start == 0).any():
-                    raise InputError(f"parameter '{seen[-1]}': tied_to '{p.label}', whose start is 0, so no ratio can be kept")
+                    raise InputError(
+                        f"parameter '{seen[-1]}': tied_to '{p.label}', whose start is 0, so no ratio can be kept"
+                    )
                 seen.append(p.label)

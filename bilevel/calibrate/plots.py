@@ -50,8 +50,12 @@ def _curves(result: CalibrationResult, experiment: Experiment, plot: PlotSection
         data, model = (convert.inverse(v[rows]) for v in (result.problem.value.numpy(), result.evaluation.prediction))
         order, colour = np.argsort(x, kind="stable"), COLOURS[k % len(COLOURS)]
         marker = {"ms": 4.5 if len(x) <= _MANY else 2, "alpha": 0.9 if len(x) <= _MANY else 0.4}
-        above.plot(x, data, "o", mfc="white", color=colour, label=f"{group}, measured" if len(groups) <= 8 else None, **marker)
-        above.plot(x[order], model[order], "-", color=colour, lw=1.8, label=f"{group}, model" if len(groups) <= 8 else None)
+        above.plot(
+            x, data, "o", mfc="white", color=colour, label=f"{group}, measured" if len(groups) <= 8 else None, **marker
+        )
+        above.plot(
+            x[order], model[order], "-", color=colour, lw=1.8, label=f"{group}, model" if len(groups) <= 8 else None
+        )
         below.plot(x, data - model, "o", color=colour, **marker)
     units = {experiment.observations.units_of(group).name for group, _ in groups}
     unit = f" [{units.pop()}]" if len(units) == 1 and "" not in units else ""
@@ -64,7 +68,11 @@ def _curves(result: CalibrationResult, experiment: Experiment, plot: PlotSection
     if len(groups) <= 8:
         above.legend(fontsize=8, frameon=False)
     name = "" if len(result.problem.experiments) == 1 else f": {experiment.name}"
-    return Picture(f"Data against model{name}", figure, "Circles are measured, lines are the calibrated model; below, what is left.")
+    return Picture(
+        f"Data against model{name}",
+        figure,
+        "Circles are measured, lines are the calibrated model; below, what is left.",
+    )
 
 
 def _maps(result: CalibrationResult, experiment: Experiment) -> list[Picture]:
@@ -73,7 +81,9 @@ def _maps(result: CalibrationResult, experiment: Experiment) -> list[Picture]:
         if e is not experiment:
             continue
         units, own = table.units_of(group), table.rows(group).numpy()
-        data, model = (units.conversion.inverse(v[rows]) for v in (result.problem.value.numpy(), result.evaluation.prediction))
+        data, model = (
+            units.conversion.inverse(v[rows]) for v in (result.problem.value.numpy(), result.evaluation.prediction)
+        )
         x, y = (table.columns[c].numpy()[own] for c in ("x", "y"))
         figure, axes = _figure(3, 1, 6.6, sharex=True)
         low, high = float(min(data.min(), model.min())), float(max(data.max(), model.max()))
@@ -81,11 +91,17 @@ def _maps(result: CalibrationResult, experiment: Experiment) -> list[Picture]:
         panels = [("measured", data, "viridis", low, high), ("model", model, "viridis", low, high)]
         panels.append(("measured - model", data - model, "RdBu_r", -spread, spread))
         for axis, (name, values, colours, least, most) in zip(axes, panels):
-            points = axis.scatter(x, y, c=values, s=6, cmap=colours, vmin=least, vmax=most, rasterized=True, linewidths=0)
+            points = axis.scatter(
+                x, y, c=values, s=6, cmap=colours, vmin=least, vmax=most, rasterized=True, linewidths=0
+            )
             axis.set_aspect("equal")
             axis.set_title(name, fontsize=9)
             figure.colorbar(points, ax=axis, label=units.name, shrink=0.9)
-        pictures.append(Picture(f"Data against model: {result.problem.group_label(e, group)}", figure, "Positions in the model's units."))
+        pictures.append(
+            Picture(
+                f"Data against model: {result.problem.group_label(e, group)}", figure, "Positions in the model's units."
+            )
+        )
     return pictures
 
 
@@ -101,16 +117,27 @@ def residual_picture(result: CalibrationResult) -> Picture:
         convert = experiment.observations.units_of(group).conversion
         predicted = convert.inverse(result.evaluation.prediction[fitted[members]])
         size = 14 if len(fitted) <= _MANY else 3
-        axes[0].scatter(predicted, weighted[members], s=size, color=COLOURS[k % len(COLOURS)], alpha=0.7, rasterized=len(fitted) > _MANY)
+        axes[0].scatter(
+            predicted,
+            weighted[members],
+            s=size,
+            color=COLOURS[k % len(COLOURS)],
+            alpha=0.7,
+            rasterized=len(fitted) > _MANY,
+        )
     axes[0].axhline(0, color="#888888", lw=0.8)
     axes[0].set(xlabel="model", ylabel="weighted residual", title="against prediction")
     axes[1].hist(weighted, bins="auto" if len(weighted) > 20 else 8, color=COLOURS[0], alpha=0.85)
     axes[1].set(xlabel="weighted residual", ylabel="count", title="distribution")
-    (theory, ordered), (slope, shift, _) = stats.probplot(weighted) if len(weighted) > 2 else (([], []), (0.0, 0.0, 0.0))
+    (theory, ordered), (slope, shift, _) = (
+        stats.probplot(weighted) if len(weighted) > 2 else (([], []), (0.0, 0.0, 0.0))
+    )
     axes[2].plot(theory, ordered, "o", ms=3, color=COLOURS[0], rasterized=len(fitted) > _MANY)
     axes[2].plot(theory, slope * np.asarray(theory) + shift, "-", color=COLOURS[1])
     axes[2].set(xlabel="normal quantile", ylabel="residual quantile", title="normal?")
-    return Picture("Residuals", figure, "Residual = weight times (measured - model). Patterns say that the model misses something.")
+    return Picture(
+        "Residuals", figure, "Residual = weight times (measured - model). Patterns say that the model misses something."
+    )
 
 
 def trace_picture(result: CalibrationResult) -> Picture | None:
@@ -127,13 +154,19 @@ def trace_picture(result: CalibrationResult) -> Picture | None:
     for k, label in enumerate(free[:12]):
         values = np.array([float(point[label].mean()) for point in path])
         final = values[-1] if values[-1] else 1.0
-        right.plot(count, values / final, "o-", ms=3, color=COLOURS[k % len(COLOURS)], ls="-" if k < 8 else "--", label=label)
+        right.plot(
+            count, values / final, "o-", ms=3, color=COLOURS[k % len(COLOURS)], ls="-" if k < 8 else "--", label=label
+        )
     right.set(xlabel="iteration", ylabel="value / final value", title="parameters")
     ratios = np.concatenate([line.get_ydata() for line in right.get_lines()]) if free else np.ones(1)
     if (ratios > 0).all() and ratios.max() / ratios.min() > 20:
         right.set_yscale("log")
     right.legend(fontsize=7, frameon=False)
-    return Picture("The way there", figure, "Fields are shown by their mean." if any(p.start.ndim for p in result.problem.parameters.free) else "")
+    return Picture(
+        "The way there",
+        figure,
+        "Fields are shown by their mean." if any(p.start.ndim for p in result.problem.parameters.free) else "",
+    )
 
 
 def correlation_picture(result: CalibrationResult) -> Picture | None:
@@ -147,13 +180,23 @@ def correlation_picture(result: CalibrationResult) -> Picture | None:
     if len(labels) <= 12:
         for i, j in np.ndindex(matrix.shape):
             text = "-" if np.isnan(matrix[i, j]) else f"{matrix[i, j]:.2f}"
-            axis.text(j, i, text, ha="center", va="center", fontsize=8, color="white" if abs(matrix[i, j]) > 0.6 else "#222222")
+            axis.text(
+                j,
+                i,
+                text,
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if abs(matrix[i, j]) > 0.6 else "#222222",
+            )
     if len(labels) <= 40:
         axis.set_xticks(range(len(labels)), labels, rotation=45, ha="right", fontsize=8)
         axis.set_yticks(range(len(labels)), labels, fontsize=8)
     axis.grid(False)
     figure.colorbar(image, ax=axis, shrink=0.85)
-    return Picture("Correlation of the estimates", figure, "Near +1 or -1: the data see mostly a combination of the two.")
+    return Picture(
+        "Correlation of the estimates", figure, "Near +1 or -1: the data see mostly a combination of the two."
+    )
 
 
 def calibration_pictures(result: CalibrationResult, plot: PlotSection) -> list[Picture]:
@@ -200,10 +243,18 @@ def _varies(experiment: Experiment, column: str) -> bool:
 
 
 def _figure(
-    rows: int, columns: int, height: float, *, width: float = 8.0, sharex: bool = False, height_ratios: Sequence[float] | None = None
+    rows: int,
+    columns: int,
+    height: float,
+    *,
+    width: float = 8.0,
+    sharex: bool = False,
+    height_ratios: Sequence[float] | None = None,
 ) -> tuple[Figure, Axes | np.ndarray]:
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(rows, columns, sharex=sharex, gridspec_kw={"height_ratios": height_ratios} if height_ratios else None)
+    axes = figure.subplots(
+        rows, columns, sharex=sharex, gridspec_kw={"height_ratios": height_ratios} if height_ratios else None
+    )
     for axis in np.atleast_1d(axes).flat:
         axis.grid(True, color="#e6e6e6", lw=0.7)
         axis.spines[["top", "right"]].set_visible(False)

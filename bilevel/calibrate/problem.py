@@ -58,7 +58,9 @@ class CalibrationProblem:
     Raises InputError when nothing can be fitted: no free parameter, no row with a weight, names that no model knows.
     """
 
-    def __init__(self, parameters: Sequence[Parameter], experiments: Sequence[Experiment], sweep: Sweep = Sweep.AUTO) -> None:
+    def __init__(
+        self, parameters: Sequence[Parameter], experiments: Sequence[Experiment], sweep: Sweep = Sweep.AUTO
+    ) -> None:
         self.parameters = ParameterSet(parameters)
         self.experiments = tuple(experiments)
         self.sweep = sweep
@@ -181,7 +183,9 @@ class CalibrationProblem:
         for p in self.parameters.parameters:
             for name in p.experiments:
                 if name not in known:
-                    raise InputError(f"parameter '{p.label}': there is no experiment '{name}' (there are: {', '.join(known)})")
+                    raise InputError(
+                        f"parameter '{p.label}': there is no experiment '{name}' (there are: {', '.join(known)})"
+                    )
         if not any(e.model.parameter_defaults() == {} for e in self.experiments):
             self._check_all_used()
 
@@ -192,7 +196,9 @@ class CalibrationProblem:
                 raise InputError(f"parameter '{name}' is given more than once for experiment '{experiment.name}'")
         for name, default in experiment.model.parameter_defaults().items():
             if name not in given and default.value is None:
-                raise InputError(f"the model of experiment '{experiment.name}' needs a parameter '{name}'; add it to parameters")
+                raise InputError(
+                    f"the model of experiment '{experiment.name}' needs a parameter '{name}'; add it to parameters"
+                )
         for p in self.parameters.belonging_to(experiment.name):
             size = experiment.model.parameter_defaults().get(p.name)
             if size is not None and p.start.ndim and size.size != p.size:

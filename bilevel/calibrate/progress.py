@@ -21,12 +21,16 @@ class Progress:
 
     def __init__(self, problem: CalibrationProblem, noptmax: int) -> None:
         self.problem = problem
-        self.bar = tqdm(total=max(noptmax, 1), unit="it", disable=not sys.stderr.isatty(), dynamic_ncols=True, leave=False)
+        self.bar = tqdm(
+            total=max(noptmax, 1), unit="it", disable=not sys.stderr.isatty(), dynamic_ncols=True, leave=False
+        )
 
     def __enter__(self) -> Progress:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.bar.close()
 
     def __call__(self, iteration: Iteration) -> None:

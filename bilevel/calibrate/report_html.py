@@ -108,7 +108,11 @@ def _parameters(result: CalibrationResult) -> str:
     estimates = result.estimates
     head = ["parameter", "value", "std", "std / value", "95 % interval", "units", "bounds", "start", "remark"]
     rows = [_parameter_row(e) for e in estimates[:ROWS]]
-    cut = f"<p class=soft>{len(estimates) - ROWS} more rows are in the .par.csv file.</p>" if len(estimates) > ROWS else ""
+    cut = (
+        f"<p class=soft>{len(estimates) - ROWS} more rows are in the .par.csv file.</p>"
+        if len(estimates) > ROWS
+        else ""
+    )
     return _table(head, rows, numeric={1, 2, 3, 7}, bold={1}) + cut + _conventions(result)
 
 
@@ -124,7 +128,11 @@ def _conventions(result: CalibrationResult) -> str:
     statistics = result.statistics
     if statistics is None:
         return "<p class=soft>No statistics: no Jacobian was asked for.</p>"
-    source = f"s² = φ/(m − p) = {number(statistics.variance, 4)}" if result.noise.value == "estimated" else "s² = 1: weights are 1/σ"
+    source = (
+        f"s² = φ/(m − p) = {number(statistics.variance, 4)}"
+        if result.noise.value == "estimated"
+        else "s² = 1: weights are 1/σ"
+    )
     return (
         f"<p class=soft>Standard deviations from the final Jacobian by linear theory, {source}, "
         f"{statistics.degrees_of_freedom} degrees of freedom; 95 % intervals are Student-t intervals in the transformed parameter. "
@@ -138,7 +146,10 @@ def _misfit(result: CalibrationResult) -> str:
         rows.append(["priors", number(result.prior_phi), f"{100 * result.prior_phi / result.phi:.1f} %", "–", "", "–"])
     rows.append(["total", number(result.phi), "", "", "", f"{len(result.problem.fitted)}"])
     table = _table(["group", "φ", "share", "rmse", "units", "fitted rows"], rows, numeric={1, 2, 3, 5})
-    return table + "<p class=soft>φ = Σ (weight × residual)², weight = 1/σ. The rmse counts all rows of a group, unweighted.</p>"
+    return (
+        table
+        + "<p class=soft>φ = Σ (weight × residual)², weight = 1/σ. The rmse counts all rows of a group, unweighted.</p>"
+    )
 
 
 def _picture(picture: Picture) -> str:
@@ -154,13 +165,24 @@ def _identifiability(result: CalibrationResult) -> str:
     if found is None:
         return ""
     sentences = "".join(f"<li>{escape(s)}</li>" for s in list(found.sentences.values())[:ROWS])
-    sentences = f"<ul>{sentences}</ul>" if sentences else "<p>Every free parameter has an interval narrower than its own scale.</p>"
+    sentences = (
+        f"<ul>{sentences}</ul>"
+        if sentences
+        else "<p>Every free parameter has an interval narrower than its own scale.</p>"
+    )
     labels = result.problem.parameters.entry_labels
     rows = []
     for value, direction in list(zip(found.singular_values, found.directions))[:ROWS]:
         largest = sorted(range(len(labels)), key=lambda i: -abs(direction[i]))[:4]
-        rows.append([number(value, 3), ", ".join(f"{direction[i]:+.2f} {labels[i]}" for i in largest if abs(direction[i]) > 0.1)])
-    table = _table(["singular value", "direction (transformed parameters, columns scaled to length one)"], rows, numeric={0})
+        rows.append(
+            [
+                number(value, 3),
+                ", ".join(f"{direction[i]:+.2f} {labels[i]}" for i in largest if abs(direction[i]) > 0.1),
+            ]
+        )
+    table = _table(
+        ["singular value", "direction (transformed parameters, columns scaled to length one)"], rows, numeric={0}
+    )
     note = f"<p class=soft>Condition of the scaled Jacobian: {number(found.condition, 3)}. Small singular values are directions that the data hardly see.</p>"
     return sentences + table + note
 

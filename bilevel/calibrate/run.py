@@ -82,7 +82,9 @@ def _optimise(evaluator: Evaluator, settings: Settings) -> tuple[bool, str]:
     problem = evaluator.problem
     if settings.noptmax == 0 or problem.parameters.size == 0:
         evaluator.accept(problem.parameters.start())
-        return True, "one run at the start values; nothing was fitted" + (" (noptmax = 0)" if settings.noptmax == 0 else "")
+        return True, "one run at the start values; nothing was fitted" + (
+            " (noptmax = 0)" if settings.noptmax == 0 else ""
+        )
     if settings.noptmax < 0:
         evaluator.with_jacobian = True
         evaluator.accept(problem.parameters.start())
@@ -143,7 +145,9 @@ def _verified(evaluator: Evaluator) -> tuple[float, list[str]]:
     except BilevelError as failure:
         return math.nan, [f"the Jacobian could not be checked by finite differences: {failure}"]
     if not np.isnan(error) and error > 1e-3:
-        return error, [f"the Jacobian differs from finite differences by {error:.1e}; do not trust the statistics before you know why"]
+        return error, [
+            f"the Jacobian differs from finite differences by {error:.1e}; do not trust the statistics before you know why"
+        ]
     return error, []
 
 

@@ -126,7 +126,9 @@ class ValueSection(_Section):
             return {"number": float(given)}
         except (TypeError, ValueError):
             got = "nothing" if given is None else f"'{given}'"
-            raise ValueError(f"expected a number, a list of numbers, or {{file: ..., column: ...}}, got {got}") from None
+            raise ValueError(
+                f"expected a number, a list of numbers, or {{file: ..., column: ...}}, got {got}"
+            ) from None
 
 
 class ParameterSection(_Section):

@@ -72,9 +72,13 @@ class Session:
             return
         found = [name for name in names(self.study) if (self.folder / name).exists()]
         if found:
-            raise InputError(f"{self.folder}: already holds results ({found[0]}); use --force to replace them or --out for another folder")
+            raise InputError(
+                f"{self.folder}: already holds results ({found[0]}); use --force to replace them or --out for another folder"
+            )
         if (self.folder / CHECKPOINT).exists():
-            raise InputError(f"{self.folder}: holds an interrupted run; go on with bilevel resume, or start again with --force")
+            raise InputError(
+                f"{self.folder}: holds an interrupted run; go on with bilevel resume, or start again with --force"
+            )
 
     def _clear(self) -> None:
         """Remove what an earlier run wrote, and nothing else."""

@@ -20,7 +20,14 @@ from bilevel.calibrate.parameters import Parameter, ParameterSet
 from bilevel.calibrate.problem import CalibrationProblem, Experiment
 from bilevel.calibrate.registry import find_model, model_from_file
 from bilevel.calibrate.run import Settings
-from bilevel.calibrate.schema import ExperimentSection, ObservationSection, ParameterSection, PlotSection, StudySection, ValueSection
+from bilevel.calibrate.schema import (
+    ExperimentSection,
+    ObservationSection,
+    ParameterSection,
+    PlotSection,
+    StudySection,
+    ValueSection,
+)
 from bilevel.calibrate.units import Conversion, parse_unit
 from bilevel.calibrate.yaml_lines import Document, KeyPath, read_yaml
 from bilevel.report import InputError
@@ -105,7 +112,9 @@ class _Loader:
             assert isinstance(e, ExperimentSection)
             yield e.name, {**self.section.model, **e.model}, e.observations, ("experiments", i)
 
-    def _experiment(self, name: str, keys: dict[str, Any], sections: Sequence[ObservationSection], where: KeyPath) -> Experiment:
+    def _experiment(
+        self, name: str, keys: dict[str, Any], sections: Sequence[ObservationSection], where: KeyPath
+    ) -> Experiment:
         model_class, options = self._model_class(keys, where)
         config = self._config(model_class, options, where)
         tables = []
@@ -122,13 +131,17 @@ class _Loader:
         options = dict(keys)
         kind = options.pop("kind", None)
         if not isinstance(kind, str):
-            raise self.document.error(("model",), "key 'kind' is missing; it names the model, such as kind: pumping_test")
+            raise self.document.error(
+                ("model",), "key 'kind' is missing; it names the model, such as kind: pumping_test"
+            )
         if kind != "python":
             with self._at(("model", "kind")):
                 return find_model(kind), options
         file, name = options.pop("file", None), options.pop("name", None)
         if not (isinstance(file, str) and isinstance(name, str)):
-            raise self.document.error(("model",), "a model of kind python needs 'file' (a Python file) and 'name' (what is in it)")
+            raise self.document.error(
+                ("model",), "a model of kind python needs 'file' (a Python file) and 'name' (what is in it)"
+            )
         with self._at(("model", "file")):
             model_class = model_from_file(self.folder / file, name)
         self.files.append(self.folder / file)
@@ -160,8 +173,12 @@ class _Loader:
             return Parameter(
                 name=section.name,
                 value=value,
-                lower=section.lower if section.lower is not None else _converted_bound(default.lower, conversion, section),
-                upper=section.upper if section.upper is not None else _converted_bound(default.upper, conversion, section),
+                lower=section.lower
+                if section.lower is not None
+                else _converted_bound(default.lower, conversion, section),
+                upper=section.upper
+                if section.upper is not None
+                else _converted_bound(default.upper, conversion, section),
                 transform=section.transform or default.transform,
                 fixed=section.fixed,
                 tied_to=section.tied_to,
@@ -177,7 +194,9 @@ class _Loader:
         for i in range(len(parameters)):
             labels = [p.label for p in parameters[:i]]
             if parameters[i].label in labels:
-                raise self.document.error(("parameters", i), f"parameter '{parameters[i].label}' is given more than once")
+                raise self.document.error(
+                    ("parameters", i), f"parameter '{parameters[i].label}' is given more than once"
+                )
         for i, p in enumerate(parameters):
             if p.tied_to is not None:
                 with self._at(("parameters", i, "tied_to")):
@@ -236,7 +255,9 @@ def _conversion(section: ParameterSection, default: ParameterDefault | None) -> 
     target = parse_unit(default.units)
     if section.units is None:
         if any(target.dimension):
-            raise InputError(f"parameter '{section.name}': units are missing; the model works in {default.units}, say what yours are")
+            raise InputError(
+                f"parameter '{section.name}': units are missing; the model works in {default.units}, say what yours are"
+            )
         return Conversion()
     try:
         return parse_unit(section.units).to(target)

@@ -44,8 +44,13 @@ def summary(title: str, result: CalibrationResult) -> str:
     """The whole text."""
     rows = parameter_rows(result.estimates)
     cut = [] if len(rows) <= ROWS else [f"... and {len(rows) - ROWS} more in the .par.csv file"]
-    groups = [[g.label, number(g.phi), f"{number(g.rmse, 4)} {g.units}".strip(), f"{g.fitted} of {g.rows}"] for g in result.groups]
-    total = f"phi {number(result.phi, 6)}" + (f", of which priors {number(result.prior_phi)}" if result.prior_phi else "")
+    groups = [
+        [g.label, number(g.phi), f"{number(g.rmse, 4)} {g.units}".strip(), f"{g.fitted} of {g.rows}"]
+        for g in result.groups
+    ]
+    total = f"phi {number(result.phi, 6)}" + (
+        f", of which priors {number(result.prior_phi)}" if result.prior_phi else ""
+    )
     lines = [title, "=" * len(title), *result.verdicts, ""]
     lines += [*_table(HEADER, rows[:ROWS]), *cut, ""]
     lines += [*_table(["group", "phi", "rmse", "fitted rows"], groups), "", total + f", {result.seconds:.1f} s"]

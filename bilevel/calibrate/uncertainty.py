@@ -50,7 +50,9 @@ class Statistics:
     quantile: float
 
 
-def linear_statistics(problem: CalibrationProblem, evaluation: Evaluation, noise: Noise = Noise.ESTIMATED) -> Statistics:
+def linear_statistics(
+    problem: CalibrationProblem, evaluation: Evaluation, noise: Noise = Noise.ESTIMATED
+) -> Statistics:
     """The statistics at an evaluated point that has a Jacobian."""
     assert evaluation.jacobian is not None
     bounds = problem.parameters.bounds()
@@ -62,7 +64,9 @@ def linear_statistics(problem: CalibrationProblem, evaluation: Evaluation, noise
     covariance_t[np.ix_(~held, ~held)] = variance * inverse_gram(evaluation.jacobian[:, ~held])
     std_t = np.sqrt(np.diag(covariance_t))
     t = torch.as_tensor(evaluation.t)
-    slopes = torch.func.jacfwd(lambda t: _stacked(problem, t))(t).numpy() if len(held) else np.zeros((_size(problem), 0))
+    slopes = (
+        torch.func.jacfwd(lambda t: _stacked(problem, t))(t).numpy() if len(held) else np.zeros((_size(problem), 0))
+    )
     covariance = _propagated(slopes, covariance_t)
     with np.errstate(invalid="ignore", divide="ignore"):
         correlation = covariance_t / np.outer(std_t, std_t)

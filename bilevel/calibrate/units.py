@@ -28,7 +28,9 @@ class Unit:
     def to(self, other: Unit) -> Conversion:
         """The conversion from this unit to `other`; InputError if their dimensions differ."""
         if self.dimension != other.dimension:
-            raise InputError(f"units '{self.name}' ({describe(self)}) do not convert to '{other.name}' ({describe(other)})")
+            raise InputError(
+                f"units '{self.name}' ({describe(self)}) do not convert to '{other.name}' ({describe(other)})"
+            )
         return Conversion(self.scale / other.scale, (self.offset - other.offset) / other.scale)
 
 
@@ -48,7 +50,9 @@ class Conversion:
         return value if self == Conversion() else (value - self.offset) / self.scale
 
 
-def _dimension(length: int = 0, mass: int = 0, time: int = 0, temperature: int = 0, current: int = 0, amount: int = 0) -> Dimension:
+def _dimension(
+    length: int = 0, mass: int = 0, time: int = 0, temperature: int = 0, current: int = 0, amount: int = 0
+) -> Dimension:
     return tuple(Fraction(k) for k in (length, mass, time, temperature, current, amount))
 
 

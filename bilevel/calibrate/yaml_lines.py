@@ -42,7 +42,9 @@ class Document:
         path = (*prefix, *location)
         kind = first["type"]
         if kind == "extra_forbidden":
-            raise self.error(path[:-1], unknown_key(str(location[-1]), _keys_at(schema, location[:-1]))).with_traceback(None) from None
+            raise self.error(path[:-1], unknown_key(str(location[-1]), _keys_at(schema, location[:-1]))).with_traceback(
+                None
+            ) from None
         if kind == "missing":
             raise self.error(path[:-1], f"key '{location[-1]}' is missing") from None
         raise self.error(path, _sentence(first)) from None
@@ -96,7 +98,9 @@ def _build(loader: _Loader, node: yaml.Node, path: KeyPath, lines: dict[KeyPath,
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(node.value)
 
 
-def _build_mapping(loader: _Loader, node: yaml.MappingNode, path: KeyPath, lines: dict[KeyPath, int], file: str) -> dict[str, Any]:
+def _build_mapping(
+    loader: _Loader, node: yaml.MappingNode, path: KeyPath, lines: dict[KeyPath, int], file: str
+) -> dict[str, Any]:
     own = [k.value for k, _ in node.value if k.tag != "tag:yaml.org,2002:merge"]
     for key_node, _ in node.value:
         if own.count(key_node.value) > 1:

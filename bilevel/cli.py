@@ -1,0 +1,170 @@
+"""The command line: bilevel init | check | run | resume | jacobian | uncertainty | plot.
+
+Nothing heavy is imported before a command needs it, so that `bilevel --help` answers at once.
+Exit codes: 0 done; 1 the calibration or an inner solve failed; 2 bad input, nothing was written.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+if TYPE_CHECKING:
+    from bilevel.calibrate.result import CalibrationResult
+    from bilevel.calibrate.session import Session
+
+app = typer.Typer(
+    name="bilevel",
+    help="Calibrate physical models with exact gradients through their inner solves.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class MethodChoice(str, Enum):
+    """Mirrors bilevel.calibrate.Method, which is too heavy to import for --help."""
+
+    least_squares = "least_squares"
+    lbfgsb = "lbfgsb"
+
+
+StudyPath = Annotated[Path, typer.Argument(help="The study.yml to work on.", metavar="STUDY")]
+Out = Annotated[Optional[Path], typer.Option("--out", help="Folder of the results (default: results/ beside the study).")]
+Force = Annotated[bool, typer.Option("--force", help="Replace earlier results in that folder.")]
+Noptmax = Annotated[Optional[int], typer.Option("--noptmax", min=-1, help="Iterations; 0: one run, -1: Jacobian only.")]
+MethodOption = Annotated[Optional[MethodChoice], typer.Option("--method", help="Overrides the study's method.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@app.command()
+def init(folder: Annotated[Path, typer.Argument(help="A new folder.")], debug: Debug = False) -> None:
+    """Write a commented study.yml with tiny data that runs at once."""
+    with _errors(debug):
+        from bilevel.calibrate.template import write_template
+
+        study = write_template(folder)
+        print(f"wrote {study} and its data; next: bilevel run {study}")
+
+
+@app.command()
+def check(study: StudyPath, debug: Debug = False) -> None:
+    """Validate a study, run one simulation, and check its gradient against finite differences."""
+    with _errors(debug):
+        from bilevel.calibrate.study import load_study
+        from bilevel.calibrate.study_check import check_study
+
+        loaded = load_study(study)
+        text, good = check_study(loaded)
+        print(text)
+        if not good:
+            raise typer.Exit(1)
+
+
+@app.command()
+def run(
+    study: StudyPath,
+    out: Out = None,
+    force: Force = False,
+    noptmax: Noptmax = None,
+    method: MethodOption = None,
+    debug: Debug = False,
+) -> None:
+    """Calibrate: fit the parameters, write the results and the report."""
+    with _errors(debug):
+        session = _session(study, out, noptmax, method)
+        _finish(session, session.run(force))
+
+
+@app.command()
+def resume(
+    study: StudyPath, out: Out = None, noptmax: Noptmax = None, method: MethodOption = None, debug: Debug = False
+) -> None:
+    """Go on with an interrupted run, to the answer that it would have reached."""
+    with _errors(debug):
+        session = _session(study, out, noptmax, method)
+        _finish(session, session.resume())
+
+
+@app.command()
+def jacobian(study: StudyPath, out: Out = None, force: Force = False, debug: Debug = False) -> None:
+    """Jacobian and linear statistics at the start values (noptmax = -1); results go to results/jacobian."""
+    with _errors(debug):
+        session = _session(study, out or study.parent / "results" / "jacobian", -1, None)
+        _finish(session, session.run(force))
+
+
+@app.command()
+def uncertainty(study: StudyPath, out: Out = None, debug: Debug = False) -> None:
+    """Standard deviations, intervals and correlations at the values that an earlier run found."""
+    with _errors(debug):
+        session = _session(study, out, None, None)
+        from bilevel.calibrate.summary import correlation_table, summary
+
+        result = session.evaluate_result()
+        print(summary(session.study.title, result))
+        print()
+        print(correlation_table(result))
+
+
+@app.command()
+def plot(study: StudyPath, out: Out = None, debug: Debug = False) -> None:
+    """Draw the pictures of an earlier run again, as PNG files in its folder."""
+    with _errors(debug):
+        session = _session(study, out, None, None)
+        for path in session.draw():
+            print(path)
+
+
+def main() -> None:
+    """The entry point of the `bilevel` command."""
+    app()
+
+
+def _session(study: Path, out: Path | None, noptmax: int | None, method: MethodChoice | None) -> Session:
+    from bilevel.calibrate.run import Method
+    from bilevel.calibrate.session import Session
+    from bilevel.calibrate.study import load_study
+
+    loaded = load_study(study)
+    settings = loaded.settings
+    if noptmax is not None:
+        settings = replace(settings, noptmax=noptmax)
+    if method is not None:
+        settings = replace(settings, method=Method(method.value))
+    return Session(replace(loaded, settings=settings), out or study.parent / "results")
+
+
+def _finish(session: Session, result: CalibrationResult) -> None:
+    from bilevel.calibrate.outputs import REPORT
+    from bilevel.calibrate.summary import summary
+
+    print(summary(session.study.title, result))
+    print(f"\nreport: {session.folder / REPORT}")
+    if not result.converged:
+        print(f"error: {result.status}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _errors(debug: bool) -> Iterator[None]:
+    """Turn errors into one line and an exit code, unless the traceback is asked for."""
+    from bilevel.report import BilevelError, InputError
+
+    try:
+        yield
+    except (InputError, BilevelError) as error:
+        if debug:
+            raise
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        raise typer.Exit(2 if isinstance(error, InputError) else 1) from None
+    except KeyboardInterrupt:
+        print("interrupted; bilevel resume goes on from the last checkpoint", file=sys.stderr)
+        raise typer.Exit(130) from None
