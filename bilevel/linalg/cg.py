@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bilevel.linalg.krylov import Product, Run, divide, dot, finish, identity, norm
+from bilevel.linalg.krylov import Product, Run, divide, dot, identity, judge, norm
 
 
 def cg(
@@ -28,7 +28,7 @@ def cg(
     negative = torch.zeros_like(target, dtype=torch.bool)
     found = torch.zeros_like(b)
     last = torch.zeros_like(target)
-    products = 0 if start is None else 1
+    products = known = 0 if start is None else 1
     for _ in range(max_iterations):
         active = (norm(residual) > target) & ~negative
         if not bool(active.any()):
@@ -45,6 +45,8 @@ def cg(
         x = x + length * direction
         residual = residual - length * image
         last = energy
-    run = finish(product, b, x, tolerance, products)
+    if products > known:  # the recurrence drifts from the true residual
+        residual, products = b - product(x), products + 1
+    run = judge(product, b, x, residual, tolerance, products)
     run.negative, run.direction = negative.squeeze(-1), found
     return run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bilevel.linalg.krylov import Product, Run, divide, finish, identity, norm
+from bilevel.linalg.krylov import Product, Run, divide, identity, judge, norm
 
 
 def gmres(
@@ -19,14 +19,15 @@ def gmres(
     start: Tensor | None = None,
 ) -> Run:
     """Solve A x = b for any regular A; b (m, *batch, n). Holds `restart` vectors for each right-hand side."""
-    x = torch.zeros_like(b) if start is None else start
-    target, products = tolerance * norm(b), 0
-    run = finish(product, b, x, tolerance, products)
-    while not bool(run.solved.all()) and products < max_iterations:
-        missed = torch.where(run.solved.unsqueeze(-1), 0.0, b - product(x))
-        step, used = _cycle(product, missed, target, min(restart, max_iterations - products), precondition)
-        x, products = x + step, products + used
-        run = finish(product, b, x, tolerance, products)
+    x, residual, products = (torch.zeros_like(b), b, 0) if start is None else (start, b - product(start), 1)
+    run = judge(product, b, x, residual, tolerance, products)
+    while not bool(run.solved.all()) and run.products < max_iterations:
+        missed = torch.where(run.solved.unsqueeze(-1), 0.0, residual)
+        steps = min(restart, max_iterations - run.products)
+        step, used = _cycle(product, missed, tolerance * norm(b), steps, precondition)
+        x = run.x + step
+        residual = b - product(x)
+        run = judge(product, b, x, residual, tolerance, run.products + used + 1)
     return run
 
 

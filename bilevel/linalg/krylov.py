@@ -16,7 +16,7 @@ Product = Callable[[Tensor], Tensor]
 """Rows (m, *batch, n) to rows of the same shape."""
 
 ROUNDING = 8.0
-"""A residual below this many roundings of |A| |x| is as small as it can get."""
+"""A residual below this many roundings of |A| |x| is as small as it can get; |A| is estimated from below."""
 
 
 @dataclass
@@ -56,16 +56,13 @@ def identity(rows: Tensor) -> Tensor:
     return rows
 
 
-def finish(product: Product, b: Tensor, x: Tensor, tolerance: float, products: int) -> Run:
-    """Judge x by its true residual."""
-    image = product(x)
-    size, missed = norm(b), norm(b - image)
-    floor = ROUNDING * torch.finfo(b.dtype).eps * norm_estimate(product, b, image, x) * norm(x)
-    solved = missed <= torch.maximum(tolerance * size, floor)
+def judge(product: Product, b: Tensor, x: Tensor, residual: Tensor, tolerance: float, products: int) -> Run:
+    """How a run ended that stands at x with the true residual b - A x, after `products` products."""
+    size, missed = norm(b), norm(residual)
+    solved = missed <= tolerance * size
+    if not bool(solved.all()):
+        image, products = b - residual, products + 1
+        largest = torch.maximum(divide(norm(image), norm(x)), divide(norm(product(image)), norm(image)))
+        solved = solved | (missed <= ROUNDING * torch.finfo(b.dtype).eps * largest * norm(x))
     none = torch.zeros_like(solved.squeeze(-1))
-    return Run(x, divide(missed, size).squeeze(-1), solved.squeeze(-1), products + 2, none, torch.zeros_like(x))
-
-
-def norm_estimate(product: Product, b: Tensor, image: Tensor, x: Tensor) -> Tensor:
-    """A lower bound of |A| (..., 1): the largest stretch seen for x and for one more product."""
-    return torch.maximum(divide(norm(image), norm(x)), divide(norm(product(image)), norm(image)))
+    return Run(x, divide(missed, size).squeeze(-1), solved.squeeze(-1), products, none, torch.zeros_like(x))

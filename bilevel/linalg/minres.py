@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bilevel.linalg.krylov import Product, Run, divide, dot, finish, identity, norm
+from bilevel.linalg.krylov import Product, Run, divide, dot, identity, norm
 
 
 def minres(
@@ -21,15 +21,14 @@ def minres(
     The loop stops on the recurrence's residual in the preconditioner's norm; the true residual judges, and the method
     starts again from there while that helps.
     """
-    x, products, target = torch.zeros_like(b), 0, tolerance
-    run = finish(product, b, x, tolerance, products)
-    while not bool(run.solved.all()) and products < max_iterations:
-        missed = b - product(x) if products else b
-        step, used = _cycle(
-            product, missed, divide(target * norm(b), norm(missed)), max_iterations - products, precondition
-        )
-        x, products = x + step, products + used
-        better = finish(product, b, x, tolerance, products)
+    target, residual = tolerance, b
+    run = judge(product, b, torch.zeros_like(b), residual, tolerance, 0)
+    while not bool(run.solved.all()) and run.products < max_iterations:
+        share = divide(target * norm(b), norm(residual))
+        step, used = _cycle(product, residual, share, max_iterations - run.products, precondition)
+        x = run.x + step
+        residual = b - product(x)
+        better = judge(product, b, x, residual, tolerance, run.products + used + 1)
         if bool((better.residual > 0.5 * run.residual)[~better.solved].any()):
             return better
         run, target = better, 0.1 * target
