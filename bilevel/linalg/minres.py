@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bilevel.linalg.krylov import Product, Run, divide, dot, identity, norm
+from bilevel.linalg.krylov import Product, Run, divide, dot, identity, judge, norm
 
 
 def minres(
