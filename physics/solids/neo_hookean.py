@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from bilevel.problem import Params
+from physics.solids.hyperelastic import Hyperelastic
 from physics.solids.lame import LameParameters, per_matrix
-from physics.solids.material import Material
 from physics.tensors import inverse, outer
 
 
-class NeoHookean(Material):
+class NeoHookean(Hyperelastic):
     """psi = mu/2 (I1 - 3) - mu ln J + lambda/2 (ln J)^2; parameters: any pair that `LameParameters.of` takes, in Pa.
 
     Not finite (NaN) where J <= 0. Source: Simo & Pister 1984; Bonet & Wood 1997, eq. (5.28).
@@ -21,6 +21,9 @@ class NeoHookean(Material):
 
     def distortional(self, x: Tensor, params: Params) -> Tensor:
         return 0.5 * LameParameters.of(params).mu * ((x * x).sum((-2, -1)) - 3.0)
+
+    def distortion_of_stretches(self, stretches: Tensor, params: Params) -> Tensor:
+        return 0.5 * LameParameters.of(params).mu * ((stretches**2).sum(-1) - 3.0)
 
     def volumetric(self, dilatation: Tensor, params: Params) -> Tensor:
         constants = LameParameters.of(params)
@@ -38,11 +41,9 @@ class NeoHookean(Material):
         inverted, determinant = inverse(x)
         transposed = inverted.mT.contiguous()
         factor = constants.lame_lambda * torch.log(determinant) - constants.mu
+        # d(F^-T)_ij / dF_kl = - F^-T_il F^-T_kj
         volume = outer(per_matrix(constants.lame_lambda) * transposed, transposed)
-        # d(F^-T)_ij / dF_kl = - F^-1_li F^-1_jk
-        turned = (per_matrix(factor) * inverted)[..., None, None, :, :] * inverted.unsqueeze(-1).unsqueeze(-1)
-        result = volume - turned.permute(*range(x.dim() - 2), -1, -4, -3, -2)
-        shear = torch.diag_embed(constants.mu.unsqueeze(-1).expand(*constants.mu.shape, 9)).reshape(
-            *constants.mu.shape, 3, 3, 3, 3
-        )
-        return result + shear
+        turned = outer(per_matrix(factor) * transposed, transposed).transpose(-3, -1)
+        identity = torch.eye(9, dtype=x.dtype, device=x.device).reshape(3, 3, 3, 3)
+        shear = per_matrix(per_matrix(constants.mu)) * identity
+        return volume - turned + shear

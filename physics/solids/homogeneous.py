@@ -1,0 +1,101 @@
+"""Homogeneous deformation: the tests of rubber, with prescribed stretches and a free one that the inner problem finds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+from bilevel.linalg.operator import Structure
+from bilevel.problem import EnergyProblem, Params
+from bilevel.report import InputError
+from physics.solids.hyperelastic import Hyperelastic
+
+
+class Mode(Enum):
+    """Which principal stretches a test prescribes; direction 1 is the one whose stress is measured."""
+
+    UNIAXIAL = "uniaxial"
+    EQUIBIAXIAL = "equibiaxial"
+    PURE_SHEAR = "pure shear"
+    BIAXIAL = "biaxial"
+
+
+@dataclass(frozen=True, eq=False)
+class Loading:
+    """Prescribed stretches of a batch of tests.
+
+    first (rows,): stretch in direction 1. second (rows,): stretch in direction 2, where it is prescribed. lateral (rows,)
+    bool: directions 2 and 3 are both free (uniaxial) and equal, as isotropy makes them.
+    """
+
+    first: Tensor
+    second: Tensor
+    lateral: Tensor
+
+    @staticmethod
+    def of(modes: Sequence[Mode], first: Tensor, second: Tensor | None = None) -> Loading:
+        """From a mode and a stretch for each row; `second` is needed where the mode is BIAXIAL.
+
+        Raises InputError for stretches that are not positive, and for a missing second stretch.
+        """
+        bad = torch.nonzero(~(first > 0.0)).flatten()
+        if len(bad):
+            raise InputError(f"row {int(bad[0])}: the stretch must be positive, got {float(first[bad[0]])}")
+        if second is None and Mode.BIAXIAL in modes:
+            raise InputError(f"row {list(modes).index(Mode.BIAXIAL)}: a biaxial test needs its second stretch")
+        own = torch.ones_like(first) if second is None else second
+        other = {Mode.EQUIBIAXIAL: first, Mode.BIAXIAL: own}
+        rows = [other[mode][i] if mode in other else torch.ones_like(first[i]) for i, mode in enumerate(modes)]
+        lateral = torch.tensor([mode is Mode.UNIAXIAL for mode in modes])
+        return Loading(first, torch.stack(rows), lateral)
+
+    def stretches(self, free: Tensor) -> Tensor:
+        """All principal stretches (rows, 3), given the free one (rows,)."""
+        return torch.stack((self.first, torch.where(self.lateral, free, self.second), free), -1)
+
+    def incompressible(self) -> Tensor:
+        """All principal stretches (rows, 3) where the volume does not change."""
+        return self.stretches(torch.where(self.lateral, self.first**-0.5, 1.0 / (self.first * self.second)))
+
+
+class HomogeneousDeformation(EnergyProblem):
+    """The strain energy of each row of a loading, to be minimised over the logarithm of its free stretch.
+
+    The unknown is (rows, 1), one sample a row; params are the material's own. Stress-free directions result.
+    """
+
+    batch_dims = 1
+    structure = Structure(symmetric=True)
+
+    def __init__(self, material: Hyperelastic, loading: Loading) -> None:
+        self.material = material
+        self.loading = loading
+
+    def start(self) -> Tensor:
+        """The incompressible solution (rows, 1)."""
+        return torch.log(self.loading.incompressible()[:, 2:])
+
+    def value(self, u: Tensor, params: Params) -> Tensor:
+        return self.material.energy_of_stretches(self.stretches(u), params)
+
+    def stretches(self, u: Tensor) -> Tensor:
+        """Principal stretches (rows, 3)."""
+        return self.loading.stretches(torch.exp(u[:, 0]))
+
+    def nominal_stress(self, u: Tensor, params: Params) -> Tensor:
+        """The principal nominal stresses dW/d lambda_i (rows, 3), in Pa; zero in free directions at the solution."""
+        return torch.func.grad(lambda x: self.material.energy_of_stretches(x, params).sum())(self.stretches(u))
+
+
+def incompressible_stress(material: Hyperelastic, loading: Loading, params: Params) -> Tensor:
+    """The nominal stresses in directions 1 and 2 (rows, 2), in Pa, of an incompressible material.
+
+    Direction 3 is free of stress, which eliminates the pressure: P_i = dW/dl_i - (l_3 / l_i) dW/dl_3.
+    """
+    stretches = loading.incompressible()
+    slope = torch.func.grad(lambda x: material.distortion_of_stretches(x, params).sum())(stretches)
+    return slope[:, :2] - stretches[:, 2:] / stretches[:, :2] * slope[:, 2:]
