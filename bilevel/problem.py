@@ -22,7 +22,7 @@ Params: TypeAlias = Any
 Function: TypeAlias = Callable[..., Tensor]
 Self = TypeVar("Self", bound="Problem")
 
-DENSE_LIMIT = 400
+DENSE_LIMIT = 1000
 """Problems without a tangent of their own are linearised densely up to this size, by products above it."""
 
 
@@ -95,6 +95,10 @@ class EnergyProblem(Problem):
     def residual(self, u: Tensor, params: Params) -> Tensor:
         return torch.func.grad(lambda v: self.value(v, params).sum())(u)
 
+    def value_and_residual(self, u: Tensor, params: Params) -> tuple[Tensor, Tensor]:
+        """Energy and residual at one point; override where they share work."""
+        return self.value(u, params), self.residual(u, params)
+
     def probe(self, u: Tensor, params: Params) -> Tensor:
         return self.value(u, params)
 
@@ -109,12 +113,11 @@ class _UserFunction:
 
     def __call__(self, u: Tensor, params: Params) -> Tensor:
         shape = self.event_shape if self.event_shape is not None else (u.shape[-1],)
-        u = u.reshape(*u.shape[:-1], *shape)
+        u = u.reshape((*u.shape[:-1], *shape))
         if isinstance(self.function, torch.nn.Module):
             owned, given = params
-            arguments = (u,) if given is None else (u, given)
-            return torch.func.functional_call(self.function, owned, arguments)
-        return self.function(u, params)
+            return torch.func.functional_call(self.function, owned, (u,) if given is None else (u, given))
+        return self.function(u) if params is None else self.function(u, params)
 
     def collect(self, params: Params) -> Params:
         if not isinstance(self.function, torch.nn.Module):
@@ -149,7 +152,7 @@ class _FromFunction(Problem):
 
 
 class Energy(_FromFunction, EnergyProblem):
-    """The energy E(u, params) -> scalar, or one value per sample when `batch_dims` > 0, as a Python function or module.
+    """The energy E(u, params) (E(u) where no parameters are given) -> scalar, or one value per sample when `batch_dims` > 0, as a Python function or module.
 
     A `torch.nn.Module` is called as module(u) or module(u, params); its own parameters are collected by themselves.
     The function sees u in the shape of the start that the user gives, and must work under torch.func.
@@ -164,6 +167,14 @@ class Energy(_FromFunction, EnergyProblem):
                 f"the energy must return shape {tuple(u.shape[:-1])} (one value per sample), it returned {tuple(energy.shape)}"
             )
         return energy
+
+    def value_and_residual(self, u: Tensor, params: Params) -> tuple[Tensor, Tensor]:
+        def total(v: Tensor) -> tuple[Tensor, Tensor]:
+            energy = self.value(v, params)
+            return energy.sum(), energy
+
+        residual, energy = torch.func.grad(total, has_aux=True)(u)
+        return energy, residual
 
 
 class Residual(_FromFunction):

@@ -101,7 +101,10 @@ class SolveReport:
 class GradientReport:
     """The certificate of one gradient.
 
-    relative_error: estimated ||g - g*|| / ||g*|| of the vector-Jacobian product for the cotangent that came in.
+    relative_error: estimated ||g - g*|| / ||g*||, all parameters together; by_parameter: the same for each by name. In a
+    layer's own report g is the vector-Jacobian product for the cotangent that came in; `bilevel.gradient` reports on the
+    gradient of a whole outer function.
+    inner_residual: ||r(u)||. adjoint_residual: ||H^T a - cotangent|| / ||cotangent||.
     exact: False for an approximate adjoint strategy, whose name stands in `adjoint`.
     """
 
@@ -110,7 +113,7 @@ class GradientReport:
     inner_residual: float
     adjoint_residual: float
     relative_error: float
-    back_substitutions: int = 0
+    by_parameter: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
 
     def __str__(self) -> str:

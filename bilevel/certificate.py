@@ -1,0 +1,199 @@
+"""The gradient certificate: how far a gradient is from the one at the exact state and adjoint.
+
+The estimate is the change of the gradient under one (if need be several) Newton corrections of the state, with the
+adjoint solved anew there. It is asymptotically exact: the corrected gradient's error is of second order.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from bilevel import replay
+from bilevel.problem import Params, Problem
+from bilevel.report import BilevelError, Counts, GradientReport, SolveReport, Status
+from bilevel.solvers.newton import Newton
+from bilevel.solvers.oracle import Tolerance
+from bilevel.solvers.solver import Outcome, Solver
+
+if TYPE_CHECKING:
+    from bilevel.implicit import Inner
+
+CONTRACTION = 0.1
+"""A correction that leaves more than this share of the residual is followed by full Newton iterations."""
+
+
+def polish(inner: Inner, u: Tensor, leaves: Sequence[Tensor]) -> Tensor:
+    """A state clearly closer to the solution than u: one Newton correction with what is factorised, more if needed."""
+    residual = inner.residual(u, *leaves)
+    size = torch.linalg.vector_norm(residual, dim=-1)
+    if not bool((size > 0).any()):
+        return u
+    corrected = u - inner.solve(residual, u, leaves, transposed=False, tolerance=1e-6)
+    left = torch.linalg.vector_norm(inner.residual(corrected, *leaves), dim=-1)
+    level = 1e3 * torch.finfo(u.dtype).eps * torch.linalg.vector_norm(inner.apply(u, leaves, u, False), dim=-1)
+    if bool((left <= torch.maximum(CONTRACTION * size, level)).all()):
+        return corrected
+    newton = Newton(tolerance=Tolerance(relative=1e-10), max_iterations=50, check_minimum=False)
+    return newton.solve(inner.problem, u, inner.rebuild(leaves)).u
+
+
+@dataclass
+class Polish(Solver):
+    """Solves by correcting the state of an earlier solve of the same layer."""
+
+    earlier: Inner
+    tolerance: Tolerance = Tolerance()
+
+    def solve(self, problem: Problem, u0: Tensor, params: Params, record: bool = False) -> Outcome:
+        assert self.earlier.outcome is not None
+        flat, _ = pytree.tree_flatten(params)
+        leaves = [leaf for leaf in flat if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+        with torch.no_grad():
+            u = polish(self.earlier, self.earlier.outcome.u, leaves)
+            norm = torch.linalg.vector_norm(self.earlier.residual(u, *leaves), dim=-1)
+        report = SolveReport([Status.CONVERGED] * max(1, norm.numel()), norm, norm, 1, Counts(), 0.0)
+        return Outcome(u, report, self.earlier.factor)
+
+
+def certify(
+    inner: Inner, cotangent: Tensor, state: Tensor, u: Tensor, leaves: Sequence[Tensor], started: float
+) -> GradientReport:
+    """The report of the vector-Jacobian product with adjoint `state` (..., *batch, n) for `cotangent` held fixed."""
+    residual = inner.residual(u, *leaves)
+    defect = cotangent - inner.operator(u, leaves).matmul_transposed(state)
+    try:
+        better = polish(inner, u, leaves)
+        better_state = inner.solve(cotangent, better, leaves, transposed=True, tolerance=1e-13)
+        errors = relative_errors(_pull(inner, state, u, leaves), _pull(inner, better_state, better, leaves), inner.names)
+    except BilevelError:
+        errors = {"": math.inf}
+    size = float(torch.linalg.vector_norm(cotangent))
+    return GradientReport(
+        adjoint=inner.adjoint.name,
+        exact=inner.adjoint.exact,
+        inner_residual=float(torch.linalg.vector_norm(residual)),
+        adjoint_residual=float(torch.linalg.vector_norm(defect)) / size if size > 0 else 0.0,
+        relative_error=errors.pop(""),
+        by_parameter=errors,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def certify_against_exact(
+    inner: Inner, gradient: list[Tensor], cotangent: Tensor, leaves: Sequence[Tensor], started: float
+) -> GradientReport:
+    """The report of a vector-Jacobian product that was made without an adjoint state (an unrolled one)."""
+    assert inner.outcome is not None
+    u = inner.outcome.u
+    with torch.no_grad():
+        try:
+            better = polish(inner, u, leaves)
+            state = inner.solve(cotangent, better, leaves, transposed=True, tolerance=1e-13)
+            errors = relative_errors(gradient, _pull(inner, state, better, leaves), inner.names)
+        except BilevelError:
+            errors = {"": math.inf}
+        residual = inner.residual(u, *leaves)
+    return GradientReport(
+        adjoint=inner.adjoint.name,
+        exact=False,
+        inner_residual=float(torch.linalg.vector_norm(residual)),
+        adjoint_residual=math.nan,
+        relative_error=errors.pop(""),
+        by_parameter=errors,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _pull(inner: Inner, state: Tensor, u: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
+    """-(dr/dp)^T state for each parameter, for any number of leading right-hand sides."""
+    _, pull = torch.func.vjp(lambda *p: inner.residual(u, *p), *leaves)
+    if state.dim() == u.dim():
+        return list(pull(-state))
+    many = state.reshape(-1, *u.shape)
+    return list(torch.vmap(pull)(-many))
+
+
+def relative_errors(gradient: Sequence[Tensor], reference: Sequence[Tensor], names: Sequence[str]) -> dict[str, float]:
+    """||g - g*|| / ||g*|| for all parameters together (key "") and for each by name."""
+    differences = [float(torch.linalg.vector_norm(g - r)) for g, r in zip(gradient, reference, strict=True)]
+    sizes = [float(torch.linalg.vector_norm(r)) for r in reference]
+    errors = {name: _ratio(d, s) for name, d, s in zip(names, differences, sizes, strict=True)}
+    return errors | {"": _ratio(math.hypot(*differences), math.hypot(*sizes))}
+
+
+def _ratio(difference: float, size: float) -> float:
+    if difference == 0.0:
+        return 0.0
+    return difference / size if size > 0 else math.inf
+
+
+@dataclass
+class CertifiedGradient:
+    """The value of an outer function, its gradient (structured like the parameters) and the certificate of both."""
+
+    value: Tensor
+    gradient: Any
+    report: GradientReport
+
+
+def gradient(function: Callable[[Params], Tensor], params: Params) -> CertifiedGradient:
+    """Value and gradient of function(params) -> scalar with an estimate of the gradient's error.
+
+    Unlike the report of a single layer, whose cotangent is taken as given, this one sees how the whole function depends
+    on the inner states: it evaluates the gradient again at Newton-corrected states, at the price of a second backward
+    pass and no further solve. Raises ValueError if the function is not scalar.
+    """
+    flat, spec = pytree.tree_flatten_with_path(params)
+    leaves = [_leaf(value) for _, value in flat]
+    places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.requires_grad]
+    names = [pytree.keystr(flat[i][0]) for i in places]
+    tensors = [leaves[i] for i in places]
+    rebuilt = pytree.tree_unflatten(leaves, spec)
+    started = time.perf_counter()
+    with replay.recording() as recorded:
+        value, first = _value_and_gradient(function, rebuilt, tensors)
+    with replay.replaying(recorded):
+        _, second = _value_and_gradient(function, rebuilt, tensors)
+    errors = relative_errors(first, second, names)
+    result = [torch.zeros(()) if not isinstance(leaf, Tensor) else torch.zeros_like(leaf) for leaf in leaves]
+    for place, grad in zip(places, first, strict=True):
+        result[place] = grad
+    report = GradientReport(
+        adjoint=", ".join(sorted({inner.adjoint.name for inner in recorded.inners})) or "no inner solve",
+        exact=all(inner.adjoint.exact for inner in recorded.inners),
+        inner_residual=max((_residual(inner) for inner in recorded.inners), default=0.0),
+        adjoint_residual=max((g.adjoint_residual for inner in recorded.inners for g in inner.gradients), default=0.0),
+        relative_error=errors.pop(""),
+        by_parameter=errors,
+        seconds=time.perf_counter() - started,
+    )
+    return CertifiedGradient(value.detach(), pytree.tree_unflatten(result, spec), report)
+
+
+def _leaf(value: Any) -> Any:
+    if isinstance(value, Tensor) and value.is_floating_point():
+        return value.detach().clone().requires_grad_()
+    return value
+
+
+def _residual(inner: Inner) -> float:
+    return float(inner.outcome.report.residual.max()) if inner.outcome is not None else 0.0
+
+
+def _value_and_gradient(
+    function: Callable[[Params], Tensor], params: Params, tensors: Sequence[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    value = function(params)
+    if value.numel() != 1:
+        raise ValueError(f"the outer function must return a scalar, it returned shape {tuple(value.shape)}")
+    if not value.requires_grad:
+        return value, [torch.zeros_like(t) for t in tensors]
+    return value, list(torch.autograd.grad(value.reshape(()), tensors, allow_unused=True, materialize_grads=True))

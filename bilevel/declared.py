@@ -1,0 +1,57 @@
+"""Finding tensors that need a gradient and reach a problem without being among its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from bilevel.problem import Params, Problem
+from bilevel.report import UndeclaredTensorError
+
+REMEDY = "pass it in `params` (or make it a parameter of the module), or detach it if it is meant to be constant"
+
+
+def require_declared(
+    problem: Problem, u0: Tensor, rebuild: Callable[[Sequence[Tensor]], Params], leaves: Sequence[Tensor]
+) -> None:
+    """Raise UndeclaredTensorError if the problem depends on a tensor that needs a derivative and is not in `leaves`.
+
+    With the unknown and every declared tensor detached, nothing that comes out may still carry a derivative.
+    """
+    detached = [_without_derivative(leaf) for leaf in leaves]
+    with torch.enable_grad():
+        value = problem.probe(u0, rebuild(detached))
+    if value.requires_grad:
+        raise UndeclaredTensorError(
+            f"{type(problem).__name__} depends on {_describe(value)} that needs a gradient but is not one of its parameters, so "
+            f"its gradient would be silently zero; {REMEDY}"
+        )
+    if forward_ad._current_level >= 0 and forward_ad.unpack_dual(value).tangent is not None:
+        raise UndeclaredTensorError(
+            f"{type(problem).__name__} depends on a tensor with a forward-mode tangent that is not one of its parameters; {REMEDY}"
+        )
+
+
+def _without_derivative(leaf: Tensor) -> Tensor:
+    if forward_ad._current_level >= 0:
+        leaf = forward_ad.unpack_dual(leaf).primal
+    return leaf.detach()
+
+
+def _describe(value: Tensor) -> str:
+    """The leaf tensors behind a value, by shape."""
+    found: list[str] = []
+    seen, todo = set(), [value.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)
+        if variable is not None:
+            found.append(f"a tensor of shape {tuple(variable.shape)}")
+        todo.extend(child for child, _ in node.next_functions)
+    return " and ".join(sorted(set(found))) or "a tensor"

@@ -1,0 +1,301 @@
+"""The implicit function theorem, in one place: solve forward; VJP, JVP and second derivatives by linear solves.
+
+At a solution r(u, p) = 0 the state moves with the parameters as du = -H^-1 (dr/dp) dp with H = dr/du, however u was
+found. Everything below is that formula, its transpose, and the derivative of the linear solve itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from bilevel import replay
+from bilevel.adjoint import Adjoint, Exact, Neumann, Unrolled
+from bilevel.declared import require_declared
+from bilevel.linalg import factorise, refine
+from bilevel.linalg.operator import Dense, LinearOperator, MatrixFree
+from bilevel.linalg.solver import Factor
+from bilevel.problem import DENSE_LIMIT, Energy, EnergyProblem, FixedPoint, Function, Params, Problem, Residual
+from bilevel.report import BilevelError, GradientReport, OnFail, Solution, fail
+from bilevel.solvers.fixed_point import Anderson
+from bilevel.solvers.newton import Newton
+from bilevel.solvers.solver import Outcome, Solver
+from bilevel.unrolled import unroll
+
+Leaves = Sequence[Tensor]
+
+
+@dataclass
+class Inner:
+    """One inner solve: everything but the tensors that it is differentiated in."""
+
+    problem: Problem
+    rebuild: Callable[[Leaves], Params]
+    names: list[str]
+    solver: Solver
+    adjoint: Adjoint
+    on_fail: OnFail
+    outcome: Outcome | None = None
+    factor: Factor | None = None
+    gradients: list[GradientReport] = field(default_factory=list)
+
+    def residual(self, u: Tensor, *leaves: Tensor) -> Tensor:
+        return self.problem.residual(u, self.rebuild(leaves))
+
+    def apply(self, u: Tensor, leaves: Leaves, x: Tensor, transposed: bool) -> Tensor:
+        """Tangent (or its transpose) times x, differentiable in everything."""
+        params = self.rebuild(leaves)
+        product = self.problem.product_transposed if transposed else self.problem.product
+        return product(u, params, x)
+
+    def run(self, u0: Tensor, leaves: Leaves) -> Tensor:
+        """Solve, note how it ended, complain as asked."""
+        self.outcome = self.solver.solve(self.problem, u0, self.rebuild(leaves), record=isinstance(self.adjoint, Unrolled))
+        self.factor = self.outcome.factor
+        if not self.outcome.report.converged:
+            fail(self.outcome.report.sentence, self.on_fail)
+        return self.outcome.u.clone()  # autograd wants an output that is not an input, even where no step was taken
+
+    # -- numerical linear solves ------------------------------------------------------------------------------------
+
+    def operator(self, u: Tensor, leaves: Leaves) -> LinearOperator:
+        """The tangent at u by products, or densely where it is small."""
+        if u.shape[-1] <= DENSE_LIMIT or u.dim() > 1:
+            return self.problem.tangent(u, self.rebuild(leaves))
+        return MatrixFree(
+            u.shape[-1],
+            lambda x: self.apply(u, leaves, x, transposed=False),
+            lambda x: self.apply(u, leaves, x, transposed=True),
+            self.problem.structure,
+        )
+
+    def solve(self, b: Tensor, u: Tensor, leaves: Leaves, transposed: bool, tolerance: float) -> Tensor:
+        """H^-1 b (or H^-T b) for b (..., *batch, n); large problems start from the solver's last factorisation."""
+        operator = self.operator(u, leaves)
+        if isinstance(operator, Dense):
+            return refine(factorise(operator), operator, b, transposed=transposed, tolerance=tolerance)
+        if self.factor is not None:
+            try:
+                return refine(self.factor, operator, b, transposed=transposed, tolerance=tolerance)
+            except BilevelError:
+                self.factor = None  # too far from the tangent here to be of use
+        self.factor = factorise(self.problem.tangent(u, self.rebuild(leaves)))
+        return refine(self.factor, operator, b, transposed=transposed, tolerance=tolerance)
+
+    def solve_adjoint(self, b: Tensor, u: Tensor, leaves: Leaves) -> Tensor:
+        """The adjoint state for cotangents b (..., *batch, n) by this layer's strategy, with its certificate."""
+        started = time.perf_counter()
+        if isinstance(self.adjoint, Neumann):
+            state = self._neumann(b, u, leaves, self.adjoint.terms)
+        else:
+            assert isinstance(self.adjoint, Exact)
+            state = self.solve(b, u, leaves, transposed=True, tolerance=self.adjoint.tolerance)
+        if not isinstance(self.adjoint, Exact) or self.adjoint.certify:
+            from bilevel.certificate import certify
+
+            self.gradients.append(certify(self, b, state, u, leaves, started))
+        return state
+
+    def _neumann(self, b: Tensor, u: Tensor, leaves: Leaves, terms: int) -> Tensor:
+        operator = self.operator(u, leaves)
+        metric = 1.0 if isinstance(self.problem, FixedPoint) else 1.0 / _norm_estimate(operator, b)
+        state = metric * b
+        for _ in range(terms - 1):
+            state = state + metric * (b - operator.matmul_transposed(state))
+        return state
+
+
+def _norm_estimate(operator: LinearOperator, like: Tensor) -> float:
+    """||H|| by power iteration on H^T H (15 products each way)."""
+    shape = like.shape[like.dim() - 1 - len(operator.batch) :]
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=like.dtype).to(like.device)
+    norm = 1.0
+    for _ in range(15):
+        x = operator.matmul_transposed(operator.matmul(x / torch.linalg.vector_norm(x)))
+        norm = float(torch.linalg.vector_norm(x)) ** 0.5
+    return norm
+
+
+class _State(torch.autograd.Function):
+    """parameters -> u*, with the implicit function theorem as its derivative."""
+
+    @staticmethod
+    def forward(inner: Inner, u0: Tensor, *leaves: Tensor) -> Tensor:
+        return inner.run(u0, leaves)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+        inner, _, *leaves = inputs
+        ctx.inner = inner
+        ctx.save_for_backward(output, *leaves)
+        ctx.save_for_forward(output, *leaves)
+
+    @staticmethod
+    def backward(ctx, cotangent):  # type: ignore[no-untyped-def]
+        u, *leaves = ctx.saved_tensors
+        inner = ctx.inner
+        state = _LinearSolve.apply(inner, "adjoint", cotangent, u, *leaves)
+        _, pull = torch.func.vjp(lambda *p: inner.residual(u, *p), *leaves)
+        return None, None, *pull(-state)
+
+    @staticmethod
+    def jvp(ctx, _inner, _u0, *tangents):  # type: ignore[no-untyped-def]
+        u, *leaves = ctx.saved_tensors
+        inner = ctx.inner
+        moved = [torch.zeros_like(p) if t is None else t for p, t in zip(leaves, tangents, strict=True)]
+        force = torch.func.jvp(lambda *p: inner.residual(u, *p), tuple(leaves), tuple(moved))[1]
+        return _LinearSolve.apply(inner, "forward", -force, u, *leaves)
+
+    @staticmethod
+    def vmap(info, in_dims, inner, u0, *leaves):  # type: ignore[no-untyped-def]
+        raise BilevelError(
+            "an implicit layer cannot be vmapped over its parameters; give the problem batch_dims=1 and batched parameters "
+            "instead (derivatives of the layer may be vmapped)"
+        )
+
+
+class _LinearSolve(torch.autograd.Function):
+    """b -> H(u, p)^-1 b, or H^-T b; differentiable in b, u and p, with many right-hand sides in one call.
+
+    mode: "forward" solves with H, "transposed" with its transpose, "adjoint" likewise by the layer's own strategy.
+    """
+
+    @staticmethod
+    def forward(inner: Inner, mode: str, b: Tensor, u: Tensor, *leaves: Tensor) -> Tensor:
+        with torch.no_grad():
+            if mode == "adjoint":
+                return inner.solve_adjoint(b, u, leaves)
+            return inner.solve(b, u, leaves, mode == "transposed", _tolerance(inner))
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+        inner, mode, _, u, *leaves = inputs
+        ctx.inner, ctx.transposed = inner, mode != "forward"
+        ctx.save_for_backward(output, u, *leaves)
+        ctx.save_for_forward(output, u, *leaves)
+
+    @staticmethod
+    def backward(ctx, cotangent):  # type: ignore[no-untyped-def]
+        x, u, *leaves = ctx.saved_tensors
+        inner = ctx.inner
+        other = "forward" if ctx.transposed else "transposed"
+        w = _LinearSolve.apply(inner, other, cotangent, u, *leaves)
+        _, pull = torch.func.vjp(lambda v, *p: inner.apply(v, p, x, ctx.transposed), u, *leaves)
+        return None, None, w, *pull(-w)
+
+    @staticmethod
+    def jvp(ctx, _inner, _mode, b_moved, *tangents):  # type: ignore[no-untyped-def]
+        x, u, *leaves = ctx.saved_tensors
+        inner = ctx.inner
+        primals = (u, *leaves)
+        moved = tuple(torch.zeros_like(p) if t is None else t for p, t in zip(primals, tangents, strict=True))
+        change = torch.func.jvp(lambda v, *p: inner.apply(v, p, x, ctx.transposed), primals, moved)[1]
+        right = -change if b_moved is None else b_moved - change
+        return _LinearSolve.apply(inner, "transposed" if ctx.transposed else "forward", right, u, *leaves)
+
+    @staticmethod
+    def vmap(info, in_dims, inner, mode, b, u, *leaves):  # type: ignore[no-untyped-def]
+        dims = in_dims[2:]
+        if all(dim is None for dim in dims[1:]):
+            return _LinearSolve.apply(inner, mode, b.movedim(dims[0], 0), u, *leaves), 0
+        # The state differs between the samples (nested transforms): solve them one by one.
+        tensors = (b, u, *leaves)
+        rows = [
+            _LinearSolve.apply(inner, mode, *[t if d is None else t.select(d, i) for t, d in zip(tensors, dims, strict=True)])
+            for i in range(info.batch_size)
+        ]
+        return torch.stack(rows), 0
+
+
+def _tolerance(inner: Inner) -> float:
+    return inner.adjoint.tolerance if isinstance(inner.adjoint, Exact) else Exact().tolerance
+
+
+def solve_implicitly(
+    problem: Problem, u0: Tensor, params: Params, solver: Solver, adjoint: Adjoint | None, on_fail: OnFail
+) -> Solution:
+    """The layer behind argmin, root and fixed_point."""
+    u0 = torch.as_tensor(u0).detach()
+    problem = problem.for_unknown(u0)
+    vector = u0.reshape(*u0.shape[: problem.batch_dims], -1)
+    leaves, names, rebuild = _split(problem.collect(params))
+    require_declared(problem, vector, rebuild, leaves)
+    inner = Inner(problem, rebuild, names, solver, adjoint or Exact(), on_fail)
+    inner = replay.enter(inner)
+    u = unroll(inner, vector, leaves) if isinstance(inner.adjoint, Unrolled) else _State.apply(inner, vector, *leaves)
+    assert inner.outcome is not None
+    return Solution(u.reshape(u0.shape), inner.outcome.report, inner.gradients)
+
+
+def _split(params: Params) -> tuple[list[Tensor], list[str], Callable[[Leaves], Params]]:
+    """The floating-point tensors of a nested structure, their names, and how to put others in their place."""
+    flat, spec = pytree.tree_flatten_with_path(params)
+    values: list[Any] = [leaf for _, leaf in flat]
+    for (path, leaf) in flat:
+        if isinstance(leaf, torch.nn.Module):
+            raise TypeError(f"parameter {pytree.keystr(path)} is a {type(leaf).__name__}; pass a dict of its tensors")
+    places = [i for i, leaf in enumerate(values) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+
+    def rebuild(leaves: Leaves) -> Params:
+        filled = list(values)
+        for place, leaf in zip(places, leaves, strict=True):
+            filled[place] = leaf
+        return pytree.tree_unflatten(filled, spec)
+
+    leaves = [values[i] for i in places]
+    for place in places:
+        values[place] = None
+    return leaves, [pytree.keystr(flat[i][0]) for i in places], rebuild
+
+
+def argmin(
+    energy: EnergyProblem | Function,
+    u0: Tensor,
+    params: Params = None,
+    *,
+    solver: Solver | None = None,
+    adjoint: Adjoint | None = None,
+    on_fail: OnFail = "raise",
+) -> Solution:
+    """u* = argmin over u of E(u, params) from the start u0, differentiable in every tensor of params.
+
+    energy: an `EnergyProblem`, or a function E(u, params) -> scalar, or a module. u0: any shape; its values only start
+    the search. params: nested dicts of tensors. Raises ConvergenceError (unless on_fail says otherwise), SingularError,
+    UndeclaredTensorError. Source: implicit function theorem, e.g. Griewank & Walther 2008, chapter 15.
+    """
+    problem = energy if isinstance(energy, EnergyProblem) else Energy(energy)
+    return solve_implicitly(problem, u0, params, solver or Newton(), adjoint, on_fail)
+
+
+def root(
+    residual: Problem | Function,
+    u0: Tensor,
+    params: Params = None,
+    *,
+    solver: Solver | None = None,
+    adjoint: Adjoint | None = None,
+    on_fail: OnFail = "raise",
+) -> Solution:
+    """u* with r(u*, params) = 0 from the start u0, differentiable in every tensor of params; see `argmin`."""
+    problem = residual if isinstance(residual, Problem) else Residual(residual)
+    return solve_implicitly(problem, u0, params, solver or Newton(), adjoint, on_fail)
+
+
+def fixed_point(
+    map: FixedPoint | Function,
+    u0: Tensor,
+    params: Params = None,
+    *,
+    solver: Solver | None = None,
+    adjoint: Adjoint | None = None,
+    on_fail: OnFail = "raise",
+) -> Solution:
+    """u* = T(u*, params) from the start u0, differentiable in every tensor of params; see `argmin`."""
+    problem = map if isinstance(map, FixedPoint) else FixedPoint(map)
+    return solve_implicitly(problem, u0, params, solver or Anderson(), adjoint, on_fail)

@@ -1,0 +1,118 @@
+"""Newton's method: line search, trust region or any other step on the linearised problem."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from bilevel.linalg import factorise, negative_curvature
+from bilevel.linalg.operator import Dense, LinearOperator
+from bilevel.linalg.solver import Factor, LinearSolver
+from bilevel.report import ConvergenceError
+from bilevel.solvers.descent import Descent, Metric
+from bilevel.solvers.solver import DescentSolver
+from bilevel.steps.armijo import Armijo
+from bilevel.steps.step import Step
+
+if TYPE_CHECKING:
+    from bilevel.solvers.oracle import Oracle, Point
+
+
+class NewtonDirection(Descent):
+    """d = -H^-1 r; where an energy's Hessian is not positive definite, a modified one that is."""
+
+    def __init__(self, linear: LinearSolver | None) -> None:
+        self.linear = linear
+        self._plain = True
+
+    def direction(self, oracle: Oracle, point: Point) -> Tensor:
+        tangent = oracle.tangent(point.u)
+        self.factor = self._factorise(oracle, tangent)
+        self.singular = _per_sample(self.factor.singular, point)
+        self._plain, self.safe = True, False
+        oracle.counts.back_substitutions += 1
+        if not oracle.is_energy:
+            return -self.factor.solve(point.residual)
+        sound = _per_sample(self.factor.positive_definite, point) & ~self.singular
+        if bool(sound.all()):
+            self.safe = True
+            return -self.factor.solve(point.residual)
+        self._plain, self.singular = False, torch.zeros_like(sound)
+        if isinstance(tangent, Dense):
+            bent = -_absolute_solve(tangent, point.residual)
+            return torch.where(sound.unsqueeze(-1), -self.factor.solve(point.residual), bent)
+        return -self._shifted(oracle, tangent).solve(point.residual)
+
+    def _factorise(self, oracle: Oracle, tangent: LinearOperator) -> Factor:
+        oracle.counts.factorisations += 1
+        # A singular sample of a batch, or a flat energy far from its minimum, must not end the others' solve.
+        return factorise(tangent, self.linear, on_fail="ignore")
+
+    def _shifted(self, oracle: Oracle, tangent: LinearOperator) -> Factor:
+        """Factor H + t I with t just above -lambda_min (Nocedal & Wright 2006, section 3.4)."""
+        lowest = float(negative_curvature(tangent)[0])
+        shift = max(2 * abs(lowest), 1e-12)
+        for _ in range(30):
+            factor = self._factorise(oracle, tangent.shifted(shift))
+            if bool(torch.as_tensor(factor.positive_definite).all()):
+                return factor
+            shift *= 4
+        raise ConvergenceError(f"no multiple of the identity up to {shift:.3g} made the Hessian positive definite; check its scaling")
+
+    def metric(self) -> Metric | None:
+        if not self._plain or self.factor is None:
+            return None
+        factor = self.factor
+        return lambda r: _FrozenSolve.apply(factor, r)
+
+
+def _per_sample(flag: bool | Tensor | None, point: Point) -> Tensor:
+    return torch.as_tensor(bool(flag) if not isinstance(flag, Tensor) else flag, device=point.u.device).expand(point.merit.shape)
+
+
+class _FrozenSolve(torch.autograd.Function):
+    """r -> H^-1 r with H held constant, for unrolled adjoints."""
+
+    generate_vmap_rule = False
+
+    @staticmethod
+    def forward(factor: Factor, r: Tensor) -> Tensor:
+        return factor.solve(r)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+        ctx.factor = inputs[0]
+
+    @staticmethod
+    def backward(ctx, cotangent):  # type: ignore[no-untyped-def]
+        return None, ctx.factor.solve_transposed(cotangent)
+
+    @staticmethod
+    def jvp(ctx, _, tangent):  # type: ignore[no-untyped-def]
+        return ctx.factor.solve(tangent)
+
+
+def _absolute_solve(tangent: Dense, residual: Tensor) -> Tensor:
+    """|H|^-1 r, with the absolute eigenvalues kept away from zero (saddle-free Newton, Dauphin et al. 2014)."""
+    values, vectors = torch.linalg.eigh(tangent.matrix)
+    size = values.abs()
+    floor = 1e-8 * size.amax(-1, keepdim=True)
+    coefficients = (vectors.mT @ residual.unsqueeze(-1)).squeeze(-1) / torch.maximum(size, floor)
+    return tangent.structure.project((vectors @ coefficients.unsqueeze(-1)).squeeze(-1))
+
+
+@dataclass
+class Newton(DescentSolver):
+    """Newton's method for energies and residuals; `linear` overrides the linear solver that would be picked.
+
+    Step: Armijo by default; TrustRegion for energies with much negative curvature.
+    """
+
+    step: Step = field(default_factory=Armijo)
+    linear: LinearSolver | None = None
+
+    def descent(self) -> Descent:
+        return NewtonDirection(self.linear)

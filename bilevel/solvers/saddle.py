@@ -1,0 +1,81 @@
+"""Telling minima from saddles, and leaving saddles along negative curvature."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from bilevel.linalg import factorise, negative_curvature
+from bilevel.report import SingularError
+from bilevel.solvers.descent import Descent
+from bilevel.solvers.oracle import Oracle, Point
+from bilevel.steps.step import along, select
+
+if TYPE_CHECKING:
+    from bilevel.linalg.operator import LinearOperator
+
+CURVATURE_FLOOR = 1e-10
+"""Curvature above -floor * (largest curvature seen) counts as zero: flat directions are not saddles."""
+
+
+@dataclass
+class SaddleMove:
+    """Where the samples that stood on a saddle went; `stuck` ones found no lower point."""
+
+    point: Point
+    escaped: Tensor
+    stuck: Tensor
+
+
+def leave_saddle(oracle: Oracle, descent: Descent, point: Point, here: Tensor, notes: list[str]) -> SaddleMove | None:
+    """None if the Hessian is positive (semi)definite in the samples `here`; otherwise a move to a lower energy."""
+    tangent = oracle.tangent(point.u)
+    oracle.counts.factorisations += 1
+    try:
+        factor = factorise(tangent)
+    except SingularError:
+        factor = None
+        notes.append("the Hessian is singular at the solution: the minimum is not unique, gradients need a null space")
+    if factor is not None:
+        descent.factor = factor
+        definite = torch.as_tensor(factor.positive_definite).expand(here.shape)
+        if bool((definite | ~here).all()):
+            return None
+    lowest, direction = negative_curvature(tangent)
+    scale = _largest_curvature(tangent, direction)
+    saddle = here & (lowest < -CURVATURE_FLOOR * scale)
+    if not bool(saddle.any()):
+        return None
+    notes.append("met a saddle point and left it along negative curvature")
+    return _descend(oracle, point, direction, lowest, saddle)
+
+
+def _largest_curvature(tangent: LinearOperator, start: Tensor) -> Tensor:
+    """A few power iterations: enough for the order of magnitude that the floor needs."""
+    x = torch.randn(start.shape, generator=torch.Generator().manual_seed(0), dtype=start.dtype).to(start.device) + start
+    norm = torch.ones(start.shape[:-1], dtype=start.dtype, device=start.device)
+    for _ in range(10):
+        norm = torch.linalg.vector_norm(x, dim=-1)
+        x = tangent.matmul(x / norm.clamp(min=1e-300).unsqueeze(-1))
+    return torch.linalg.vector_norm(x, dim=-1)
+
+
+def _descend(oracle: Oracle, point: Point, direction: Tensor, lowest: Tensor, saddle: Tensor) -> SaddleMove:
+    """Try lengths down from the size of the state until the energy falls by a share of what the curvature promises."""
+    uphill = (point.residual * direction).sum(-1) > 0
+    direction = torch.where(uphill.unsqueeze(-1), -direction, direction)
+    size = torch.linalg.vector_norm(point.u, dim=-1)
+    length = torch.where(size > 0, size, torch.ones_like(size))
+    best, escaped = point, torch.zeros_like(saddle)
+    for _ in range(40):
+        trial = along(oracle, point, direction, length)
+        promised = 0.25 * lowest * length**2
+        lower = saddle & ~escaped & trial.finite & (trial.merit <= point.merit + 0.5 * promised)
+        best, escaped = select(lower, trial, best), escaped | lower
+        if bool((escaped | ~saddle).all()):
+            break
+        length = 0.5 * length
+    return SaddleMove(best, escaped, saddle & ~escaped)
