@@ -1,0 +1,239 @@
+"""Element tests: any path that a laboratory machine can follow, marched for many tests at once.
+
+Every increment is an inner problem in the new material state and the new strain together: the material's residual and six
+linear conditions of the machine. A march is a chain of them, differentiable by a reverse sweep with checkpoints and by a
+forward sweep that costs one back-substitution an increment for all parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+import bilevel
+from bilevel.adjoint import Exact
+from bilevel.chain import chain
+from bilevel.problem import Params
+from bilevel.report import ConvergenceError, InputError
+from physics.soil.control import Control, Quantity
+from physics.soil.local import LocalProblem, local_newton
+from physics.soil.material import Material, Values
+
+STRESS_UNIT, STRAIN_UNIT = 1e5, 1e-3
+"""Sizes that make unknowns and conditions of an increment comparable; they scale, they do not enter the results."""
+
+INCREMENT_NEWTON = local_newton(1e-11)
+
+
+Leaves: TypeAlias = tuple[Tensor, Tensor]
+"""Full state (state with strain) and the last move of it, which only helps to start the next increment."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Rows (rows, quantities) of what the machine controls, as absolute values reached after each row.
+
+    Units: Pa and strain, tension positive. increments: how many steps lead to each row at least.
+    """
+
+    control: Control
+    rows: Tensor
+    increments: int = 1
+
+    def __post_init__(self) -> None:
+        if self.rows.dim() != 2 or self.rows.shape[1] != len(self.control.quantities):
+            raise InputError(
+                f"a path with {len(self.control.quantities)} controlled quantities needs rows of as many values, got {tuple(self.rows.shape)}"
+            )
+        bad = torch.nonzero(~torch.isfinite(self.rows).all(1)).flatten().tolist()
+        if bad:
+            raise InputError(f"row {bad[0] + 1} of the path is not finite; every controlled value must be a number")
+
+
+@dataclass(frozen=True)
+class ElementTest:
+    """A named path of stages; its rows are counted through all stages, row 0 being the start."""
+
+    name: str
+    stages: tuple[Stage, ...]
+
+    @property
+    def rows(self) -> int:
+        return sum(len(stage.rows) for stage in self.stages)
+
+    @property
+    def increments(self) -> int:
+        """The least number of increments."""
+        return sum(len(stage.rows) * stage.increments for stage in self.stages)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What all machines of a batch of tests do at each increment.
+
+    stress_rows, strain_rows (increments, tests, 6, 6), target (increments, tests, 6), share (increments, tests): the part of
+    the way to the target that the increment covers. row_end[test] are the increments after which the rows are reached.
+    """
+
+    names: list[str]
+    stress_rows: Tensor
+    strain_rows: Tensor
+    target: Tensor
+    share: Tensor
+    row_end: list[Tensor]
+    controls: list[list[Control]] = field(repr=False)
+
+    @staticmethod
+    def of(tests: Sequence[ElementTest], increments: int | None = None) -> Schedule:
+        """Lay the tests side by side; all get the same number of increments, the most that one of them needs."""
+        if not tests:
+            raise InputError("there is no test to run")
+        total = max(increments or 0, *(test.increments for test in tests))
+        columns = [_lay_out(test, total) for test in tests]
+        stacked = [torch.stack(parts, 1) for parts in zip(*(column[:4] for column in columns))]
+        ends = [column[4] for column in columns]
+        return Schedule([test.name for test in tests], *stacked, ends, [column[5] for column in columns])
+
+    def __len__(self) -> int:
+        return len(self.share)
+
+    def row_of(self, test: int, increment: int) -> int:
+        """The row, from 1, towards which a test moves in an increment, from 0."""
+        return int((self.row_end[test] <= increment).sum()) + 1
+
+
+def _lay_out(test: ElementTest, total: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, list[Control]]:
+    needed = torch.tensor([stage.increments for stage in test.stages for _ in range(len(stage.rows))])
+    extra = total - int(needed.sum())
+    needed = needed + extra // len(needed)
+    needed[: extra % len(needed)] += 1
+    stage_of_row = [stage for stage in test.stages for _ in range(len(stage.rows))]
+    targets = torch.zeros(len(stage_of_row), 6, dtype=torch.float64)
+    values = [row for stage in test.stages for row in stage.rows]
+    for row, value in enumerate(values):
+        targets[row, : len(value)] = value
+    rows = [stage.control.rows() for stage in stage_of_row]
+    stress_rows, strain_rows = (torch.stack(parts).repeat_interleave(needed, 0) for parts in zip(*rows))
+    share = torch.cat([1.0 / torch.arange(int(n), 0, -1, dtype=torch.float64) for n in needed])
+    end = needed.cumsum(0)
+    return stress_rows, strain_rows, targets.repeat_interleave(needed, 0), share, end, [s.control for s in stage_of_row]
+
+
+class ControlledIncrement(LocalProblem):
+    """One increment of a batch of tests; the unknown is the new state and the new strain, each in its typical size.
+
+    params = (material parameters, old state with old strain (tests, size + 6)).
+    """
+
+    def __init__(self, material: Material, schedule: Schedule, increment: int) -> None:
+        self.material = material
+        self.stress_rows, self.strain_rows = schedule.stress_rows[increment], schedule.strain_rows[increment]
+        self.target, self.share = schedule.target[increment], schedule.share[increment].unsqueeze(-1)
+        stress_condition = (self.stress_rows.abs().sum(-1) > 0).to(self.target)
+        self.condition_unit = STRESS_UNIT * stress_condition + STRAIN_UNIT * (1.0 - stress_condition)
+
+    def residual(self, u: Tensor, params: Params) -> Tensor:
+        values, old = params
+        size = self.material.size
+        new = u * unknown_units(self.material, u)
+        state, increment = new[..., :size], new[..., size:] - old[..., size:]
+        of_material = self.material.residual(state, increment, old[..., :size], values)
+        missed = self._machine(new - old) - self._wanted(old)
+        return torch.cat([of_material / STRAIN_UNIT, missed / self.condition_unit], -1)
+
+    def predict(self, old: Tensor, move: Tensor) -> Tensor:
+        """Where Newton starts: the last move (tests, size + 6) again, as far as the machine goes on in its direction."""
+        before, now = self._machine(move) / self.condition_unit, self._wanted(old) / self.condition_unit
+        length = before.square().sum(-1, keepdim=True)
+        ratio = (before * now).sum(-1, keepdim=True) / torch.where(length > 0, length, torch.ones_like(length))
+        return (old + ratio.clamp(-3.0, 3.0) * move) / unknown_units(self.material, old)
+
+    def _wanted(self, old: Tensor) -> Tensor:
+        return self.share * (self.target - self._machine(old))
+
+    def _machine(self, full: Tensor) -> Tensor:
+        stress, strain = full[..., :6], full[..., self.material.size :]
+        return (self.stress_rows @ stress.unsqueeze(-1) + self.strain_rows @ strain.unsqueeze(-1)).squeeze(-1)
+
+
+def unknown_units(material: Material, like: Tensor) -> Tensor:
+    """Typical sizes of state and strain (size + 6,)."""
+    return like.new_tensor([STRESS_UNIT] * 6 + list(material.units) + [STRAIN_UNIT] * 6)
+
+
+@dataclass(frozen=True)
+class March:
+    """The states (increments + 1, tests, size) and strains (increments + 1, tests, 6) of all tests, start included."""
+
+    schedule: Schedule
+    states: Tensor
+    strains: Tensor
+
+    def at_rows(self, test: int) -> tuple[Tensor, Tensor]:
+        """State and strain (rows + 1, ...) of one test at its start and its rows."""
+        index = torch.cat([torch.zeros(1, dtype=torch.long), self.schedule.row_end[test]])
+        return self.states[index, test], self.strains[index, test]
+
+    def quantity(self, test: int, quantity: Quantity) -> Tensor:
+        """A machine's quantity (rows + 1,) of one test, tension positive, Pa or strain."""
+        state, strain = self.at_rows(test)
+        return quantity.of(state[:, :6], strain)
+
+
+def march(material: Material, params: Values, initial: Tensor, schedule: Schedule) -> March:
+    """Run all tests of the schedule from the initial states (tests, size), differentiable in `params` and `initial`.
+
+    Parameters are scalars or (tests,). Raises InputError for parameters outside their physical bounds, ConvergenceError
+    naming test and row where the machine asks for what the material cannot carry.
+    """
+    material.check(params)
+    if initial.shape != (len(schedule.names), material.size):
+        raise InputError(
+            f"{len(schedule.names)} tests of {type(material).__name__} start from states ({len(schedule.names)}, {material.size}), "
+            f"got {tuple(initial.shape)}"
+        )
+
+    def step(old: Leaves, values: Values, k: Tensor, start: Leaves) -> Leaves:
+        full, move = old
+        problem = ControlledIncrement(material, schedule, int(k))
+        # On the way back `start` is the answer itself; on the way forward it is `old`.
+        guess = problem.predict(full, move) if start[0] is full else start[0] / unknown_units(material, full)
+        new = solve_increment(problem, schedule, int(k), guess, full, values)
+        return new, (new - full).detach()
+
+    first = torch.cat([initial, torch.zeros_like(initial[:, :6])], -1)
+    values = {name: torch.as_tensor(value).to(initial) for name, value in params.items()}
+    observed = chain(
+        step, (first, torch.zeros_like(first)), values, torch.arange(len(schedule)), observe=lambda new, *_: new[0]
+    ).observed
+    history = torch.cat([first.unsqueeze(0), observed])
+    return March(schedule, history[..., : material.size], history[..., material.size :])
+
+
+def solve_increment(
+    problem: ControlledIncrement, schedule: Schedule, k: int, guess: Tensor, old: Tensor, values: Values
+) -> Tensor:
+    """The new state with the new strain (tests, size + 6); raises ConvergenceError that names test and row."""
+    solution = bilevel.root(
+        problem, guess, (values, old), solver=INCREMENT_NEWTON, adjoint=Exact(certify=False), on_fail="ignore"
+    )
+    failed = [i for i, status in enumerate(solution.report.status) if not status.ok]
+    if failed:
+        raise ConvergenceError(_explain(schedule, failed[0], k, solution.report.sentence))
+    return solution.u * unknown_units(problem.material, old)
+
+
+def _explain(schedule: Schedule, test: int, k: int, sentence: str) -> str:
+    row = schedule.row_of(test, k)
+    control = schedule.controls[test][row - 1]
+    asked = ", ".join(
+        f"{q.name.lower()} = {float(value):.6g}" for q, value in zip(control.quantities, schedule.target[k, test])
+    )
+    remedy = "use more increments before this row"
+    if any(q.is_stress for q in control.quantities):
+        remedy = "the material may not carry this stress: control the strain beyond failure, lower the stress, or use more increments"
+    return f"test {schedule.names[test]}, row {row} ({asked}; tension positive): {remedy} ({sentence})"

@@ -1,0 +1,59 @@
+"""Small dense problems, many samples at once, as the constitutive models pose them: quick tangents and full Newton steps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from bilevel.linalg.operator import Dense, LinearOperator
+from bilevel.problem import Params, Problem
+from bilevel.solvers import Newton, Tolerance
+from bilevel.steps import Armijo
+from bilevel.steps.step import Move
+
+if TYPE_CHECKING:
+    from bilevel.solvers.descent import Descent
+    from bilevel.solvers.oracle import Oracle, Point
+
+
+class LocalProblem(Problem):
+    """A residual problem whose residual also accepts further leading dimensions of the unknown.
+
+    All rows of the tangent come from one reverse pass over as many copies of the samples, an order of magnitude quicker
+    here than forward mode: many small operations with constants, whose zero tangents PyTorch handles slowly.
+    """
+
+    batch_dims = 1
+
+    def tangent(self, u: Tensor, params: Params) -> LinearOperator:
+        with torch.enable_grad():
+            copies = u.detach().expand(u.shape[-1], *u.shape).clone().requires_grad_()
+            (rows,) = torch.autograd.grad(self.residual(copies, params), copies, unit_cotangents(u))
+        return Dense(rows.movedim(0, -2), self.structure)
+
+    def product(self, u: Tensor, params: Params, x: Tensor) -> Tensor:
+        """The tangent is the transpose of its transpose: two reverse passes."""
+        pull = torch.func.vjp(lambda v: self.residual(v, params), u)[1]
+        return torch.func.vjp(lambda w: pull(w)[0], torch.zeros_like(u))[1](x)[0]
+
+
+def unit_cotangents(u: Tensor) -> Tensor:
+    """e_i for copy i of every sample, (n, *batch, n)."""
+    n = u.shape[-1]
+    rows = torch.eye(n, dtype=u.dtype, device=u.device).reshape(n, *([1] * (u.dim() - 1)), n)
+    return rows.expand(n, *u.shape)
+
+
+class FullStep(Armijo):
+    """Armijo's rule where d = -J^-1 r solves the linearised residual exactly, so that the slope of |r|^2/2 is -|r|^2."""
+
+    def advance(self, oracle: Oracle, descent: Descent, point: Point, active: Tensor) -> Move:
+        direction = descent.direction(oracle, point)
+        return self.search(oracle, point, direction, -2.0 * point.merit, active)
+
+
+def local_newton(absolute: float, max_iterations: int = 40) -> Newton:
+    """Newton's method for dimensionless residuals, to an absolute tolerance near rounding."""
+    return Newton(step=FullStep(), tolerance=Tolerance(relative=0.0, absolute=absolute), max_iterations=max_iterations)

@@ -1,0 +1,57 @@
+"""Isotropic functions of a symmetric tensor through its principal values, with derivatives that survive equal values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from physics.soil.tensors import from_matrix, to_matrix
+
+GAP = 1e-6
+"""Principal values closer than this, relative to the largest, take their divided difference at a nearby point."""
+
+
+def principal_values(a: Tensor) -> Tensor:
+    """Principal values (..., 3) in descending order; exact first derivatives."""
+    return _rotated(a)[0]
+
+
+def isotropic_function(function: Callable[[Tensor], Tensor], a: Tensor) -> Tensor:
+    """Σ f_i(λ) n_i⊗n_i for principal values λ (..., 3) in descending order, as a Mandel vector.
+
+    The principal directions' own change enters through the divided differences (f_i - f_j)/(λ_i - λ_j) on the
+    off-diagonal entries in the principal frame (Ogden 1984, section 6.1.4): value and first derivatives are exact, also
+    where principal values coincide; second derivatives are not.
+    """
+    principal, local, frame = _rotated(a)
+    mapped = function(principal)
+    ratios = _divided_differences(function, principal.detach())
+    rotated = torch.diag_embed(mapped) + ratios * (local - torch.diag_embed(principal))
+    return from_matrix(frame @ rotated @ frame.mT)
+
+
+def _rotated(a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Principal values, the tensor in its principal frame, and the frame, which is held fixed."""
+    matrix = to_matrix(a)
+    frame = torch.linalg.eigh(matrix.detach())[1].flip(-1)
+    local = frame.mT @ matrix @ frame
+    return torch.diagonal(local, dim1=-2, dim2=-1), local, frame
+
+
+def _divided_differences(function: Callable[[Tensor], Tensor], principal: Tensor) -> Tensor:
+    """(f_i - f_j)/(λ_i - λ_j) with the values spread where they coincide; zero on the diagonal."""
+    scale = GAP * principal.abs().amax(-1, keepdim=True).clamp_min(1e-12)
+    spread = principal + torch.where(_close(principal, scale), scale, torch.zeros_like(scale)) * principal.new_tensor([1.0, 0.0, -1.0])
+    with torch.no_grad():
+        mapped = function(spread)
+    rise = mapped.unsqueeze(-1) - mapped.unsqueeze(-2)
+    run = spread.unsqueeze(-1) - spread.unsqueeze(-2)
+    apart = run.abs() > 0
+    return torch.where(apart, rise / torch.where(apart, run, torch.ones_like(run)), torch.zeros_like(run)).detach()
+
+
+def _close(principal: Tensor, scale: Tensor) -> Tensor:
+    gaps = principal[..., :-1] - principal[..., 1:]
+    return (gaps < scale).any(-1, keepdim=True)
