@@ -18,6 +18,7 @@ import typer
 
 if TYPE_CHECKING:
     from bilevel.calibrate.result import CalibrationResult
+    from bilevel.calibrate.run import Settings
     from bilevel.calibrate.session import Session
 
 app = typer.Typer(
@@ -36,11 +37,23 @@ class MethodChoice(str, Enum):
     lbfgsb = "lbfgsb"
 
 
+class NoiseChoice(str, Enum):
+    """Mirrors bilevel.calibrate.Noise."""
+
+    estimated = "estimated"
+    known = "known"
+
+
 StudyPath = Annotated[Path, typer.Argument(help="The study.yml to work on.", metavar="STUDY")]
-Out = Annotated[Optional[Path], typer.Option("--out", help="Folder of the results (default: results/ beside the study).")]
+Out = Annotated[
+    Optional[Path], typer.Option("--out", help="Folder of the results (default: results/ beside the study).")
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace earlier results in that folder.")]
 Noptmax = Annotated[Optional[int], typer.Option("--noptmax", min=-1, help="Iterations; 0: one run, -1: Jacobian only.")]
 MethodOption = Annotated[Optional[MethodChoice], typer.Option("--method", help="Overrides the study's method.")]
+NoiseOption = Annotated[
+    Optional[NoiseChoice], typer.Option("--noise", help="'known': weights are 1/sigma; 'estimated': s2 = phi/(m - p).")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
@@ -79,17 +92,15 @@ def run(
 ) -> None:
     """Calibrate: fit the parameters, write the results and the report."""
     with _errors(debug):
-        session = _session(study, out, noptmax, method)
-        _finish(session, session.run(force))
+        session = _session(study, out)
+        _finish(session, session.run(_settings(session, noptmax, method), force))
 
 
 @app.command()
-def resume(
-    study: StudyPath, out: Out = None, noptmax: Noptmax = None, method: MethodOption = None, debug: Debug = False
-) -> None:
+def resume(study: StudyPath, out: Out = None, debug: Debug = False) -> None:
     """Go on with an interrupted run, to the answer that it would have reached."""
     with _errors(debug):
-        session = _session(study, out, noptmax, method)
+        session = _session(study, out)
         _finish(session, session.resume())
 
 
@@ -97,18 +108,19 @@ def resume(
 def jacobian(study: StudyPath, out: Out = None, force: Force = False, debug: Debug = False) -> None:
     """Jacobian and linear statistics at the start values (noptmax = -1); results go to results/jacobian."""
     with _errors(debug):
-        session = _session(study, out or study.parent / "results" / "jacobian", -1, None)
-        _finish(session, session.run(force))
+        session = _session(study, out or study.parent / "results" / "jacobian")
+        _finish(session, session.run(_settings(session, -1, None), force))
 
 
 @app.command()
-def uncertainty(study: StudyPath, out: Out = None, debug: Debug = False) -> None:
-    """Standard deviations, intervals and correlations at the values that an earlier run found."""
+def uncertainty(study: StudyPath, out: Out = None, noise: NoiseOption = None, debug: Debug = False) -> None:
+    """Standard deviations, intervals and correlations of an earlier run."""
     with _errors(debug):
-        session = _session(study, out, None, None)
+        session = _session(study, out)
         from bilevel.calibrate.summary import correlation_table, summary
+        from bilevel.calibrate.uncertainty import Noise
 
-        result = session.evaluate_result()
+        result = session.replay(None if noise is None else Noise(noise.value))
         print(summary(session.study.title, result))
         print()
         print(correlation_table(result))
@@ -116,10 +128,9 @@ def uncertainty(study: StudyPath, out: Out = None, debug: Debug = False) -> None
 
 @app.command()
 def plot(study: StudyPath, out: Out = None, debug: Debug = False) -> None:
-    """Draw the pictures of an earlier run again, as PNG files in its folder."""
+    """Draw the pictures of an earlier run as PNG files in its folder."""
     with _errors(debug):
-        session = _session(study, out, None, None)
-        for path in session.draw():
+        for path in _session(study, out).draw():
             print(path)
 
 
@@ -128,18 +139,20 @@ def main() -> None:
     app()
 
 
-def _session(study: Path, out: Path | None, noptmax: int | None, method: MethodChoice | None) -> Session:
-    from bilevel.calibrate.run import Method
+def _session(study: Path, out: Path | None) -> Session:
     from bilevel.calibrate.session import Session
     from bilevel.calibrate.study import load_study
 
-    loaded = load_study(study)
-    settings = loaded.settings
+    return Session(load_study(study), out or study.parent / "results")
+
+
+def _settings(session: Session, noptmax: int | None, method: MethodChoice | None) -> Settings:
+    from bilevel.calibrate.run import Method
+
+    settings = session.study.settings
     if noptmax is not None:
         settings = replace(settings, noptmax=noptmax)
-    if method is not None:
-        settings = replace(settings, method=Method(method.value))
-    return Session(replace(loaded, settings=settings), out or study.parent / "results")
+    return settings if method is None else replace(settings, method=Method(method.value))
 
 
 def _finish(session: Session, result: CalibrationResult) -> None:

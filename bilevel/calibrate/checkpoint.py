@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,19 +25,39 @@ from bilevel.calibrate.problem import CalibrationProblem, Evaluation
 from bilevel.report import Counts, InputError
 
 _SCALARS = ("inner_solves", "inner_iterations", "gradient_error", "seconds", "sentence")
-_FINGERPRINT = "fingerprint.json"
+_ABOUT = "about.json"
 
 
 class Journal:
     """Evaluations by the exact bytes of their point, kept in memory and, with a folder, on disk."""
 
-    def __init__(self, folder: Path | None = None, fingerprint: str = "") -> None:
+    def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
         self.count = 0
         self.evaluations: dict[bytes, Evaluation] = {}
         self.state: dict[str, dict[str, Tensor]] = {}
-        if folder is not None:
-            self._open(folder, fingerprint)
+        for path in sorted(folder.glob("*.npz")) if folder is not None else []:
+            evaluation, self.state = _unpacked(path)
+            self.evaluations[evaluation.t.tobytes()] = evaluation
+            self.count += 1
+
+    @staticmethod
+    def create(folder: Path, about: Mapping[str, Any]) -> Journal:
+        """A new, empty journal; the folder appears together with `about`, or not at all."""
+        young = folder.with_name(f".{folder.name}.new")
+        shutil.rmtree(young, ignore_errors=True)
+        young.mkdir(parents=True)
+        write_atomically(young / _ABOUT, json.dumps(about))
+        os.replace(young, folder)
+        return Journal(folder)
+
+    @staticmethod
+    def about(folder: Path) -> dict[str, Any]:
+        """What `create` was told; InputError if there is no journal."""
+        try:
+            return json.loads((folder / _ABOUT).read_text())
+        except (OSError, ValueError):
+            raise InputError(f"{folder}: there is no checkpoint; call bilevel run first") from None
 
     def find(self, t: np.ndarray) -> Evaluation | None:
         return self.evaluations.get(t.tobytes())
@@ -52,20 +75,6 @@ class Journal:
         for experiment in problem.experiments:
             if state := self.state.get(experiment.name):
                 experiment.model.restore(state)
-
-    def _open(self, folder: Path, fingerprint: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        mark = folder / _FINGERPRINT
-        if not mark.exists():
-            write_atomically(mark, json.dumps({"fingerprint": fingerprint}))
-        elif json.loads(mark.read_text())["fingerprint"] != fingerprint:
-            raise InputError(
-                f"{folder}: the study or its data changed since this run began, so it cannot be resumed; start again with run --force"
-            )
-        for path in sorted(folder.glob("*.npz")):
-            evaluation, self.state = _unpacked(path)
-            self.evaluations[evaluation.t.tobytes()] = evaluation
-            self.count += 1
 
 
 def _packed(evaluation: Evaluation, states: Mapping[str, Mapping[str, Tensor]]) -> bytes:

@@ -13,7 +13,7 @@ from bilevel.calibrate.evaluator import Evaluator, IterationLimit
 from bilevel.calibrate.problem import Evaluation
 
 _POLISH = 12
-_HALVINGS = 5
+_TRIES = 5
 
 
 def minimise_least_squares(evaluator: Evaluator, tolerance: float) -> str:
@@ -85,16 +85,19 @@ def _polish(evaluator: Evaluator, bounds: tuple[np.ndarray, np.ndarray], toleran
     for _ in range(_POLISH):
         if relative_offset(current, bounds) <= 1e-3 * tolerance:
             return
-        following = _better(evaluator, current, bounds)
+        converged = relative_offset(current, bounds) <= tolerance  # then one try for more digits, no search
+        following = _better(evaluator, current, bounds, 1 if converged else _TRIES)
         if following is None:
             return
         current = evaluator.accept(following.t)
 
 
-def _better(evaluator: Evaluator, current: Evaluation, bounds: tuple[np.ndarray, np.ndarray]) -> Evaluation | None:
+def _better(
+    evaluator: Evaluator, current: Evaluation, bounds: tuple[np.ndarray, np.ndarray], tries: int
+) -> Evaluation | None:
     step = _gauss_newton(current, bounds)
     offset = relative_offset(current, bounds)
-    for halving in range(_HALVINGS):
+    for halving in range(tries):
         t = np.clip(current.t + 0.5**halving * step, *bounds)
         if np.array_equal(t, current.t):
             return None

@@ -18,9 +18,9 @@ from bilevel.calibrate.progress import describe
 from bilevel.calibrate.result import CalibrationResult
 from bilevel.calibrate.study import Study
 from bilevel.calibrate.summary import summary
-from bilevel.report import InputError
 
-RESULT, REPORT, STATE, CHECKPOINT = "result.json", "report.html", "state", "checkpoint"
+RESULT, REPORT = "result.json", "report.html"
+STATE, CHECKPOINT, PICTURES = "state", "checkpoint", "pictures"
 _SUFFIXES = (".rec", ".par.csv", ".rei.csv", ".jac.npz", ".post.cov.csv")
 
 
@@ -93,27 +93,10 @@ def as_json(study: Study, result: CalibrationResult) -> dict[str, Any]:
         "inner_solves": result.inner_solves,
         "inner_iterations": result.inner_iterations,
         "counts": asdict(result.counts),
-        "gradient_error_estimate": _finite(result.gradient_error),
+        "gradient_error_estimate": None if result.certificate is None else _finite(result.certificate.relative_error),
         "jacobian_finite_difference_error": _finite(result.jacobian_error),
         "seconds": result.seconds,
     }
-
-
-def read_values(study: Study, folder: Path) -> dict[str, np.ndarray]:
-    """The calibrated values (user's units) of an earlier run, by parameter label."""
-    file = folder / RESULT
-    try:
-        entries = json.loads(file.read_text())["parameters"]
-        return {
-            p.label: np.array([entries[label]["value"] for label in p.entry_labels]).reshape(p.start.shape)
-            for p in study.problem.parameters.parameters
-        }
-    except FileNotFoundError:
-        raise InputError(f"{file}: there is no such file; call bilevel run first") from None
-    except (KeyError, ValueError) as error:
-        raise InputError(
-            f"{file}: does not fit this study ({type(error).__name__}: {error}); call bilevel run --force"
-        ) from None
 
 
 def _state_folder(folder: Path, experiment: str, count: int) -> Path:

@@ -155,7 +155,13 @@ def trace_picture(result: CalibrationResult) -> Picture | None:
         values = np.array([float(point[label].mean()) for point in path])
         final = values[-1] if values[-1] else 1.0
         right.plot(
-            count, values / final, "o-", ms=3, color=COLOURS[k % len(COLOURS)], ls="-" if k < 8 else "--", label=label
+            count,
+            values / final,
+            marker="o",
+            ms=3,
+            color=COLOURS[k % len(COLOURS)],
+            ls="-" if k < 8 else "--",
+            label=label,
         )
     right.set(xlabel="iteration", ylabel="value / final value", title="parameters")
     ratios = np.concatenate([line.get_ydata() for line in right.get_lines()]) if free else np.ones(1)

@@ -258,7 +258,6 @@ def _inner_work(reports: list[ModelReports]) -> dict:  # type: ignore[type-arg]
     gradients = [g for r in reports for g in r.gradients]
     for solve in solves:
         counts.add(solve.counts)
-    counts.back_substitutions += sum(g.back_substitutions for g in gradients)
     return {
         "counts": counts,
         "inner_solves": len(solves),

@@ -192,7 +192,7 @@ def _certificate(result: CalibrationResult) -> str:
     entries = [
         ("Derivatives", "exact (algorithmic differentiation and the implicit function theorem)"),
         ("Jacobian against finite differences", f"{number(result.jacobian_error, 2)} relative, along one direction" if not math.isnan(result.jacobian_error) else "not checked"),
-        ("Estimated error of the gradients", f"at most {number(result.gradient_error, 2)} relative" if not math.isnan(result.gradient_error) else "the model reports none"),
+        ("Certificate at the end", "not asked for" if result.certificate is None else str(result.certificate)),
         ("Outer loop", f"{result.method}, {len(result.iterations) - 1} iterations, {result.evaluations} evaluations, {result.seconds:.1f} s"),
         ("Inner solves", f"{result.inner_solves}, with {result.inner_iterations} iterations, {counts.factorisations} factorisations, {counts.back_substitutions} back-substitutions"),
     ]  # fmt: skip

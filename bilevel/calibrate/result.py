@@ -13,7 +13,7 @@ from bilevel.calibrate.identifiability import Identifiability
 from bilevel.calibrate.parameters import Parameter
 from bilevel.calibrate.problem import CalibrationProblem, Evaluation
 from bilevel.calibrate.uncertainty import Noise, Statistics
-from bilevel.report import Counts
+from bilevel.report import Counts, GradientReport
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class CalibrationResult:
     """The end of a calibration; `statistics` and `identifiability` are None when no Jacobian was asked for.
 
     status: a sentence. jacobian_error: the final Jacobian against finite differences, relative (NaN if not checked).
+    certificate: what the implicit layers say of a gradient at the end, None if not asked for.
     """
 
     problem: CalibrationProblem
@@ -70,7 +71,7 @@ class CalibrationResult:
     counts: Counts
     inner_solves: int
     inner_iterations: int
-    gradient_error: float
+    certificate: GradientReport | None
     evaluations: int
     seconds: float
     notes: list[str] = field(default_factory=list)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import Enum
-from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from bilevel.calibrate.checkpoint import Journal
-from bilevel.calibrate.derivative_check import jacobian_error
+from bilevel.calibrate.derivative_check import certificate, jacobian_error
 from bilevel.calibrate.evaluator import Evaluator, Iteration
 from bilevel.calibrate.gradient import minimise_lbfgsb
 from bilevel.calibrate.identifiability import identifiability
@@ -20,7 +18,10 @@ from bilevel.calibrate.least_squares import minimise_least_squares, relative_off
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.result import CalibrationResult
 from bilevel.calibrate.uncertainty import Noise, linear_statistics
-from bilevel.report import BilevelError, Counts, OnFail, fail
+from bilevel.report import BilevelError, Counts, GradientReport, OnFail, fail
+
+TRUSTED = 1e-3
+"""Relative errors of derivatives above this are told to the user."""
 
 
 class Method(Enum):
@@ -46,26 +47,34 @@ class Settings:
     statistics: bool = True
     verify: bool = True
 
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for a file."""
+        return {**asdict(self), "method": self.method.value, "noise": self.noise.value}
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> Settings:
+        """The inverse of `as_dict`."""
+        return Settings(**{**values, "method": Method(values["method"]), "noise": Noise(values["noise"])})
+
 
 def calibrate(
     problem: CalibrationProblem,
     method: str | Method = Method.LEAST_SQUARES,
     *,
     settings: Settings | None = None,
-    checkpoint: Path | None = None,
-    fingerprint: str = "",
+    journal: Journal | None = None,
     watch: Callable[[Iteration], None] = lambda iteration: None,
     on_fail: OnFail = "raise",
 ) -> CalibrationResult:
     """Fit the free parameters of `problem` to its observations.
 
-    method is used when no `settings` are given. checkpoint: folder of the journal; a run that finds one goes on from it.
+    method is used when no `settings` are given. journal: evaluations of an interrupted run to go on from.
     watch is told every accepted iteration. Raises ConvergenceError when the outer loop has not converged, unless
     `on_fail` says otherwise; lets errors of the models at the start value pass.
     """
     settings = settings or Settings(method=Method(method))
     began = time.perf_counter()
-    journal = Journal(checkpoint, fingerprint)
+    journal = journal or Journal()
     earlier = sum(e.seconds for e in journal.evaluations.values())
     with_jacobian = settings.method is Method.LEAST_SQUARES and settings.noptmax != 0
     limit = settings.noptmax if settings.noptmax > 0 else 1
@@ -100,7 +109,7 @@ def _optimise(evaluator: Evaluator, settings: Settings) -> tuple[bool, str]:
 def _assembled(evaluator: Evaluator, settings: Settings, converged: bool, status: str) -> CalibrationResult:
     problem, best = evaluator.problem, evaluator.best
     notes = _failure_notes(evaluator.failures)
-    statistics, identified, error = None, None, math.nan
+    statistics, identified, error, certified = None, None, math.nan, None
     if settings.statistics and settings.noptmax != 0 and problem.parameters.size:
         evaluator.with_jacobian = True
         best = evaluator(best.t)
@@ -111,13 +120,12 @@ def _assembled(evaluator: Evaluator, settings: Settings, converged: bool, status
         if converged and settings.noptmax > 0:
             status += f" (relative offset {relative_offset(best, problem.parameters.bounds()):.1e})"
         if settings.verify:
-            error, trouble = _verified(evaluator)
+            error, certified, trouble = _verified(evaluator)
             notes += trouble
     used = list(evaluator.used.values())
     counts = Counts()
     for evaluation in used:
         counts.add(evaluation.counts)
-    errors = [e.gradient_error for e in used if not math.isnan(e.gradient_error)]
     return CalibrationResult(
         problem=problem,
         evaluation=best,
@@ -132,23 +140,30 @@ def _assembled(evaluator: Evaluator, settings: Settings, converged: bool, status
         counts=counts,
         inner_solves=sum(e.inner_solves for e in used),
         inner_iterations=sum(e.inner_iterations for e in used),
-        gradient_error=max(errors, default=math.nan),
+        certificate=certified,
         evaluations=len(used),
         seconds=0.0,
         notes=notes,
     )
 
 
-def _verified(evaluator: Evaluator) -> tuple[float, list[str]]:
+def _verified(evaluator: Evaluator) -> tuple[float, GradientReport | None, list[str]]:
+    best = evaluator(evaluator.best.t)
     try:
-        error = jacobian_error(evaluator.problem, evaluator(evaluator.best.t))
+        error = jacobian_error(evaluator.problem, best)
+        certified = certificate(evaluator.problem, best.t)
     except BilevelError as failure:
-        return math.nan, [f"the Jacobian could not be checked by finite differences: {failure}"]
-    if not np.isnan(error) and error > 1e-3:
-        return error, [
-            f"the Jacobian differs from finite differences by {error:.1e}; do not trust the statistics before you know why"
-        ]
-    return error, []
+        return math.nan, None, [f"the Jacobian could not be checked: {failure}"]
+    notes = []
+    if error > TRUSTED:
+        notes.append(
+            f"the Jacobian differs from finite differences by {error:.1e}; find out why before you trust the result"
+        )
+    if certified.relative_error > TRUSTED:
+        notes.append(
+            f"the certificate estimates a gradient error of {certified.relative_error:.1e}; tighten the inner solves"
+        )
+    return error, certified, notes
 
 
 def _failure_notes(failures: list[str]) -> list[str]:

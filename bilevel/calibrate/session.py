@@ -10,14 +10,15 @@ from pathlib import Path
 
 import torch
 
+from bilevel.calibrate.checkpoint import Journal
 from bilevel.calibrate.files import locked
-from bilevel.calibrate.outputs import CHECKPOINT, RESULT, STATE, names, read_values, write_outputs
-from bilevel.calibrate.problem import CalibrationProblem
+from bilevel.calibrate.outputs import CHECKPOINT, PICTURES, STATE, names, write_outputs
 from bilevel.calibrate.progress import Progress
-from bilevel.calibrate.report_html import write_report
+from bilevel.calibrate.report_html import write_pictures, write_report
 from bilevel.calibrate.result import CalibrationResult
 from bilevel.calibrate.run import Settings, calibrate
 from bilevel.calibrate.study import Study
+from bilevel.calibrate.uncertainty import Noise
 from bilevel.report import InputError
 
 
@@ -28,44 +29,63 @@ class Session:
     study: Study
     folder: Path
 
-    def run(self, force: bool = False) -> CalibrationResult:
+    def run(self, settings: Settings | None = None, force: bool = False) -> CalibrationResult:
         """Begin anew; InputError if results or an interrupted run are there, unless `force` removes them."""
+        settings = settings or self.study.settings
         with self._held():
             self._require_unused(force)
             self._clear()
-            return self._calibrate()
+            about = {"fingerprint": self.study.fingerprint, "settings": settings.as_dict()}
+            return self._calibrate(settings, Journal.create(self._checkpoint, about))
 
     def resume(self) -> CalibrationResult:
         """Go on from the checkpoint to the answer that the uninterrupted run would have given."""
-        if not (self.folder / CHECKPOINT).is_dir():
-            raise InputError(f"{self.folder}: there is no checkpoint to resume from; call bilevel run")
+        settings = self._settings()
         with self._held():
-            return self._calibrate()
+            return self._calibrate(settings, Journal(self._checkpoint))
 
-    def evaluate_result(self) -> CalibrationResult:
-        """Linear statistics at the values that result.json holds; writes nothing."""
-        values = read_values(self.study, self.folder)
-        problem = self.study.problem
-        parameters = problem.parameters.with_start(values).parameters
-        at_end = CalibrationProblem(parameters, problem.experiments, problem.sweep)
-        return calibrate(at_end, settings=replace(self.study.settings, noptmax=-1), on_fail="ignore")
+    def replay(self, noise: Noise | None = None) -> CalibrationResult:
+        """The result of an earlier run from its journal, with other statistics if asked for; writes nothing."""
+        settings = replace(self._settings(), verify=False)
+        settings = settings if noise is None else replace(settings, noise=noise)
+        journal = Journal(self._checkpoint)
+        journal.folder = None
+        return calibrate(self.study.problem, settings=settings, journal=journal, on_fail="ignore")
 
-    def _calibrate(self) -> CalibrationResult:
-        study = self.study
-        with Progress(study.problem, study.settings.noptmax) as progress:
-            result = calibrate(
-                study.problem,
-                settings=study.settings,
-                checkpoint=self.folder / CHECKPOINT,
-                fingerprint=study.fingerprint,
-                watch=progress,
-                on_fail="ignore",
+    def draw(self) -> list[Path]:
+        """Draw the pictures of an earlier run as PNG files; returns their paths."""
+        result = self.replay()
+        self._settle(result)
+        with self._held():
+            return write_pictures(self.study, result, self.folder / PICTURES)
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.folder / CHECKPOINT
+
+    def _settings(self) -> Settings:
+        """The settings with which the run in this folder began; InputError if the study changed since."""
+        about = Journal.about(self._checkpoint)
+        if about["fingerprint"] != self.study.fingerprint:
+            raise InputError(
+                f"{self.folder}: {self.study.path} or its data changed since this run began; "
+                "start again with bilevel run --force"
             )
-        with torch.no_grad():  # the models' states are those of the last point tried, not of the best
-            study.problem.predict(torch.as_tensor(result.evaluation.t))
+        return Settings.from_dict(about["settings"])
+
+    def _calibrate(self, settings: Settings, journal: Journal) -> CalibrationResult:
+        study = self.study
+        with Progress(study.problem, settings.noptmax) as progress:
+            result = calibrate(study.problem, settings=settings, journal=journal, watch=progress, on_fail="ignore")
+        self._settle(result)
         write_report(study, result, self.folder)
         write_outputs(study, result, self.folder)
         return result
+
+    def _settle(self, result: CalibrationResult) -> None:
+        """Simulate once more, since the models hold the last point tried, not the best."""
+        with torch.no_grad():
+            self.study.problem.predict(torch.as_tensor(result.evaluation.t))
 
     def _require_unused(self, force: bool) -> None:
         if force:
@@ -73,9 +93,10 @@ class Session:
         found = [name for name in names(self.study) if (self.folder / name).exists()]
         if found:
             raise InputError(
-                f"{self.folder}: already holds results ({found[0]}); use --force to replace them or --out for another folder"
+                f"{self.folder}: already holds results ({found[0]}); "
+                "use --force to replace them or --out for another folder"
             )
-        if (self.folder / CHECKPOINT).exists():
+        if self._checkpoint.exists():
             raise InputError(
                 f"{self.folder}: holds an interrupted run; go on with bilevel resume, or start again with --force"
             )
@@ -84,7 +105,7 @@ class Session:
         """Remove what an earlier run wrote, and nothing else."""
         for name in names(self.study):
             (self.folder / name).unlink(missing_ok=True)
-        for name in (CHECKPOINT, STATE):
+        for name in (CHECKPOINT, STATE, PICTURES):
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
     @contextmanager
@@ -93,12 +114,3 @@ class Session:
             raise InputError(f"{self.folder}: is a file; expected a folder for the results")
         with locked(self.folder):
             yield
-
-
-def with_settings(study: Study, settings: Settings) -> Study:
-    """The same study, calibrated in another way."""
-    return replace(study, settings=settings)
-
-
-def finished(folder: Path) -> bool:
-    return (folder / RESULT).exists()

@@ -52,7 +52,7 @@ class Study:
 
     @property
     def fingerprint(self) -> str:
-        digest = hashlib.sha256(repr(self.settings).encode())
+        digest = hashlib.sha256()
         for file in (self.path, *self.files):
             digest.update(file.read_bytes())
         return digest.hexdigest()

@@ -57,6 +57,16 @@ def summary(title: str, result: CalibrationResult) -> str:
     return "\n".join(lines)
 
 
+def correlation_table(result: CalibrationResult) -> str:
+    """The correlation matrix of the free entries, as text."""
+    if result.statistics is None:
+        return "no correlations: there are no statistics"
+    labels = result.statistics.free_labels[:ROWS]
+    matrix = result.statistics.correlation[:ROWS, :ROWS]
+    rows = [[label, *(number(float(x), 3) for x in row)] for label, row in zip(labels, matrix)]
+    return "\n".join(_table(["correlation", *labels], rows))
+
+
 def _table(header: list[str], rows: list[list[str]]) -> list[str]:
     widths = [max(len(row[k]) for row in [header, *rows]) for k in range(len(header))]
     text = [["  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip()] for row in [header, *rows]]
