@@ -1,0 +1,98 @@
+"""Networks whose layers learn matrices: LISTA, LISTA-CP, TiLISTA; and step-and-threshold ISTA, which learns two scalars.
+
+Sources: Gregor & LeCun 2010 (LISTA); Chen, Liu, Wang, Yin 2018 (coupled weights, support selection);
+Liu, Chen, Wang, Yin 2019 (TiLISTA); Ablin, Moreau, Massias, Gramfort 2019 (learned steps).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from bilevel.learned.unrolled import NO_SELECTION, State, SupportSelection, Thresholds, UnrolledNetwork, copies, scalars
+from bilevel.linalg.linear_map import LinearMap
+from bilevel.proximal import soft_threshold, soft_threshold_with_support
+
+
+class StepThresholdISTA(UnrolledNetwork):
+    """x <- soft(x + step_k A^T (y - A x), threshold_k): two scalars a layer, for any linear map."""
+
+    def __init__(self, operator: LinearMap | Tensor, depth: int = 16, threshold: float = 0.1) -> None:
+        super().__init__(operator, depth)
+        lipschitz = self.operator.norm() ** 2
+        dtype = self.operator._reference().dtype
+        self.steps = scalars(depth, 1.0 / lipschitz, dtype)
+        self.thresholds = Thresholds(depth, threshold / lipschitz, dtype)
+
+    def layer(self, k: int, state: State, y: Tensor) -> State:
+        gradient = self.operator.adjoint(self.operator(state.x) - y)
+        return State(soft_threshold(state.x - self.steps[k] * gradient, self.thresholds.at(k)))
+
+
+class LISTA(UnrolledNetwork):
+    """x <- soft(B_k y + S_k x, threshold_k), with B, S learned: one pair for all layers (`tied`) or one a layer."""
+
+    def __init__(self, operator: LinearMap | Tensor, depth: int = 16, threshold: float = 0.1, tied: bool = True) -> None:
+        super().__init__(operator, depth)
+        matrix = self.operator.matrix()
+        lipschitz = float(torch.linalg.matrix_norm(matrix, 2)) ** 2
+        encode = matrix.mT / lipschitz
+        repeat = torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device) - encode @ matrix
+        self.tied = tied
+        self.encode: Parameter | torch.nn.ParameterList = Parameter(encode.clone()) if tied else copies(depth, encode)
+        self.repeat: Parameter | torch.nn.ParameterList = Parameter(repeat) if tied else copies(depth, repeat)
+        self.thresholds = Thresholds(depth, threshold / lipschitz, matrix.dtype)
+
+    def layer(self, k: int, state: State, y: Tensor) -> State:
+        encode, repeat = (self.encode, self.repeat) if self.tied else (self.encode[k], self.repeat[k])
+        return State(soft_threshold(y @ encode.mT + state.x @ repeat.mT, self.thresholds.at(k)))
+
+
+class LISTACP(UnrolledNetwork):
+    """x <- soft_ss(x + W_k^T (y - A x), threshold_k): the coupling S = I - W^T A that convergence requires."""
+
+    def __init__(
+        self,
+        operator: LinearMap | Tensor,
+        depth: int = 16,
+        threshold: float = 0.1,
+        selection: SupportSelection = NO_SELECTION,
+        weight: Tensor | None = None,
+    ) -> None:
+        super().__init__(operator, depth)
+        matrix = self.operator.matrix()
+        lipschitz = float(torch.linalg.matrix_norm(matrix, 2)) ** 2
+        self.selection = selection
+        self.weights = copies(depth, matrix / lipschitz if weight is None else weight)
+        self.thresholds = Thresholds(depth, threshold / lipschitz, matrix.dtype)
+
+    def layer(self, k: int, state: State, y: Tensor) -> State:
+        v = state.x + (y - self.operator(state.x)) @ self.weights[k]
+        count = self.selection.count(k, v.shape[-1])
+        return State(soft_threshold_with_support(v, self.thresholds.at(k), count))
+
+
+class TiLISTA(UnrolledNetwork):
+    """x <- soft_ss(x + step_k W^T (y - A x), threshold_k): one learned matrix for all layers, two scalars each."""
+
+    def __init__(
+        self,
+        operator: LinearMap | Tensor,
+        depth: int = 16,
+        threshold: float = 0.1,
+        selection: SupportSelection = NO_SELECTION,
+        weight: Tensor | None = None,
+    ) -> None:
+        super().__init__(operator, depth)
+        matrix = self.operator.matrix()
+        lipschitz = float(torch.linalg.matrix_norm(matrix, 2)) ** 2
+        self.selection = selection
+        self.weight = Parameter((matrix / lipschitz if weight is None else weight).detach().clone())
+        self.steps = scalars(depth, 1.0, matrix.dtype)
+        self.thresholds = Thresholds(depth, threshold / lipschitz, matrix.dtype)
+
+    def layer(self, k: int, state: State, y: Tensor) -> State:
+        v = state.x + self.steps[k] * ((y - self.operator(state.x)) @ self.weight)
+        count = self.selection.count(k, v.shape[-1])
+        return State(soft_threshold_with_support(v, self.thresholds.at(k), count))

@@ -1,0 +1,141 @@
+"""What all unrolled networks share: layers that refine an estimate, called as network(y), trained layer by layer.
+
+A network holds its operator, so `.to(device)` and `.to(torch.float32)` move the whole; data are (*batch, *range).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter, ParameterList
+
+from bilevel.linalg.linear_map import LinearMap, as_linear_map
+from bilevel.report import InputError
+
+
+class State(NamedTuple):
+    """What one layer hands to the next: the estimate, and what the method remembers beside it."""
+
+    x: Tensor
+    memory: Any = None
+
+
+class UnrolledNetwork(torch.nn.Module, ABC):
+    """`depth` layers of an iterative scheme for y = A x, each with its own learned parameters.
+
+    Parameters kept in a ParameterList of length `depth` belong to one layer each; all others are shared by all layers.
+    """
+
+    def __init__(self, operator: LinearMap | Tensor, depth: int) -> None:
+        super().__init__()
+        if depth < 1:
+            raise InputError(f"a network has at least one layer, got depth {depth}")
+        self.operator = as_linear_map(operator)
+        self.depth = depth
+
+    @abstractmethod
+    def layer(self, k: int, state: State, y: Tensor) -> State:
+        """Layer k (from 0) applied to the state before it."""
+
+    def start(self, y: Tensor) -> State:
+        """The state before the first layer: x = 0."""
+        batch = y.shape[: y.dim() - len(self.operator.range)]
+        return State(y.new_zeros(*batch, *self.operator.domain))
+
+    def forward(self, y: Tensor, depth: int | None = None) -> Tensor:
+        """The estimate (*batch, *domain) from data (*batch, *range) after `depth` layers (default: all).
+
+        Raises InputError where the data do not fit the operator or are not finite.
+        """
+        return self.run(y, self.start_checked(y), 0, depth).x
+
+    def iterates(self, y: Tensor) -> list[Tensor]:
+        """The estimates after each layer."""
+        state, found = self.start_checked(y), []
+        for k in range(self.depth):
+            state = self.layer(k, state, y)
+            found.append(state.x)
+        return found
+
+    def start_checked(self, y: Tensor) -> State:
+        """`start`, after checking that the data fit the operator."""
+        self.operator.check_data(y)
+        return self.start(y)
+
+    def run(self, y: Tensor, state: State, first: int, last: int | None = None) -> State:
+        """Layers first, ..., last - 1."""
+        for k in range(first, self.depth if last is None else last):
+            state = self.layer(k, state, y)
+        return state
+
+    def layer_parameters(self, k: int) -> list[Parameter]:
+        """The trainable parameters of layer k alone."""
+        return [plist[k] for plist in self._per_layer() if plist[k].requires_grad]
+
+    def shared_parameters(self) -> list[Parameter]:
+        """The trainable parameters that all layers use."""
+        own = {id(p) for plist in self._per_layer() for p in plist}
+        return [p for p in self.parameters() if id(p) not in own and p.requires_grad]
+
+    def inherit(self, k: int) -> None:
+        """Let layer k start from what layer k - 1 has learned."""
+        with torch.no_grad():
+            for plist in self._per_layer():
+                plist[k].copy_(plist[k - 1])
+
+    def _per_layer(self) -> list[ParameterList]:
+        return [c for c in self.children() if isinstance(c, ParameterList) and len(c) == self.depth]
+
+
+def scalars(depth: int, value: float, dtype: torch.dtype) -> ParameterList:
+    """One learned number a layer."""
+    return ParameterList(Parameter(torch.tensor(value, dtype=dtype)) for _ in range(depth))
+
+
+class Thresholds(ParameterList):
+    """One learned positive number a layer, kept as its logarithm: it cannot turn negative, and rates act relative to its size."""
+
+    def __init__(self, depth: int, value: float, dtype: torch.dtype) -> None:
+        if value <= 0:
+            raise InputError(f"a network's threshold starts above zero, got {value:g}")
+        super().__init__(Parameter(torch.tensor(math.log(value), dtype=dtype)) for _ in range(depth))
+
+    def at(self, k: int) -> Tensor:
+        """The threshold of layer k."""
+        return self[k].exp()
+
+    def values(self) -> list[float]:
+        """All thresholds, as numbers."""
+        return [float(t.detach().exp()) for t in self]
+
+
+def copies(depth: int, value: Tensor) -> ParameterList:
+    """One learned tensor a layer, all starting from `value`."""
+    return ParameterList(Parameter(value.detach().clone()) for _ in range(depth))
+
+
+@dataclass(frozen=True)
+class SupportSelection:
+    """How many entries pass each layer's threshold unshrunk: min(rate * (k + 1), maximum) of the n entries.
+
+    Source: Chen, Liu, Wang, Yin 2018, section 3.2. Thresholds that no longer bias the trusted entries.
+    """
+
+    rate: float = 0.012
+    maximum: float = 0.13
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.rate <= 1 and 0 <= self.maximum <= 1):
+            raise InputError(f"support selection takes fractions in [0, 1], got rate {self.rate}, maximum {self.maximum}")
+
+    def count(self, k: int, n: int) -> int:
+        """For layer k (from 0) and n unknowns."""
+        return int(min(self.rate * (k + 1), self.maximum) * n)
+
+
+NO_SELECTION = SupportSelection(0.0, 0.0)

@@ -1,0 +1,36 @@
+"""Proximal operators: what a regulariser g does to a point, prox(v, s) = argmin_x s g(x) + |x - v|^2 / 2."""
+
+from bilevel.proximal.regularisers import (
+    L1,
+    Number,
+    Box,
+    GroupL1,
+    NonNegative,
+    Nuclear,
+    Regulariser,
+    SquaredL2,
+    Zero,
+    block_soft_threshold,
+    require_nonnegative,
+    soft_threshold,
+    soft_threshold_with_support,
+)
+from bilevel.proximal.total_variation import GraphTotalVariation, TotalVariation
+
+__all__ = [
+    "L1",
+    "Box",
+    "GraphTotalVariation",
+    "GroupL1",
+    "NonNegative",
+    "Number",
+    "Nuclear",
+    "Regulariser",
+    "SquaredL2",
+    "TotalVariation",
+    "Zero",
+    "block_soft_threshold",
+    "require_nonnegative",
+    "soft_threshold",
+    "soft_threshold_with_support",
+]
