@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bilevel.learned.unrolled import NO_SELECTION, State, SupportSelection, Thresholds, UnrolledNetwork, scalars
+from bilevel.learned.network import NO_SELECTION, State, SupportSelection, Thresholds, UnrolledNetwork, scalars
 from bilevel.linalg.linear_map import LinearMap, as_linear_map
 from bilevel.proximal import soft_threshold_with_support
 from bilevel.report import InputError

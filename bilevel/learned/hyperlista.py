@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from bilevel.learned.alista import analytic_weight, coherence
-from bilevel.learned.unrolled import State, UnrolledNetwork
+from bilevel.learned.network import State, UnrolledNetwork
 from bilevel.linalg.linear_map import LinearMap, as_linear_map
 from bilevel.proximal import soft_threshold_with_support
 from bilevel.report import InputError

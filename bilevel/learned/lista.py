@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from bilevel.learned.unrolled import NO_SELECTION, State, SupportSelection, Thresholds, UnrolledNetwork, copies, scalars
+from bilevel.learned.network import NO_SELECTION, State, SupportSelection, Thresholds, UnrolledNetwork, copies, scalars
 from bilevel.linalg.linear_map import LinearMap
 from bilevel.proximal import soft_threshold, soft_threshold_with_support
 

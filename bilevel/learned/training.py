@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from tqdm import tqdm
 
-from bilevel.learned.unrolled import State, UnrolledNetwork
+from bilevel.learned.network import State, UnrolledNetwork
 from bilevel.report import BilevelError, InputError
 
 
