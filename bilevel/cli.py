@@ -178,6 +178,13 @@ def _errors(debug: bool) -> Iterator[None]:
             raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise typer.Exit(2 if isinstance(error, InputError) else 1) from None
+    except typer.Exit:
+        raise
+    except Exception as error:  # a user's own model may raise anything
+        if debug:
+            raise
+        print(f"error: {type(error).__name__}: {' '.join(str(error).split())} (--debug shows where)", file=sys.stderr)
+        raise typer.Exit(1) from None
     except KeyboardInterrupt:
         print("interrupted; bilevel resume goes on from the last checkpoint", file=sys.stderr)
         raise typer.Exit(130) from None

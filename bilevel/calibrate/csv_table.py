@@ -102,8 +102,8 @@ def read_observations(
     _require_named(file, groups, section.group.column)
     raw = file.numbers(section.value.column) * section.value.sign
     weights = _weights(section, file, groups, raw) / conversion.scale
-    texts = {name: c for name, c in section.columns.items() if columns.get(name) == "text"}
-    numeric = {name: c for name, c in section.columns.items() if name not in texts}
+    labels = {name: c for name, c in section.columns.items() if columns.get(name) == "text"}
+    numeric = {name: c for name, c in section.columns.items() if name not in labels}
     converted = {name: _conversion(c, columns.get(name), f"columns.{name}")[0] for name, c in numeric.items()}
     return ObservationTable(
         value=torch.as_tensor(conversion(raw)),
@@ -112,7 +112,7 @@ def read_observations(
         columns={
             name: torch.as_tensor(converted[name](file.numbers(c.column) * c.sign)) for name, c in numeric.items()
         },
-        labels={name: tuple(file.texts(c.column)) for name, c in texts.items()},
+        labels={name: tuple(file.texts(c.column)) for name, c in labels.items()},
         source=tuple(file.where(i) for i in range(len(file.rows))),
         group_units={group: GroupUnits(units, conversion) for group in dict.fromkeys(groups)},
         column_units={name: GroupUnits(numeric[name].units or "", c) for name, c in converted.items()},

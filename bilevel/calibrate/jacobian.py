@@ -46,7 +46,8 @@ def gradient_of(function: Function, x: Tensor, misfit: Function) -> tuple[Tensor
 
 def _forward(function: Function, x: Tensor, batched: bool) -> tuple[Tensor, Tensor]:
     def push(tangent: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.func.jvp(function, (x,), (tangent,))
+        prediction, column = torch.func.jvp(function, (x,), (tangent,))  # type: ignore[misc]
+        return prediction, column
 
     basis = torch.eye(len(x), dtype=x.dtype)
     if batched:

@@ -52,7 +52,8 @@ class ObservationTable:
     def __post_init__(self) -> None:
         n = len(self.value)
         lengths = {"weight": len(self.weight), "group": len(self.group)}
-        lengths |= {name: len(column) for name, column in {**self.columns, **self.labels}.items()}
+        lengths |= {name: len(numbers) for name, numbers in self.columns.items()}
+        lengths |= {name: len(texts) for name, texts in self.labels.items()}
         lengths |= {"offset": len(self.offset) or n, "source": len(self.source) or n}
         for name, length in lengths.items():
             if length != n:

@@ -168,6 +168,7 @@ def _residuals(result: CalibrationResult) -> str:
 def _jacobian(result: CalibrationResult) -> bytes:
     """case.jac.npz: d (weighted residual) / d t, t the transformed free parameters; prior rows come last."""
     problem, buffer = result.problem, io.BytesIO()
+    assert result.evaluation.jacobian is not None
     np.savez(
         buffer,
         jacobian=result.evaluation.jacobian,
@@ -176,7 +177,7 @@ def _jacobian(result: CalibrationResult) -> bytes:
         t=result.evaluation.t,
         slope=problem.parameters.slopes(torch.as_tensor(result.evaluation.t)).numpy(),
         rows=problem.fitted.numpy(),
-    )  # type: ignore[arg-type]
+    )
     return buffer.getvalue()
 
 

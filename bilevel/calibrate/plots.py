@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
@@ -21,10 +21,10 @@ _MANY = 400
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure with its title and caption."""
+    """Figures that belong together (side by side where there is room), with their title and caption."""
 
     title: str
-    figure: Figure
+    figures: tuple[Figure, ...]
     caption: str = ""
 
 
@@ -70,7 +70,7 @@ def _curves(result: CalibrationResult, experiment: Experiment, plot: PlotSection
     name = "" if len(result.problem.experiments) == 1 else f": {experiment.name}"
     return Picture(
         f"Data against model{name}",
-        figure,
+        (figure,),
         "Circles are measured, lines are the calibrated model; below, what is left.",
     )
 
@@ -99,7 +99,9 @@ def _maps(result: CalibrationResult, experiment: Experiment) -> list[Picture]:
             figure.colorbar(points, ax=axis, label=units.name, shrink=0.9)
         pictures.append(
             Picture(
-                f"Data against model: {result.problem.group_label(e, group)}", figure, "Positions in the model's units."
+                f"Data against model: {result.problem.group_label(e, group)}",
+                (figure,),
+                "Positions in the model's units.",
             )
         )
     return pictures
@@ -107,72 +109,70 @@ def _maps(result: CalibrationResult, experiment: Experiment) -> list[Picture]:
 
 def residual_picture(result: CalibrationResult) -> Picture:
     """Weighted residuals against prediction, their distribution, and their quantiles against a normal one."""
+    weighted = -result.evaluation.residual[: len(result.problem.fitted)]
+    count, bins = _figure(1, 1, 3.0, width=4.0)
+    bins.hist(weighted, bins="auto" if len(weighted) > 20 else 8, color=COLOURS[0], alpha=0.85)
+    bins.set(xlabel="weighted residual", ylabel="count")
+    caption = "Residual = weight times (measured - model). Patterns say that the model misses something."
+    return Picture("Residuals", (_against_prediction(result, weighted), count, _against_normal(weighted)), caption)
+
+
+def _against_prediction(result: CalibrationResult, weighted: np.ndarray) -> Figure:
     problem = result.problem
     fitted = problem.fitted.numpy()
-    weighted = -result.evaluation.residual[: len(fitted)]
-    figure, axes = _figure(1, 3, 3.2)
-    position = {int(row): k for k, row in enumerate(fitted)}
+    figure, axis = _figure(1, 1, 3.0, width=4.0)
+    many = len(fitted) > _MANY
     for k, (experiment, group, rows) in enumerate(problem.groups):
-        members = [position[int(r)] for r in rows if int(r) in position]
-        convert = experiment.observations.units_of(group).conversion
-        predicted = convert.inverse(result.evaluation.prediction[fitted[members]])
-        size = 14 if len(fitted) <= _MANY else 3
-        axes[0].scatter(
-            predicted,
-            weighted[members],
-            s=size,
-            color=COLOURS[k % len(COLOURS)],
-            alpha=0.7,
-            rasterized=len(fitted) > _MANY,
+        members = np.nonzero(np.isin(fitted, rows))[0]
+        predicted = experiment.observations.units_of(group).conversion.inverse(
+            result.evaluation.prediction[fitted[members]]
         )
-    axes[0].axhline(0, color="#888888", lw=0.8)
-    axes[0].set(xlabel="model", ylabel="weighted residual", title="against prediction")
-    axes[1].hist(weighted, bins="auto" if len(weighted) > 20 else 8, color=COLOURS[0], alpha=0.85)
-    axes[1].set(xlabel="weighted residual", ylabel="count", title="distribution")
-    (theory, ordered), (slope, shift, _) = (
-        stats.probplot(weighted) if len(weighted) > 2 else (([], []), (0.0, 0.0, 0.0))
-    )
-    axes[2].plot(theory, ordered, "o", ms=3, color=COLOURS[0], rasterized=len(fitted) > _MANY)
-    axes[2].plot(theory, slope * np.asarray(theory) + shift, "-", color=COLOURS[1])
-    axes[2].set(xlabel="normal quantile", ylabel="residual quantile", title="normal?")
-    return Picture(
-        "Residuals", figure, "Residual = weight times (measured - model). Patterns say that the model misses something."
-    )
+        colour = COLOURS[k % len(COLOURS)]
+        axis.scatter(predicted, weighted[members], s=3 if many else 14, color=colour, alpha=0.7, rasterized=many)
+    axis.axhline(0, color="#888888", lw=0.8)
+    axis.set(xlabel="model", ylabel="weighted residual")
+    return figure
+
+
+def _against_normal(weighted: np.ndarray) -> Figure:
+    figure, axis = _figure(1, 1, 3.0, width=4.0)
+    if len(weighted) > 2:
+        (theory, ordered), (slope, shift, _) = stats.probplot(weighted)
+        axis.plot(theory, ordered, "o", ms=3, color=COLOURS[0], rasterized=len(weighted) > _MANY)
+        axis.plot(theory, slope * theory + shift, "-", color=COLOURS[1])
+    axis.set(xlabel="normal quantile", ylabel="residual quantile")
+    return figure
 
 
 def trace_picture(result: CalibrationResult) -> Picture | None:
     """phi and parameters over the outer iterations; None if there was only one point."""
     if len(result.iterations) < 2:
         return None
-    figure, (left, right) = _figure(1, 2, 3.2)
-    count = np.arange(len(result.iterations))
+    misfit, axis = _figure(1, 1, 3.0, width=4.0)
     phi = np.array([i.evaluation.phi for i in result.iterations])
-    left.semilogy(count, np.where(phi > 0, phi, np.nan), "o-", ms=3, color=COLOURS[0])
-    left.set(xlabel="iteration", ylabel="phi", title="misfit")
-    path = [result.problem.parameters.natural(torch.as_tensor(i.evaluation.t)) for i in result.iterations]
-    free = [p.label for p in result.problem.parameters.free]
-    for k, label in enumerate(free[:12]):
-        values = np.array([float(point[label].mean()) for point in path])
-        final = values[-1] if values[-1] else 1.0
-        right.plot(
-            count,
-            values / final,
-            marker="o",
-            ms=3,
-            color=COLOURS[k % len(COLOURS)],
-            ls="-" if k < 8 else "--",
-            label=label,
-        )
-    right.set(xlabel="iteration", ylabel="value / final value", title="parameters")
-    ratios = np.concatenate([line.get_ydata() for line in right.get_lines()]) if free else np.ones(1)
-    if (ratios > 0).all() and ratios.max() / ratios.min() > 20:
-        right.set_yscale("log")
-    right.legend(fontsize=7, frameon=False)
+    axis.semilogy(np.where(phi > 0, phi, np.nan), "o-", ms=3, color=COLOURS[0])
+    axis.set(xlabel="iteration", ylabel="phi")
+    fields = any(p.start.ndim for p in result.problem.parameters.free)
     return Picture(
-        "The way there",
-        figure,
-        "Fields are shown by their mean." if any(p.start.ndim for p in result.problem.parameters.free) else "",
+        "The way there", (misfit, _parameter_traces(result)), "Fields are shown by their mean." if fields else ""
     )
+
+
+def _parameter_traces(result: CalibrationResult) -> Figure:
+    figure, axis = _figure(1, 1, 3.0, width=4.0)
+    path = [result.problem.parameters.natural(torch.as_tensor(i.evaluation.t)) for i in result.iterations]
+    ratios = []
+    for k, parameter in enumerate(result.problem.parameters.free[:12]):
+        values = np.array([float(point[parameter.label].mean()) for point in path])
+        ratios.append(values / (values[-1] or 1.0))
+        style = {"color": COLOURS[k % len(COLOURS)], "ls": "-" if k < len(COLOURS) else "--", "label": parameter.label}
+        axis.plot(ratios[-1], marker="o", ms=3, **style)
+    axis.set(xlabel="iteration", ylabel="value / final value")
+    every = np.concatenate(ratios)
+    if (every > 0).all() and every.max() / every.min() > 20:
+        axis.set_yscale("log")
+    axis.legend(fontsize=7, frameon=False)
+    return figure
 
 
 def correlation_picture(result: CalibrationResult) -> Picture | None:
@@ -201,7 +201,7 @@ def correlation_picture(result: CalibrationResult) -> Picture | None:
     axis.grid(False)
     figure.colorbar(image, ax=axis, shrink=0.85)
     return Picture(
-        "Correlation of the estimates", figure, "Near +1 or -1: the data see mostly a combination of the two."
+        "Correlation of the estimates", (figure,), "Near +1 or -1: the data see mostly a combination of the two."
     )
 
 
@@ -217,7 +217,7 @@ def model_pictures(result: CalibrationResult) -> list[Picture]:
     found = []
     for experiment in result.problem.experiments:
         given = result.problem.parameters.for_experiment(natural, experiment.name)
-        found += [Picture(f.title, f.figure, f.caption) for f in experiment.model.figures(given)]
+        found += [Picture(f.title, (f.figure,), f.caption) for f in experiment.model.figures(given)]
     return found
 
 
@@ -253,10 +253,10 @@ def _figure(
     columns: int,
     height: float,
     *,
-    width: float = 8.0,
+    width: float = 7.0,
     sharex: bool = False,
     height_ratios: Sequence[float] | None = None,
-) -> tuple[Figure, Axes | np.ndarray]:
+) -> tuple[Figure, Any]:
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(
         rows, columns, sharex=sharex, gridspec_kw={"height_ratios": height_ratios} if height_ratios else None

@@ -39,7 +39,8 @@ th{text-align:left;font-weight:600;color:var(--soft);font-size:.8rem;border-bott
 th,td{padding:.4rem .6rem;white-space:nowrap}td{border-bottom:1px solid var(--line)}
 tr:last-child td{border-bottom:0}
 .n{text-align:right}.big{font-weight:650}
-figure{margin:0}img{display:block;width:100%;height:auto}figure.narrow img{max-width:34rem;margin:auto}
+figure{margin:0}img{display:block;width:100%;height:auto}.narrow img{max-width:34rem;margin:auto}
+.row{display:grid;grid-template-columns:repeat(auto-fit,minmax(17rem,1fr));gap:.6rem}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.25rem 1rem;margin:0}dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
 pre{overflow-x:auto;background:#f4f6f8;padding:.7rem;border-radius:6px;font-size:.82rem}
 @media(max-width:40rem){main{padding:.6rem}section{padding:.8rem .7rem}th,td{padding:.35rem .4rem}dl{grid-template-columns:1fr}dd{margin-bottom:.4rem}}
@@ -61,8 +62,10 @@ def write_pictures(study: Study, result: CalibrationResult, folder: Path) -> lis
     paths = []
     for k, picture in enumerate([*calibration_pictures(result, study.plot), *model_pictures(result)], 1):
         slug = "".join(c if c.isalnum() else "_" for c in picture.title.lower()).strip("_")
-        paths.append(folder / f"{k:02d}_{slug}.png")
-        write_atomically(paths[-1], _rendered(picture.figure, "png"))
+        for part, figure in zip("abc", picture.figures):
+            name = f"{k:02d}{part if len(picture.figures) > 1 else ''}_{slug}.png"
+            paths.append(folder / name)
+            write_atomically(paths[-1], _rendered(figure, "png"))
     return paths
 
 
@@ -153,11 +156,14 @@ def _misfit(result: CalibrationResult) -> str:
 
 
 def _picture(picture: Picture) -> str:
-    data = base64.b64encode(_rendered(picture.figure, "svg")).decode()
-    narrow = " class=narrow" if picture.figure.get_figwidth() < 7 else ""
     alt = escape(picture.title, quote=True)
+    images = ""
+    for figure in picture.figures:
+        data = base64.b64encode(_rendered(figure, "svg")).decode()
+        images += f'<img alt="{alt}" src="data:image/svg+xml;base64,{data}">'
     caption = f"<figcaption>{escape(picture.caption)}</figcaption>" if picture.caption else ""
-    return f'<figure{narrow}><img alt="{alt}" src="data:image/svg+xml;base64,{data}">{caption}</figure>'
+    kind = "row" if len(picture.figures) > 1 else "wide" if picture.figures[0].get_figwidth() >= 7 else "narrow"
+    return f"<figure><div class={kind}>{images}</div>{caption}</figure>"
 
 
 def _identifiability(result: CalibrationResult) -> str:
