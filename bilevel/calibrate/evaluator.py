@@ -69,8 +69,8 @@ class Evaluator:
 
     @property
     def best(self) -> Evaluation:
-        """The accepted point with the smallest phi."""
-        return min((i.evaluation for i in self.iterations), key=lambda e: e.phi)
+        """The last accepted point: the optimisers accept nothing worse, but to round-off."""
+        return self.iterations[-1].evaluation
 
     @property
     def failures(self) -> list[str]:

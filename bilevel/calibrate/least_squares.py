@@ -103,7 +103,7 @@ def _better(
             return None
         trial = evaluator(t)
         # At the last digits phi is flat to round-off; there the offset decides.
-        flat = trial.phi <= current.phi * (1 + 1e-12) and relative_offset(trial, bounds) < 0.5 * offset
+        flat = trial.phi <= current.phi * (1 + 1e-10) and relative_offset(trial, bounds) < 0.5 * offset
         if trial.phi < current.phi * (1 - 1e-12) or flat:
             return trial
     return None

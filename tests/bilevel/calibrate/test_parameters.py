@@ -1,0 +1,79 @@
+"""Parameters: what is refused, ties, fields, priors, and what each experiment sees."""
+
+import numpy as np
+import pytest
+import torch
+
+from bilevel.calibrate.parameters import Parameter, ParameterSet
+from bilevel.calibrate.units import parse_unit
+from bilevel.report import InputError
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"value": 5, "lower": 10}, "start value 5 is outside its bounds [10, inf]"),
+        ({"value": 5, "lower": 10, "upper": 1}, "lower bound 10 must be below upper bound 1"),
+        ({"value": float("nan")}, "NaN"),
+        ({"value": -1, "transform": "log"}, "positive start value, not -1"),
+        ({"value": 1, "transform": "exp"}, "none, log or logit, not 'exp'"),
+        ({"value": 1, "transform": "logit", "lower": 0}, "both a lower and an upper bound"),
+        ({"value": 0, "transform": "logit", "lower": 0, "upper": 1}, "strictly between"),
+        ({"value": 1, "prior_mean": 1}, "given together"),
+        ({"value": 1, "prior_mean": 1, "prior_std": 0}, "prior_std must be positive"),
+        ({"value": 1, "fixed": True, "tied_to": "b"}, "both fixed and tied"),
+        ({"value": [[1.0, 2.0]]}, "not an array of shape (1, 2)"),
+    ],
+)
+def test_refused(arguments, says):
+    with pytest.raises(InputError) as error:
+        Parameter("a", **arguments)
+    assert says in str(error.value)
+    assert "parameter 'a'" in str(error.value)
+
+
+def test_duplicate_unknown_tie_and_circle():
+    with pytest.raises(InputError, match="'a' is given more than once"):
+        ParameterSet([Parameter("a", 1), Parameter("a", 2)])
+    with pytest.raises(InputError, match="tied_to 'z' is not a parameter"):
+        ParameterSet([Parameter("a", 1, tied_to="z")])
+    with pytest.raises(InputError, match="in a circle: a -> b -> a"):
+        ParameterSet([Parameter("a", 1, tied_to="b"), Parameter("b", 1, tied_to="a")])
+    with pytest.raises(InputError, match="whose start is 0"):
+        ParameterSet([Parameter("a", 1, tied_to="b"), Parameter("b", 0)])
+
+
+def test_ties_keep_the_ratio_of_the_starts_through_a_chain():
+    parameters = ParameterSet([Parameter("c", 8, tied_to="b"), Parameter("b", 4, tied_to="a"), Parameter("a", 2, transform="log")])
+    natural = parameters.natural(torch.log(torch.tensor([5.0])))
+    assert {k: float(v) for k, v in natural.items()} == pytest.approx({"c": 20, "b": 10, "a": 5})
+
+
+def test_fields_scalars_and_fixed_share_one_vector():
+    parameters = ParameterSet([Parameter("k", np.array([1.0, 2.0, 4.0]), transform="log"), Parameter("f", 7, fixed=True), Parameter("s", -3)])
+    assert parameters.size == 4
+    assert parameters.entry_labels == ["k[0]", "k[1]", "k[2]", "s"]
+    np.testing.assert_allclose(parameters.start(), [0, np.log(2), np.log(4), -3])
+    natural = parameters.natural(torch.as_tensor(parameters.start()))
+    np.testing.assert_allclose(natural["k"], [1, 2, 4])
+    np.testing.assert_allclose(parameters.slopes(torch.as_tensor(parameters.start())), [1, 2, 4, 1])
+
+
+def test_models_get_their_own_units_and_their_own_nuisances():
+    conversion = parse_unit("m/d").to(parse_unit("m/s"))
+    parameters = ParameterSet(
+        [
+            Parameter("k", 86400.0, units="m/d", conversion=conversion),
+            Parameter("offset", 1.0, experiments=("one",)),
+            Parameter("offset", 2.0, experiments=("two",)),
+        ]
+    )
+    natural = parameters.natural(torch.as_tensor(parameters.start()))
+    assert {k: float(v) for k, v in parameters.for_experiment(natural, "two").items()} == pytest.approx({"k": 1.0, "offset": 2.0})
+    assert list(parameters.entries_of("one")) == [0, 1]
+    assert list(parameters.entries_of("two")) == [0, 2]
+
+
+def test_prior_residual_is_in_natural_units():
+    parameters = ParameterSet([Parameter("a", 3.0, transform="log", prior_mean=5.0, prior_std=2.0), Parameter("b", 1.0)])
+    assert float(parameters.prior_residual(torch.as_tensor(parameters.start()))[0]) == pytest.approx(-1.0)
