@@ -104,7 +104,7 @@ def test_tangent_is_the_derivative_of_the_stress_near_repeated_stretches(law) ->
         assert (exact - difference).norm() < 1e-7 * exact.norm()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     st.lists(st.floats(0.2, 20.0), min_size=3, max_size=3),
     st.sampled_from([0, 1e-12, 1e-7, 1e-3]),
@@ -148,8 +148,9 @@ def test_driver_frees_the_lateral_directions_and_tends_to_the_incompressible_lim
         solution = bilevel.argmin(problem, problem.start(), values)
         stress = problem.nominal_stress(solution.u, values)
         lateral = loading().lateral
-        assert stress[:, 2].abs().max() < 1e-7
-        assert stress[lateral, 1].abs().max() < 1e-7
+        slack = 1e-9 * float(values[stiff])
+        assert stress[:, 2].abs().max() < slack
+        assert stress[lateral, 1].abs().max() < slack
         limit = incompressible_stress(material, loading(), params)
         assert limit[lateral, 1].abs().max() < 1e-13
         gaps.append(float((stress[:, :2] - limit).abs().max()))
@@ -176,7 +177,8 @@ def test_driver_stress_has_exact_gradients_in_every_parameter(law) -> None:  # t
     gradients = torch.autograd.grad(misfit(*leaves), leaves)
     for k, gradient in enumerate(gradients):
         direction = torch.randn_like(gradient) * leaves[k].detach().abs()
-        shifted = [[leaf.detach() + s * 1e-5 * direction * (i == k) for i, leaf in enumerate(leaves)] for s in (1, -1)]
+        start = [leaf.detach() for leaf in leaves]
+        shifted = [[*start[:k], start[k] + s * 1e-5 * direction, *start[k + 1 :]] for s in (1.0, -1.0)]
         difference = (misfit(*shifted[0]) - misfit(*shifted[1])) / 2e-5
         assert float((gradient * direction).sum()) == pytest.approx(float(difference), rel=1e-6)
 

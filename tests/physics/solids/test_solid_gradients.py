@@ -1,0 +1,102 @@
+"""Exact derivatives through the layer for solids: every kind of parameter, first and second order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+import bilevel
+from physics import mesh as meshes
+from physics.density import Density
+from physics.mesh import Shape
+from physics.solids.kinematics import Kinematics
+from physics.solids.neo_hookean import NeoHookean
+from physics.solids.ogden import Ogden
+from physics.solids.solid import BodyForce, NodalForce, Solid, Traction
+
+
+def loaded(material: Density, *, mean_dilatation: bool = False, space: bool = False) -> tuple[Solid, dict[str, object]]:
+    if space:
+        mesh, kinematics = meshes.box(2, 1, 1), None
+    else:
+        mesh, kinematics = meshes.rectangle(2, 2, shape=Shape.TRIANGLE, order=2), Kinematics.PLANE_STRAIN
+    loads = [Traction("pull", "right"), BodyForce("weight"), NodalForce("force")]
+    solid = Solid(mesh, material, kinematics, [mesh.fixed("left")], loads, mean_dilatation=mean_dilatation)
+    dim = mesh.dim
+    params: dict[str, object] = {
+        "pull": torch.tensor([0.15, 0.05, 0.03])[:dim],
+        "weight": 0.05 * torch.randn(len(mesh.cells), dim),
+        "force": 0.01 * torch.randn(len(mesh.coordinates), dim),
+        "boundary": {"left": 0.02 * torch.randn(len(mesh.nodes_on("left")), dim)},
+        "coordinates": mesh.coordinates.clone(),
+    }
+    if isinstance(material, Ogden):
+        params["material"] = {
+            "mu": torch.tensor([0.5, -0.05]),
+            "alpha": torch.tensor([1.5, -2.0]),
+            "bulk_modulus": torch.tensor(3.0),
+        }
+    else:
+        points = solid.material.operator.points
+        lame = torch.tensor(2.0) if mean_dilatation else 2.0 + torch.rand(len(mesh.cells), points)
+        params["material"] = {"mu": 0.5 + torch.rand(len(mesh.cells)), "lame_lambda": lame}
+    return solid, params
+
+
+def misfit(solid: Solid) -> Callable[[dict[str, object]], Tensor]:
+    target = 0.1 * torch.randn(len(solid.mesh.coordinates), solid.mesh.dim)
+
+    def phi(params: dict[str, object]) -> Tensor:
+        solution = bilevel.argmin(solid, solid.start(), params)
+        return ((solid.expand(solution.u, params) - target) ** 2).sum()
+
+    return phi
+
+
+CASES = {
+    "plane": lambda: loaded(NeoHookean()),
+    "space": lambda: loaded(NeoHookean(), space=True),
+    "mean dilatation": lambda: loaded(NeoHookean(), mean_dilatation=True),
+    "ogden": lambda: loaded(Ogden()),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_gradient_in_all_parameters_at_once(case: str) -> None:
+    solid, params = CASES[case]()
+    check = bilevel.check_gradient(misfit(solid), params, step=1e-2)
+    assert check.order >= 1.95
+    assert check.best <= 1e-6
+
+
+@pytest.mark.parametrize("kind", ["material", "pull", "weight", "boundary", "coordinates"])
+def test_gradient_in_each_kind_of_parameter(kind: str) -> None:
+    solid, params = CASES["plane"]()
+    phi = misfit(solid)
+    check = bilevel.check_gradient(lambda part: phi({**params, kind: part}), params[kind], step=1e-2)
+    assert check.order >= 1.95
+    assert check.best <= 1e-6
+
+
+@pytest.mark.parametrize("case", ["plane", "ogden"])
+def test_hessian_in_all_parameters_at_once(case: str) -> None:
+    solid, params = CASES[case]()
+    check = bilevel.check_hessian(misfit(solid), params, step=1e-2)
+    assert check.order >= 2.9
+    assert check.best <= 1e-5
+
+
+def test_jacobian_by_forward_sweeps_equals_the_one_by_adjoint_sweeps() -> None:
+    solid, params = CASES["plane"]()
+
+    def observed(material: dict[str, Tensor]) -> Tensor:
+        full = {**params, "material": material}
+        return solid.expand(bilevel.argmin(solid, solid.start(), full).u, full)[-5:].reshape(-1)
+
+    forward = torch.func.jacfwd(observed)(params["material"])
+    reverse = torch.func.jacrev(observed)(params["material"])
+    for name in forward:
+        assert (forward[name] - reverse[name]).norm() < 1e-8 * reverse[name].norm()
