@@ -1,0 +1,177 @@
+"""Darcy flow and heat conduction on meshes: psi = 1/2 k |grad h|^2, with storage, leakage, sources and wells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from bilevel.problem import Params
+from bilevel.report import InputError
+from physics.constraints import Constraint
+from physics.density import Density, Measure
+from physics.free_motions import constants
+from physics.local_energy import LocalEnergy
+from physics.local_operator import nodal_operator
+from physics.mesh import Mesh
+from physics.term import Term
+
+VALUE = Measure((1,))
+"""A nodal scalar itself."""
+
+
+class Conduction(Density):
+    """psi = k/2 |g|^2 of a gradient g; flux = -k g (Darcy 1856; Fourier 1822). params: the conductivity's name."""
+
+    def __init__(self, conductivity: str) -> None:
+        self.name = conductivity
+        self.parameters = (conductivity,)
+
+    def energy(self, x: Tensor, params: Params) -> Tensor:
+        return 0.5 * params[self.name] * x.square().sum(-1)
+
+    def stress(self, x: Tensor, params: Params) -> Tensor:
+        return params[self.name].unsqueeze(-1) * x
+
+    def tangent(self, x: Tensor, params: Params, state_dims: int) -> Tensor:
+        unit = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+        return (params[self.name][..., None, None] * unit).expand(*x.shape, x.shape[-1])
+
+
+class Spring(Density):
+    """psi = 1/2 stiffness (h - level)^2, the pull towards a level; zero without parameters."""
+
+    optional = True
+
+    def stiffness(self, params: Params) -> Tensor:
+        raise NotImplementedError
+
+    def level(self, params: Params) -> Tensor:
+        raise NotImplementedError
+
+    def energy(self, x: Tensor, params: Params) -> Tensor:
+        return 0.5 * self.stiffness(params) * (x[..., 0] - self.level(params)).square()
+
+    def stress(self, x: Tensor, params: Params) -> Tensor:
+        return (self.stiffness(params) * (x[..., 0] - self.level(params)))[..., None]
+
+    def tangent(self, x: Tensor, params: Params, state_dims: int) -> Tensor:
+        return self.stiffness(params)[..., None, None].expand(*x.shape, 1)
+
+
+class Storage(Spring):
+    """One implicit time step: psi = capacity / (2 tau) (h - anchor)^2. params: the capacity's name, anchor, tau."""
+
+    def __init__(self, capacity: str) -> None:
+        self.name = capacity
+        self.parameters = (capacity, "anchor", "tau")
+
+    def stiffness(self, params: Params) -> Tensor:
+        if "tau" not in params:
+            raise InputError(
+                "storage only acts in time steps: use `march`, or leave its parameters out for the steady state"
+            )
+        return params[self.name] / params["tau"]
+
+    def level(self, params: Params) -> Tensor:
+        return params["anchor"]
+
+
+class Leakage(Spring):
+    """Exchange through a confining layer: psi = (h - head)^2 / (2 resistance). params: resistance, head beyond it."""
+
+    parameters = ("resistance", "head")
+
+    def stiffness(self, params: Params) -> Tensor:
+        return 1.0 / params["resistance"]
+
+    def level(self, params: Params) -> Tensor:
+        return params["head"]
+
+
+class Source(Density):
+    """What flows in: psi = -q h, per volume, area or node; zero without parameters. params: q itself."""
+
+    affine = True
+    optional = True
+
+    def energy(self, x: Tensor, params: Params) -> Tensor:
+        return -params * x[..., 0]
+
+    def stress(self, x: Tensor, params: Params) -> Tensor:
+        return -params.unsqueeze(-1).expand(x.shape)
+
+
+class Diffusion(LocalEnergy):
+    """A scalar field driven by its gradient; see `DarcyFlow` and `HeatConduction` for names and units."""
+
+    conductivity: ClassVar[str]
+    capacity: ClassVar[str]
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        constraints: Sequence[Constraint] = (),
+        *,
+        axisymmetric: bool = False,
+        leaky: bool = False,
+        transient: bool = False,
+        inflow: Sequence[str] = (),
+        wells: Tensor | None = None,
+        floating: bool = False,
+    ) -> None:
+        """axisymmetric: the first coordinate is the radius. inflow: boundaries with a given flux. wells: nodes (K,).
+
+        leaky, transient: with leakage, with storage. Prescribed values are constant in time.
+        floating: nothing fixes the level of the field. Raises InputError if nothing does (no constraint, leakage or
+        storage) and floating is False.
+        """
+        gradient = mesh.operator(axisymmetric=axisymmetric)
+        pick = torch.eye(gradient.width, dtype=torch.float64)[: mesh.dim] if axisymmetric else None  # leave 1/r out
+        self.values = mesh.operator(gradient=False, value=True, axisymmetric=axisymmetric)
+        terms = [
+            Term("flow", gradient, Conduction(self.conductivity), Measure((mesh.dim,), pick)),
+            Term("source", self.values, Source(), VALUE),
+        ]
+        if transient:
+            terms.append(Term("storage", self.values, Storage(self.capacity), VALUE))
+        if leaky:
+            terms.append(Term("leakage", self.values, Leakage(), VALUE))
+        for name in inflow:
+            operator = mesh.boundary_operator(name, axisymmetric=axisymmetric)
+            terms.append(Term(f"inflow_{name}", operator, Source(), VALUE))
+        if wells is not None:
+            terms.append(Term("wells", nodal_operator(wells), Source(), VALUE))
+        kernel = None if leaky or transient else constants(len(mesh.coordinates))
+        super().__init__(terms, len(mesh.coordinates), 1, constraints, kernel=kernel, floating=floating)
+
+    def stage(self, params: Mapping[str, Any], anchor: Tensor, tau: Tensor) -> Params:
+        """The parameters of one implicit step of length tau from `anchor` (n,); see `time_stepping.march`."""
+        level = self.values.apply(self.expand(anchor, params), params.get("coordinates"))[..., 0, 0]
+        return {**params, "storage": {**params["storage"], "anchor": level, "tau": tau}}
+
+
+class DarcyFlow(Diffusion):
+    """Groundwater flow; the unknown is the hydraulic head h [m] at the nodes that are not fixed.
+
+    params: "flow": {"hydraulic_conductivity": K [m/d]} (), per cell (E,) or per point (E, Q);
+    "storage": {"specific_storage": Ss [1/m]} for time steps; "leakage": {"resistance" [d], "head" [m]}; optional
+    "source" [1/d], "inflow_NAME" [m/d] for each boundary in `inflow`, "wells" (K,) [m3/d] of injection.
+    In plan view give transmissivity for K, storativity for Ss and recharge [m/d] for the source.
+    """
+
+    conductivity = "hydraulic_conductivity"
+    capacity = "specific_storage"
+
+
+class HeatConduction(Diffusion):
+    """Heat conduction: the same energy; the unknown is the temperature [K] at the nodes that are not fixed.
+
+    params: "flow": {"thermal_conductivity": k [W/(m K)]}; "storage": {"heat_capacity": rho c [J/(m3 K)]} for time
+    steps; "leakage": {"resistance" [m3 K/W], "head" [K]}; optional "source" [W/m3], "inflow_NAME" [W/m2], "wells" [W].
+    """
+
+    conductivity = "thermal_conductivity"
+    capacity = "heat_capacity"

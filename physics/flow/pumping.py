@@ -1,0 +1,112 @@
+"""Pumping tests: the drawdown that a pumped well causes at observation wells, confined or leaky."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from bilevel.report import BilevelError, InputError
+from bilevel.solvers.newton import Newton
+from bilevel.steps.constant import Constant
+from physics.flow.radial import RadialFlow, RadialGrid
+from physics.flow.time_stepping import SDIRK2, Scheme, march
+from physics.flow.time_steps import TimeSteps
+
+FULL_STEP = Newton(step=Constant(1.0))
+"""The energy is quadratic: a full Newton step ends at its minimum, and a line search would only see rounding errors."""
+
+
+@dataclass(frozen=True)
+class PumpingTest:
+    """A fully penetrating well in a horizontal, uniform aquifer.
+
+    thickness [m] of the aquifer. discharge: pairs (start [d], rate [m3/d]) in order; the rate holds until the next.
+    well_radius [m]. outer_radius [m]: where the model ends; the drawdown must not get there.
+    """
+
+    thickness: float
+    discharge: Sequence[tuple[float, float]]
+    well_radius: float = 0.1
+    outer_radius: float = 1e5
+
+    def __post_init__(self) -> None:
+        if self.thickness <= 0.0:
+            raise InputError(f"pumping test: the aquifer's thickness must be positive, got {self.thickness:g} m")
+        starts = [start for start, _ in self.discharge]
+        if not starts or any(a >= b for a, b in pairwise(starts)):
+            raise InputError("pumping test: the discharge needs at least one rate, and its start times must increase")
+        if all(rate == 0.0 for _, rate in self.discharge):
+            raise InputError("pumping test: the discharge is zero throughout")
+
+
+class Drawdown:
+    """The drawdown of a pumping test at given readings, as a function of the aquifer's parameters."""
+
+    SMALL = 1e-6
+    """Drawdown at the outer radius, relative to the largest, above which the model is said to be too small."""
+
+    def __init__(
+        self,
+        test: PumpingTest,
+        time: ArrayLike,
+        distance: ArrayLike,
+        *,
+        spacing: float = 0.15,
+        per_decade: int = 10,
+        scheme: Scheme = SDIRK2,
+    ) -> None:
+        """Lay out the grids for readings at `time` (n,) [d] and `distance` (n,) [m] from the pumped well."""
+        time, distance = np.asarray(time, float), np.asarray(distance, float)
+        starts = [start for start, _ in test.discharge]
+        if time.min(initial=np.inf) < starts[0]:
+            raise InputError(
+                f"reading {int(time.argmin()) + 1} at {time.min():g} d is earlier than pumping, from {starts[0]:g} d"
+            )
+        radii, well = np.unique(distance, return_inverse=True)
+        self.test, self.scheme = test, scheme
+        grid = RadialGrid.between(test.well_radius, test.outer_radius, spacing)
+        self.flow = RadialFlow(grid)
+        self.at_wells = grid.interpolation(radii.tolist()).T.contiguous()
+        self.well = torch.from_numpy(well)
+        self.steps = TimeSteps.graded(starts, time, per_decade)
+        self.in_time = self.steps.interpolation(time)[:, 1:]  # nothing is drawn down at the start
+        rates = np.array([rate for _, rate in test.discharge])
+        middles = 0.5 * (self.steps.times[:-1] + self.steps.times[1:])
+        self.forces = self.flow.force(torch.from_numpy(rates[np.searchsorted(starts, middles) - 1]))
+
+    def __call__(
+        self, hydraulic_conductivity: Tensor, specific_storage: Tensor, aquitard_resistance: Tensor | None = None
+    ) -> Tensor:
+        """Drawdowns (n,) [m] for K [m/d], Ss [1/m] and, in a leaky aquifer, the resistance c [d] of the aquitard.
+
+        Raises BilevelError if the drawdown reaches the outer radius.
+        """
+        thickness = self.test.thickness
+        trajectory = march(
+            self.flow,
+            torch.zeros_like(self.flow.grid.radius),
+            self.flow.assemble(hydraulic_conductivity * thickness, specific_storage * thickness, aquitard_resistance),
+            self.steps,
+            {"force": self.forces},
+            observe=lambda drawdown: drawdown @ self.at_wells,
+            scheme=self.scheme,
+            solver=FULL_STEP,
+        )
+        self._require_far_boundary(trajectory.final)
+        return (self.in_time * trajectory.observed[:, self.well].T).sum(1)
+
+    def _require_far_boundary(self, final: Tensor) -> None:
+        if torch._C._functorch.is_functorch_wrapped_tensor(final):
+            return  # a derivative is being taken; its point was checked when its value was
+        final = final.detach().abs()
+        if final[-1] > self.SMALL * final.max():
+            raise BilevelError(
+                f"the drawdown reaches the model's outer radius of {self.test.outer_radius:g} m "
+                f"({float(final[-1]):.2g} m there); raise outer_radius, or keep the parameters to smaller diffusivities"
+            )

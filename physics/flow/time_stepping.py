@@ -1,0 +1,102 @@
+"""Transient problems as chains of minimisations: each stage of each time step minimises the steady energy plus storage.
+
+A stage finds the head h that minimises
+    Phi(h) + 1/tau C(h - anchor),    Phi the steady energy, C the storage energy 1/2 integral S h^2,
+which is a backward Euler step of length tau from `anchor`. The stages of a singly diagonally implicit Runge-Kutta
+method differ only in their anchors, so accuracy of higher order costs no more than further minimisations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bilevel.chain import Trajectory, chain
+from bilevel.implicit import argmin
+from bilevel.problem import Params
+from bilevel.solvers.newton import Newton
+from bilevel.solvers.solver import Solver
+from physics.flow.time_steps import TimeSteps
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A singly diagonally implicit, stiffly accurate, L-stable Runge-Kutta scheme.
+
+    diagonal: the common coefficient. rows: for each stage, the coefficients of the stages before it.
+    """
+
+    order: int
+    diagonal: float
+    rows: tuple[tuple[float, ...], ...]
+
+    @property
+    def nodes(self) -> NDArray[np.float64]:
+        """When each stage stands, as a fraction of the step."""
+        return np.array([self.diagonal + sum(row) for row in self.rows])
+
+
+BACKWARD_EULER = Scheme(1, 1.0, ((),))
+
+_G2 = 1.0 - 0.5**0.5
+SDIRK2 = Scheme(2, _G2, ((), (1.0 - _G2,)))
+
+_G3 = 0.43586652150845899942
+SDIRK3 = Scheme(
+    3,
+    _G3,
+    ((), ((1.0 - _G3) / 2.0,), (-(6.0 * _G3**2 - 16.0 * _G3 + 1.0) / 4.0, (6.0 * _G3**2 - 20.0 * _G3 + 5.0) / 4.0)),
+)
+"""Alexander 1977, theorem 5 (order 2 and 3)."""
+
+
+class Transient(Protocol):
+    """An EnergyProblem that knows how to store: the energy Phi with a capacity C."""
+
+    def stage(self, params: Params, anchor: Tensor, tau: Tensor) -> Params:
+        """The parameters with which this energy is Phi(h) + C(h - anchor) / tau."""
+
+
+def march(
+    energy: Any,
+    initial: Tensor,
+    params: Mapping[str, Any],
+    steps: TimeSteps,
+    loads: Mapping[str, Any] | None = None,
+    *,
+    observe: Callable[[Tensor], Tensor] | None = None,
+    scheme: Scheme = SDIRK2,
+    solver: Solver | None = None,
+) -> Trajectory:
+    """The heads after each time step, differentiable in `initial`, `params` and `loads`.
+
+    energy: an EnergyProblem with a `stage` (see `Transient`). initial (n,): the head at the first time. params: those
+    of the steady energy and of its storage. loads: entries of params that hold within each step, with a leading entry
+    for each step (N, ...). observe: what to keep of each head; all of it by default.
+    Returns the final head and the observed ones (N, ...). Raises what the minimisations raise.
+    """
+    solver = solver or Newton()
+    # What stages take over from those before. As tensors among the parameters: constants make forward mode slow.
+    ratios = [[torch.tensor(a / scheme.diagonal, dtype=initial.dtype) for a in row] for row in scheme.rows]
+    taus = torch.from_numpy(steps.stage_lengths(scheme.diagonal, scheme.nodes)).to(initial)
+
+    def step(old: Tensor, given: tuple[Params, Any], load: tuple[Params, Tensor], start: Tensor) -> Tensor:
+        setting = {**given[0], **load[0]}
+        changes: list[Tensor] = []
+        head = start
+        for row, tau in zip(given[1], load[1].unbind()):
+            anchor = old
+            for ratio, change in zip(row, changes):
+                anchor = anchor + ratio * change
+            head = argmin(energy, head, energy.stage(setting, anchor, tau), solver=solver).u
+            changes.append(head - anchor)
+        return head
+
+    keep = (lambda head, given, load: observe(head)) if observe else None
+    return chain(step, initial, (dict(params), ratios), (dict(loads or {}), taus), observe=keep)

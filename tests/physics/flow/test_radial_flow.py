@@ -1,0 +1,151 @@
+"""Radial transient flow against Theis, Hantush and superposition; its derivatives against finite differences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import k0
+
+from bilevel.implicit import argmin
+from bilevel.report import BilevelError, InputError
+from physics.flow.pumping import Drawdown, PumpingTest
+from physics.flow.radial import RadialFlow, RadialGrid
+from physics.flow.time_stepping import BACKWARD_EULER, SDIRK2, SDIRK3, march
+from physics.flow.time_steps import TimeSteps
+from physics.flow.well_functions import hantush, superpose, theis
+
+THICKNESS, RATE, CONDUCTIVITY, STORAGE, RESISTANCE = 7.0, 788.0, 66.09, 2.541e-5, 150.0
+TRANSMISSIVITY, STORATIVITY = CONDUCTIVITY * THICKNESS, STORAGE * THICKNESS
+PUMPING = PumpingTest(THICKNESS, [(0.0, RATE)])
+TIMES = np.geomspace(7e-5, 0.6, 60)
+WELLS = np.array([30.0, 90.0])
+
+
+def everywhere(times, wells):
+    return np.tile(times, len(wells)), np.repeat(wells, len(times))
+
+
+def drawdown(test, time, distance, *more, **options):
+    return Drawdown(test, time, distance, **options)(torch.tensor(CONDUCTIVITY), torch.tensor(STORAGE), *more).numpy()
+
+
+def relative_error(found, exact):
+    visible = exact > 0.01 * exact.max()
+    return np.abs(found / exact - 1.0)[visible].max()
+
+
+def test_theis():
+    time, distance = everywhere(TIMES, WELLS)
+    exact = theis(time, distance, TRANSMISSIVITY, STORATIVITY, RATE)
+    found = drawdown(PUMPING, time, distance)
+    assert relative_error(found, exact) < 1e-3
+    assert np.abs(found - exact).max() < 5e-5
+
+
+def test_hantush():
+    time, distance = everywhere(np.geomspace(7e-5, 3.0, 60), WELLS)
+    exact = hantush(time, distance, TRANSMISSIVITY, STORATIVITY, RESISTANCE, RATE)
+    found = drawdown(PUMPING, time, distance, torch.tensor(RESISTANCE))
+    assert relative_error(found, exact) < 1e-3
+
+
+def test_changing_discharge_is_superposition():
+    changes = [(0.0, RATE), (0.2, 0.3 * RATE), (0.34, 0.0)]
+    test = PumpingTest(THICKNESS, changes)
+    time = np.concatenate(
+        (np.geomspace(1e-3, 0.2, 12), 0.2 + np.geomspace(1e-3, 0.14, 12), 0.34 + np.geomspace(1e-3, 0.5, 12))
+    )
+    for well in WELLS:
+        unit = lambda t, r=well: theis(t, r, TRANSMISSIVITY, STORATIVITY, 1.0)  # noqa: E731
+        exact = superpose(unit, time, changes)
+        found = drawdown(test, time, np.full_like(time, well))
+        assert np.abs(found - exact).max() < 1e-3 * exact.max()
+
+
+@pytest.mark.parametrize(("scheme", "order"), [(BACKWARD_EULER, 1), (SDIRK2, 2), (SDIRK3, 3)])
+def test_order_in_time(scheme, order):
+    grid = RadialGrid.between(1.0, 3e3, 0.4)
+    flow = RadialFlow(grid)
+    params = flow.assemble(torch.tensor(100.0), torch.tensor(1e-2), torch.tensor(20.0))
+    start = torch.exp(-((grid.radius / 60.0) ** 2))
+
+    def final(steps, scheme):
+        load = {"force": torch.zeros(steps, len(grid.radius))}
+        return march(flow, start, params, TimeSteps(np.linspace(0.0, 0.5, steps + 1)), load, scheme=scheme).final
+
+    exact = final(96, SDIRK3)
+    errors = [float((final(steps, scheme) - exact).norm()) for steps in (6, 12)]
+    assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.3)
+
+
+def test_steady_leaky_cone_is_a_bessel_function():
+    grid = RadialGrid.between(0.05, 1e5)
+    flow = RadialFlow(grid)
+    params = flow.assemble(torch.tensor(TRANSMISSIVITY), torch.tensor(1.0), torch.tensor(RESISTANCE))
+    params["force"] = flow.force(torch.tensor(RATE))
+    cone = grid.interpolation(WELLS.tolist()) @ argmin(flow, torch.zeros_like(grid.radius), params).u
+    exact = RATE / (2.0 * np.pi * TRANSMISSIVITY) * k0(WELLS / np.sqrt(TRANSMISSIVITY * RESISTANCE))
+    np.testing.assert_allclose(cone.numpy(), exact, rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def coarse():
+    """A cheap leaky test with a stop, for derivatives; parameters as logarithms."""
+    time, distance = everywhere(np.array([2e-3, 1e-2, 0.1, 0.35, 0.5]), WELLS)
+    test = PumpingTest(THICKNESS, [(0.0, RATE), (0.3, 0.0)])
+    model = Drawdown(test, time, distance, spacing=0.5, per_decade=3)
+    return lambda x: model(*torch.exp(x).unbind())
+
+
+POINT = torch.log(torch.tensor([CONDUCTIVITY, STORAGE, RESISTANCE]))
+
+
+def test_forward_and_reverse_jacobians_agree_with_finite_differences(coarse):
+    forward = torch.func.jacfwd(coarse)(POINT)
+    x = POINT.clone().requires_grad_()
+    y = coarse(x)
+    reverse = torch.vmap(lambda c: torch.autograd.grad(y, x, c, retain_graph=True)[0])(torch.eye(len(y)))
+    torch.testing.assert_close(forward, reverse, rtol=1e-9, atol=1e-11)
+    step = 1e-4
+    for k, e in enumerate(torch.eye(3)):
+        difference = (coarse(POINT + step * e) - coarse(POINT - step * e)) / (2.0 * step)
+        torch.testing.assert_close(forward[:, k], difference, rtol=1e-6, atol=1e-7)
+
+
+def test_second_derivatives_agree_with_differences_of_gradients(coarse):
+    def gradient(x):
+        x = x.clone().requires_grad_()
+        return torch.autograd.grad(coarse(x).square().sum(), x)[0]
+
+    x = POINT.clone().requires_grad_()
+    (first,) = torch.autograd.grad(coarse(x).square().sum(), x, create_graph=True)
+    direction = torch.tensor([0.5, -1.0, 0.3])
+    (second,) = torch.autograd.grad(first @ direction, x)
+    step = 1e-4
+    difference = (gradient(POINT + step * direction) - gradient(POINT - step * direction)) / (2.0 * step)
+    torch.testing.assert_close(second, difference, rtol=1e-5, atol=1e-8)
+
+
+def test_a_cone_that_reaches_the_outer_radius_is_an_error():
+    test = PumpingTest(THICKNESS, [(0.0, RATE)], outer_radius=500.0)
+    with pytest.raises(BilevelError, match="outer_radius"):
+        drawdown(test, [0.5], [30.0])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: PumpingTest(-1.0, [(0.0, 1.0)]), "thickness"),
+        (lambda: PumpingTest(7.0, []), "at least one rate"),
+        (lambda: PumpingTest(7.0, [(0.1, 1.0), (0.1, 0.0)]), "increase"),
+        (lambda: PumpingTest(7.0, [(0.0, 0.0)]), "zero"),
+        (lambda: Drawdown(PUMPING, [-0.1, 0.1], [30.0, 30.0]), "reading 1"),
+        (lambda: Drawdown(PUMPING, [0.1], [0.01]), "radii"),
+        (lambda: RadialGrid.between(2.0, 1.0), "radius"),
+        (lambda: TimeSteps(np.array([0.0, 1.0, 1.0])), "increase"),
+    ],
+)
+def test_bad_input(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
