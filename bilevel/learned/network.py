@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import Parameter, ParameterList
 
 from bilevel.linalg.linear_map import LinearMap, as_linear_map
-from bilevel.report import InputError
+from bilevel.report import ConvergenceError, InputError
 
 
 class State(NamedTuple):
@@ -50,9 +50,12 @@ class UnrolledNetwork(torch.nn.Module, ABC):
     def forward(self, y: Tensor, depth: int | None = None) -> Tensor:
         """The estimate (*batch, *domain) from data (*batch, *range) after `depth` layers (default: all).
 
-        Raises InputError where the data do not fit the operator or are not finite.
+        Raises InputError where the data do not fit the operator or are not finite, and ConvergenceError where the
+        layers blow the estimate up.
         """
-        return self.run(y, self.start_checked(y), 0, depth).x
+        x = self.run(y, self.start_checked(y), 0, depth).x
+        self._require_stable(x.detach(), y)
+        return x
 
     def iterates(self, y: Tensor) -> list[Tensor]:
         """The estimates after each layer."""
@@ -72,6 +75,17 @@ class UnrolledNetwork(torch.nn.Module, ABC):
         for k in range(first, self.depth if last is None else last):
             state = self.layer(k, state, y)
         return state
+
+    def _require_stable(self, x: Tensor, y: Tensor) -> None:
+        """An estimate that explains the data ten times worse than zero does comes from an unstable network."""
+        misfit = (self.operator(x) - y).flatten(y.dim() - len(self.operator.range)).norm(dim=-1)
+        size = y.flatten(y.dim() - len(self.operator.range)).norm(dim=-1)
+        bad = ~(misfit <= 10 * size + torch.finfo(y.dtype).eps)
+        if bool(bad.any()):
+            raise ConvergenceError(
+                f"the {type(self).__name__} is unstable on {int(bad.sum())} of {bad.numel()} samples: its estimate explains the "
+                "data worse than zero does; clamp its steps (guards.clamp_steps) or train it at lower rates"
+            )
 
     def layer_parameters(self, k: int) -> list[Parameter]:
         """The trainable parameters of layer k alone."""
