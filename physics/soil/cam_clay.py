@@ -11,7 +11,7 @@ from torch import Tensor
 from bilevel.report import InputError
 from physics.soil.material import Material, Values
 from physics.soil.parameters import Parameter, ParameterSet
-from physics.soil.tensors import deviator, dot, equivalent_stress, identity, mean_pressure, trace
+from physics.soil.tensors import deviator, equivalent_stress, identity, mean_pressure, trace
 
 CRITICAL_STATE = ParameterSet(
     Parameter("compression_index", "", lower=0.0, description="lambda, slope of the normal compression line in e-ln p"),
@@ -42,14 +42,18 @@ class ModifiedCamClay(Material):
     """f = q^2/M^2 + p (p - pc), associated flow, de = -lambda dp/p along normal compression (Roscoe & Burland 1968).
 
     State behind the stress: preconsolidation pressure pc (Pa), void ratio e, accumulated plastic multiplier (strain-like).
-    Fully implicit (Borja & Lee 1990; Borja 1991) with the specific volume at mid-increment; strains are logarithmic.
+    Fully implicit (Borja & Lee 1990; Borja 1991) with the specific volume v at mid-increment; strains are logarithmic.
     The elastic stress follows from p = p_n exp(v de_v/kappa) and the shear modulus that the subclass gives.
+    specific_volume: held at this value in the compression laws, as small-strain solutions do; None follows the void ratio.
     The exact implicit hardening law derives from no incremental potential, so both forms are residual problems.
     """
 
     parameters = CRITICAL_STATE
     internal = ("preconsolidation", "void_ratio", "plastic_multiplier")
     units = (1e5, 1e-3, 1e-3)
+
+    def __init__(self, specific_volume: float | None = None) -> None:
+        self.specific_volume = specific_volume
 
     @abstractmethod
     def shear_modulus(self, stretch: Tensor, terms: _Terms, params: Values) -> Tensor:
@@ -71,7 +75,7 @@ class ModifiedCamClay(Material):
         return ((q / params["critical_ratio"]) ** 2 + p * (p - pc)) / pc**2
 
     def residual(self, state: Tensor, increment: Tensor, previous: Tensor, params: Values) -> Tensor:
-        terms = _terms(state, increment, previous)
+        terms = self._terms(state, increment, previous)
         stress, pc, void_ratio = state[..., :6], state[..., 6], state[..., 7]
         multiplier = state[..., 8] - previous[..., 8]
         p, reference = terms.pressure, terms.reference
@@ -89,18 +93,26 @@ class ModifiedCamClay(Material):
         )
         of_void_ratio = void_ratio - (1.0 + previous[..., 7]) * torch.exp(-terms.compression) + 1.0
         of_yield = ((equivalent_stress(stress) / slope) ** 2 + p * (p - pc)) / reference**2
-        of_multiplier = torch.where(self._yields(terms, previous, params), of_yield, multiplier)
+        # Complementarity of multiplier >= 0 and f <= 0, continuous between its branches; both are strain-like.
+        strain_like = of_yield * (swelling / terms.volume).detach()
+        of_multiplier = torch.where(multiplier + strain_like > 0, strain_like, -multiplier)
         isotropic = (of_pressure / 3.0).unsqueeze(-1) * identity(stress)
         return torch.cat([of_shear + isotropic, torch.stack([of_hardening, of_void_ratio, of_multiplier], -1)], -1)
 
-    def _yields(self, terms: _Terms, previous: Tensor, params: Values) -> Tensor:
-        """Whether the elastic trial stress lies outside the old yield surface."""
-        stretch = terms.volume * terms.compression / params["swelling_index"]
-        p = terms.old_pressure * torch.exp(stretch.clamp(max=50.0))
-        shear = self.shear_modulus(stretch.clamp(max=50.0), terms, params)
-        trial = terms.old_shear + 2.0 * shear.unsqueeze(-1) * terms.shear_strain
-        pc = previous[..., 6]
-        return 1.5 * dot(trial, trial) / torch.as_tensor(params["critical_ratio"]) ** 2 + p * (p - pc) > 1e-12 * pc**2
+    def _terms(self, state: Tensor, increment: Tensor, previous: Tensor) -> _Terms:
+        compression = -trace(increment)
+        volume = (1.0 + previous[..., 7]) * 0.5 * (1.0 + torch.exp(-compression))
+        if self.specific_volume is not None:
+            volume = torch.full_like(volume, self.specific_volume)
+        return _Terms(
+            pressure=mean_pressure(state[..., :6]),
+            old_pressure=mean_pressure(previous[..., :6]),
+            reference=previous[..., 6],
+            volume=volume,
+            compression=compression,
+            shear_strain=deviator(increment),
+            old_shear=deviator(previous[..., :6]),
+        )
 
     def plastic_increment(self, state: Tensor, increment: Tensor, previous: Tensor, params: Values) -> Tensor:
         multiplier = (state[..., 8] - previous[..., 8]) / previous[..., 6]
@@ -130,20 +142,6 @@ class CamClayConstantPoissonRatio(ModifiedCamClay):
         poisson = torch.as_tensor(params["poisson_ratio"])
         tangent_bulk = terms.old_pressure * terms.volume / params["swelling_index"]
         return 1.5 * (1.0 - 2.0 * poisson) / (1.0 + poisson) * tangent_bulk * _relative_growth(stretch)
-
-
-def _terms(state: Tensor, increment: Tensor, previous: Tensor) -> _Terms:
-    compression = -trace(increment)
-    volume = (1.0 + previous[..., 7]) * 0.5 * (1.0 + torch.exp(-compression))
-    return _Terms(
-        pressure=mean_pressure(state[..., :6]),
-        old_pressure=mean_pressure(previous[..., :6]),
-        reference=previous[..., 6],
-        volume=volume,
-        compression=compression,
-        shear_strain=deviator(increment),
-        old_shear=deviator(previous[..., :6]),
-    )
 
 
 def _relative_growth(x: Tensor) -> Tensor:

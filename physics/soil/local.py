@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,7 +12,7 @@ from bilevel.linalg.operator import Dense, LinearOperator
 from bilevel.problem import Params, Problem
 from bilevel.solvers import Newton, Tolerance
 from bilevel.steps import Armijo
-from bilevel.steps.step import Move
+from bilevel.steps.step import Move, backtrack
 
 if TYPE_CHECKING:
     from bilevel.solvers.descent import Descent
@@ -46,14 +47,29 @@ def unit_cotangents(u: Tensor) -> Tensor:
     return rows.expand(n, *u.shape)
 
 
-class FullStep(Armijo):
-    """Armijo's rule where d = -J^-1 r solves the linearised residual exactly, so that the slope of |r|^2/2 is -|r|^2."""
+@dataclass
+class FullSteps(Armijo):
+    """Full Newton steps, shortened only where they leave the domain of the equations; Armijo's rule after `patience` of them.
+
+    Complementarity conditions are piecewise smooth: full steps change the active branch and then converge quadratically,
+    where a decrease demanded of every step would crawl along the kink (Qi & Sun 1993).
+    """
+
+    patience: int = 15
+    _taken: int = field(default=0, init=False, repr=False)
 
     def advance(self, oracle: Oracle, descent: Descent, point: Point, active: Tensor) -> Move:
         direction = descent.direction(oracle, point)
-        return self.search(oracle, point, direction, -2.0 * point.merit, active)
+        self._taken += 1
+        if self._taken > self.patience:
+            # The linearised residual is solved exactly, so the slope of |r|^2/2 along the direction is -|r|^2.
+            return self.search(oracle, point, direction, -2.0 * point.merit, active)
+        length = torch.ones_like(point.merit)
+        return backtrack(
+            oracle, point, direction, length, active, lambda trial, _: trial.finite, self.shrink, self.max_trials
+        )
 
 
 def local_newton(absolute: float, max_iterations: int = 40) -> Newton:
     """Newton's method for dimensionless residuals, to an absolute tolerance near rounding."""
-    return Newton(step=FullStep(), tolerance=Tolerance(relative=0.0, absolute=absolute), max_iterations=max_iterations)
+    return Newton(step=FullSteps(), tolerance=Tolerance(relative=0.0, absolute=absolute), max_iterations=max_iterations)

@@ -97,7 +97,7 @@ class J2Plasticity(Material):
         shrink = torch.where(plastic, 1.0 - 3.0 * moduli.shear * (new - old) / safe_size, torch.ones_like(safe_size))
         returned = shrink.unsqueeze(-1) * deviator(trial) + (trace(trial) / 3.0).unsqueeze(-1) * identity(trial)
         overstress = trial_size - 3.0 * moduli.shear * (new - old) - self.hardening.flow_stress(new, params)
-        of_strain = torch.where(plastic, overstress / (3.0 * moduli.shear), new - old)
+        of_strain = torch.where(plastic, overstress / (3.0 * moduli.shear), old - new)
         of_stress = (state[..., :6] - returned) / (2.0 * moduli.shear.unsqueeze(-1))
         return torch.cat([of_stress, of_strain.unsqueeze(-1)], -1)
 
