@@ -13,7 +13,7 @@ from bilevel.linalg.operator import LinearOperator, Sparse
 from bilevel.linalg.solver import Factor, LinearSolver
 from bilevel.report import InputError, OnFail
 
-DEFINITENESS_TOLERANCE = 1e-3
+DEFINITENESS_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,15 @@ class AMGCG(LinearSolver):
     def factor(self, A: LinearOperator, on_fail: OnFail = "raise") -> Factor:
         if not A.structure.symmetric:
             raise InputError("AMGCG takes symmetric matrices only; use PardisoLU, SuperLU or GMRES")
-        factor = AMGFactor(ready(A), self.tolerance, self.max_iterations, on_fail)
-        if A.structure.positive_definite or factor.looks_definite():
-            factor.positive_definite = True
-            return factor
-        return self.otherwise.factor(A, on_fail)
+        A = ready(A)
+        if bool((A.diagonal_entries() > 0).all()):
+            factor = AMGFactor(A, self.tolerance, self.max_iterations, on_fail)
+            if A.structure.positive_definite or factor.looks_definite():
+                factor.positive_definite = True
+                return factor
+        other = self.otherwise.factor(A, on_fail)
+        other.positive_definite = False
+        return other
 
 
 class AMGFactor(CGFactor):
@@ -45,10 +49,13 @@ class AMGFactor(CGFactor):
 
     def __init__(self, A: Sparse, tolerance: float, max_iterations: int, on_fail: OnFail) -> None:
         super().__init__(A, tolerance, max_iterations, on_fail)
-        self.precondition = set_up(A).cycle
+        self.hierarchy = set_up(A)
+        self.precondition = self.hierarchy.cycle
 
     def looks_definite(self) -> bool:
-        """Whether CG on a random right-hand side meets no negative curvature."""
+        """Whether neither the coarse matrices nor CG on a random right-hand side meet negative curvature."""
+        if not self.hierarchy.definite:
+            return False
         project = self.A.structure.project
         b = project(random_signs(self.A.n).to(self.A.example())).unsqueeze(0)
         run = cg(

@@ -57,7 +57,7 @@ def probe(A: LinearOperator, solve: Callable[[Tensor], Tensor]) -> Probe:
     x = solve(b.unsqueeze(0))[0]
     residual = ((A.matmul(x) - b) / scales.rows).abs().amax(-1)
     rcond = 1.0 / (scales.norm * (scales.columns * x).abs().amax(-1))
-    return Probe(rcond, residual, 10.0 * A.n**0.5 * torch.finfo(x.dtype).eps)
+    return Probe(rcond.nan_to_num(0.0), residual.nan_to_num(torch.inf), 10.0 * A.n**0.5 * torch.finfo(x.dtype).eps)
 
 
 def scales_of(A: LinearOperator) -> Scales:
@@ -103,12 +103,13 @@ def check_null_space(A: LinearOperator) -> None:
     z = A.structure.null_space
     if z is None:
         return
-    size = A.matmul(_probe_rows(A)).norm(dim=-1).max()
-    worst = A.matmul(_as_rows(A, z)).norm(dim=-1).max()
-    if not worst <= torch.finfo(size.dtype).eps ** 0.5 * size:
+    size = A.matmul(_probe_rows(A)).norm(dim=-1).amax(0)
+    missed = A.matmul(_as_rows(A, z)).norm(dim=-1).amax(0)
+    wrong = missed > torch.finfo(size.dtype).eps ** 0.5 * size
+    if bool(wrong.any()):
         raise SingularError(
-            f"the declared null space is not one: |A z| = {float(worst):.3g} where a random unit vector gives "
-            f"{float(size):.3g}; declare only motions that leave the residual unchanged, or none"
+            f"the declared null space is not one: |A z| = {float(missed[wrong][0]):.3g} where a random unit vector "
+            f"gives {float(size[wrong][0]):.3g}; declare only motions that leave the residual unchanged, or none"
         )
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
+
+import numpy as np
 import torch
 from torch import Tensor
 
+from bilevel.linalg.amg import AMGCG
 from bilevel.linalg.lanczos import Ritz, lanczos, start_vector
+from bilevel.linalg.multigrid import set_up
 from bilevel.linalg.operator import Dense, LinearOperator, Sparse
-from bilevel.linalg.pick import factorise
+from bilevel.linalg.pick import pick
 from bilevel.report import BilevelError, InputError
 
 PRODUCT_STEPS = 80
@@ -18,7 +23,8 @@ def negative_curvature(A: LinearOperator) -> tuple[Tensor, Tensor]:
     """The lowest eigenvalue (*batch) of a symmetric operator and its unit eigenvector (*batch, n).
 
     Outside the declared null space. Exact for dense matrices; otherwise the lowest value that Lanczos finds among
-    products with A, and for sparse matrices among solves too, which shows negative eigenvalues near zero. The value is
+    products with A, and for sparse matrices among solves (or by LOBPCG where multigrid solves) too, which shows
+    negative eigenvalues near zero. The value is
     always the true curvature of the vector, so never below the lowest eigenvalue.
     """
     if not A.structure.symmetric:
@@ -45,24 +51,51 @@ def _dense(A: Dense) -> tuple[Tensor, Tensor]:
 
 
 def _ritz(A: LinearOperator) -> Ritz:
-    project = A.structure.project
-    start = project(start_vector(A.n, A.batch, A.example()))
-    return lanczos(lambda x: project(A.matmul(x)), start, min(PRODUCT_STEPS, A.n))
+    start = start_vector(A.n, A.batch, A.example())
+    return lanczos(A.matmul, start, min(PRODUCT_STEPS, A.n), A.structure.project)
 
 
 def _inverse_ritz(A: Sparse) -> Ritz | None:
-    """Ritz pairs of the inverse, or None where A is singular."""
+    """Ritz pairs of the inverse; by LOBPCG where multigrid is what solves; None where A is singular."""
+    method = pick(A)
+    if isinstance(method, AMGCG):
+        return _multigrid_ritz(A)
     try:
-        factor = factorise(A)
+        factor = method.factor(A)
     except BilevelError:
         return None
-    start = A.structure.project(start_vector(A.n, A.batch, A.example()))
-    return lanczos(factor.solve, start, min(INVERSE_STEPS, A.n))
+    start = start_vector(A.n, A.batch, A.example())
+    return lanczos(factor.solve, start, min(INVERSE_STEPS, A.n), A.structure.project)
+
+
+def _multigrid_ritz(A: Sparse) -> Ritz:
+    """The lowest pair by LOBPCG (Knyazev 2001, SIAM J. Sci. Comput. 23, 517) with a V-cycle as preconditioner."""
+    from scipy.sparse.linalg import LinearOperator as Apply
+    from scipy.sparse.linalg import lobpcg
+
+    levels = set_up(A)
+
+    def cycle(columns: np.ndarray) -> np.ndarray:
+        return levels.cycle(torch.from_numpy(np.ascontiguousarray(columns.reshape(A.n, -1).T))).mT.numpy()
+
+    z = A.structure.null_space
+    start = A.structure.project(torch.stack([start_vector(A.n, (), A.example()), A.values.new_ones(A.n)])).mT.numpy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # how far it got is judged by the curvature itself
+        values, vectors = lobpcg(
+            A.csr(),
+            start,
+            M=Apply((A.n, A.n), matvec=cycle, matmat=cycle, dtype=np.float64),
+            Y=None if z is None else z.detach().numpy(),
+            largest=False,
+            maxiter=INVERSE_STEPS,
+        )
+    return Ritz(torch.from_numpy(values), torch.from_numpy(np.ascontiguousarray(vectors)))
 
 
 def _lowest(A: LinearOperator, ritz: Ritz) -> tuple[Tensor, Tensor]:
     """The first or last Ritz vector, whichever has the lower curvature, and that curvature."""
-    ends = torch.stack([ritz.vectors[..., 0], ritz.vectors[..., -1]])
+    ends = A.structure.project(torch.stack([ritz.vectors[..., 0], ritz.vectors[..., -1]]))
     ends = ends / torch.linalg.vector_norm(ends, dim=-1, keepdim=True)
     curvature = (ends * A.matmul(ends)).sum(-1)
     last = curvature[1] < curvature[0]

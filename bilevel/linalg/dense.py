@@ -12,8 +12,8 @@ from torch import Tensor
 
 from bilevel.linalg.condition import check_null_space, probe
 from bilevel.linalg.operator import Dense, LinearOperator, Structure
-from bilevel.linalg.solver import Factor, LinearSolver, refuse_singular
-from bilevel.report import InputError, OnFail
+from bilevel.linalg.solver import NOT_FINITE, Factor, LinearSolver, refuse_singular
+from bilevel.report import InputError, OnFail, fail
 
 SMALL_PIVOT = 1e-10
 """Cholesky pivots below this fraction of their diagonal entry call for a look at the condition."""
@@ -66,9 +66,8 @@ class _DenseFactor(Factor):
         if not bool(finite.all()):
             eye = torch.eye(A.n, dtype=regular.dtype, device=regular.device)
             regular = torch.where(finite[..., None, None], regular, eye)
-        self.regular = Dense(
-            regular if bool(finite.all()) else torch.where(finite[..., None, None], regular, eye), A.structure
-        )
+            fail(NOT_FINITE, on_fail)
+        self.regular = Dense(regular, A.structure)
         self.singular = ~finite
         self._decompose(self.regular.matrix)
         self._judge(on_fail)
@@ -84,12 +83,11 @@ class _DenseFactor(Factor):
         return True
 
     def _judge(self, on_fail: OnFail) -> None:
-        rcond = torch.zeros(self.A.batch)
         if self._suspicious():
             seen = probe(self.regular, lambda rows: self._rows(rows, transposed=False))
-            self.singular, rcond = self.singular | ~seen.sound, seen.rcond
-        if bool(self.singular.any()):
-            refuse_singular(float(rcond[self.singular].min()), on_fail)
+            self.singular = self.singular | ~seen.sound
+            if not bool(seen.sound.all()):
+                refuse_singular(float(seen.rcond[~seen.sound].min()), on_fail)
 
     def _rows(self, rows: Tensor, transposed: bool) -> Tensor:
         return self._columns(rows.movedim(0, -1), transposed).movedim(-1, 0)

@@ -21,7 +21,7 @@ def gmres(
     """Solve A x = b for any regular A; b (m, *batch, n). Holds `restart` vectors for each right-hand side."""
     x, residual, products = (torch.zeros_like(b), b, 0) if start is None else (start, b - product(start), 1)
     run = judge(product, b, x, residual, tolerance, products)
-    while not bool(run.solved.all()) and run.products < max_iterations:
+    while not bool(run.solved.all()) and run.products < max_iterations and bool(torch.isfinite(residual).all()):
         missed = torch.where(run.solved.unsqueeze(-1), 0.0, residual)
         steps = min(restart, max_iterations - run.products)
         step, used = _cycle(product, missed, tolerance * norm(b), steps, precondition)
@@ -48,12 +48,16 @@ def _cycle(product: Product, b: Tensor, target: Tensor, steps: int, precondition
             coefficients = coefficients + along
         hessenberg[..., : j + 1, j] = coefficients.squeeze(-1)
         length = norm(w)
+        if not bool(torch.isfinite(length).all()):
+            break
         hessenberg[..., j + 1, j] = length.squeeze(-1)
         basis.append(divide(w, length))
         used = j + 1
         y, missed = _least_squares(hessenberg[..., : used + 1, :used], size)
         if not bool((missed > target).any()):
             break
+    if used == 0:
+        return torch.zeros_like(b), 1
     combination = (torch.stack(basis[:used], dim=-1) @ y).squeeze(-1)
     return precondition(combination), used
 

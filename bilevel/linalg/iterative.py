@@ -164,7 +164,6 @@ def _definite(A: LinearOperator) -> bool | Tensor:
     known = A.structure.positive_definite
     if known is not None:
         return torch.full(A.batch, known) if A.batch else known
-    project = A.structure.project
-    start = project(start_vector(A.n, A.batch, A.example()))
-    lowest = lanczos(lambda x: project(A.matmul(x)), start, min(DEFINITENESS_STEPS, A.n)).values[..., 0]
+    start = start_vector(A.n, A.batch, A.example())
+    lowest = lanczos(A.matmul, start, min(DEFINITENESS_STEPS, A.n), A.structure.project).values[..., 0]
     return lowest > 0 if A.batch else bool(lowest > 0)

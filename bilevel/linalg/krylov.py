@@ -15,6 +15,8 @@ from torch import Tensor
 Product = Callable[[Tensor], Tensor]
 """Rows (m, *batch, n) to rows of the same shape."""
 
+LARGEST_FLOOR = 1e-6
+"""Solutions so large that their rounding exceeds this share of the right-hand side are those of singular matrices."""
 ROUNDING = 8.0
 """A residual below this many roundings of |A| |x| is as small as it can get; |A| is estimated from below."""
 
@@ -63,6 +65,7 @@ def judge(product: Product, b: Tensor, x: Tensor, residual: Tensor, tolerance: f
     if not bool(solved.all()):
         image, products = b - residual, products + 1
         largest = torch.maximum(divide(norm(image), norm(x)), divide(norm(product(image)), norm(image)))
-        solved = solved | (missed <= ROUNDING * torch.finfo(b.dtype).eps * largest * norm(x))
+        floor = ROUNDING * torch.finfo(b.dtype).eps * largest * norm(x)
+        solved = solved | (missed <= torch.minimum(floor, LARGEST_FLOOR * size))
     none = torch.zeros_like(solved.squeeze(-1))
     return Run(x, divide(missed, size).squeeze(-1), solved.squeeze(-1), products, none, torch.zeros_like(x))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bilevel.linalg.condition import random_signs
-from bilevel.linalg.krylov import Product, divide, norm
+from bilevel.linalg.krylov import Product, divide, identity, norm
 
 
 @dataclass
@@ -19,21 +19,27 @@ class Ritz:
     vectors: Tensor
 
 
-def lanczos(product: Product, start: Tensor, steps: int) -> Ritz:
-    """The Rayleigh-Ritz values of a symmetric operator on the Krylov space of `start` (*batch, n)."""
+def lanczos(product: Product, start: Tensor, steps: int, project: Product = identity) -> Ritz:
+    """The Rayleigh-Ritz values of a symmetric operator on the Krylov space of `start` (*batch, n).
+
+    project: onto the subspace of interest, which the operator maps to itself; applied to every vector, because rounding
+    would lead out of it once the Krylov space is exhausted.
+    """
+    start = project(start)
     basis = [divide(start, norm(start))]
-    images = []
+    images: list[Tensor] = []
+    size = torch.zeros_like(start[..., :1])
     for step in range(steps):
-        images.append(product(basis[-1]))
+        images.append(project(product(basis[-1])))
         if step == steps - 1:
             break
         v = torch.stack(basis, dim=-1)
         w = images[-1]
-        size = norm(w)
+        size = torch.maximum(size, norm(w))
         for _ in range(2):
-            w = w - (v @ (v.mT @ w.unsqueeze(-1))).squeeze(-1)
+            w = project(w - (v @ (v.mT @ w.unsqueeze(-1))).squeeze(-1))
         length = norm(w)
-        exhausted = length <= 1e-13 * size
+        exhausted = length <= 1e-12 * size
         if bool(exhausted.all()):
             break
         basis.append(torch.where(exhausted, 0.0, divide(w, length)))

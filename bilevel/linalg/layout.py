@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from bilevel.linalg.operator import LinearOperator, Sparse, SparsePattern
-from bilevel.report import InputError, require_finite
+from bilevel.linalg.solver import NOT_FINITE
+from bilevel.report import ConvergenceError, InputError
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ def ready(A: LinearOperator) -> Sparse:
         raise InputError(
             f"sparse factorisations run on the CPU, the matrix is on {A.values.device}; use CG, MINRES or GMRES"
         )
-    require_finite("the matrix", A.values)
+    if not bool(torch.isfinite(A.values).all()):
+        raise ConvergenceError(NOT_FINITE)
     return replace(A, values=A.values.detach()).with_diagonal()
 
 

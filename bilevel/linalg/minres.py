@@ -26,8 +26,9 @@ def minres(
     while not bool(run.solved.all()) and run.products < max_iterations:
         share = divide(target * norm(b), norm(residual))
         step, used = _cycle(product, residual, share, max_iterations - run.products, precondition)
-        x = run.x + step
-        residual = b - product(x)
+        missed = b - product(run.x + step)
+        improved = norm(missed) < norm(residual)
+        x, residual = torch.where(improved, run.x + step, run.x), torch.where(improved, missed, residual)
         better = judge(product, b, x, residual, tolerance, run.products + used + 1)
         if bool((better.residual > 0.5 * run.residual)[~better.solved].any()):
             return better

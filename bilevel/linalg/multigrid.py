@@ -7,6 +7,8 @@ Phys. 188, 593): sparse products only, so that one cycle serves many right-hand 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +24,9 @@ LOWEST = 0.1
 """The smoother damps eigenvalues above this fraction of the largest."""
 COARSEST = 500
 """Size below which a level is solved directly."""
+
+NULL = 1e-12
+"""Coarse eigenvalues below this fraction of the largest count as zero."""
 
 
 @dataclass
@@ -52,10 +57,15 @@ class Level:
 
 @dataclass
 class Hierarchy:
-    """The levels from fine to coarse, and the pseudo-inverse of the coarsest matrix."""
+    """The levels from fine to coarse, and the inverse of the coarsest matrix.
+
+    definite: False if a coarse matrix proves that the finest is not positive semidefinite. The coarsest inverse is that
+    of the absolute matrix (and zero on its null space), so that the cycle can precondition even then.
+    """
 
     levels: list[Level]
     coarsest: Tensor
+    definite: bool
 
     def cycle(self, rows: Tensor) -> Tensor:
         """One symmetric V-cycle for right-hand sides (m, n): an approximate solution, linear in them."""
@@ -71,12 +81,24 @@ class Hierarchy:
 
 
 def set_up(A: Sparse) -> Hierarchy:
-    """Build the levels for a symmetric positive (semi)definite A from its near-null space (by default constants)."""
-    from pyamg.aggregation import smoothed_aggregation_solver
-
+    """Build the levels for a symmetric A with positive diagonal from its near-null space (by default constants)."""
     modes = A.structure.near_null_space if A.structure.near_null_space is not None else A.structure.null_space
     candidates = np.ones((A.n, 1)) if modes is None else modes.detach().cpu().double().numpy()
-    built = smoothed_aggregation_solver(
+    with _fixed_random_numbers():
+        built = _aggregate(A, candidates)
+    levels = [_level(level, A.values) for level in built[:-1]]
+    coarsest = torch.from_numpy(built[-1].A.toarray()).to(A.values)
+    values, vectors = torch.linalg.eigh(0.5 * (coarsest + coarsest.mT))
+    floor = NULL * values.abs().max()
+    inverse = torch.where(values.abs() > floor, 1.0 / values.abs().clamp(min=torch.finfo(values.dtype).tiny), 0.0)
+    definite = bool(values[0] >= -floor) and all(bool((level.inverse_diagonal > 0).all()) for level in levels)
+    return Hierarchy(levels, (vectors * inverse) @ vectors.mT, definite)
+
+
+def _aggregate(A: Sparse, candidates: np.ndarray) -> Any:
+    from pyamg.aggregation import smoothed_aggregation_solver
+
+    return smoothed_aggregation_solver(
         _in_blocks(A, candidates.shape[1]),
         B=candidates,
         symmetry="symmetric",
@@ -86,11 +108,18 @@ def set_up(A: Sparse) -> Hierarchy:
         improve_candidates=None,
         max_coarse=COARSEST // candidates.shape[1],  # pyamg counts nodes
         coarse_solver=None,
-    )
-    coarsest = torch.from_numpy(built.levels[-1].A.toarray()).to(A.values)
-    return Hierarchy(
-        [_level(level, A.values) for level in built.levels[:-1]], torch.linalg.pinv(coarsest, hermitian=True)
-    )
+    ).levels
+
+
+@contextmanager
+def _fixed_random_numbers() -> Iterator[None]:
+    """pyamg starts its eigenvalue estimates from NumPy's global generator: make that repeatable, and leave no trace."""
+    state = np.random.get_state()  # noqa: NPY002
+    np.random.seed(0)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
 
 
 def _in_blocks(A: Sparse, modes: int) -> Any:
@@ -107,7 +136,7 @@ def _in_blocks(A: Sparse, modes: int) -> Any:
 def _level(level: Any, like: Tensor) -> Level:
     matrix = level.A.tocsr()
     diagonal = matrix.diagonal()
-    inverse = np.where(diagonal > 0, 1.0 / np.where(diagonal > 0, diagonal, 1.0), 0.0)
+    inverse = np.divide(1.0, diagonal, out=np.zeros_like(diagonal), where=diagonal > 0)
     return Level(
         _to_torch(matrix, like),
         _to_torch(level.P.tocsr(), like),

@@ -17,7 +17,7 @@ SINGULAR = (
     "the matrix is singular to working precision (estimated reciprocal condition {rcond:.1g}); "
     "constrain the unknowns that are free to move, or declare the null space in Structure.null_space"
 )
-
+NOT_FINITE = "the matrix has entries that are NaN or infinite; shorten the step, or check the start and the parameters"
 
 REFINEMENTS = 100
 """How many products a direct factor of a nearby matrix may take to solve with the matrix that is meant."""
@@ -67,7 +67,7 @@ class Factor(ABC):
             run = cg(product, b, tolerance=tolerance, max_iterations=limit, precondition=precondition, start=start)
             if bool(run.solved.all()):
                 return run
-            start = run.x
+            start = torch.where((run.residual < 1.0).unsqueeze(-1), run.x, 0.0)
         return gmres(product, b, tolerance=tolerance, max_iterations=limit, precondition=precondition, start=start)
 
     def _solve_rows(self, b: Tensor, transposed: bool) -> Tensor:
