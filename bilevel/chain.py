@@ -182,8 +182,9 @@ class _Program:
             states = self._states(first, last, checkpoint, params, loads, after)
             for k in reversed(range(first, last)):
                 load = tuple(x[k] for x in loads)
-                pull = self._pullback(k, states[k - first], params, load, states[k - first + 1])
-                adjoint, step_params, step_loads = pull((adjoint, tuple(row[k] for row in rows)))
+                given = (states[k - first], params, load, states[k - first + 1])
+                cotangent = (adjoint, tuple(row[k] for row in rows))
+                adjoint, step_params, step_loads = self._pull_back(k, given, cotangent)
                 of_params = [total + part for total, part in zip(of_params, step_params)]
                 of_loads.append(step_loads)
             after = checkpoint
@@ -198,11 +199,19 @@ class _Program:
             states.append(self.advance(k, states[-1], params, tuple(x[k] for x in loads), states[-1])[0])
         return states if after is None else [*states, after]
 
-    def _pullback(self, k: int, old: Leaves, params: Leaves, load: Leaves, new: Leaves) -> Callable[..., Any]:
-        def step(old: Leaves, params: Leaves, load: Leaves) -> tuple[Leaves, Leaves]:
-            return self.advance(k, old, params, load, new)
+    def _pull_back(
+        self, k: int, given: tuple[Leaves, Leaves, Leaves, Leaves], cotangent: tuple[Leaves, Leaves]
+    ) -> tuple[Leaves, Leaves, Leaves]:
+        """The cotangents of one step's old state, parameters and load; the last entry of `given` is its answer."""
+        old, params, load, new = given
+        first, second = len(old), len(old) + len(params)
 
-        return torch.func.vjp(step, old, params, load)[1]
+        def step(*x: Tensor) -> Leaves:
+            after, observed = self.advance(k, x[:first], x[first:second], x[second:], new)
+            return (*after, *observed)
+
+        found = _pull_back(step, (*old, *params, *load), (*cotangent[0], *cotangent[1]))
+        return found[:first], found[first:second], found[second:]
 
     def refuse_undeclared(self, tensors: Leaves) -> None:
         """Raise if the step reaches a tensor that needs a gradient by another way than its arguments."""
@@ -242,6 +251,16 @@ def _count_steps(loads: list[Any], steps: int | None) -> int:
     return count
 
 
+def _pull_back(function: Callable[..., Leaves], inputs: Leaves, cotangents: Leaves) -> Leaves:
+    """The vector-Jacobian product, evaluated at once: a kept `torch.func.vjp` of an input that does not matter escapes
+    from the transforms around it (PyTorch 2.13)."""
+
+    def product(*x: Tensor) -> Tensor:
+        return torch.stack([(c * y).sum() for c, y in zip(cotangents, function(*x))]).sum()
+
+    return torch.func.grad(product, tuple(range(len(inputs))))(*inputs)
+
+
 class _Chain(torch.autograd.Function):
     """The forward sweep; its derivative is `_ReverseSweep`."""
 
@@ -250,7 +269,7 @@ class _Chain(torch.autograd.Function):
     @staticmethod
     def forward(program: _Program, *tensors: Tensor) -> Leaves:  # type: ignore[override]
         checkpoints: list[Leaves] = []
-        outputs = program.sweep(tensors, checkpoints)
+        outputs = [x.clone() if any(x is t for t in tensors) else x for x in program.sweep(tensors, checkpoints)]
         return (*outputs, *(torch.stack(column) for column in zip(*checkpoints)))
 
     @staticmethod
@@ -304,14 +323,15 @@ class _ReverseSweep(torch.autograd.Function):
         """The same cotangents as a differentiable function of (tensors, cotangents)."""
 
         def pull(*given: Tensor) -> Leaves:
-            return torch.func.vjp(lambda *x: ctx.program.sweep(x), *given[: ctx.n_tensors])[1](given[ctx.n_tensors :])
+            tensors, cotangents = given[: ctx.n_tensors], given[ctx.n_tensors :]
+            return _pull_back(lambda *x: ctx.program.sweep(x), tensors, cotangents)
 
         return pull
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:
         given = ctx.saved_tensors
-        found = torch.func.vjp(_ReverseSweep.plain(ctx), *given)[1](cotangents)
+        found = _pull_back(_ReverseSweep.plain(ctx), given, cotangents)
         return (None, None, *found, *([None] * ctx.program.counts[0]))
 
     @staticmethod

@@ -23,10 +23,10 @@ def inner_step(old, params, load, start):
     """A nonlinear backward Euler step with a history variable; `start` only starts the search."""
 
     def energy(u, p):
-        return 0.5 * (u - p[0]["u"]).square().sum() + 0.1 * (u**4).sum() + 0.5 * u @ (p[1] @ u) - p[2] @ u
+        return 0.5 * (u - p[0]).square().sum() + 0.1 * (u**4).sum() + 0.5 * u @ (p[1] @ u) - p[2] @ u
 
     matrix = params["A"] @ params["A"].mT
-    u = argmin(energy, start["u"], (old, matrix, load * params["b"] + old["v"])).u
+    u = argmin(energy, start["u"], (old["u"], matrix, load * params["b"] + old["v"])).u
     return {"u": u, "v": old["v"] + 0.1 * u * u * params["c"]}
 
 
@@ -166,7 +166,10 @@ def test_graph_keeps_no_step():
 
 
 def test_constants_need_no_tensor_and_steps_need_no_loads():
-    trajectory = chain(lambda old, p, load, start: p["rate"] * old + p["shift"], torch.ones(2), {"rate": 0.5, "shift": 1}, steps=20)
+    def step(old, params, load, start):
+        return params["rate"] * old + params["shift"]
+
+    trajectory = chain(step, torch.ones(2), {"rate": 0.5, "shift": 1}, steps=20)
     torch.testing.assert_close(trajectory.final, torch.full((2,), 2.0), rtol=1e-5, atol=0.0)
     assert trajectory.observed.shape == (20, 2)
 
@@ -190,6 +193,15 @@ def test_state_of_another_structure_is_refused():
         chain(lambda old, p, load, start: (old, old), torch.ones(1), steps=2)
     with pytest.raises(InputError, match="floating"):
         chain(lambda old, p, load, start: old, torch.ones(1, dtype=torch.int64), steps=2)
+
+
+def test_a_state_that_does_not_move():
+    weight = torch.tensor(2.0, requires_grad=True)
+    state = {"u": torch.ones(2), "fixed": torch.ones(2, requires_grad=True)}
+    final = chain(lambda old, p, load, start: {**old, "u": p * old["u"] + old["fixed"]}, state, weight, steps=3).final
+    final["u"].sum().backward()
+    assert float(weight.grad) == pytest.approx(2.0 * (3.0 * 4.0 + 2.0 * 2.0 + 1.0))
+    torch.testing.assert_close(state["fixed"].grad, torch.full((2,), 7.0))
 
 
 def test_undeclared_tensor_is_refused():
