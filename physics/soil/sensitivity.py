@@ -34,7 +34,7 @@ def sensitive_march(
     if any(params[name].dim() for name in names):
         raise InputError("forward sensitivities are made for scalar parameters; use march for one value per test")
     sweep = _Sweep(material, names, initial, schedule)
-    history = _Swept.apply(sweep, torch.stack([params[name] for name in names]))
+    history, _ = _Swept.apply(sweep, torch.stack([params[name] for name in names]))
     return March(schedule, history[..., : material.size], history[..., material.size :])
 
 
@@ -83,24 +83,33 @@ class _Sweep:
 
 
 class _Swept(torch.autograd.Function):
-    """theta -> history, with the derivative that the sweep carried along."""
-
-    generate_vmap_rule = True
+    """theta -> history and its derivative, which the sweep carried along."""
 
     @staticmethod
-    def forward(sweep: _Sweep, theta: Tensor) -> Tensor:  # type: ignore[override]
-        history, sweep.slopes = sweep.run(theta.detach())  # type: ignore[attr-defined]
-        return history
+    def forward(sweep: _Sweep, theta: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return sweep.run(theta.detach())
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-        ctx.slopes = inputs[0].slopes
+        slopes = output[1]
+        ctx.mark_non_differentiable(slopes)
+        ctx.save_for_backward(slopes)
+        ctx.save_for_forward(slopes)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, cotangent):  # type: ignore[no-untyped-def]
-        return None, torch.einsum("...i,...ip->p", cotangent, ctx.slopes)
+    def backward(ctx, cotangent, _):  # type: ignore[no-untyped-def]
+        return None, torch.einsum("...i,...ip->p", cotangent, ctx.saved_tensors[0])
 
     @staticmethod
     def jvp(ctx, _sweep, tangent):  # type: ignore[no-untyped-def]
-        return ctx.slopes @ tangent
+        return ctx.saved_tensors[0] @ tangent, None
+
+    @staticmethod
+    def vmap(info, in_dims, sweep, theta):  # type: ignore[no-untyped-def]
+        """One run for each distinct row; sweeps over tangents hand in the same parameters in every row."""
+        rows = theta.movedim(in_dims[1], 0)
+        if bool((rows == rows[0]).all()):
+            return _Swept.apply(sweep, rows[0]), (None, None)
+        runs = [_Swept.apply(sweep, row) for row in rows]
+        return tuple(torch.stack(parts) for parts in zip(*runs)), (0, 0)
