@@ -18,6 +18,9 @@ from bilevel.report import InputError, OnFail, fail
 SMALL_PIVOT = 1e-10
 """Cholesky pivots below this fraction of their diagonal entry call for a look at the condition."""
 
+SMALL, SMALL_LU_PIVOT = 16, 1e-8
+"""LU pivots above this fraction of their column's largest entry bound the condition of matrices up to size SMALL."""
+
 
 @dataclass(frozen=True)
 class DenseCholesky(LinearSolver):
@@ -62,7 +65,7 @@ class _DenseFactor(Factor):
         super().__init__(A)
         check_null_space(A)
         regular = _fill_null_space(A)
-        finite = torch.isfinite(regular).flatten(-2).all(-1)
+        finite = torch.isfinite(regular.sum((-2, -1)))
         if not bool(finite.all()):
             eye = torch.eye(A.n, dtype=regular.dtype, device=regular.device)
             regular = torch.where(finite[..., None, None], regular, eye)
@@ -146,6 +149,13 @@ class _LDL(_DenseFactor):
 class _LU(_DenseFactor):
     def _decompose(self, matrix: Tensor) -> None:
         self.packed, self.pivots, _ = torch.linalg.lu_factor_ex(matrix)
+
+    def _suspicious(self) -> bool:
+        if self.A.n > SMALL:
+            return True
+        pivots = self.packed.diagonal(dim1=-2, dim2=-1).abs()
+        # Written so that NaN counts as suspicious.
+        return not bool((pivots > SMALL_LU_PIVOT * self.regular.matrix.abs().amax(-2)).all())
 
     def _columns(self, columns: Tensor, transposed: bool) -> Tensor:
         return torch.linalg.lu_solve(self.packed, self.pivots, columns, adjoint=transposed)

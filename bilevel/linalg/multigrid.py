@@ -6,7 +6,6 @@ Phys. 188, 593): sparse products only, so that one cycle serves many right-hand 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bilevel.linalg.operator import Sparse
+from bilevel.linalg.operator import Sparse, compressed
 
 DEGREE = 2
 """Products per smoothing sweep."""
@@ -157,12 +156,5 @@ def _largest(matrix: Any, inverse_diagonal: np.ndarray) -> float:
 
 
 def _to_torch(matrix: Any, like: Tensor) -> Tensor:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
-        return torch.sparse_csr_tensor(
-            torch.from_numpy(matrix.indptr),
-            torch.from_numpy(matrix.indices),
-            torch.from_numpy(matrix.data),
-            matrix.shape,
-            check_invariants=False,
-        ).to(like)
+    indptr, indices, data = (torch.from_numpy(part) for part in (matrix.indptr, matrix.indices, matrix.data))
+    return compressed(indptr, indices, data.to(like.dtype), *matrix.shape).to(like.device)

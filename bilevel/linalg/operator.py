@@ -5,6 +5,7 @@ Vectors have shape (..., *batch, n): leading dimensions are further right-hand s
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
@@ -180,6 +181,10 @@ class SparsePattern:
         """Where the diagonal entries (n,) are in `values`; all must be there."""
         return self.derive("diagonal", lambda: torch.from_numpy(np.flatnonzero(self.rows == self.indices)))
 
+    def tensors(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """indptr and indices as tensors on a device."""
+        return torch.from_numpy(self.indptr).to(device), torch.from_numpy(self.indices).to(device)
+
     def _complete(self) -> tuple[SparsePattern, Tensor | None]:
         if int((self.rows == self.indices).sum()) == self.n:
             return self, None
@@ -250,14 +255,23 @@ class Sparse(LinearOperator):
     def _apply(self, x: Tensor, transposed: bool) -> Tensor:
         transposed = transposed and not self.structure.symmetric
         if self.values.device.type != "cpu":
-            return self._apply_on_device(x, transposed)
+            return (self.to_torch(transposed) @ x.reshape(-1, self.n).mT).mT.reshape(x.shape)
         matrix = self.csr().T if transposed else self.csr()
         columns = x.detach().reshape(-1, self.n).numpy().T
         return torch.from_numpy(np.ascontiguousarray((matrix @ columns).T)).reshape(x.shape).to(x)
 
-    def _apply_on_device(self, x: Tensor, transposed: bool) -> Tensor:
-        device, shape = self.values.device, (self.n, self.n)
-        indptr, indices = torch.from_numpy(self.pattern.indptr), torch.from_numpy(self.pattern.indices)
+    def to_torch(self, transposed: bool = False) -> Tensor:
+        """The matrix, or its transpose, as a compressed sparse tensor where `values` are."""
+        device = self.values.device
+        indptr, indices = self.pattern.derive(("indices", device), lambda: self.pattern.tensors(device))
+        return compressed(indptr, indices, self.values.detach(), self.n, self.n, transposed)
+
+
+def compressed(
+    indptr: Tensor, indices: Tensor, values: Tensor, rows: int, columns: int, transposed: bool = False
+) -> Tensor:
+    """A sparse tensor (rows, columns) from compressed rows, or the transpose of one from (columns, rows)."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CS[RC] tensor support is in beta state")
         make = torch.sparse_csc_tensor if transposed else torch.sparse_csr_tensor
-        matrix = make(indptr.to(device), indices.to(device), self.values.detach(), shape, check_invariants=False)
-        return (matrix @ x.reshape(-1, self.n).mT).mT.reshape(x.shape)
+        return make(indptr, indices, values, (rows, columns), check_invariants=False)

@@ -23,7 +23,7 @@ from bilevel.linalg import (
     pardiso,
     pick,
 )
-from bilevel.report import BilevelError, ConvergenceError, SingularError
+from bilevel.report import BilevelError, ConvergenceError, InputError, SingularError
 
 SYMMETRIC = Structure(symmetric=True)
 needs_pardiso = pytest.mark.skipif(pardiso.library() is None, reason=f"no MKL PARDISO on {platform.machine()}")
@@ -247,3 +247,23 @@ def test_products_and_assembly() -> None:
     x = torch.randn(2, 3, 40)
     torch.testing.assert_close(A.matmul(x), x @ matrix.mT)
     torch.testing.assert_close(A.matmul_transposed(x), x @ matrix)
+
+
+def test_as_a_sparse_tensor() -> None:
+    matrix = random_sparse(40, "unsymmetric")
+    A = sparse_from_dense(matrix)
+    torch.testing.assert_close(A.to_torch().to_dense(), matrix)
+    torch.testing.assert_close(A.to_torch(transposed=True) @ torch.eye(40), matrix.mT.contiguous())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_device_krylov_takes_over() -> None:
+    A = poisson(12, 2)
+    there = Sparse(A.pattern, A.values.cuda(), A.structure)
+    b = torch.randn(2, A.n)
+    torch.testing.assert_close(factorise(there).solve(b.cuda()).cpu(), factorise(A).solve(b), rtol=1e-6, atol=1e-7)
+    skew = Sparse(A.pattern, there.values * (1.0 + 0.1 * torch.rand_like(there.values)))
+    x = factorise(skew).solve_transposed(b.cuda())
+    torch.testing.assert_close(skew.matmul_transposed(x).cpu(), b, rtol=1e-7, atol=1e-7)
+    with pytest.raises(InputError, match="run on the CPU"):
+        factorise(there, SuperLU())
