@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -47,6 +46,11 @@ class MeshOperator(LocalOperator):
     tangents: Tensor | None
     columns: tuple[bool, bool, bool]
     axisymmetric: bool
+    at_rest: tuple[Tensor, Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Made here and not on first use, which may be inside a torch.func transform that the tensors must not outlive.
+        object.__setattr__(self, "at_rest", self._from_coordinates(self.coordinates, slice(None)))
 
     @property
     def points(self) -> int:
@@ -57,13 +61,9 @@ class MeshOperator(LocalOperator):
         gradient, hoop, value = self.columns
         return gradient * self.coordinates.shape[1] + hoop + value
 
-    @cached_property
-    def _at_reference(self) -> tuple[Tensor, Tensor]:
-        return self._from_coordinates(self.coordinates, slice(None))
-
     def evaluate(self, coordinates: Tensor | None, rows: Rows) -> tuple[Tensor, Tensor]:
         if coordinates is None:
-            matrix, weights = self._at_reference
+            matrix, weights = self.at_rest
             return matrix[rows], weights[rows]
         return self._from_coordinates(coordinates, rows)
 

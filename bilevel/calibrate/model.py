@@ -147,8 +147,8 @@ class Model(ABC):
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Take back what `state` returned."""
 
-    def write_state(self, folder: Path) -> list[Path]:
-        """Write the state of the last `simulate` as VTU files into `folder` and return their paths."""
+    def write_state(self, parameters: Mapping[str, Tensor], folder: Path) -> list[Path]:
+        """Write the state at the calibrated parameters as VTU files into `folder` and return their paths."""
         return []
 
     def figures(self, parameters: Mapping[str, Tensor]) -> list[ModelFigure]:

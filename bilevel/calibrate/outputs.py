@@ -43,8 +43,7 @@ def write_outputs(study: Study, result: CalibrationResult, folder: Path) -> None
         write_atomically(
             case.with_name(study.case + ".post.cov.csv"), _matrix(statistics.labels, statistics.covariance)
         )
-    for experiment in result.problem.experiments:
-        experiment.model.write_state(_state_folder(folder, experiment.name, len(result.problem.experiments)))
+    _write_states(result, folder / STATE)
     write_atomically(folder / RESULT, json.dumps(as_json(study, result), indent=1, allow_nan=False) + "\n")
 
 
@@ -99,10 +98,16 @@ def as_json(study: Study, result: CalibrationResult) -> dict[str, Any]:
     }
 
 
-def _state_folder(folder: Path, experiment: str, count: int) -> Path:
-    path = folder / STATE if count == 1 else folder / STATE / experiment
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+def _write_states(result: CalibrationResult, folder: Path) -> None:
+    """The models' VTU files, in a folder of its own for each experiment when there are several."""
+    t = torch.as_tensor(result.evaluation.t)
+    for experiment in result.problem.experiments:
+        own = folder if len(result.problem.experiments) == 1 else folder / experiment.name
+        own.mkdir(parents=True, exist_ok=True)
+        if not experiment.model.write_state(result.problem.arguments(experiment, t), own):
+            own.rmdir()
+    if folder.exists() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _record(study: Study, result: CalibrationResult) -> str:
@@ -154,7 +159,11 @@ def _residuals(result: CalibrationResult) -> str:
     """case.rei.csv in the units of the files: measured, modelled, residual = measured - modelled (as in PEST), weight."""
     problem = result.problem
     measured, modelled, weight = problem.value.numpy(), result.evaluation.prediction, problem.weight.numpy()
-    sources = [s for e in problem.experiments for s in (e.observations.source or ("",) * len(e.observations))]
+    sources = [
+        s.replace(", line ", ":")
+        for e in problem.experiments
+        for s in (e.observations.source or ("",) * len(e.observations))
+    ]
     rows: list[list[Any]] = []
     for experiment, group, members in problem.groups:
         units = experiment.observations.units_of(group)

@@ -83,15 +83,14 @@ class RubberTests(Model):
         return self._stress(self.loading, self._law_parameters(parameters))
 
     def _law_parameters(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        parameters = {name: parameters[name] for name in self.parameter_defaults()}
+        if self.config.law == "neo_hookean":
+            return {"lame_lambda": torch.zeros((), dtype=torch.float64), **parameters}
         if self.config.law != "ogden":
-            values = dict(parameters)
-            return values | {"lame_lambda": torch.zeros(())} if self._bare_neo_hookean(values) else values
+            return parameters
         terms = range(1, self.config.terms + 1)
         stacked = {name: torch.stack([parameters[f"{name}_{k}"] for k in terms]) for name in ("mu", "alpha")}
         return stacked | {name: parameters[name] for name in ("bulk_modulus",) if name in parameters}
-
-    def _bare_neo_hookean(self, values: Mapping[str, Tensor]) -> bool:
-        return self.config.law == "neo_hookean" and "lame_lambda" not in values
 
     def _stress(self, loading: Loading, values: dict[str, Tensor]) -> Tensor:
         if self.config.incompressible:
