@@ -15,7 +15,7 @@ import numpy as np
 from bilevel.calibrate.parameters import Parameter
 from bilevel.calibrate.problem import CalibrationProblem, Evaluation
 from bilevel.calibrate.transforms import Transform
-from bilevel.calibrate.uncertainty import Noise, Statistics, inverse_gram, noise_level
+from bilevel.calibrate.uncertainty import Noise, Statistics, degrees_of_freedom, inverse_gram, noise_level
 
 NULL = 1e-8
 """A direction is null when its singular value is below this fraction of the largest."""
@@ -47,7 +47,7 @@ def identifiability(
     scaled = jacobian / np.where(norms == 0, 1.0, norms)
     _, singular, v = np.linalg.svd(scaled, full_matrices=len(scaled) < len(norms))
     singular = np.concatenate([singular, np.zeros(len(v) - len(singular))])
-    variance, quantile = noise_level(evaluation.phi, len(jacobian) - len(norms), noise)
+    variance, quantile = noise_level(evaluation.phi, degrees_of_freedom(jacobian), noise)
     half_widths = quantile * np.sqrt(variance * np.diag(inverse_gram(jacobian)))
     judge = _Judge(problem, evaluation, statistics, norms, half_widths, v[singular < NULL * singular.max(initial=0.0)])
     return Identifiability(singular, v, judge.sentences())

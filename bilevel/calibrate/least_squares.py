@@ -7,13 +7,14 @@ residual that parameters can still explain is against the part that they cannot.
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import least_squares
+from scipy.optimize import least_squares, lsq_linear
 
 from bilevel.calibrate.evaluator import Evaluator, IterationLimit
 from bilevel.calibrate.problem import Evaluation
 
 _POLISH = 12
 _TRIES = 5
+_RANK = 1e-12
 
 
 def minimise_least_squares(evaluator: Evaluator, tolerance: float) -> str:
@@ -55,7 +56,8 @@ def relative_offset(evaluation: Evaluation, bounds: tuple[np.ndarray, np.ndarray
     m, p = jacobian.shape
     if p == 0 or evaluation.phi == 0:
         return 0.0
-    basis = np.linalg.qr(_scaled(jacobian)[0])[0]
+    u, singular, _ = np.linalg.svd(_scaled(jacobian)[0], full_matrices=False)
+    basis = u[:, singular > _RANK * singular.max(initial=0.0)]
     inside = float(np.sum((basis.T @ evaluation.residual) ** 2))
     outside = max(evaluation.phi - inside, 0.0)
     if outside == 0:
@@ -67,7 +69,7 @@ def is_stationary(evaluation: Evaluation, bounds: tuple[np.ndarray, np.ndarray],
     """Relative offset below the tolerance; or, where the data are met exactly, a Gauss-Newton step that moves nothing."""
     if relative_offset(evaluation, bounds) <= tolerance:
         return True
-    step = _gauss_newton(evaluation, bounds)
+    step = _gauss_newton(evaluation, bounds) - evaluation.t
     return bool(
         np.all(np.abs(step) <= 1e-9 * np.maximum(np.abs(evaluation.t), 1e-3 * np.abs(evaluation.t).max(initial=0.0)))
     )
@@ -95,10 +97,10 @@ def _polish(evaluator: Evaluator, bounds: tuple[np.ndarray, np.ndarray], toleran
 def _better(
     evaluator: Evaluator, current: Evaluation, bounds: tuple[np.ndarray, np.ndarray], tries: int
 ) -> Evaluation | None:
-    step = _gauss_newton(current, bounds)
+    target = _gauss_newton(current, bounds)
     offset = relative_offset(current, bounds)
     for halving in range(tries):
-        t = np.clip(current.t + 0.5**halving * step, *bounds)
+        t = target if halving == 0 else current.t + 0.5**halving * (target - current.t)
         if np.array_equal(t, current.t):
             return None
         trial = evaluator(t)
@@ -110,12 +112,21 @@ def _better(
 
 
 def _gauss_newton(evaluation: Evaluation, bounds: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """The point that minimises the linearised phi within the bounds."""
     free = ~active(evaluation, bounds)
-    step = np.zeros_like(evaluation.t)
+    target = evaluation.t.copy()
     if free.any():
         scaled, scale = _scaled(_columns(evaluation, bounds))
-        step[free] = np.linalg.lstsq(scaled, -evaluation.residual, rcond=1e-12)[0] / scale
-    return step
+        target[free] += np.linalg.lstsq(scaled, -evaluation.residual, rcond=_RANK)[0] / scale
+    low, high = bounds
+    if np.all((target >= low) & (target <= high)):
+        return target
+    assert evaluation.jacobian is not None
+    scaled, scale = _scaled(evaluation.jacobian)
+    room = (scale * (low - evaluation.t), scale * (high - evaluation.t))
+    best = lsq_linear(scaled, -evaluation.residual, room, method="bvls")
+    target = np.clip(evaluation.t + best.x / scale, low, high)
+    return np.where(best.active_mask < 0, low, np.where(best.active_mask > 0, high, target))
 
 
 def _columns(evaluation: Evaluation, bounds: tuple[np.ndarray, np.ndarray]) -> np.ndarray:

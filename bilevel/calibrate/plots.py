@@ -213,11 +213,11 @@ def calibration_pictures(result: CalibrationResult, plot: PlotSection) -> list[P
 
 def model_pictures(result: CalibrationResult) -> list[Picture]:
     """The models' own pictures, at the calibrated parameters."""
-    natural = result.problem.parameters.natural(torch.as_tensor(result.evaluation.t))
+    t = torch.as_tensor(result.evaluation.t)
     found = []
     for experiment in result.problem.experiments:
-        given = result.problem.parameters.for_experiment(natural, experiment.name)
-        found += [Picture(f.title, (f.figure,), f.caption) for f in experiment.model.figures(given)]
+        figures = experiment.model.figures(result.problem.arguments(experiment, t))
+        found += [Picture(f.title, (f.figure,), f.caption) for f in figures]
     return found
 
 

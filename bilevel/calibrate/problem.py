@@ -128,26 +128,30 @@ class CalibrationProblem:
             **_inner_work(reports),
         )
 
-    def _predictions(self, experiment: Experiment, t: Tensor) -> Tensor:
-        natural = self.parameters.natural(t)
-        given = self.parameters.for_experiment(natural, experiment.name)
-        offsets = {name: given[name] for name in dict.fromkeys(experiment.observations.offset) if name}
+    def arguments(self, experiment: Experiment, t: Tensor) -> dict[str, Tensor]:
+        """What a model's `simulate` is given at t: its own parameters in its own units, fields filled, defaults added."""
+        given = self.parameters.for_experiment(self.parameters.natural(t), experiment.name)
         known = experiment.model.parameter_defaults()
+        offsets = set(experiment.observations.offset)
         arguments = {name: v for name, v in given.items() if (name in known if known else name not in offsets)}
         for name, default in known.items():
             if default.size is not None and name in arguments and arguments[name].dim() == 0:
                 arguments[name] = arguments[name].expand(default.size)
             elif name not in arguments and default.value is not None:
                 arguments[name] = torch.tensor(default.value, dtype=torch.float64)
-        y = experiment.model.simulate(arguments)
+        return arguments
+
+    def _predictions(self, experiment: Experiment, t: Tensor) -> Tensor:
+        y = experiment.model.simulate(self.arguments(experiment, t))
         if y.shape != experiment.observations.value.shape:
             raise BilevelError(
                 f"experiment '{experiment.name}': the model returned predictions of shape {tuple(y.shape)}, "
                 f"there are {len(experiment.observations)} observations"
             )
-        for name, value in offsets.items():
+        given = self.parameters.for_experiment(self.parameters.natural(t), experiment.name)
+        for name in dict.fromkeys(n for n in experiment.observations.offset if n):
             mask = torch.tensor([o == name for o in experiment.observations.offset], dtype=torch.float64)
-            y = y + mask * value
+            y = y + mask * given[name]
         return y
 
     def _restricted(self, experiment: Experiment, point: Tensor, entries: Tensor) -> Callable[[Tensor], Tensor]:

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from bilevel.calibrate.checkpoint import Journal
 from bilevel.calibrate.files import locked
 from bilevel.calibrate.outputs import CHECKPOINT, PICTURES, STATE, names, write_outputs
@@ -55,7 +53,6 @@ class Session:
     def draw(self) -> list[Path]:
         """Draw the pictures of an earlier run as PNG files; returns their paths."""
         result = self.replay()
-        self._settle(result)
         with self._held():
             return write_pictures(self.study, result, self.folder / PICTURES)
 
@@ -77,15 +74,9 @@ class Session:
         study = self.study
         with Progress(study.problem, settings.noptmax) as progress:
             result = calibrate(study.problem, settings=settings, journal=journal, watch=progress, on_fail="ignore")
-        self._settle(result)
         write_report(study, result, self.folder)
         write_outputs(study, result, self.folder)
         return result
-
-    def _settle(self, result: CalibrationResult) -> None:
-        """Simulate once more, since the models hold the last point tried, not the best."""
-        with torch.no_grad():
-            self.study.problem.predict(torch.as_tensor(result.evaluation.t))
 
     def _require_unused(self, force: bool) -> None:
         if force:

@@ -1,7 +1,7 @@
 """Standard deviations, intervals and correlations from the final Jacobian (linear theory).
 
 Conventions: covariance of t = s^2 (J^T J)^-1 over the entries that are not held at a bound, with J the weighted Jacobian
-(priors included as rows) and s^2 = phi / (m - p) when the noise is estimated, 1 when the weights are known to be 1/sigma.
+(priors included as rows) and s^2 = phi / (m - rank J) when the noise is estimated, 1 when the weights are known to be 1/sigma.
 Natural values by the delta method; 95 % intervals are Student-t intervals of t mapped to natural values, so those of
 log-transformed parameters are not symmetric. A parameter held at its bound has no standard deviation (NaN).
 """
@@ -18,6 +18,10 @@ from scipy import stats
 
 from bilevel.calibrate.least_squares import active
 from bilevel.calibrate.problem import CalibrationProblem, Evaluation
+
+
+NULL = 1e-13
+"""Singular values below this fraction of the largest are round-off."""
 
 
 class Noise(Enum):
@@ -57,8 +61,7 @@ def linear_statistics(
     assert evaluation.jacobian is not None
     bounds = problem.parameters.bounds()
     held = active(evaluation, bounds)
-    m, p = evaluation.jacobian[:, ~held].shape
-    freedom = m - p
+    freedom = degrees_of_freedom(evaluation.jacobian[:, ~held])
     variance, quantile = noise_level(evaluation.phi, freedom, noise)
     covariance_t = np.full((len(held), len(held)), np.nan)
     covariance_t[np.ix_(~held, ~held)] = variance * inverse_gram(evaluation.jacobian[:, ~held])
@@ -88,6 +91,13 @@ def linear_statistics(
     )
 
 
+def degrees_of_freedom(jacobian: np.ndarray) -> int:
+    """Rows less the rank: directions that the data do not see take no freedom from the noise."""
+    scale = np.linalg.norm(jacobian, axis=0)
+    singular = np.linalg.svd(jacobian / np.where(scale == 0, 1.0, scale), compute_uv=False)
+    return len(jacobian) - int(np.sum(singular > NULL * singular.max(initial=0.0)))
+
+
 def noise_level(phi: float, freedom: int, noise: Noise) -> tuple[float, float]:
     """s^2 and the two-sided 95 % quantile; NaN when nothing is left over to estimate the noise from."""
     if noise is Noise.KNOWN:
@@ -104,7 +114,7 @@ def inverse_gram(jacobian: np.ndarray) -> np.ndarray:
     scale[empty] = 1.0
     _, singular, v = np.linalg.svd(jacobian / scale, full_matrices=len(jacobian) < len(scale))
     singular = np.concatenate([singular, np.zeros(len(v) - len(singular))])
-    null = singular <= 1e-13 * max(singular.max(initial=0.0), 1e-300)
+    null = singular <= NULL * max(singular.max(initial=0.0), 1e-300)
     kept = v[~null] / singular[~null, None]
     inverse = kept.T @ kept
     unknown = np.any(np.abs(v[null]) > 1e-6, axis=0)

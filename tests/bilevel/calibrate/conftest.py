@@ -78,6 +78,16 @@ class StudyFolder:
 
 
 @pytest.fixture()
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs in this process draw nothing, which is most of the time of a small study."""
+
+    def write(study: object, result: object, folder: Path) -> None:
+        (folder / "report.html").write_text("no pictures in this test")
+
+    monkeypatch.setattr("bilevel.calibrate.session.write_report", write)
+
+
+@pytest.fixture()
 def study(tmp_path: Path) -> StudyFolder:
     for name, text in {"study.yml": STUDY, "model.py": MODEL, "data.csv": DATA}.items():
         (tmp_path / name).write_text(text)

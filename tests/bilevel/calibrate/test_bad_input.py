@@ -2,6 +2,8 @@
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 CASES = {
     "unknown key": ("study.yml", "transform: log", "tansform: log", "study.yml, line 4", "unknown key 'tansform'; did you mean 'transform'?"),
     "unknown key at the top": ("study.yml", "title:", "titel: x\ntitle:", "study.yml, line 1", "did you mean 'title'?"),

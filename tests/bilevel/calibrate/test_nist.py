@@ -63,7 +63,10 @@ def test_least_squares_reaches_the_certified_digits(name, start):
         values = {f"b{k}": np.array(v) for k, v in enumerate(second, 1)}
         problem.parameters = problem.parameters.with_start(values)
     result = calibrate(problem)
-    found = [digits([e.value for e in result.estimates], certified), digits([e.std for e in result.estimates], deviations)]
+    found = [
+        digits([e.value for e in result.estimates], certified),
+        digits([e.std for e in result.estimates], deviations),
+    ]
     print(f"{name} start {start}: {found[0]:.1f} digits of parameters, {found[1]:.1f} of standard deviations")
     assert result.converged
     assert min(found) >= 7.5

@@ -44,13 +44,17 @@ def test_duplicate_unknown_tie_and_circle():
 
 
 def test_ties_keep_the_ratio_of_the_starts_through_a_chain():
-    parameters = ParameterSet([Parameter("c", 8, tied_to="b"), Parameter("b", 4, tied_to="a"), Parameter("a", 2, transform="log")])
+    parameters = ParameterSet(
+        [Parameter("c", 8, tied_to="b"), Parameter("b", 4, tied_to="a"), Parameter("a", 2, transform="log")]
+    )
     natural = parameters.natural(torch.log(torch.tensor([5.0])))
     assert {k: float(v) for k, v in natural.items()} == pytest.approx({"c": 20, "b": 10, "a": 5})
 
 
 def test_fields_scalars_and_fixed_share_one_vector():
-    parameters = ParameterSet([Parameter("k", np.array([1.0, 2.0, 4.0]), transform="log"), Parameter("f", 7, fixed=True), Parameter("s", -3)])
+    parameters = ParameterSet(
+        [Parameter("k", np.array([1.0, 2.0, 4.0]), transform="log"), Parameter("f", 7, fixed=True), Parameter("s", -3)]
+    )
     assert parameters.size == 4
     assert parameters.entry_labels == ["k[0]", "k[1]", "k[2]", "s"]
     np.testing.assert_allclose(parameters.start(), [0, np.log(2), np.log(4), -3])
@@ -69,11 +73,15 @@ def test_models_get_their_own_units_and_their_own_nuisances():
         ]
     )
     natural = parameters.natural(torch.as_tensor(parameters.start()))
-    assert {k: float(v) for k, v in parameters.for_experiment(natural, "two").items()} == pytest.approx({"k": 1.0, "offset": 2.0})
+    assert {k: float(v) for k, v in parameters.for_experiment(natural, "two").items()} == pytest.approx(
+        {"k": 1.0, "offset": 2.0}
+    )
     assert list(parameters.entries_of("one")) == [0, 1]
     assert list(parameters.entries_of("two")) == [0, 2]
 
 
 def test_prior_residual_is_in_natural_units():
-    parameters = ParameterSet([Parameter("a", 3.0, transform="log", prior_mean=5.0, prior_std=2.0), Parameter("b", 1.0)])
+    parameters = ParameterSet(
+        [Parameter("a", 3.0, transform="log", prior_mean=5.0, prior_std=2.0), Parameter("b", 1.0)]
+    )
     assert float(parameters.prior_residual(torch.as_tensor(parameters.start()))[0]) == pytest.approx(-1.0)

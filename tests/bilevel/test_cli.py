@@ -1,0 +1,49 @@
+"""The command line itself: help at once, and the template that runs at once."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from bilevel.cli import app
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys, bilevel.cli; print([m for m in ('torch', 'scipy', 'matplotlib', 'pydantic') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_help_is_quick():
+    call = [sys.executable, "-c", "from bilevel.cli import main; main()", "--help"]
+    times = []
+    for _ in range(3):
+        began = time.process_time_ns(), time.perf_counter()
+        found = subprocess.run(call, capture_output=True, text=True, check=True)
+        times.append(time.perf_counter() - began[1])
+    print(f"bilevel --help: {min(times):.2f} s")
+    assert all(
+        command in found.stdout for command in ("init", "check", "run", "resume", "jacobian", "uncertainty", "plot")
+    )
+    assert min(times) < 2.0  # 0.25 s on an idle machine; a busy one may take longer
+
+
+def test_template_runs_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("bilevel.calibrate.session.write_report", lambda *arguments: None)
+    runner = CliRunner()
+    folder = tmp_path / "new"
+    assert runner.invoke(app, ["init", str(folder)]).exit_code == 0
+    assert runner.invoke(app, ["check", str(folder / "study.yml")]).exit_code == 0
+    result = runner.invoke(app, ["run", str(folder / "study.yml")])
+    assert result.exit_code == 0
+    assert "converged" in result.stdout
+    assert "cooling_time" in result.stdout
+
+
+@pytest.mark.parametrize("arguments", [["run"], ["run", "x.yml", "--noptmax", "-2"], ["profile"]])
+def test_wrong_usage_is_exit_code_2(arguments):
+    assert CliRunner().invoke(app, arguments).exit_code == 2
