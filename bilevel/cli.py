@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -45,14 +45,12 @@ class NoiseChoice(str, Enum):
 
 
 StudyPath = Annotated[Path, typer.Argument(help="The study.yml to work on.", metavar="STUDY")]
-Out = Annotated[
-    Optional[Path], typer.Option("--out", help="Folder of the results (default: results/ beside the study).")
-]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder of the results (default: results/ beside the study).")]
 Force = Annotated[bool, typer.Option("--force", help="Replace earlier results in that folder.")]
-Noptmax = Annotated[Optional[int], typer.Option("--noptmax", min=-1, help="Iterations; 0: one run, -1: Jacobian only.")]
-MethodOption = Annotated[Optional[MethodChoice], typer.Option("--method", help="Overrides the study's method.")]
+Noptmax = Annotated[int | None, typer.Option("--noptmax", min=-1, help="Iterations; 0: one run, -1: Jacobian only.")]
+MethodOption = Annotated[MethodChoice | None, typer.Option("--method", help="Overrides the study's method.")]
 NoiseOption = Annotated[
-    Optional[NoiseChoice], typer.Option("--noise", help="'known': weights are 1/sigma; 'estimated': s2 = phi/(m - p).")
+    NoiseChoice | None, typer.Option("--noise", help="'known': weights are 1/sigma; 'estimated': s2 = phi/(m - p).")
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 

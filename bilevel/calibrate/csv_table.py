@@ -47,7 +47,8 @@ class CsvFile:
                 raise InputError(f"{self.where(i)}, column '{column}': expected a number, got {got}") from None
             if not math.isfinite(values[i]):
                 raise InputError(
-                    f"{self.where(i)}, column '{column}': expected a finite number, got {text}; remove the row or mend it"
+                    f"{self.where(i)}, column '{column}': expected a finite number, got {text}; "
+                    "remove the row or mend it"
                 )
         return values
 
@@ -86,7 +87,7 @@ def read_csv(path: Path, delimiter: str = ",") -> CsvFile:
 def read_observations(
     section: ObservationSection, folder: Path, columns: Mapping[str, str], value_units: str | None
 ) -> ObservationTable:
-    """The table of one `observations` entry, for a model that needs `columns` (name -> units) and predicts in `value_units`."""
+    """The table of one `observations` entry, for a model that needs `columns` and predicts in `value_units`."""
     file = read_csv(folder / section.file, section.delimiter)
     for column, wanted in section.where.items():
         texts = [str(w) for w in (wanted if isinstance(wanted, list) else [wanted])]
@@ -125,12 +126,7 @@ def _conversion(section: ColumnSection, model_units: str | None, what: str) -> t
     try:
         target = None if model_units is None else parse_unit(model_units)
         if section.units is None:
-            if (
-                target is not None
-                and (target.scale, target.offset) != (1.0, 0.0)
-                or target is not None
-                and any(target.dimension)
-            ):
+            if target is not None and (target.scale != 1.0 or any(target.dimension)):
                 raise InputError(f"units are missing; the model works in {model_units}, say what the file has")
             return Conversion(), ""
         given = parse_unit(section.units)

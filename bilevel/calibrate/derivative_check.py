@@ -14,7 +14,7 @@ _STEP = 1e-2
 
 
 def jacobian_error(problem: CalibrationProblem, evaluation: Evaluation) -> float:
-    """Relative difference of J v and (4 D(h/2) - D(h)) / 3; costs four simulations. NaN without parameters or sensitivity.
+    """Relative difference of J v and (4 D(h/2) - D(h)) / 3; costs four simulations. NaN without sensitivity.
 
     v moves every parameter so that its own part of the prediction changes alike, by about one percent.
     """

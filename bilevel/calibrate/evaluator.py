@@ -1,4 +1,4 @@
-"""What the optimisers call: evaluations from the journal where it has them, failed points made harmless, iterations told."""
+"""What the optimisers call: evaluations, from the journal where it has them; failed points are made harmless."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from bilevel.calibrate.problem import Evaluation
 
 
 def minimise_lbfgsb(evaluator: Evaluator, tolerance: float) -> str:
-    """Run until the scaled gradient of phi/phi(start) is below `tolerance`; returns the reason for the end, "" if converged.
+    """Run until the scaled gradient of phi/phi(start) is below `tolerance`; returns what stopped it, "" if converged.
 
     Entries are scaled by their start values where these are not 0, so that untransformed parameters of any size move.
     """
@@ -44,7 +44,7 @@ def minimise_lbfgsb(evaluator: Evaluator, tolerance: float) -> str:
 
 
 class _Objective:
-    """phi / phi(start) and its gradient in scaled coordinates; a failed point is a bowl around the best point so far."""
+    """phi / phi(start) and its gradient in scaled coordinates; a failed point is a bowl around the best so far."""
 
     def __init__(self, evaluator: Evaluator, first: Evaluation, scale: np.ndarray) -> None:
         self.evaluator, self.scale, self.unit = evaluator, scale, first.phi

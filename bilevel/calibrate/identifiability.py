@@ -1,8 +1,8 @@
 """Which parameters the data do not determine, in sentences.
 
-Judged on the weighted Jacobian J in the optimiser's coordinates: a column that is zero, a direction that is (nearly) null
-(singular values of J with unit columns; Brun, Reichert & Kuensch 2001, Water Resour. Res. 37:1015), an interval as wide as
-the parameter's own scale, or an end at a bound.
+Judged on the weighted Jacobian J in the optimiser's coordinates: a column that is zero, a direction that is (nearly)
+null (singular values of J with unit columns; Brun, Reichert & Kuensch 2001, Water Resour. Res. 37:1015), an interval as
+wide as the parameter's own scale, or an end at a bound.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class _Judge:
         return self._too_wide(i, parameter)
 
     def _at_bound(self, i: int, parameter: Parameter) -> str:
-        low, high = self.problem.parameters.bounds()
+        _, high = self.problem.parameters.bounds()
         side, bound = ("upper", parameter.upper) if self.evaluation.t[i] >= high[i] else ("lower", parameter.lower)
         sentence = f"it ran to its {side} bound {bound:g} {parameter.units}".rstrip()
         if wide := self._too_wide(i, parameter):

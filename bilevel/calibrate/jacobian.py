@@ -1,4 +1,4 @@
-"""Exact Jacobians of predictions, by the cheaper of forward sweeps (one per parameter) and adjoint sweeps (one per row)."""
+"""Exact Jacobians of predictions, by the cheaper of forward sweeps (one a parameter) and adjoint sweeps (one a row)."""
 
 from __future__ import annotations
 

@@ -47,7 +47,10 @@ def minimise_least_squares(evaluator: Evaluator, tolerance: float) -> str:
         if len(evaluator.iterations) > evaluator.noptmax
         else "no step reduced phi further"
     )
-    return f"{limit}, relative offset {offset:.2g} is above {tolerance:.2g}; raise noptmax, start closer, or tighten the inner solves"
+    return (
+        f"{limit}, relative offset {offset:.2g} is above {tolerance:.2g}; "
+        "raise noptmax, start closer, or tighten the inner solves"
+    )
 
 
 def relative_offset(evaluation: Evaluation, bounds: tuple[np.ndarray, np.ndarray]) -> float:
@@ -66,7 +69,7 @@ def relative_offset(evaluation: Evaluation, bounds: tuple[np.ndarray, np.ndarray
 
 
 def is_stationary(evaluation: Evaluation, bounds: tuple[np.ndarray, np.ndarray], tolerance: float) -> bool:
-    """Relative offset below the tolerance; or, where the data are met exactly, a Gauss-Newton step that moves nothing."""
+    """Relative offset below the tolerance; or, where data are met exactly, a Gauss-Newton step that moves nothing."""
     if relative_offset(evaluation, bounds) <= tolerance:
         return True
     step = _gauss_newton(evaluation, bounds) - evaluation.t

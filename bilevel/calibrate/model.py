@@ -1,8 +1,8 @@
 """What a study calibrates: the contract between a physical model and the outer loop.
 
 A model is a class. It is found by the `kind:` of a study's `model:` section: an entry point of the group
-`bilevel.models` (name -> "module:Class"), a class given to `register_model`, or, for `kind: python`, a class or function in
-the user's own file. One object is made for each experiment of a study. A complete model:
+`bilevel.models` (name -> "module:Class"), a class given to `register_model`, or, for `kind: python`, a class or
+a function(parameters, columns) in the user's own file. One object is made for each experiment of a study. A complete model:
 
     class Spring(Model):                                   # force = stiffness * elongation
         "A linear spring."
@@ -33,8 +33,8 @@ and its study.yml:
         group: spring
         std: 0.1
 
-Numbers reach a model in its own units only: `columns` and `value_units` say which (SI where they say nothing), the table
-and the parameters are converted before the model sees them, and dimensions that do not match are an InputError.
+Numbers reach a model in its own units only: `columns` and `value_units` say which (SI where they say nothing), the
+table and the parameters are converted before the model sees them, and dimensions that do not match are an InputError.
 A model raises InputError (one sentence, naming the key or row) for physical nonsense in its config or observations, and
 lets BilevelError (an inner solve that failed) pass: the outer loop then tries a shorter step and says so.
 """
@@ -141,10 +141,10 @@ class Model(ABC):
         return ModelReports()
 
     def state(self) -> Mapping[str, Tensor]:
-        """What the next `simulate` depends on besides its parameters, such as a warm start; goes into the checkpoint."""
+        """What the next `simulate` depends on besides its parameters, as a warm start; goes into the checkpoint."""
         return {}
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def restore(self, state: Mapping[str, Tensor]) -> None:  # noqa: B027 - most models have no state
         """Take back what `state` returned."""
 
     def write_state(self, parameters: Mapping[str, Tensor], folder: Path) -> list[Path]:

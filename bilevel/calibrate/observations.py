@@ -1,4 +1,4 @@
-"""Observations of one experiment: values, weights, groups and the columns that the model needs, in the model's units."""
+"""Observations of one experiment: values, weights, groups and the model's columns, in the model's units."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from bilevel.calibrate.units import Conversion
+from bilevel.calibrate.units import IDENTITY, Conversion
 from bilevel.report import InputError
 
 
@@ -26,7 +26,7 @@ class GroupUnits:
     """The units of a file's values or column, and the conversion from them to the model's."""
 
     name: str = ""
-    conversion: Conversion = Conversion()
+    conversion: Conversion = IDENTITY
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,7 @@ def _parameters(result: CalibrationResult) -> str:
 
 
 def _residuals(result: CalibrationResult) -> str:
-    """case.rei.csv in the units of the files: measured, modelled, residual = measured - modelled (as in PEST), weight."""
+    """case.rei.csv in the units of the files: measured, modelled, residual = measured - modelled (as PEST), weight."""
     problem = result.problem
     measured, modelled, weight = problem.value.numpy(), result.evaluation.prediction, problem.weight.numpy()
     sources = [

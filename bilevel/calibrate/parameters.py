@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bilevel.calibrate.transforms import Coordinate, Transform
-from bilevel.calibrate.units import Conversion
+from bilevel.calibrate.units import IDENTITY, Conversion
 from bilevel.report import InputError
 
 
@@ -35,7 +35,7 @@ class Parameter:
     prior_std: float | None = None
     units: str = ""
     experiments: tuple[str, ...] = ()
-    conversion: Conversion = Conversion()
+    conversion: Conversion = IDENTITY
 
     def __post_init__(self) -> None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ class Evaluation:
     """What one point t gave: residuals w (y - d) of the fitted rows, then of the priors, and their derivatives.
 
     jacobian: d residual / d t (m, p), or None when only the gradient of phi was asked for. prediction: all rows (n,).
-    sentence: why the point failed, or "". gradient_error: the largest estimate among the model's certificates, NaN if none.
+    sentence: why the point failed, or "". gradient_error: the largest of the model's certificates, NaN if none.
     """
 
     t: np.ndarray
@@ -108,7 +109,7 @@ class CalibrationProblem:
                 prediction, block = jacobian_of(function, point[entries], rows, experiment.model, self.sweep)
                 blocks.append(_widened(weight[:, None] * block, entries, len(point)))
             else:
-                prediction, part = gradient_of(function, point[entries], lambda y: _phi(y, rows, weight, value))
+                prediction, part = gradient_of(function, point[entries], partial(_phi, rows, weight, value))
                 gradient[entries] += part
             self._require_finite(experiment, prediction)
             residuals.append(weight * (prediction[rows] - value))
@@ -129,7 +130,7 @@ class CalibrationProblem:
         )
 
     def arguments(self, experiment: Experiment, t: Tensor) -> dict[str, Tensor]:
-        """What a model's `simulate` is given at t: its own parameters in its own units, fields filled, defaults added."""
+        """What a model's `simulate` is given at t: its parameters in its units, fields filled, defaults added."""
         given = self.parameters.for_experiment(self.parameters.natural(t), experiment.name)
         known = experiment.model.parameter_defaults()
         offsets = set(experiment.observations.offset)
@@ -248,7 +249,7 @@ class FunctionModel(Model):
         return self.function(parameters)
 
 
-def _phi(prediction: Tensor, rows: Tensor, weight: Tensor, value: Tensor) -> Tensor:
+def _phi(rows: Tensor, weight: Tensor, value: Tensor, prediction: Tensor) -> Tensor:
     return ((weight * (prediction[rows] - value)) ** 2).sum()
 
 

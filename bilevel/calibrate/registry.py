@@ -1,4 +1,4 @@
-"""Which model class a `kind:` means: registered here, an entry point of the group `bilevel.models`, or a user's own file."""
+"""Which model class a `kind:` means: registered here, an entry point of `bilevel.models`, or a user's own file."""
 
 from __future__ import annotations
 

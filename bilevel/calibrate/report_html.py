@@ -6,7 +6,7 @@ import base64
 import io
 import math
 import platform
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from datetime import datetime, timezone
 from html import escape
 from importlib.metadata import PackageNotFoundError, version
@@ -24,26 +24,42 @@ from bilevel.calibrate.summary import ROWS, number, remark
 _CSS = """
 :root{--ink:#1d2733;--soft:#5b6875;--line:#dde3e9;--accent:#0b6e99;--good:#0f7b6c;--bad:#b3261e;--warn:#9a6700}
 *{box-sizing:border-box}
-body{margin:0;background:#f4f6f8;color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
+body{margin:0;background:#f4f6f8;color:var(--ink)}
+body{font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
 main{max-width:62rem;margin:0 auto;padding:1rem}
 header{padding:1.2rem 0 .4rem}
 h1{font-size:1.7rem;line-height:1.2;margin:0 0 .3rem}
 h2{font-size:1.15rem;margin:0 0 .6rem;color:var(--accent)}
-section{background:#fff;border:1px solid var(--line);border-radius:10px;padding:1rem 1.1rem;margin:0 0 1rem;break-inside:avoid}
+section{background:#fff;border:1px solid var(--line);border-radius:10px}
+section{padding:1rem 1.1rem;margin:0 0 1rem;break-inside:avoid}
 .soft,figcaption{color:var(--soft);font-size:.9rem}
-.verdict{padding:.5rem .8rem;margin:.4rem 0;border-left:4px solid var(--good);background:#eef7f5;border-radius:0 6px 6px 0}
-.verdict.bad{border-color:var(--bad);background:#fdefee}.verdict.warn{border-color:var(--warn);background:#fdf6e7}
+.verdict{padding:.5rem .8rem;margin:.4rem 0;border-left:4px solid var(--good)}
+.verdict{background:#eef7f5;border-radius:0 6px 6px 0;overflow-wrap:anywhere}
+.verdict.bad{border-color:var(--bad);background:#fdefee}
+.verdict.warn{border-color:var(--warn);background:#fdf6e7}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:.93rem}
 th{text-align:left;font-weight:600;color:var(--soft);font-size:.8rem;border-bottom:2px solid var(--line)}
-th,td{padding:.4rem .6rem;white-space:nowrap}td{border-bottom:1px solid var(--line)}
+th,td{padding:.4rem .6rem;white-space:nowrap}
+td{border-bottom:1px solid var(--line)}
 tr:last-child td{border-bottom:0}
-.n{text-align:right}.big{font-weight:650}
-figure{margin:0}img{display:block;width:100%;height:auto}.narrow img{max-width:34rem;margin:auto}
+.n{text-align:right}
+.big{font-weight:650}
+figure{margin:0}
+img{display:block;width:100%;height:auto}
+.narrow img{max-width:34rem;margin:auto}
 .row{display:grid;grid-template-columns:repeat(auto-fit,minmax(17rem,1fr));gap:.6rem}
-dl{display:grid;grid-template-columns:max-content 1fr;gap:.25rem 1rem;margin:0}dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
+dl{display:grid;grid-template-columns:max-content 1fr;gap:.25rem 1rem;margin:0}
+dt{color:var(--soft)}
+dd{margin:0;overflow-wrap:anywhere}
 pre{overflow-x:auto;background:#f4f6f8;padding:.7rem;border-radius:6px;font-size:.82rem}
-@media(max-width:40rem){main{padding:.6rem}section{padding:.8rem .7rem}th,td{padding:.35rem .4rem}dl{grid-template-columns:1fr}dd{margin-bottom:.4rem}}
+@media(max-width:40rem){
+main{padding:.6rem}
+section{padding:.8rem .7rem}
+th,td{padding:.35rem .4rem}
+dl{grid-template-columns:1fr}
+dd{margin-bottom:.4rem}
+}
 @media print{body{background:#fff}section{border:0;padding:0 0 1rem}}
 """
 
@@ -138,15 +154,20 @@ def _conventions(result: CalibrationResult) -> str:
     )
     return (
         f"<p class=soft>Standard deviations from the final Jacobian by linear theory, {source}, "
-        f"{statistics.degrees_of_freedom} degrees of freedom; 95 % intervals are Student-t intervals in the transformed parameter. "
+        f"{statistics.degrees_of_freedom} degrees of freedom; 95 % intervals are those of the transformed parameter. "
         "A parameter held at its bound has none.</p>"
     )
 
 
 def _misfit(result: CalibrationResult) -> str:
-    rows = [[g.label, number(g.phi), f"{100 * g.phi / result.phi:.1f} %" if result.phi else "–", number(g.rmse, 4), g.units, f"{g.fitted} of {g.rows}"] for g in result.groups]  # fmt: skip
+    def share(phi: float) -> str:
+        return f"{100 * phi / result.phi:.1f} %" if result.phi else "–"
+
+    rows = []
+    for g in result.groups:
+        rows.append([g.label, number(g.phi), share(g.phi), number(g.rmse, 4), g.units, f"{g.fitted} of {g.rows}"])
     if result.prior_phi:
-        rows.append(["priors", number(result.prior_phi), f"{100 * result.prior_phi / result.phi:.1f} %", "–", "", "–"])
+        rows.append(["priors", number(result.prior_phi), share(result.prior_phi), "–", "", "–"])
     rows.append(["total", number(result.phi), "", "", "", f"{len(result.problem.fitted)}"])
     table = _table(["group", "φ", "share", "rmse", "units", "fitted rows"], rows, numeric={1, 2, 3, 5})
     return (
@@ -189,19 +210,25 @@ def _identifiability(result: CalibrationResult) -> str:
     table = _table(
         ["singular value", "direction (transformed parameters, columns scaled to length one)"], rows, numeric={0}
     )
-    note = f"<p class=soft>Condition of the scaled Jacobian: {number(found.condition, 3)}. Small singular values are directions that the data hardly see.</p>"
+    note = (
+        f"<p class=soft>Condition of the scaled Jacobian: {number(found.condition, 3)}. "
+        "Small singular values are directions that the data hardly see.</p>"
+    )
     return sentences + table + note
 
 
 def _certificate(result: CalibrationResult) -> str:
-    counts = result.counts
+    counts, error = result.counts, result.jacobian_error
+    checked = "not checked" if math.isnan(error) else f"{number(error, 2)} relative, along one direction"
+    steps = f"{len(result.iterations) - 1} iterations, {result.evaluations} evaluations, {result.seconds:.1f} s"
+    work = f"{counts.factorisations} factorisations, {counts.back_substitutions} back-substitutions"
     entries = [
         ("Derivatives", "exact (algorithmic differentiation and the implicit function theorem)"),
-        ("Jacobian against finite differences", f"{number(result.jacobian_error, 2)} relative, along one direction" if not math.isnan(result.jacobian_error) else "not checked"),
+        ("Jacobian against finite differences", checked),
         ("Certificate at the end", "not asked for" if result.certificate is None else str(result.certificate)),
-        ("Outer loop", f"{result.method}, {len(result.iterations) - 1} iterations, {result.evaluations} evaluations, {result.seconds:.1f} s"),
-        ("Inner solves", f"{result.inner_solves}, with {result.inner_iterations} iterations, {counts.factorisations} factorisations, {counts.back_substitutions} back-substitutions"),
-    ]  # fmt: skip
+        ("Outer loop", f"{result.method}, {steps}"),
+        ("Inner solves", f"{result.inner_solves}, with {result.inner_iterations} iterations, {work}"),
+    ]
     return "<dl>" + "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in entries) + "</dl>"
 
 
@@ -216,7 +243,7 @@ def _reproduce(study: Study) -> str:
     )
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], numeric: set[int], bold: set[int] = frozenset()) -> str:  # type: ignore[assignment]
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], numeric: Set[int], bold: Set[int] = frozenset()) -> str:
     def cell(tag: str, k: int, text: str) -> str:
         kinds = " ".join((["n"] if k in numeric else []) + (["big"] if k in bold and tag == "td" else []))
         return f'<{tag} class="{kinds}">{escape(text)}</{tag}>' if kinds else f"<{tag}>{escape(text)}</{tag}>"

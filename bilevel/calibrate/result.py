@@ -12,6 +12,7 @@ from bilevel.calibrate.evaluator import Iteration
 from bilevel.calibrate.identifiability import Identifiability
 from bilevel.calibrate.parameters import Parameter
 from bilevel.calibrate.problem import CalibrationProblem, Evaluation
+from bilevel.calibrate.transforms import Transform
 from bilevel.calibrate.uncertainty import Noise, Statistics
 from bilevel.report import Counts, GradientReport
 
@@ -160,9 +161,10 @@ def group_misfits(problem: CalibrationProblem, evaluation: Evaluation) -> list[G
 def _at_bound(parameter: Parameter, value: float) -> str:
     """ "lower" or "upper" where the value is at that bound to a millionth of the range, else ""."""
     low, high = parameter.coordinate.lower, parameter.coordinate.upper
-    width = high - low if math.isfinite(high - low) else max(abs(value), 1e-300)
-    if math.isfinite(low) and value - low <= 1e-6 * (width if parameter.transform.value != "log" else low):  # type: ignore[union-attr]
+    width = high - low if math.isfinite(high - low) else abs(value)
+    logarithmic = parameter.coordinate.transform is Transform.LOG
+    if math.isfinite(low) and value - low <= 1e-6 * (low if logarithmic else width):
         return "lower"
-    if math.isfinite(high) and high - value <= 1e-6 * (width if parameter.transform.value != "log" else high):  # type: ignore[union-attr]
+    if math.isfinite(high) and high - value <= 1e-6 * (high if logarithmic else width):
         return "upper"
     return ""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class Transform(Enum):
-    """none: t = v; log: t = ln v, for positive quantities; logit: t = ln((v - lower) / (upper - v)), never at a bound."""
+    """none: t = v; log: t = ln v, for what is positive; logit: t = ln((v - lower) / (upper - v)), never at a bound."""
 
     NONE = "none"
     LOG = "log"

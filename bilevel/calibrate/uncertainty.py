@@ -1,7 +1,8 @@
 """Standard deviations, intervals and correlations from the final Jacobian (linear theory).
 
-Conventions: covariance of t = s^2 (J^T J)^-1 over the entries that are not held at a bound, with J the weighted Jacobian
-(priors included as rows) and s^2 = phi / (m - rank J) when the noise is estimated, 1 when the weights are known to be 1/sigma.
+Conventions: covariance of t = s^2 (J^T J)^-1 over the entries that are not held at a bound, with J the weighted
+Jacobian (priors included as rows) and s^2 = phi / (m - rank J) when the noise is estimated, 1 when weights are known
+to be 1/sigma.
 Natural values by the delta method; 95 % intervals are Student-t intervals of t mapped to natural values, so those of
 log-transformed parameters are not symmetric. A parameter held at its bound has no standard deviation (NaN).
 """
@@ -18,7 +19,6 @@ from scipy import stats
 
 from bilevel.calibrate.least_squares import active
 from bilevel.calibrate.problem import CalibrationProblem, Evaluation
-
 
 NULL = 1e-13
 """Singular values below this fraction of the largest are round-off."""

@@ -50,6 +50,9 @@ class Conversion:
         return value if self == Conversion() else (value - self.offset) / self.scale
 
 
+IDENTITY = Conversion()
+
+
 def _dimension(
     length: int = 0, mass: int = 0, time: int = 0, temperature: int = 0, current: int = 0, amount: int = 0
 ) -> Dimension:
@@ -63,20 +66,25 @@ _YEAR = 365.25 * 86400.0  # Julian year
 
 _TABLE: dict[str, tuple[float, Dimension]] = {
     "m": (1.0, LENGTH), "km": (1e3, LENGTH), "dm": (1e-1, LENGTH), "cm": (1e-2, LENGTH), "mm": (1e-3, LENGTH),
-    "um": (1e-6, LENGTH), "nm": (1e-9, LENGTH), "angstrom": (1e-10, LENGTH), "in": (0.0254, LENGTH), "ft": (0.3048, LENGTH),
+    "um": (1e-6, LENGTH), "nm": (1e-9, LENGTH), "angstrom": (1e-10, LENGTH),
+    "in": (0.0254, LENGTH), "ft": (0.3048, LENGTH),
     "kg": (1.0, MASS), "g": (1e-3, MASS), "mg": (1e-6, MASS), "t": (1e3, MASS), "u": (1.66053906660e-27, MASS),
-    "s": (1.0, TIME), "ms": (1e-3, TIME), "us": (1e-6, TIME), "ns": (1e-9, TIME), "ps": (1e-12, TIME), "fs": (1e-15, TIME),
+    "s": (1.0, TIME), "ms": (1e-3, TIME), "us": (1e-6, TIME), "ns": (1e-9, TIME), "ps": (1e-12, TIME),
+    "fs": (1e-15, TIME),
     "min": (60.0, TIME), "h": (3600.0, TIME), "d": (86400.0, TIME), "a": (_YEAR, TIME), "year": (_YEAR, TIME),
     "K": (1.0, TEMPERATURE), "A": (1.0, CURRENT), "mol": (1.0, AMOUNT),
     "N": (1.0, FORCE), "mN": (1e-3, FORCE), "kN": (1e3, FORCE), "MN": (1e6, FORCE), "kgf": (9.80665, FORCE),
-    "Pa": (1.0, PRESSURE), "hPa": (1e2, PRESSURE), "kPa": (1e3, PRESSURE), "MPa": (1e6, PRESSURE), "GPa": (1e9, PRESSURE),
+    "Pa": (1.0, PRESSURE), "hPa": (1e2, PRESSURE), "kPa": (1e3, PRESSURE), "MPa": (1e6, PRESSURE),
+    "GPa": (1e9, PRESSURE),
     "bar": (1e5, PRESSURE), "mbar": (1e2, PRESSURE), "atm": (101325.0, PRESSURE), "psi": (6894.757293168361, PRESSURE),
     "J": (1.0, ENERGY), "kJ": (1e3, ENERGY), "MJ": (1e6, ENERGY), "eV": (1.602176634e-19, ENERGY),
     "meV": (1.602176634e-22, ENERGY), "cal": (4.184, ENERGY), "kcal": (4184.0, ENERGY), "kWh": (3.6e6, ENERGY),
     "W": (1.0, POWER), "mW": (1e-3, POWER), "kW": (1e3, POWER), "MW": (1e6, POWER),
     "L": (1e-3, VOLUME), "l": (1e-3, VOLUME), "mL": (1e-6, VOLUME), "ha": (1e4, _dimension(2)),
-    "Hz": (1.0, _dimension(0, 0, -1)), "darcy": (9.869232667160130e-13, _dimension(2)), "mD": (9.869232667160130e-16, _dimension(2)),
-    "rad": (1.0, NONE), "deg": (math.pi / 180.0, NONE), "%": (1e-2, NONE), "permille": (1e-3, NONE), "ppm": (1e-6, NONE), "1": (1.0, NONE),
+    "Hz": (1.0, _dimension(0, 0, -1)),
+    "darcy": (9.869232667160130e-13, _dimension(2)), "mD": (9.869232667160130e-16, _dimension(2)),
+    "rad": (1.0, NONE), "deg": (math.pi / 180.0, NONE), "%": (1e-2, NONE), "permille": (1e-3, NONE),
+    "ppm": (1e-6, NONE), "1": (1.0, NONE),
 }  # fmt: skip
 
 _SI_NAMES = ("m", "kg", "s", "K", "A", "mol")
@@ -85,9 +93,9 @@ _POWER = re.compile(r"[+-]?\d+")
 
 
 def parse_unit(text: str) -> Unit:
-    """The unit written as products, quotients and powers of the table's names, such as "m/d", "W/(m K)", "kgf/cm2", "1/m".
+    """The unit written as products, quotients and powers of the table's names, as "m/d", "W/(m K)", "kgf/cm2", "1/m".
 
-    "" and "-" are dimensionless; "degC" stands alone. Raises InputError, with the nearest known name, for anything else.
+    "" and "-" are dimensionless; "degC" stands alone. Raises InputError, with the nearest name, for anything else.
     """
     stripped = text.strip()
     if stripped in ("", "-"):

@@ -77,7 +77,7 @@ class StudyFolder:
         return Outcome(result.exit_code, result.stdout, result.stderr)
 
 
-@pytest.fixture()
+@pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs in this process draw nothing, which is most of the time of a small study."""
 
@@ -87,14 +87,14 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bilevel.calibrate.session.write_report", write)
 
 
-@pytest.fixture()
+@pytest.fixture
 def study(tmp_path: Path) -> StudyFolder:
     for name, text in {"study.yml": STUDY, "model.py": MODEL, "data.csv": DATA}.items():
         (tmp_path / name).write_text(text)
     return StudyFolder(tmp_path)
 
 
-@pytest.fixture()
+@pytest.fixture
 def fresh_study(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], StudyFolder]:
     """Makes further studies."""
 

@@ -1,4 +1,4 @@
-"""NIST StRD: certified parameters and standard deviations, from both official starts, through `bilevel run`'s own path."""
+"""NIST StRD: certified parameters and standard deviations, from both official starts of each problem."""
 
 from pathlib import Path
 

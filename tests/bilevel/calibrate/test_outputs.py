@@ -10,6 +10,19 @@ import pytest
 from bilevel.calibrate.model import Model, ModelFigure
 from bilevel.calibrate.registry import register_model
 
+HEADINGS = [
+    "Verdict",
+    "Parameters",
+    "Misfit",
+    "Data against model",
+    "Residuals",
+    "The way there",
+    "Correlation",
+    "Identifiability",
+    "Gradient certificate",
+    "How to reproduce",
+]
+
 
 def rows(path):
     with open(path, newline="") as stream:
@@ -59,7 +72,7 @@ def test_report_is_one_self_contained_page(study):
     assert "Decay &lt;script&gt;" in page
     assert not re.search(r'(src|href)="?(?!["d])|https?://', re.sub(r'src="data:[^"]*"', "", page))
     assert page.count("data:image/svg+xml;base64,") >= 6
-    for heading in ("Verdict", "Parameters", "Misfit", "Data against model", "Residuals", "The way there", "Correlation", "Identifiability", "Gradient certificate", "How to reproduce"):  # fmt: skip
+    for heading in HEADINGS:
         assert heading in page
     assert "All free parameters are identifiable" in page
 
