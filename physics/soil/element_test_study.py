@@ -18,7 +18,7 @@ from physics.soil.control import Quantity
 from physics.soil.drucker_prager import DruckerPrager
 from physics.soil.element_test import March, Schedule
 from physics.soil.hypoplastic import Hypoplastic
-from physics.soil.laboratory import LaboratoryTest, Layout, Sign, TestKind, Units, read_tests
+from physics.soil.laboratory import LaboratoryTest, Layout, Sign, Procedure, Units, read_tests
 from physics.soil.material import Material
 from physics.soil.mohr_coulomb import MohrCoulomb
 from physics.soil.parameters import Parameter
@@ -144,7 +144,7 @@ def _read(table: TableSection, folder: Path) -> list[LaboratoryTest]:
     layout = Layout(table.test, table.driven, table.void_ratio, table.pressure, table.time)
     return read_tests(
         folder / table.file,
-        TestKind.named(table.kind),
+        Procedure.named(table.kind),
         layout,
         sign=Sign(table.sign),
         units=Units(table.stress_units, table.strain_units),

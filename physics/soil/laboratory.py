@@ -44,7 +44,7 @@ class Units:
         return parse_unit(given).to(parse_unit(wanted)).scale
 
 
-class TestKind(Enum):
+class Procedure(Enum):
     """What a standard test controls: the quantity that the table drives, and the one that keeps its starting value."""
 
     ISOTROPIC = ("isotropic", Quantity.PRESSURE, Quantity.DEVIATOR)
@@ -65,12 +65,12 @@ class TestKind(Enum):
         return self.value[2]
 
     @staticmethod
-    def named(name: str) -> TestKind:
+    def named(name: str) -> Procedure:
         """The kind by its name in a study; InputError with the known names."""
-        for kind in TestKind:
+        for kind in Procedure:
             if kind.value[0] == name:
                 return kind
-        raise InputError(f"there is no test kind '{name}'; known: {', '.join(kind.value[0] for kind in TestKind)}")
+        raise InputError(f"there is no test kind '{name}'; known: {', '.join(kind.value[0] for kind in Procedure)}")
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class LaboratoryTest:
     """
 
     path: ElementTest
-    kind: TestKind | None
+    kind: Procedure | None
     stress: Tensor
     void_ratio: float
     lines: tuple[str, ...]
@@ -108,7 +108,7 @@ class Layout:
 
 def read_tests(
     file: Path,
-    kind: TestKind,
+    kind: Procedure,
     layout: Layout,
     *,
     sign: Sign,
@@ -138,7 +138,7 @@ def _read_one(
     table: CsvFile,
     rows: list[int],
     name: str,
-    kind: TestKind,
+    kind: Procedure,
     layout: Layout,
     sign: Sign,
     units: Units,
@@ -157,10 +157,10 @@ def _read_one(
 
 
 def _starting_stress(
-    table: CsvFile, rows: list[int], kind: TestKind, layout: Layout, sign: Sign, units: Units, driven: np.ndarray
+    table: CsvFile, rows: list[int], kind: Procedure, layout: Layout, sign: Sign, units: Units, driven: np.ndarray
 ) -> float:
     """Axial stress at the start, tension positive."""
-    if kind is TestKind.UNIAXIAL:
+    if kind is Procedure.UNIAXIAL:
         return 0.0
     if kind.driven is Quantity.PRESSURE:
         return -float(driven[0])

@@ -35,7 +35,10 @@ def isotropic_function(function: Callable[[Tensor], Tensor], a: Tensor) -> Tenso
 def _rotated(a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Principal values, the tensor in its principal frame, and the frame, which is held fixed."""
     matrix = to_matrix(a)
-    frame = torch.linalg.eigh(matrix.detach())[1].flip(-1)
+    fixed = matrix.detach()
+    finite = torch.isfinite(fixed).all(-1, keepdim=True).all(-2, keepdim=True)
+    # LAPACK refuses NaN; a trial state that has some keeps it in `local`, for the solver to see.
+    frame = torch.linalg.eigh(torch.where(finite, fixed, torch.zeros_like(fixed)))[1].flip(-1)
     local = frame.mT @ matrix @ frame
     return torch.diagonal(local, dim1=-2, dim2=-1), local, frame
 

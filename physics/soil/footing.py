@@ -1,0 +1,85 @@
+"""The rigid strip footing on weightless soil: bearing capacity by displacement control until the load stays level."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bilevel.report import ConvergenceError
+from physics.constraints import Dirichlet
+from physics.mesh import Mesh
+from physics.soil.boundary_value import BoundaryValue, Kinematics, solve_increment, uniform_states
+from physics.soil.material import Material, Values
+
+HALF_WIDTH = 0.5
+
+
+@dataclass(frozen=True)
+class LoadCurve:
+    """Settlement (m) and mean pressure under the footing (Pa) after each increment; the last pressure is the limit load."""
+
+    settlement: Tensor
+    pressure: Tensor
+    level: bool
+    """Whether the load changed by less than the tolerance over the last increment."""
+
+
+def footing_mesh(cells: int = 12, extent: float = 5.0) -> Mesh:
+    """Half of the soil under a footing of unit width: eight-node quadrilaterals, graded towards the footing's edge."""
+    import skfem
+
+    under = HALF_WIDTH * (1.0 - _graded(cells // 3))[::-1]
+    beside = HALF_WIDTH + (extent - HALF_WIDTH) * _graded(cells)
+    depth = -extent * _graded(cells)[::-1]
+    mesh = skfem.MeshQuad.init_tensor(np.concatenate([under, beside[1:]]), depth).with_defaults()
+    return Mesh.from_skfem(mesh, element=skfem.ElementQuadS2())
+
+
+def _graded(cells: int, ratio: float = 12.0) -> np.ndarray:
+    """Points from 0 to 1, the last interval `ratio` times the first."""
+    widths = ratio ** (np.arange(cells) / max(cells - 1, 1))
+    return np.concatenate([[0.0], np.cumsum(widths)]) / widths.sum()
+
+
+def bearing_capacity(
+    material: Material,
+    params: Values,
+    mesh: Mesh | None = None,
+    settlement: float = 0.08,
+    increments: int = 30,
+    level: float = 1e-3,
+) -> LoadCurve:
+    """Press a smooth rigid footing of unit width into weightless soil, in plane strain, by `settlement` at most.
+
+    Increments shrink by half where Newton fails. Raises ConvergenceError if they become a thousandth of the settlement.
+    """
+    mesh = footing_mesh() if mesh is None else mesh
+    under = mesh.nodes_where(lambda x: (x[:, 1] > -1e-9) & (x[:, 0] < HALF_WIDTH + 1e-9))
+    # The footing's own constraint comes first: where constraints overlap, the first one holds.
+    constraints = [Dirichlet("footing", under, [1]), mesh.fixed("bottom"), mesh.fixed("left", [0]), mesh.fixed("right", [0])]
+    problem = BoundaryValue(mesh, material, constraints, Kinematics.PLANE_STRAIN, quadrature=3)
+    states = uniform_states(problem, torch.zeros(material.size, dtype=torch.float64))
+    old, move = torch.zeros_like(mesh.coordinates), torch.zeros(problem.n, dtype=torch.float64)
+    u = torch.zeros_like(move)
+    depth, step = 0.0, settlement / increments
+    curve: list[tuple[float, float]] = []
+    while depth < settlement * (1 - 1e-9):
+        target = min(depth + step, settlement)
+        given = {"material": params, "states": states, "displacement": old, "boundary": {"footing": -target}}
+        try:
+            found = solve_increment(problem, u + move * (target - depth), given).u
+        except ConvergenceError as error:
+            step /= 2
+            if step < 1e-3 * settlement:
+                raise ConvergenceError(f"footing at a settlement of {depth:.4g} m: {error}") from error
+            continue
+        move = (found - u) / (target - depth)
+        states, old, u, depth = problem.states(found, given), problem.expand(found, given), found, target
+        reaction = problem.nodal_forces(states)[under, 1].sum()
+        curve.append((depth, -float(reaction) / HALF_WIDTH))
+        if len(curve) > 1 and abs(curve[-1][1] - curve[-2][1]) < level * curve[-1][1]:
+            return LoadCurve(*torch.tensor(curve).T, level=True)
+    return LoadCurve(*torch.tensor(curve).T, level=False)

@@ -1,0 +1,161 @@
+"""Derivatives of every soil model: consistent tangent, load-unload-reload gradients, quadratic convergence, bounds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from physics.soil.cam_clay import CamClayConstantPoissonRatio, CamClayConstantShearModulus
+from physics.soil.control import Control, Quantity
+from physics.soil.drucker_prager import DruckerPrager
+from physics.soil.element_test import ElementTest, Schedule, Stage, march
+from physics.soil.hypoplastic import Hypoplastic
+from physics.soil.material import Material, consistent_tangent, update
+from physics.soil.mohr_coulomb import MohrCoulomb
+from physics.soil.sensitivity import sensitive_march
+from physics.soil.tensors import axisymmetric
+
+FRICTIONAL = {"young_modulus": 20e6, "poisson_ratio": 0.3, "cohesion": 10e3, "friction_angle": 0.5, "dilatancy_angle": 0.1}
+CLAY = {"compression_index": 0.077, "swelling_index": 0.0066, "critical_ratio": 1.2}
+SAND = {
+    "friction_angle": 0.576, "granular_hardness": 1e9, "hardness_exponent": 0.25, "void_ratio_min": 0.55,
+    "void_ratio_critical": 0.95, "void_ratio_max": 1.05, "pyknotropy": 0.25, "barotropy": 1.5,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    material: Material
+    values: dict[str, float]
+    internal: tuple[float, ...] = ()
+
+    @property
+    def params(self) -> dict[str, Tensor]:
+        return {name: torch.tensor(value) for name, value in self.values.items()}
+
+    def start(self) -> Tensor:
+        return torch.cat([axisymmetric(torch.tensor([-1.1e5]), torch.tensor([-1e5])), torch.tensor([self.internal])], 1)
+
+
+CASES = [
+    Case(DruckerPrager(), FRICTIONAL),
+    Case(MohrCoulomb(), FRICTIONAL),
+    Case(CamClayConstantShearModulus(), {**CLAY, "shear_modulus": 8e6}, (1.2e5, 0.8, 0.0)),
+    Case(CamClayConstantPoissonRatio(), {**CLAY, "poisson_ratio": 0.3}, (1.2e5, 0.8, 0.0)),
+    Case(Hypoplastic(), SAND, (0.7,)),
+]
+every_model = pytest.mark.parametrize("case", CASES, ids=lambda c: type(c.material).__name__)
+SHEAR = 1e-2 * torch.tensor([[-1.0, 0.3, 0.35, 0.2, -0.1, 0.3]])
+
+
+@every_model
+def test_consistent_tangent_against_differences(case: Case) -> None:
+    """Central differences of the stress, relative to the stiffness, at a plastic increment without any symmetry."""
+    start, params = case.start(), case.params
+    state = update(case.material, start, SHEAR, params).u
+    tangent = consistent_tangent(case.material, state, SHEAR, start, params)[0]
+    step = 1e-7
+    rows = torch.eye(6) * step
+    shifted = update(case.material, start.expand(12, -1), torch.cat([SHEAR + rows, SHEAR - rows]), params).u[:, :6]
+    differences = ((shifted[:6] - shifted[6:]) / (2 * step)).T
+    assert (tangent - differences).abs().max().item() <= 1e-7 * tangent.abs().max().item()
+
+
+@every_model
+def test_layer_differentiates_the_update(case: Case) -> None:
+    """The layer's vector-Jacobian product is the consistent tangent's."""
+    increment = SHEAR.clone().requires_grad_()
+    state = update(case.material, case.start(), increment, case.params).u
+    (gradient,) = torch.autograd.grad(state[0, 0], increment)
+    tangent = consistent_tangent(case.material, state.detach(), SHEAR, case.start(), case.params)[0]
+    assert torch.allclose(gradient[0], tangent[0], rtol=1e-9, atol=1e-9 * tangent.abs().max().item())
+
+
+def test_tangents_are_unsymmetric_where_flow_is_not_associated() -> None:
+    case = CASES[0]
+    state = update(case.material, case.start(), SHEAR, case.params).u
+    tangent = consistent_tangent(case.material, state, SHEAR, case.start(), case.params)[0]
+    assert (tangent - tangent.T).abs().max().item() > 1e-2 * tangent.abs().max().item()
+
+
+@every_model
+def test_gradient_through_load_unload_reload(case: Case) -> None:
+    """Forward and reverse sweeps against central differences, for each parameter alone and for all together."""
+    control = Control((Quantity.STRAIN_AXIAL, Quantity.STRAIN_RADIAL))
+    path = Stage(control, 1e-2 * torch.tensor([[-1.0, 0.2], [-0.9, 0.17], [-1.6, 0.4]]), 3)
+    schedule = Schedule.of([ElementTest("loop", (path,))])
+    base, names = torch.tensor(list(case.values.values())), list(case.values)
+
+    def outcome(scale: Tensor, forward: bool) -> Tensor:
+        params = dict(zip(names, (base * scale).unbind()))
+        start = case.start()
+        run = sensitive_march(case.material, params, lambda _: start, schedule) if forward else march(case.material, params, start, schedule)
+        return (run.states[:, 0, :6] / 1e5).square().sum()
+
+    one = torch.ones(len(names))
+    by_sweep = torch.func.jacrev(lambda s: outcome(s, True))(one)
+    by_chain = torch.func.grad(lambda s: outcome(s, False))(one)
+    step = 1e-5
+    directions = [*torch.eye(len(names)), torch.ones(len(names))]
+    with torch.no_grad():
+        differences = [((outcome(one + step * d, True) - outcome(one - step * d, True)) / (2 * step)).item() for d in directions]
+    size = max(abs(x) for x in differences)
+    for direction, difference in zip(directions, differences):
+        assert (by_sweep @ direction).item() == pytest.approx(difference, rel=1e-6, abs=1e-6 * size)
+    assert torch.allclose(by_chain, by_sweep, rtol=1e-9, atol=1e-9 * size)
+
+
+@every_model
+def test_local_newton_converges_quadratically(case: Case) -> None:
+    history = update(case.material, case.start(), SHEAR, case.params).report.history
+    residuals = [r for r in history if 1e-9 < r < 1e-2]
+    assert all(after <= 1e3 * before**2 or after <= 1e-3 * before for before, after in zip(residuals, residuals[1:]))
+    assert len(history) <= 12
+
+
+@every_model
+def test_update_twice_changes_nothing(case: Case) -> None:
+    state = update(case.material, case.start(), SHEAR, case.params).u
+    again = update(case.material, state, torch.zeros(1, 6), case.params).u
+    assert ((again - state).abs() / (1 + state.abs())).max().item() <= 1e-12
+
+
+@every_model
+@settings(max_examples=25, deadline=None)
+@given(free=st.lists(st.floats(-6.0, 6.0), min_size=8, max_size=8))
+def test_free_variables_never_leave_the_physical_bounds(case: Case, free: list[float]) -> None:
+    parameters = type(case.material).parameters
+    variables = torch.tensor(free[: len(parameters.names)])
+    values = parameters.constrain(variables)
+    parameters.check(values, "model")
+    back = parameters.release(values)
+    assert torch.allclose(back, variables, atol=1e-6)
+
+
+def test_checkpoints_keep_memory_below_the_number_of_increments() -> None:
+    """The graph of a reverse sweep retains about sqrt(increments) states: 16 times the increments, 4 times the checkpoints."""
+    case = CASES[0]
+    saved = []
+    for increments in (16, 256):
+        control = Control((Quantity.STRAIN_AXIAL, Quantity.STRAIN_RADIAL))
+        schedule = Schedule.of([ElementTest("load", (Stage(control, torch.tensor([[-0.02, 0.005]]), increments),))])
+        params = {name: value.requires_grad_() for name, value in case.params.items()}
+        kept = 0
+
+        def pack(x: Tensor) -> Tensor:
+            nonlocal kept
+            kept += x.numel()
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            loss = march(case.material, params, case.start(), schedule).states[-1, 0, 0]
+        loss.backward()
+        saved.append(kept)
+        assert math.isfinite(params["cohesion"].grad.item())
+    assert saved[1] <= 6 * saved[0]
