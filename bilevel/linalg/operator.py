@@ -155,6 +155,10 @@ class SparsePattern:
     indices: np.ndarray
     cache: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Factorisations live in this process alone: copies and pickles start with an empty cache.
+        return SparsePattern, (self.n, self.indptr, self.indices)
+
     @property
     def nnz(self) -> int:
         return len(self.indices)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import platform
 
 import pytest
@@ -188,6 +190,15 @@ def test_values_far_from_those_analysed_first(method: LinearSolver) -> None:
     )
     rows, columns = torch.from_numpy(A.pattern.rows).long(), torch.from_numpy(A.pattern.indices).long()
     check(Sparse(A.pattern, second[rows, columns]), second, method, tolerance=1e-8)
+
+
+def test_operators_are_copied_and_pickled_without_their_factorisations() -> None:
+    A = poisson(6, 2)
+    factorise(A)
+    b = torch.randn(A.n)
+    for copied in (copy.deepcopy(A), pickle.loads(pickle.dumps(A))):
+        assert not copied.pattern.cache
+        torch.testing.assert_close(factorise(copied).solve(b), factorise(A).solve(b))
 
 
 def test_single_precision_is_kept() -> None:
