@@ -31,18 +31,28 @@ class StepThresholdISTA(UnrolledNetwork):
 
 
 class LISTA(UnrolledNetwork):
-    """x <- soft(B_k y + S_k x, threshold_k), with B, S learned: one pair for all layers (`tied`) or one a layer."""
+    """x <- soft(B_k y + S_k x, threshold_k), with B, S learned: one pair for all layers (`tied`) or one a layer.
 
-    def __init__(self, operator: LinearMap | Tensor, depth: int = 16, threshold: float = 0.1, tied: bool = True) -> None:
+    Training starts from B = weight^T, S = 1 - weight^T A; weight (m, n) defaults to A / |A|^2, which makes it ISTA.
+    """
+
+    def __init__(
+        self,
+        operator: LinearMap | Tensor,
+        depth: int = 16,
+        threshold: float = 0.1,
+        tied: bool = True,
+        weight: Tensor | None = None,
+    ) -> None:
         super().__init__(operator, depth)
         matrix = self.operator.matrix()
         lipschitz = float(torch.linalg.matrix_norm(matrix, 2)) ** 2
-        encode = matrix.mT / lipschitz
+        encode = (matrix / lipschitz if weight is None else weight).mT
         repeat = torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device) - encode @ matrix
         self.tied = tied
         self.encode: Parameter | torch.nn.ParameterList = Parameter(encode.clone()) if tied else copies(depth, encode)
         self.repeat: Parameter | torch.nn.ParameterList = Parameter(repeat) if tied else copies(depth, repeat)
-        self.thresholds = Thresholds(depth, threshold / lipschitz, matrix.dtype)
+        self.thresholds = Thresholds(depth, threshold / lipschitz if weight is None else threshold, matrix.dtype)
 
     def layer(self, k: int, state: State, y: Tensor) -> State:
         encode, repeat = (self.encode, self.repeat) if self.tied else (self.encode[k], self.repeat[k])
@@ -50,7 +60,10 @@ class LISTA(UnrolledNetwork):
 
 
 class LISTACP(UnrolledNetwork):
-    """x <- soft_ss(x + W_k^T (y - A x), threshold_k): the coupling S = I - W^T A that convergence requires."""
+    """x <- soft_ss(x + W_k^T (y - A x), threshold_k): the coupling S = I - W^T A that convergence requires.
+
+    Training starts from W = weight, by default A / |A|^2 (ISTA, with its threshold scaled along).
+    """
 
     def __init__(
         self,
@@ -65,7 +78,7 @@ class LISTACP(UnrolledNetwork):
         lipschitz = float(torch.linalg.matrix_norm(matrix, 2)) ** 2
         self.selection = selection
         self.weights = copies(depth, matrix / lipschitz if weight is None else weight)
-        self.thresholds = Thresholds(depth, threshold / lipschitz, matrix.dtype)
+        self.thresholds = Thresholds(depth, threshold / lipschitz if weight is None else threshold, matrix.dtype)
 
     def layer(self, k: int, state: State, y: Tensor) -> State:
         v = state.x + (y - self.operator(state.x)) @ self.weights[k]
@@ -74,7 +87,10 @@ class LISTACP(UnrolledNetwork):
 
 
 class TiLISTA(UnrolledNetwork):
-    """x <- soft_ss(x + step_k W^T (y - A x), threshold_k): one learned matrix for all layers, two scalars each."""
+    """x <- soft_ss(x + step_k W^T (y - A x), threshold_k): one learned matrix for all layers, two scalars each.
+
+    Training starts from W = weight, by default A / |A|^2 (ISTA, with its threshold scaled along).
+    """
 
     def __init__(
         self,
@@ -90,7 +106,7 @@ class TiLISTA(UnrolledNetwork):
         self.selection = selection
         self.weight = Parameter((matrix / lipschitz if weight is None else weight).detach().clone())
         self.steps = scalars(depth, 1.0, matrix.dtype)
-        self.thresholds = Thresholds(depth, threshold / lipschitz, matrix.dtype)
+        self.thresholds = Thresholds(depth, threshold / lipschitz if weight is None else threshold, matrix.dtype)
 
     def layer(self, k: int, state: State, y: Tensor) -> State:
         v = state.x + self.steps[k] * ((y - self.operator(state.x)) @ self.weight)

@@ -26,13 +26,18 @@ class Sampler(Protocol):
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]: ...
 
 
+def log_error(estimate: Tensor, truth: Tensor) -> Tensor:
+    """log of the mean squared error: as the error falls by orders of magnitude, Adam's rates stay relative to it."""
+    return (estimate - truth).square().mean().clamp_min(torch.finfo(estimate.dtype).tiny).log()
+
+
 @dataclass(frozen=True)
 class Schedule:
     """How long and how fast.
 
     alone: steps of each new layer alone at `rate`. together: steps of all layers so far at each of `refine` * rate.
-    final: steps of the whole network, with the rate falling from `final_rate` to zero along a cosine.
-    shared_rate: the rate of matrices and of what all layers share, in place of `rate`.
+    final: steps of the whole network, with the rate falling from `final_scale` * rate to zero along a cosine.
+    matrix_rate: the rate of matrices, in place of `rate`.
     """
 
     batch: int = 128
@@ -77,7 +82,7 @@ def train(
     *,
     checkpoint: Path | None = None,
     progress: bool = False,
-    loss: Callable[[Tensor, Tensor], Tensor] = torch.nn.functional.mse_loss,
+    loss: Callable[[Tensor, Tensor], Tensor] = log_error,
 ) -> list[float]:
     """Train in place and return the last loss of every stage.
 

@@ -232,8 +232,8 @@ class Linearised(LinearMap):
         if v.dim() == event:
             return product(v)
         batch = v.shape[: v.dim() - event]
-        rows = [product(row) for row in v.reshape(-1, *v.shape[v.dim() - event :])]
-        return torch.stack(rows).reshape(*batch, *rows[0].shape)
+        rows = torch.vmap(product)(v.reshape(-1, *v.shape[v.dim() - event :]))
+        return rows.reshape(*batch, *rows.shape[1:])
 
 
 class Composed(LinearMap):

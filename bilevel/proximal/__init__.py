@@ -15,10 +15,11 @@ from bilevel.proximal.regularisers import (
     soft_threshold,
     soft_threshold_with_support,
 )
-from bilevel.proximal.total_variation import GraphTotalVariation, TotalVariation
+from bilevel.proximal.total_variation import AnalysisNorm, GraphTotalVariation, TotalVariation
 
 __all__ = [
     "L1",
+    "AnalysisNorm",
     "Box",
     "GraphTotalVariation",
     "GroupL1",

@@ -54,10 +54,11 @@ def block_soft_threshold(v: Tensor, threshold: Number, size: int) -> Tensor:
     """Shrinks each contiguous group of `size` entries of v (*batch, n) towards zero by `threshold` in Euclidean norm."""
     blocks = v.reshape(*v.shape[:-1], -1, size)
     norm = torch.linalg.vector_norm(blocks, dim=-1, keepdim=True)
-    safe = torch.where(norm > 0, norm, torch.ones_like(norm))
     if isinstance(threshold, Tensor) and threshold.dim() > 0:
         threshold = threshold.unsqueeze(-1)
-    return (blocks * torch.relu(1 - threshold / safe)).reshape(v.shape)
+    large = norm > threshold
+    safe = torch.where(large, norm, torch.ones_like(norm))
+    return (blocks * torch.where(large, 1 - threshold / safe, 0.0)).reshape(v.shape)
 
 
 class Regulariser(ABC):

@@ -14,7 +14,7 @@ from bilevel.proximal.regularisers import Number, Regulariser, require_nonnegati
 from bilevel.report import ConvergenceError, InputError
 
 
-class _DualProjected(Regulariser):
+class AnalysisNorm(Regulariser):
     """g(x) = sup over p in a product of unit balls of <D x, p>: a norm of differences D x.
 
     The prox is v - step D^T p, where p minimises |v - step D^T p|^2 over the balls; solved until the duality gap, which
@@ -22,6 +22,7 @@ class _DualProjected(Regulariser):
     """
 
     norm_squared: float
+    _dual_dims: int = 1
 
     def __init__(self, tolerance: float = 1e-10, max_iterations: int = 20_000) -> None:
         self.tolerance, self.max_iterations = tolerance, max_iterations
@@ -54,14 +55,17 @@ class _DualProjected(Regulariser):
             return torch.zeros_like(v)
         safe = step.clamp_min(torch.finfo(v.dtype).tiny)
         p = torch.zeros_like(self.differences(v))
-        q, t = p, 1.0
+        q, age = p, torch.ones_like(p[(..., *[slice(1)] * self._dual_dims)])
+        dims = tuple(range(-self._dual_dims, 0))
         scale = 0.5 * self._sum(v.square()) * self.tolerance + self.tolerance**2
         for iteration in range(self.max_iterations):
             ascent = q + self.differences(v - step * self.differences_adjoint(q)) / (self.norm_squared * safe)
             new = ascent / self.magnitude(ascent).clamp_min(1.0)
-            t_new = 0.5 * (1 + (1 + 4 * t * t) ** 0.5)
-            q = new + (t - 1) / t_new * (new - p)
-            p, t = new, t_new
+            uphill = ((q - new) * (new - p)).sum(dims, keepdim=True) > 0  # forget the momentum (O'Donoghue & Candes 2015)
+            age = torch.where(uphill, 1.0, age)
+            older = 0.5 * (1 + (1 + 4 * age.square()).sqrt())
+            q = new + torch.where(uphill, 0.0, (age - 1) / older) * (new - p)
+            p, age = new, older
             if iteration % 10 == 9:
                 correction = step * self.differences_adjoint(p)
                 if bool((self._gap(v - correction, p, step) <= scale).all()):
@@ -78,11 +82,12 @@ class _DualProjected(Regulariser):
         return weight * (self.value(x) - inner)
 
 
-class TotalVariation(_DualProjected):
+class TotalVariation(AnalysisNorm):
     """TV of pictures (*batch, height, width): sum over pixels of |forward differences|, Euclidean or (`isotropic=False`) l1."""
 
     event_dims = 2
     norm_squared = 8.0
+    _dual_dims = 3
 
     def __init__(self, isotropic: bool = True, tolerance: float = 1e-10, max_iterations: int = 20_000) -> None:
         super().__init__(tolerance, max_iterations)
@@ -106,7 +111,7 @@ class TotalVariation(_DualProjected):
         return torch.linalg.vector_norm(d, dim=-3, keepdim=True) if self.isotropic else d.abs()
 
 
-class GraphTotalVariation(_DualProjected):
+class GraphTotalVariation(AnalysisNorm):
     """TV of node values (*batch, n) on a graph: sum over edges of weight |x_i - x_j|.
 
     edges (2, E) of node indices below `nodes`, weights (E,) nonnegative (default 1).

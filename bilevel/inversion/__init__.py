@@ -1,0 +1,27 @@
+"""Linear inverse problems as a user meets them: how ill-posed is it, which prior, which lambda, in one call.
+
+    result = invert(A, data, prior=TotalVariationPrior(), choice=Discrepancy(sigma=0.01))
+"""
+
+from bilevel.inversion.choice import GCV, Bilevel, Choice, Discrepancy, Fixed, LCurve
+from bilevel.inversion.diagnosis import Diagnosis, diagnose
+from bilevel.inversion.invert import Inversion, invert
+from bilevel.inversion.priors import L1Prior, LearnedPrior, Prior, Tikhonov, TotalVariationPrior
+
+__all__ = [
+    "GCV",
+    "Bilevel",
+    "Choice",
+    "Diagnosis",
+    "Discrepancy",
+    "Fixed",
+    "Inversion",
+    "L1Prior",
+    "LCurve",
+    "LearnedPrior",
+    "Prior",
+    "Tikhonov",
+    "TotalVariationPrior",
+    "diagnose",
+    "invert",
+]

@@ -1,0 +1,46 @@
+"""One call: data, operator, prior, rule for lambda; out comes the estimate and what was done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from bilevel.inversion.choice import Choice, Problem, Trial
+from bilevel.inversion.priors import Prior
+from bilevel.linalg.linear_map import LinearMap, as_linear_map
+
+
+@dataclass
+class Inversion:
+    """The estimate x (*domain), the chosen lambda, the misfit |A x - y|, and all trials that led there."""
+
+    x: Tensor
+    weight: float
+    misfit: float
+    prior: str
+    choice: str
+    trials: list[Trial] = field(default_factory=list)
+
+    @property
+    def sentence(self) -> str:
+        """What was done, in one sentence."""
+        return (
+            f"{self.prior} with lambda = {self.weight:.3g} by {self.choice} ({len(self.trials)} solves), misfit {self.misfit:.3g}"
+        )
+
+
+def invert(A: LinearMap | Tensor, y: Tensor, prior: Prior, choice: Choice) -> Inversion:
+    """Estimate x from y = A x + noise, minimising |A x - y|^2 / 2 + lambda g(x).
+
+    y has the shape of the operator's range (one sample). Raises InputError for data that do not fit or are not finite,
+    ConvergenceError where a solver or the rule for lambda fails.
+    """
+    A = as_linear_map(A)
+    A.check_data(y)
+    problem = Problem(A, torch.as_tensor(y), prior)
+    trial = choice.choose(problem)
+    return Inversion(
+        trial.x, trial.weight, trial.misfit, type(prior).__name__, type(choice).__name__, problem.trials
+    )

@@ -1,0 +1,151 @@
+"""Priors: what is believed of the unknown, each with its solver; all minimise |A x - y|^2 / 2 + lambda g(x)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from bilevel.learned.plug_and_play import PnPProximalGradient
+from bilevel.linalg.linear_map import Convolution, LinearMap
+from bilevel.proximal import L1, AnalysisNorm, TotalVariation, soft_threshold
+from bilevel.report import InputError
+from bilevel.solvers.admm import regularised_inverse
+from bilevel.solvers.composite import Composite, LeastSquares
+from bilevel.solvers.proximal_gradient import FISTA, Restart
+from bilevel.solvers.proximal_primal_dual import PrimalDual
+
+
+class Prior(ABC):
+    """One way to regularise; `solve` gives the estimate at a given lambda."""
+
+    @abstractmethod
+    def solve(self, A: LinearMap, y: Tensor, weight: float, start: Tensor | None = None) -> Tensor:
+        """The estimate (*domain) from data y (*range), at lambda = `weight` > 0; `start` only speeds it up."""
+
+    @abstractmethod
+    def penalty(self, x: Tensor) -> float:
+        """g(x): the ordinate of the L-curve."""
+
+    def freedom(self, A: LinearMap, y: Tensor, weight: float, x: Tensor) -> float:
+        """Effective degrees of freedom, the divergence of A x(y): by a Monte-Carlo difference (Ramani, Blu, Unser 2008)."""
+        probe = torch.randn(y.shape, generator=torch.Generator().manual_seed(0), dtype=y.dtype).to(y.device)
+        step = 1e-3 * float(y.norm()) / y.numel() ** 0.5
+        moved = self.solve(A, y + step * probe, weight, x)
+        return float((probe * (A(moved) - A(x))).sum()) / step
+
+    def map(self, A: LinearMap, step: float) -> Callable[[Tensor, dict[str, Tensor]], Tensor] | None:
+        """A differentiable fixed-point map T(x, {"y", "log_weight"}) whose fixed point is the estimate, or None."""
+        return None
+
+
+class Tikhonov(Prior):
+    """g(x) = |L x|^2 / 2, with L the identity or a given matrix (k, n) such as first differences."""
+
+    def __init__(self, L: Tensor | None = None) -> None:
+        self.L = L
+
+    def solve(self, A: LinearMap, y: Tensor, weight: float, start: Tensor | None = None) -> Tensor:
+        right = A.adjoint(y)
+        if self.L is None:
+            return regularised_inverse(A, weight)(right)
+        return self._normal(A, weight, right.reshape(-1, 1)).reshape(A.domain)
+
+    def penalty(self, x: Tensor) -> float:
+        return 0.5 * float((x if self.L is None else self.L.to(x) @ x.reshape(-1)).square().sum())
+
+    def freedom(self, A: LinearMap, y: Tensor, weight: float, x: Tensor) -> float:
+        """trace of A (A^T A + lambda L^T L)^-1 A^T, exactly."""
+        if self.L is None and isinstance(A, Convolution):
+            power = torch.fft.fft2(A.kernel).abs().square()
+            return float((power / (power + weight)).sum())
+        matrix = A.matrix()
+        if self.L is None:
+            power = torch.linalg.svdvals(matrix).square()
+            return float((power / (power + weight)).sum())
+        return float((matrix * self._normal(A, weight, matrix.mT).mT).sum())
+
+    def map(self, A: LinearMap, step: float) -> Callable[[Tensor, dict[str, Tensor]], Tensor] | None:
+        if self.L is not None:
+            return None
+
+        def step_map(x: Tensor, p: dict[str, Tensor]) -> Tensor:
+            moved = x - step * A.adjoint(A(x) - p["y"])
+            return moved / (1 + step * p["log_weight"].exp())
+
+        return step_map
+
+    def _normal(self, A: LinearMap, weight: float, right: Tensor) -> Tensor:
+        matrix = A.matrix()
+        assert self.L is not None
+        L = self.L.to(matrix)
+        if L.shape[1] != matrix.shape[1]:
+            raise InputError(f"the smoothing matrix has {L.shape[1]} columns, but there are {matrix.shape[1]} unknowns")
+        factor, info = torch.linalg.cholesky_ex(matrix.mT @ matrix + weight * L.mT @ L)
+        if int(info) != 0:
+            raise InputError("operator and smoothing matrix share a null space; the estimate is not unique")
+        return torch.cholesky_solve(right, factor)
+
+
+class L1Prior(Prior):
+    """g(x) = sum |x_i|: sparse unknowns."""
+
+    def __init__(self, solver: FISTA | None = None) -> None:
+        self.solver = solver or FISTA(tolerance=1e-8, max_iterations=50_000, restart=Restart.GRADIENT)
+
+    def solve(self, A: LinearMap, y: Tensor, weight: float, start: Tensor | None = None) -> Tensor:
+        x0 = torch.zeros(A.domain, dtype=y.dtype, device=y.device) if start is None else start
+        norm = L1()
+        norm.event_dims = len(A.domain)
+        return self.solver.solve(Composite(LeastSquares(A, y), norm, weight), x0).u
+
+    def penalty(self, x: Tensor) -> float:
+        return float(x.abs().sum())
+
+    def freedom(self, A: LinearMap, y: Tensor, weight: float, x: Tensor) -> float:
+        """The number of nonzero entries (Zou, Hastie, Tibshirani 2007)."""
+        return float((x != 0).sum())
+
+    def map(self, A: LinearMap, step: float) -> Callable[[Tensor, dict[str, Tensor]], Tensor]:
+        def step_map(x: Tensor, p: dict[str, Tensor]) -> Tensor:
+            return soft_threshold(x - step * A.adjoint(A(x) - p["y"]), step * p["log_weight"].exp())
+
+        return step_map
+
+
+class TotalVariationPrior(Prior):
+    """g = total variation of a picture, or of node values on a graph (pass a `GraphTotalVariation`)."""
+
+    def __init__(self, norm: AnalysisNorm | None = None, solver: PrimalDual | None = None) -> None:
+        self.norm = norm or TotalVariation()
+        self.solver = solver or PrimalDual()
+
+    def solve(self, A: LinearMap, y: Tensor, weight: float, start: Tensor | None = None) -> Tensor:
+        x0 = torch.zeros(A.domain, dtype=y.dtype, device=y.device) if start is None else start
+        return self.solver.solve(Composite(LeastSquares(A, y), self.norm, weight), x0).u
+
+    def penalty(self, x: Tensor) -> float:
+        return float(self.norm.value(x))
+
+
+class LearnedPrior(Prior):
+    """A denoiser as prior: the plug-and-play fixed point, with lambda as the denoiser's scale (`Denoiser.forward`).
+
+    Accelerated, so the denoiser must be a proximal operator (`ConvexDenoiser`), unless `accelerate` is off.
+    """
+
+    def __init__(self, denoiser: Callable[[Tensor, float], Tensor], accelerate: bool = True, tolerance: float = 1e-5) -> None:
+        self.denoiser, self.accelerate, self.tolerance = denoiser, accelerate, tolerance
+
+    def solve(self, A: LinearMap, y: Tensor, weight: float, start: Tensor | None = None) -> Tensor:
+        scheme = PnPProximalGradient(
+            lambda v: self.denoiser(v, weight), accelerate=self.accelerate, tolerance=self.tolerance, max_iterations=5000
+        )
+        return scheme.restore(A, y, start).x
+
+    def penalty(self, x: Tensor) -> float:
+        """|x - D(x)|^2 / 2: how much of x the denoiser would take away."""
+        with torch.no_grad():
+            return 0.5 * float((x - self.denoiser(x, 1.0)).square().sum())
