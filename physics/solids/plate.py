@@ -70,7 +70,9 @@ class PlateWithHole:
         return 0.5 * self.width + self.fillet - np.sqrt(self.fillet**2 - beyond**2)
 
     def _rounded(self, x: np.ndarray) -> np.ndarray:
-        """Nodes in the middle of the hole's edges are put on the circle."""
+        """Nodes in the middle of edges along the hole and the fillets are put on their arcs."""
+        edge = self._half_width(x[:, 0])
+        x = np.stack((x[:, 0], np.clip(x[:, 1], -edge, edge)), 1)
         distance = np.linalg.norm(x, axis=1, keepdims=True)
         chord = np.abs(distance - self.radius) < 0.02 * self.radius
         return np.where(chord & (distance < self.radius), x * self.radius / distance, x)

@@ -111,14 +111,16 @@ class PlateModel(Model):
 
         with torch.no_grad():
             residual = (self.observations.value - self.simulate(parameters)).numpy() * 1e6
-        figure = Figure(figsize=(7.0, 5.0), layout="constrained")
+        figure = Figure(figsize=(7.0, 3.8), layout="constrained")
         for axes, component in zip(figure.subplots(2, 1, sharex=True), (0, 1)):
             rows = (self.component == component).numpy()
             limit = 3.0 * float(residual[rows].std())
             x, y = (1e3 * self.points[rows].numpy()).T
-            dots = axes.scatter(x, y, c=residual[rows], s=3, cmap="RdBu_r", vmin=-limit, vmax=limit)
-            figure.colorbar(dots, ax=axes, label=f"u{'xy'[component]}: measured - model [um]")
+            means = axes.hexbin(
+                *(x, y, residual[rows]), gridsize=(80, 11), cmap="RdBu_r", vmin=-limit, vmax=limit, rasterized=True
+            )
+            figure.colorbar(means, ax=axes, label=f"u{'xy'[component]}: measured - model [um]")
             axes.set_aspect("equal")
             axes.set_ylabel("y [mm]")
         axes.set_xlabel("x [mm]")
-        return [ModelFigure("Residual displacements", figure, "Measured minus calibrated model at each point.")]
+        return [ModelFigure("Residual displacements", figure, "Measured minus calibrated model, means over small patches.")]
