@@ -72,7 +72,9 @@ def certify(
     try:
         better = polish(inner, u, leaves)
         better_state = inner.solve(cotangent, better, leaves, transposed=True, tolerance=1e-13)
-        errors = relative_errors(_pull(inner, state, u, leaves), _pull(inner, better_state, better, leaves), inner.names)
+        errors = relative_errors(
+            _pull(inner, state, u, leaves), _pull(inner, better_state, better, leaves), inner.names
+        )
     except BilevelError:
         errors = {"": math.inf}
     size = float(torch.linalg.vector_norm(cotangent))
@@ -114,7 +116,7 @@ def certify_against_exact(
 
 def _pull(inner: Inner, state: Tensor, u: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
     """-(dr/dp)^T state for each parameter, for any number of leading right-hand sides."""
-    _, pull = torch.func.vjp(lambda *p: inner.residual(u, *p), *leaves)
+    pull = torch.func.vjp(lambda *p: inner.residual(u, *p), *leaves)[1]
     if state.dim() == u.dim():
         return list(pull(-state))
     many = state.reshape(-1, *u.shape)

@@ -46,7 +46,9 @@ class TaylorCheck:
         return self.order >= self.expected - 0.05 and self.best <= 1e-5
 
     def __str__(self) -> str:
-        lines = [f"{self.name}: Taylor order {self.order:.3f} (expected {self.expected}), best finite difference {self.best:.1e}"]
+        lines = [
+            f"{self.name}: Taylor order {self.order:.3f} (expected {self.expected}), best finite difference {self.best:.1e}"
+        ]
         lines += ["        h   remainder"]
         lines += [f"{h:9.1e}   {r:.3e}" for h, r in zip(self.steps, self.remainders, strict=True)]
         lines += ["        h   relative error of the central difference"]
@@ -139,7 +141,9 @@ class _Line:
 
     def slope_and_curvature(self) -> tuple[float, float]:
         leaves = [p.clone().requires_grad_() for p in self.base]
-        grads = torch.autograd.grad(self._call(leaves), leaves, create_graph=True, allow_unused=True, materialize_grads=True)
+        grads = torch.autograd.grad(
+            self._call(leaves), leaves, create_graph=True, allow_unused=True, materialize_grads=True
+        )
         slope = sum(((g * v).sum() for g, v in zip(grads, self.v, strict=True)), torch.zeros(()))
         if not slope.requires_grad:
             return float(slope), 0.0

@@ -56,7 +56,9 @@ class Inner:
 
     def run(self, u0: Tensor, leaves: Leaves) -> Tensor:
         """Solve, note how it ended, complain as asked."""
-        self.outcome = self.solver.solve(self.problem, u0, self.rebuild(leaves), record=isinstance(self.adjoint, Unrolled))
+        self.outcome = self.solver.solve(
+            self.problem, u0, self.rebuild(leaves), record=isinstance(self.adjoint, Unrolled)
+        )
         self.factor = self.outcome.factor
         if not self.outcome.report.converged:
             fail(self.outcome.report.sentence, self.on_fail)
@@ -140,9 +142,14 @@ class _State(torch.autograd.Function):
     def backward(ctx, cotangent):  # type: ignore[no-untyped-def]
         u, *leaves = ctx.saved_tensors
         inner = ctx.inner
-        state = _LinearSolve.apply(inner, "adjoint", cotangent, u, *leaves)
-        _, pull = torch.func.vjp(lambda *p: inner.residual(u, *p), *leaves)
-        return None, None, *pull(-state)
+
+        def pull_back(cotangent: Tensor) -> tuple[Tensor, ...]:
+            state = _LinearSolve.apply(inner, "adjoint", cotangent, u, *leaves)
+            return torch.func.vjp(lambda *p: inner.residual(u, *p), *leaves)[1](-state)
+
+        if torch._C._functorch.is_legacy_batchedtensor(cotangent):
+            return None, None, *_many_rows(pull_back, cotangent)
+        return None, None, *pull_back(cotangent)
 
     @staticmethod
     def jvp(ctx, _inner, _u0, *tangents):  # type: ignore[no-untyped-def]
@@ -207,10 +214,24 @@ class _LinearSolve(torch.autograd.Function):
         # The state differs between the samples (nested transforms): solve them one by one.
         tensors = (b, u, *leaves)
         rows = [
-            _LinearSolve.apply(inner, mode, *[t if d is None else t.select(d, i) for t, d in zip(tensors, dims, strict=True)])
+            _LinearSolve.apply(
+                inner, mode, *[t if d is None else t.select(d, i) for t, d in zip(tensors, dims, strict=True)]
+            )
             for i in range(info.batch_size)
         ]
         return torch.stack(rows), 0
+
+
+def _many_rows(pull_back: Callable[[Tensor], tuple[Tensor, ...]], cotangent: Tensor) -> list[Tensor]:
+    """pull_back for the cotangents of torch.autograd.grad(..., is_grads_batched=True), as one batch of solves.
+
+    That call wraps them in a batching of its own, which custom functions do not see through: take the rows out of it,
+    run them under torch.vmap, and put the results back.
+    """
+    level = torch._C._vmapmode_increment_nesting() - 1
+    torch._C._vmapmode_decrement_nesting()
+    rows = torch._remove_batch_dim(cotangent, level, 0, 0)
+    return [torch._add_batch_dim(grad, 0, level) for grad in torch.vmap(pull_back)(rows)]
 
 
 def _tolerance(inner: Inner) -> float:
@@ -237,7 +258,7 @@ def _split(params: Params) -> tuple[list[Tensor], list[str], Callable[[Leaves], 
     """The floating-point tensors of a nested structure, their names, and how to put others in their place."""
     flat, spec = pytree.tree_flatten_with_path(params)
     values: list[Any] = [leaf for _, leaf in flat]
-    for (path, leaf) in flat:
+    for path, leaf in flat:
         if isinstance(leaf, torch.nn.Module):
             raise TypeError(f"parameter {pytree.keystr(path)} is a {type(leaf).__name__}; pass a dict of its tensors")
     places = [i for i, leaf in enumerate(values) if isinstance(leaf, Tensor) and leaf.is_floating_point()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -20,7 +21,7 @@ class ImplicitLayer(torch.nn.Module):
     After a call `solution` holds the state's report and, after a backward pass, the gradient's certificate.
     """
 
-    _solve: ClassVar[Function]
+    _solve: ClassVar[Callable[..., Solution]]
 
     def __init__(
         self,
@@ -37,8 +38,9 @@ class ImplicitLayer(torch.nn.Module):
 
     def forward(self, u0: Tensor, params: Params = None) -> Tensor:
         solve = type(self)._solve
-        self.solution = solve(self.problem, u0, params, solver=self.solver, adjoint=self.adjoint, on_fail=self.on_fail)
-        return self.solution.u
+        found = solve(self.problem, u0, params, solver=self.solver, adjoint=self.adjoint, on_fail=self.on_fail)
+        self.solution = found
+        return found.u
 
 
 class ArgMin(ImplicitLayer):

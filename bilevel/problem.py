@@ -55,12 +55,13 @@ class Problem(ABC):
 
     def product(self, u: Tensor, params: Params, x: Tensor) -> Tensor:
         """Tangent times x, differentiable in u, params and x."""
+        if self.structure.symmetric:
+            # Reverse over reverse: several times faster in PyTorch than forward over reverse.
+            return torch.func.vjp(lambda v: self.residual(v, params), u)[1](x)[0]
         return torch.func.jvp(lambda v: self.residual(v, params), (u,), (x,))[1]
 
     def product_transposed(self, u: Tensor, params: Params, x: Tensor) -> Tensor:
         """Transposed tangent times x, differentiable in u, params and x."""
-        if self.structure.symmetric:
-            return self.product(u, params, x)
         return torch.func.vjp(lambda v: self.residual(v, params), u)[1](x)[0]
 
     def collect(self, params: Params) -> Params:
@@ -145,7 +146,9 @@ class _FromFunction(Problem):
 
     def for_unknown(self: Self, u0: Tensor) -> Self:
         if u0.dim() < self.batch_dims:
-            raise ValueError(f"the start has shape {tuple(u0.shape)}, but the problem has {self.batch_dims} batch dimension(s)")
+            raise ValueError(
+                f"the start has shape {tuple(u0.shape)}, but the problem has {self.batch_dims} batch dimension(s)"
+            )
         ready = copy.copy(self)
         ready._function = self._function.for_unknown(u0)  # type: ignore[attr-defined]
         return ready
@@ -203,9 +206,6 @@ def _vector_like(u: Tensor, value: Tensor, what: str) -> Tensor:
 
 def dense_jacobian(function: Callable[[Tensor], Tensor], u: Tensor) -> Tensor:
     """d function / d u as (*batch, n, n), for a function that treats the samples of u (*batch, n) independently."""
+    pull = torch.func.vjp(function, u)[1]
     basis = torch.eye(u.shape[-1], dtype=u.dtype, device=u.device)
-
-    def column(e: Tensor) -> Tensor:
-        return torch.func.jvp(function, (u,), (e.expand(u.shape),))[1]
-
-    return torch.vmap(column, out_dims=-1)(basis)
+    return torch.vmap(lambda e: pull(e.expand(u.shape))[0], out_dims=-2)(basis)

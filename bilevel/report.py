@@ -40,7 +40,12 @@ class Status(Enum):
     MAX_ITERATIONS = "stopped at the iteration limit before the residual met its tolerance; raise max_iterations, start closer, or use load stepping"
     STAGNATED = "no step length reduced the objective although the residual is above its tolerance; loosen the tolerance, rescale the unknown, or use a trust region"
     NOT_FINITE = "the energy or residual became NaN or infinite and shorter steps did not help; check the start and the parameters, or use load stepping"
-    INDEFINITE = "ended at a stationary point that is not a minimum and could not leave it; the energy may be unbounded below"
+    INDEFINITE = (
+        "ended at a stationary point that is not a minimum and could not leave it; the energy may be unbounded below"
+    )
+    UNBOUNDED = (
+        "the state grew past any bound while the objective fell; the energy has no minimum, or a load is not held"
+    )
     SINGULAR = "the tangent is singular; constrain the problem or declare its null space"
 
     @property
@@ -89,7 +94,11 @@ class SolveReport:
             worst = float(self.residual.max())
             return f"converged in {self.iterations} iterations, residual {worst:.3g}"
         first = failed[0]
-        where = "" if len(self.status) == 1 else f"{len(failed)} of {len(self.status)} samples failed, first is sample {first}: "
+        where = (
+            ""
+            if len(self.status) == 1
+            else f"{len(failed)} of {len(self.status)} samples failed, first is sample {first}: "
+        )
         residual, tolerance = float(self.residual.flatten()[first]), float(self.tolerance.flatten()[first])
         return (
             f"inner solve: {where}{self.status[first].value} "

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from bilevel.adjoint import Unrolled
 
@@ -49,18 +48,47 @@ def _segments(inner: Inner, tape: Sequence[TapeEntry], u: Tensor, leaves: Sequen
         def segment(v: Tensor, *p: Tensor, part: Sequence[TapeEntry] = tape[i : i + length]) -> Tensor:
             return _repeat(inner, part, v, p)
 
-        u = checkpoint(segment, u, *leaves, use_reentrant=False)
+        u = _Recomputed.apply(segment, u, *leaves)
     return u
 
 
-def _report(inner: Inner, tape: Sequence[TapeEntry], start: Tensor, leaves: Sequence[Tensor], cotangent: Tensor) -> None:
+class _Recomputed(torch.autograd.Function):
+    """A piece of computation that keeps only its inputs and runs again in the backward pass.
+
+    torch.utils.checkpoint cannot hold torch.func transforms, which residuals are made of.
+    """
+
+    @staticmethod
+    def forward(piece: Callable[..., Tensor], u: Tensor, *leaves: Tensor) -> Tensor:
+        return piece(u, *leaves)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+        ctx.piece = inputs[0]
+        ctx.save_for_backward(*inputs[1:])
+        ctx.save_for_forward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx, cotangent):  # type: ignore[no-untyped-def]
+        return None, *torch.func.vjp(ctx.piece, *ctx.saved_tensors)[1](cotangent)
+
+    @staticmethod
+    def jvp(ctx, _piece, *tangents):  # type: ignore[no-untyped-def]
+        primals = ctx.saved_tensors
+        moved = tuple(torch.zeros_like(p) if t is None else t for p, t in zip(primals, tangents, strict=True))
+        return torch.func.jvp(ctx.piece, primals, moved)[1]
+
+
+def _report(
+    inner: Inner, tape: Sequence[TapeEntry], start: Tensor, leaves: Sequence[Tensor], cotangent: Tensor
+) -> None:
     """Compare the unrolled vector-Jacobian product with the exact one; skipped for batched cotangents."""
     from bilevel.certificate import certify_against_exact
 
     if torch._C._functorch.is_batchedtensor(cotangent):
         return
     detached = [leaf.detach() for leaf in leaves]
-    _, pull = torch.func.vjp(lambda *p: _repeat(inner, tape, start, p), *detached)
+    pull = torch.func.vjp(lambda *p: _repeat(inner, tape, start, p), *detached)[1]
     started = time.perf_counter()
     report = certify_against_exact(inner, list(pull(cotangent.detach())), cotangent.detach(), detached, started)
     inner.gradients.append(report)

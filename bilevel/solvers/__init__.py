@@ -8,4 +8,15 @@ from bilevel.solvers.newton import Newton
 from bilevel.solvers.oracle import Tolerance
 from bilevel.solvers.solver import DescentSolver, Outcome, Solver
 
-__all__ = ["LBFGS", "Anderson", "DescentSolver", "GradientDescent", "LoadStepping", "Newton", "Outcome", "Picard", "Solver", "Tolerance"]
+__all__ = [
+    "LBFGS",
+    "Anderson",
+    "DescentSolver",
+    "GradientDescent",
+    "LoadStepping",
+    "Newton",
+    "Outcome",
+    "Picard",
+    "Solver",
+    "Tolerance",
+]

@@ -41,4 +41,4 @@ class Descent(ABC):
 
     def moved(self, old: Point, new: Point) -> None:
         """Told after each accepted move."""
-        return None
+        return

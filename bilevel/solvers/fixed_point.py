@@ -68,7 +68,9 @@ class FixedPointUpdate:
         raise BilevelError("abstract update")
 
     def tape_entry(self, norm: Tensor) -> TapeEntry:
-        raise BilevelError("this iteration mixes several earlier iterates and cannot be unrolled; use Picard or the exact adjoint")
+        raise BilevelError(
+            "this iteration mixes several earlier iterates and cannot be unrolled; use Picard or the exact adjoint"
+        )
 
     def notes(self) -> list[str]:
         return []
@@ -126,7 +128,7 @@ class _Mixed(FixedPointUpdate):
 
 
 def _least_squares(columns: Tensor, target: Tensor) -> Tensor:
-    """min ||columns w - target|| with scaled columns and small singular values cut, batched; failed samples get zero."""
+    """min ||columns w - target||, batched, columns scaled, small singular values cut; failed samples get zero."""
     columns, target = torch.nan_to_num(columns), torch.nan_to_num(target)
     size = torch.linalg.vector_norm(columns, dim=-2, keepdim=True).clamp(min=torch.finfo(columns.dtype).tiny)
     inverse = torch.linalg.pinv(columns / size, rtol=1e3 * torch.finfo(columns.dtype).eps)

@@ -44,7 +44,9 @@ class LimitedMemory(Descent):
         if not bool(bent.any()):
             return
         # A sample whose pair carries no curvature gets weight zero: the pair then leaves its metric unchanged.
-        rho = torch.where(bent, 1.0 / torch.where(bent, curvature, torch.ones_like(curvature)), torch.zeros_like(curvature))
+        rho = torch.where(
+            bent, 1.0 / torch.where(bent, curvature, torch.ones_like(curvature)), torch.zeros_like(curvature)
+        )
         self.pairs = [*self.pairs, (s, y, rho)][-self.memory :]
         fresh = curvature / (y * y).sum(-1).clamp(min=1e-300)
         assert self.scale is not None

@@ -56,5 +56,8 @@ class LoadStepping(Solver):
                 break
         report = outcome.report
         report.counts, report.seconds = total, time.perf_counter() - started
-        report.notes = [*report.notes, f"load stepping: {steps} steps, {cutbacks} cutbacks, reached {reached:.4g} of the load"]
+        report.notes = [
+            *report.notes,
+            f"load stepping: {steps} steps, {cutbacks} cutbacks, reached {reached:.4g} of the load",
+        ]
         return outcome

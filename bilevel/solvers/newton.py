@@ -60,7 +60,9 @@ class NewtonDirection(Descent):
             if bool(torch.as_tensor(factor.positive_definite).all()):
                 return factor
             shift *= 4
-        raise ConvergenceError(f"no multiple of the identity up to {shift:.3g} made the Hessian positive definite; check its scaling")
+        raise ConvergenceError(
+            f"no multiple of the identity up to {shift:.3g} made the Hessian positive definite; check its scaling"
+        )
 
     def metric(self) -> Metric | None:
         if not self._plain or self.factor is None:
@@ -70,7 +72,9 @@ class NewtonDirection(Descent):
 
 
 def _per_sample(flag: bool | Tensor | None, point: Point) -> Tensor:
-    return torch.as_tensor(bool(flag) if not isinstance(flag, Tensor) else flag, device=point.u.device).expand(point.merit.shape)
+    return torch.as_tensor(bool(flag) if not isinstance(flag, Tensor) else flag, device=point.u.device).expand(
+        point.merit.shape
+    )
 
 
 class _FrozenSolve(torch.autograd.Function):

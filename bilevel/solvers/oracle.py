@@ -27,7 +27,9 @@ class Tolerance:
 
     def __post_init__(self) -> None:
         if self.relative < 0 or self.absolute < 0 or self.relative + self.absolute == 0:
-            raise ValueError(f"tolerances must be >= 0 and not both 0, got relative={self.relative}, absolute={self.absolute}")
+            raise ValueError(
+                f"tolerances must be >= 0 and not both 0, got relative={self.relative}, absolute={self.absolute}"
+            )
 
     def threshold(self, scale: Tensor) -> Tensor:
         relative = max(self.relative, 50 * torch.finfo(scale.dtype).eps)
@@ -36,7 +38,7 @@ class Tolerance:
 
 @dataclass
 class Point:
-    """A trial state u (*batch, n) with its merit (*batch) - the energy, or half the squared residual - and its residual."""
+    """A trial state u (*batch, n), its residual, and its merit (*batch): the energy, or half the squared residual."""
 
     u: Tensor
     merit: Tensor

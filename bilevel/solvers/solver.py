@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from bilevel.linalg.solver import Factor
 
 
+UNBOUNDED = 1e15
+"""A state this many times larger than its start (or than 1) is taken to run away."""
+
+
 @dataclass
 class TapeEntry:
     """One linear iteration u <- u - length * P r(u), frozen so that it can be replayed under autograd."""
@@ -73,7 +77,8 @@ class DescentSolver(Solver):
     def solve(self, problem: Problem, u0: Tensor, params: Params, record: bool = False) -> Outcome:
         if self.energies_only and not isinstance(problem, EnergyProblem):
             raise BilevelError(
-                f"{type(self).__name__} minimises energies; use Newton for a residual and Anderson or Picard for a fixed point"
+                f"{type(self).__name__} minimises energies; "
+                "use Newton for a residual and Anderson or Picard for a fixed point"
             )
         with torch.no_grad():
             return _Run(self, problem, params, record).from_start(u0)
@@ -99,6 +104,7 @@ class _Run:
             self._mark(~point.finite, Status.NOT_FINITE)
         self.scale = self.oracle.scale(point)
         self.threshold = self.solver.tolerance.threshold(self.scale)
+        self.bound = UNBOUNDED * torch.linalg.vector_norm(u0, dim=-1).clamp(min=1.0)
         iterations = 0
         while True:
             point = self._settle_converged(point)
@@ -129,6 +135,7 @@ class _Run:
             self._mark(failed & ~level, Status.STAGNATED)
             if bool((failed & level).any()):
                 self.notes.append("ended at rounding level: no step reduces the residual further in this precision")
+        self._mark(active & (torch.linalg.vector_norm(move.point.u, dim=-1) > self.bound), Status.UNBOUNDED)
         self.descent.moved(point, move.point)
         return move.point
 
@@ -156,8 +163,8 @@ class _Run:
         metric = self.descent.metric()
         if metric is None:
             raise BilevelError(
-                "an unrolled adjoint needs iterations of the form u - a P r(u); this solve met negative curvature or used "
-                "a trust region, use the exact adjoint"
+                "an unrolled adjoint needs iterations of the form u - a P r(u); this solve met negative "
+                "curvature or used a trust region, use the exact adjoint"
             )
         self.tape.append(TapeEntry(length, metric))
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class BarzilaiBorwein(LineSearch):
-    """Length s.s / s.y from the last move s and residual change y, accepted against the worst of the last `memory` merits.
+    """Length s.s / s.y of the last move s and residual change y, judged against the worst of the last `memory` merits.
 
     Source: Barzilai & Borwein 1988, eq. 5; Raydan 1997 (globalisation after Grippo, Lampariello & Lucidi 1986).
     """
@@ -47,4 +47,7 @@ class BarzilaiBorwein(LineSearch):
         moved, change = point.u - self._last.u, point.residual - self._last.residual
         curvature = (moved * change).sum(-1)
         length = (moved * moved).sum(-1) / curvature
-        return torch.where((curvature > 0) & torch.isfinite(length), length, default)
+        # Along negative curvature there is no natural length: go ten times as far as last time.
+        farther = 10 * torch.linalg.vector_norm(moved, dim=-1) * default
+        bent = (curvature > 0) & torch.isfinite(length)
+        return torch.where(bent, length, torch.where(farther > 0, farther, default))

