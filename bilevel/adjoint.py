@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from abc import ABC
 from dataclasses import dataclass
 
 ADJOINT_TOLERANCE = 1e-12
 
 
 @dataclass(frozen=True)
-class Adjoint(ABC):
+class Adjoint:
     """How the layer is differentiated; `exact` is False where the gradient has a bias, which its report estimates."""
 
     exact = True
