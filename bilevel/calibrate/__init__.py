@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from bilevel.calibrate.model import ModelFigure as ModelFigure
     from bilevel.calibrate.model import ModelReports as ModelReports
     from bilevel.calibrate.model import ParameterDefault as ParameterDefault
+    from bilevel.calibrate.multistart import StartOutcome as StartOutcome
+    from bilevel.calibrate.multistart import multistart as multistart
     from bilevel.calibrate.observations import ObservationTable as ObservationTable
     from bilevel.calibrate.parameters import Parameter as Parameter
     from bilevel.calibrate.problem import CalibrationProblem as CalibrationProblem
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "model": ("Model", "ModelConfig", "ModelFigure", "ModelReports", "ParameterDefault"),
+    "multistart": ("StartOutcome", "multistart"),
     "observations": ("ObservationTable",),
     "parameters": ("Parameter",),
     "problem": ("CalibrationProblem", "Experiment", "problem_from_function"),

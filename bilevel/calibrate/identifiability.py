@@ -103,8 +103,10 @@ class _Judge:
         if math.isnan(half):
             return ""
         if parameter.transform is Transform.LOG:
-            factor = math.exp(min(half, 700.0))
-            return f"its 95 % interval spans a factor of {factor:.3g} either way" if factor > WIDE_FACTOR else ""
+            if half <= math.log(WIDE_FACTOR):
+                return ""
+            factor = "more than a million" if half > math.log(1e6) else f"{math.exp(half):.3g}"
+            return f"its 95 % interval spans a factor of {factor} either way"
         if parameter.transform is Transform.LOGIT:
             return "its 95 % interval covers its whole range" if half > 4.0 else ""
         if parameter.lower is not None and parameter.upper is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from enum import Enum
 
@@ -9,6 +10,9 @@ import torch
 from torch import Tensor
 
 from bilevel.calibrate.model import Model
+
+_FORWARD_MODE = threading.Lock()
+"""torch has one forward-mode level for the whole process, so threads take turns."""
 
 Function = Callable[[Tensor], Tensor]
 
@@ -50,10 +54,11 @@ def _forward(function: Function, x: Tensor, batched: bool) -> tuple[Tensor, Tens
         return prediction, column
 
     basis = torch.eye(len(x), dtype=x.dtype)
-    if batched:
-        predictions, columns = torch.vmap(push)(basis)
-        return predictions[0].detach(), columns.detach()
-    pairs = [push(tangent) for tangent in basis]
+    with _FORWARD_MODE:
+        if batched:
+            predictions, columns = torch.vmap(push)(basis)
+            return predictions[0].detach(), columns.detach()
+        pairs = [push(tangent) for tangent in basis]
     return pairs[0][0].detach(), torch.stack([column for _, column in pairs]).detach()
 
 

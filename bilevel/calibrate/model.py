@@ -2,7 +2,8 @@
 
 A model is a class. It is found by the `kind:` of a study's `model:` section: an entry point of the group
 `bilevel.models` (name -> "module:Class"), a class given to `register_model`, or, for `kind: python`, a class or
-a function(parameters, columns) in the user's own file. One object is made for each experiment of a study. A complete model:
+a function(parameters, columns) in the user's own file. One object is made for each experiment of a study.
+A complete model:
 
     class Spring(Model):                                   # force = stiffness * elongation
         "A linear spring."

@@ -74,6 +74,7 @@ def as_json(study: Study, result: CalibrationResult) -> dict[str, Any]:
         "phi_by_group": {g.label: g.phi for g in result.groups},
         "phi_prior": result.prior_phi,
         "rmse_by_group": {g.label: {"value": g.rmse, "units": g.units, "rows": g.rows} for g in result.groups},
+        "rmse": _finite(result.rmse),
         "correlation": None
         if statistics is None
         else {"labels": statistics.free_labels, "matrix": _nested(statistics.correlation)},

@@ -168,7 +168,8 @@ def _misfit(result: CalibrationResult) -> str:
         rows.append([g.label, number(g.phi), share(g.phi), number(g.rmse, 4), g.units, f"{g.fitted} of {g.rows}"])
     if result.prior_phi:
         rows.append(["priors", number(result.prior_phi), share(result.prior_phi), "–", "", "–"])
-    rows.append(["total", number(result.phi), "", "", "", f"{len(result.problem.fitted)}"])
+    common = result.groups[0].units if not math.isnan(result.rmse) else ""
+    rows.append(["total", number(result.phi), "", number(result.rmse, 4), common, f"{len(result.problem.fitted)}"])
     table = _table(["group", "φ", "share", "rmse", "units", "fitted rows"], rows, numeric={1, 2, 3, 5})
     return (
         table

@@ -103,6 +103,14 @@ class CalibrationResult:
         return group_misfits(self.problem, self.evaluation)
 
     @property
+    def rmse(self) -> float:
+        """Of all rows together, in the groups' common units; NaN where their units differ."""
+        groups = self.groups
+        if len({g.units for g in groups}) > 1:
+            return math.nan
+        return math.sqrt(sum(g.rows * g.rmse**2 for g in groups) / sum(g.rows for g in groups))
+
+    @property
     def prior_phi(self) -> float:
         """The priors' share of phi."""
         return float(np.sum(self.evaluation.residual[len(self.problem.fitted) :] ** 2))

@@ -48,6 +48,9 @@ def summary(title: str, result: CalibrationResult) -> str:
         [g.label, number(g.phi), f"{number(g.rmse, 4)} {g.units}".strip(), f"{g.fitted} of {g.rows}"]
         for g in result.groups
     ]
+    if len(groups) > 1 and not math.isnan(result.rmse):
+        units = result.groups[0].units
+        groups.append(["all", number(result.phi - result.prior_phi), f"{number(result.rmse, 4)} {units}".strip(), ""])
     total = f"phi {number(result.phi, 6)}" + (
         f", of which priors {number(result.prior_phi)}" if result.prior_phi else ""
     )
