@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from bilevel.report import BilevelError, InputError
+from bilevel.report import BilevelError, InputError, Solution
 from bilevel.solvers.newton import Newton
 from bilevel.steps.constant import Constant
 from physics.flow.radial import RadialFlow, RadialGrid
@@ -81,7 +81,11 @@ class Drawdown:
         self.forces = self.flow.force(torch.from_numpy(rates[np.searchsorted(starts, middles) - 1]))
 
     def __call__(
-        self, hydraulic_conductivity: Tensor, specific_storage: Tensor, aquitard_resistance: Tensor | None = None
+        self,
+        hydraulic_conductivity: Tensor,
+        specific_storage: Tensor,
+        aquitard_resistance: Tensor | None = None,
+        watch: Callable[[Solution], None] = lambda solution: None,
     ) -> Tensor:
         """Drawdowns (n,) [m] for K [m/d], Ss [1/m] and, in a leaky aquifer, the resistance c [d] of the aquitard.
 
@@ -97,6 +101,7 @@ class Drawdown:
             observe=lambda drawdown: drawdown @ self.at_wells,
             scheme=self.scheme,
             solver=FULL_STEP,
+            watch=watch,
         )
         self._require_far_boundary(trajectory.final)
         return (self.in_time * trajectory.observed[:, self.well].T).sum(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,10 +11,10 @@ import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from torch import Tensor
 
-from bilevel.calibrate.model import Model, ModelConfig, ModelFigure, ParameterDefault
+from bilevel.calibrate.model import Model, ModelConfig, ModelFigure, ModelReports, ParameterDefault
 from bilevel.calibrate.observations import ObservationTable
 from bilevel.calibrate.units import parse_unit
-from bilevel.report import InputError
+from bilevel.report import InputError, Solution
 from physics.flow.pumping import Drawdown, PumpingTest
 
 
@@ -68,6 +68,7 @@ class PumpingTestModel(Model):
         periods = config.discharge
         schedule = [(0.0, periods)] if isinstance(periods, float) else [(p.start, p.rate) for p in periods]
         self.test = PumpingTest(config.thickness, schedule, config.well_radius, config.outer_radius)
+        self.solutions: list[Solution] = []
         self.drawdown = Drawdown(self.test, observations.columns["time"].numpy(), self._distances())
 
     def _distances(self) -> list[float]:
@@ -92,16 +93,21 @@ class PumpingTestModel(Model):
         return defaults
 
     def simulate(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        return self._run(self.drawdown, parameters)
+        self.solutions.clear()
+        return self._run(self.drawdown, parameters, self.solutions.append)
 
-    def _run(self, drawdown: Drawdown, parameters: Mapping[str, Tensor]) -> Tensor:
-        return drawdown(
-            parameters["hydraulic_conductivity"], parameters["specific_storage"], parameters.get("aquitard_resistance")
-        )
+    def reports(self) -> ModelReports:
+        gradients = [gradient for solution in self.solutions for gradient in solution.gradients]
+        return ModelReports([solution.report for solution in self.solutions], gradients)
+
+    def _run(self, drawdown: Drawdown, parameters: Mapping[str, Tensor], watch: Callable[[Solution], None]) -> Tensor:
+        conductivity, storage = parameters["hydraulic_conductivity"], parameters["specific_storage"]
+        return drawdown(conductivity, storage, parameters.get("aquitard_resistance"), watch)
 
     def figures(self, parameters: Mapping[str, Tensor]) -> list[ModelFigure]:
         """Drawdown against the logarithm of time, measured and calibrated, by well."""
         from matplotlib.figure import Figure
+        from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
         time = self.observations.columns["time"].numpy()
         first = self.test.discharge[0][0]
@@ -111,7 +117,7 @@ class PumpingTestModel(Model):
         distances = np.repeat(list(wells.values()), len(curve))
         model = Drawdown(self.test, np.tile(curve, len(wells)), distances)
         with torch.no_grad():
-            lines = self._run(model, parameters).reshape(len(wells), -1).numpy()
+            lines = self._run(model, parameters, self.solutions.append).reshape(len(wells), -1).numpy()
         figure = Figure(figsize=(7.0, 4.5), layout="constrained")
         axes = figure.add_subplot()
         for k, (well, line) in enumerate(zip(wells, lines)):
@@ -120,6 +126,10 @@ class PumpingTestModel(Model):
                 time[rows] - first, self.observations.value[rows].numpy(), "o", ms=4, color=f"C{k}", mfc="none"
             )
             axes.semilogx(curve - first, line, color=f"C{k}", label=f"{well}, r = {wells[well]:g} m")
+        few = (since.max() / since.min()) < 300.0
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("time since pumping began [d]")
         axes.set_ylabel("drawdown [m]")
         axes.invert_yaxis()

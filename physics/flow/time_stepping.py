@@ -20,6 +20,7 @@ from torch import Tensor
 from bilevel.chain import Trajectory, chain
 from bilevel.implicit import argmin
 from bilevel.problem import Params
+from bilevel.report import Solution
 from bilevel.solvers.newton import Newton
 from bilevel.solvers.solver import Solver
 from physics.flow.time_steps import TimeSteps
@@ -73,12 +74,13 @@ def march(
     observe: Callable[[Tensor], Tensor] | None = None,
     scheme: Scheme = SDIRK2,
     solver: Solver | None = None,
+    watch: Callable[[Solution], None] = lambda solution: None,
 ) -> Trajectory:
     """The heads after each time step, differentiable in `initial`, `params` and `loads`.
 
     energy: an EnergyProblem with a `stage` (see `Transient`). initial (n,): the head at the first time. params: those
     of the steady energy and of its storage. loads: entries of params that hold within each step, with a leading entry
-    for each step (N, ...). observe: what to keep of each head; all of it by default.
+    for each step (N, ...). observe: what to keep of each head; all of it by default. watch: told of every minimisation.
     Returns the final head and the observed ones (N, ...). Raises what the minimisations raise.
     """
     solver = solver or Newton()
@@ -94,7 +96,9 @@ def march(
             anchor = old
             for ratio, change in zip(row, changes):
                 anchor = anchor + ratio * change
-            head = argmin(energy, head, energy.stage(setting, anchor, tau), solver=solver).u
+            solution = argmin(energy, head, energy.stage(setting, anchor, tau), solver=solver)
+            watch(solution)
+            head = solution.u
             changes.append(head - anchor)
         return head
 
