@@ -1,4 +1,4 @@
-"""Constraints on a nodal field: u_full = T u_free + g(values), with prescribed values, ties, periodicity and affine relations.
+"""Constraints on a nodal field, u_full = T u_free + g(values): prescribed values, ties, periodicity, affine relations.
 
 Degrees of freedom are numbered node * components + component. Where two constraints name the same one, the first holds.
 """
@@ -70,7 +70,7 @@ class Dirichlet(Constraint):
 
 @dataclass(frozen=True, eq=False)
 class Tie(Constraint):
-    """u(slave) = u(master) + jump, node by node (K,), for some components; jump (), (components,) or (K, components)."""
+    """u(slave) = u(master) + jump, by nodes (K,), for some components; jump () or (components,) or (K, components)."""
 
     slaves: Tensor
     masters: Tensor
@@ -256,5 +256,5 @@ def _broadcast(constraint: Constraint, value: Tensor, components: int) -> Tensor
         return value.expand(shape)
     except RuntimeError:
         raise InputError(
-            f"constraint '{constraint.name}': values of shape {tuple(value.shape)} do not fit {shape} (nodes, components)"
+            f"constraint '{constraint.name}': values {tuple(value.shape)} do not fit {shape} (nodes, components)"
         ) from None

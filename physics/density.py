@@ -1,4 +1,4 @@
-"""Energy densities psi(state, params): a user's one Python function, or a model with stress and tangent in closed form."""
+"""Energy densities psi(state, params): a user's one function, or a model with stress and tangent in closed form."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Density(ABC):
     """An energy density over many points at once.
 
     State x has shape (..., *state) and parameters broadcast against the leading dimensions (cells, points).
-    event_dims: how many trailing dimensions of a parameter belong to one value (0 for scalars; 1 for a vector at each
-    point; a mapping names exceptions), so that () + event is shared, (E,) + event a field per cell and (E, Q) + event one
-    per point. affine: the energy is linear in the state (a load), so it has no tangent. optional: without parameters
-    the density is zero. parameters: the names that it needs, for messages.
+    event_dims: how many trailing dimensions of a parameter belong to one value (0 for scalars; 1 for a vector at
+    each point; a mapping names exceptions), so that () + event is shared, (E,) + event a field per cell and (E, Q)
+    + event one per point. affine: the energy is linear in the state (a load), so it has no tangent. optional:
+    without parameters the density is zero. parameters: the names that it needs, for messages.
     """
 
     event_dims: int | Mapping[str, int] = 0
@@ -52,8 +52,8 @@ class Density(ABC):
 class FunctionDensity(Density):
     """A user's function psi(state, params) -> energy density, or psi(gradient, value, params) with `with_value=True`.
 
-    It is called with all points at once: the state has leading dimensions (cells, points), and so have parameters that are
-    fields; those shared by all cells come as they are. It must be made of torch operations.
+    It is called with all points at once: the state has leading dimensions (cells, points), and so have parameters
+    that are fields; those shared by all cells come as they are. It must be made of torch operations.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class FunctionDensity(Density):
 
 
 class LinearLoad(Density):
-    """The work of a load: psi = - load . u, for loads (C,), (E, C) or (E, Q, C) per area, volume or node; zero if not given."""
+    """The work of a load: psi = - load . u, loads (C,), (E, C) or (E, Q, C) per area, volume or node; zero if not given."""
 
     event_dims = 1
     affine = True

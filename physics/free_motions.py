@@ -14,7 +14,7 @@ from physics.constraints import ConstraintSet
 
 
 def rigid_motions(coordinates: Tensor, axisymmetric: bool = False) -> Tensor:
-    """Translations and small rotations (nodes, dim, 3 or 6) of nodes (nodes, dim); along the axis only if axisymmetric."""
+    """Translations and rotations (nodes, dim, 3 or 6) of nodes (nodes, dim); only along the axis if axisymmetric."""
     nodes, dim = coordinates.shape
     x = coordinates.detach() - coordinates.detach().mean(0)
     x = x / x.abs().max()

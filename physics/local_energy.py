@@ -37,10 +37,10 @@ class Piece:
 class LocalEnergy(EnergyProblem):
     """The energy of a nodal field (nodes, components), as a sum of terms, under constraints.
 
-    The unknown is the vector u (n,) of the free degrees of freedom; `expand` makes the full field of it. Parameters are a
-    dictionary: one entry for each term by its name ("material": {...}; scalars, one value per cell, or one per point),
-    "boundary": prescribed values and jumps by the constraint's name, and "coordinates": the nodes' coordinates, if they
-    are to be differentiated. Value and residual are differentiable in u and in all of them.
+    The unknown is the vector u (n,) of the free degrees of freedom; `expand` makes the full field of it. Parameters
+    are a dictionary: one entry for each term by its name ("material": {...}; scalars, one value per cell, or one
+    per point), "boundary": prescribed values and jumps by the constraint's name, and "coordinates": the nodes'
+    coordinates, if they are to be differentiated. Value and residual are differentiable in u and in all of them.
 
     kernel (nodes, components, k): motions that the energy does not see (rigid motions, constants), or None if there are
     none. Those that the constraints leave free raise InputError, unless `floating=True` declares them as null space.
@@ -100,7 +100,7 @@ class LocalEnergy(EnergyProblem):
         return self.constraints.reduce(self.nodal_forces(full, params))
 
     def nodal_forces(self, full: Tensor, params: Params, terms: Sequence[Term] | None = None) -> Tensor:
-        """dE/du (nodes, components) at a full field, constraints aside: reactions at the supports, zero at free nodes."""
+        """dE/du (nodes, components) at a full field, constraints aside: minus the reactions; zero at free nodes."""
         total = torch.zeros_like(full)
         for term in self.terms if terms is None else terms:
             forces = [p.term.force(p.local, p.matrix, p.weights, p.params) for p in self._pieces([term], full, params)]
@@ -154,8 +154,8 @@ class LocalEnergy(EnergyProblem):
         motions = free_motions(self.constraints, [term.operator.cells for term in self._stiff], kernel)
         if motions.shape[1] and not floating:
             raise InputError(
-                f"{motions.shape[1]} motion(s) cost no energy and no constraint prevents them (rigid motion, or a constant "
-                "field); add boundary conditions, or declare them with floating=True"
+                f"{motions.shape[1]} motion(s) cost no energy and no constraint prevents them (rigid motion, or a "
+                "constant field); add boundary conditions, or declare them with floating=True"
             )
         near = kernel.reshape(-1, kernel.shape[-1])[self.constraints.free]
         return Structure(symmetric=True, null_space=motions if motions.shape[1] else None, near_null_space=near)

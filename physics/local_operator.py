@@ -33,7 +33,7 @@ class LocalOperator(ABC):
 
     @abstractmethod
     def evaluate(self, coordinates: Tensor | None, rows: Rows) -> tuple[Tensor, Tensor]:
-        """B (e, A, Q, m) and w (e, Q) of some cells, for the given node coordinates or (None) for the operator's own."""
+        """B (e, A, Q, m) and w (e, Q) of some cells, for given node coordinates, or None for the operator's own."""
 
     def apply(self, field: Tensor, coordinates: Tensor | None = None) -> Tensor:
         """B u (E, Q, C, m) for a nodal field u (nodes, C)."""
@@ -60,7 +60,7 @@ def local_force(weighted: Tensor, matrix: Tensor) -> Tensor:
 
 
 def local_matrix(weighted: Tensor, matrix: Tensor) -> Tensor:
-    """B^T A B (e, A, C, C, A) from B (e, A, Q, m) and weighted tangents (e, Q, C, m, C, m); note the order of the last two."""
+    """B^T A B (e, A, C, C, A), its last two swapped, from B (e, A, Q, m) and weighted tangents (e, Q, C, m, C, m)."""
     count, nodes, points, width = matrix.shape
     components = weighted.shape[2]
     rows = weighted.transpose(2, 3).reshape(count * points, width * components * components, width)
@@ -72,7 +72,7 @@ def local_matrix(weighted: Tensor, matrix: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class FixedOperator(LocalOperator):
-    """B (E, A, Q, m) and w (E, Q) given outright: graph edges, lumped nodes, springs; coordinates do not matter to it."""
+    """B (E, A, Q, m) and w (E, Q) given outright: graph edges, lumped nodes, springs; it ignores coordinates."""
 
     cells: Tensor
     matrix: Tensor

@@ -48,9 +48,9 @@ class Mesh:
     """A mesh of Lagrange elements of one kind.
 
     coordinates (nodes, dim), in metres. cells (cells, nodes per cell), in scikit-fem's order. element: a scikit-fem
-    element, which interpolates the geometry as well as the fields. exterior: the facets with one cell; interior: those with
-    two, seen from either. boundaries: named sets of facets.
-    Raises InputError for inverted, flat or dangling elements and for nodes that belong to no element.
+    element, which interpolates the geometry as well as the fields. exterior: the facets with one cell; interior:
+    those with two, seen from either. boundaries: named sets of facets. Raises InputError for inverted, flat or
+    dangling elements and for nodes that belong to no element.
     """
 
     coordinates: Tensor
@@ -65,7 +65,7 @@ class Mesh:
 
     @staticmethod
     def from_skfem(mesh: Any, order: int | None = None, element: Any = None) -> Mesh:
-        """From a scikit-fem mesh; `order` 1 or 2 picks the element (a curved mesh gives its own), or name the `element`."""
+        """From a scikit-fem mesh; `order` 1 or 2 picks the element (curved meshes give their own), or name the `element`."""
         import skfem
 
         if order not in (None, 1, 2):
@@ -105,7 +105,7 @@ class Mesh:
         return replace(self, coordinates=coordinates)
 
     def with_boundary(self, name: str, where: Callable[[np.ndarray], np.ndarray]) -> Mesh:
-        """With a further boundary: the exterior facets whose midpoints x (facets, dim) satisfy where(x) -> bool (facets,)."""
+        """With one more boundary: the exterior facets whose midpoints x (facets, dim) satisfy where(x) (facets,)."""
         keep = np.asarray(where(self.facet_midpoints(self.exterior)), dtype=bool)
         if not keep.any():
             raise InputError(f"boundary '{name}': no exterior facet satisfies its condition")
@@ -168,7 +168,7 @@ class Mesh:
         return facet_operator(self, self.boundary(name), axisymmetric=axisymmetric, quadrature=quadrature)
 
     def fixed(self, name: str, components: Sequence[int] | None = None, value: float | Tensor = 0.0) -> Dirichlet:
-        """A prescribed value on a named boundary, for some components (default all); params["boundary"][name] overrides it."""
+        """A prescribed value on a boundary, for some components (default all); params["boundary"][name] overrides it."""
         from physics.constraints import Dirichlet
 
         return Dirichlet(name, self.nodes_on(name), components, value)
@@ -226,7 +226,7 @@ def box(
     order: int = 1,
     element: Any = None,
 ) -> Mesh:
-    """nx x ny x nz cells (cut into tetrahedra if asked) on [0, lengths]; boundaries left/right (x), bottom/top (y), front/back (z)."""
+    """nx x ny x nz bricks, or tetrahedra, on [0, lengths]; boundaries left/right (x), bottom/top (y), front/back (z)."""
     import skfem
 
     kinds = {Shape.HEXAHEDRON: skfem.MeshHex, Shape.TETRAHEDRON: skfem.MeshTet}

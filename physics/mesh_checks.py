@@ -92,6 +92,6 @@ def _check_attachment(mesh: Mesh, cells: np.ndarray) -> None:
         least = crowded[np.argmin(sizes[crowded])]
         e = int(np.flatnonzero(piece == least)[0])
         raise InputError(
-            f"mesh: element {e} (nodes {cells[e].tolist()}) is dangling: its piece of {sizes[least]} element(s) touches the rest "
-            "at a corner or an edge but shares no facet; join or remove it"
+            f"mesh: element {e} (nodes {cells[e].tolist()}) is dangling: its piece of {sizes[least]} element(s) touches "
+            "the rest at a corner or an edge but shares no facet; join or remove it"
         )

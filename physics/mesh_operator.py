@@ -17,7 +17,7 @@ from physics.tensors import inverse
 
 
 def reference_shapes(element: Any, points: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Shape functions (nodes, points) and their gradients (nodes, points, dim) on the reference cell at points (dim, points)."""
+    """Shape functions (nodes, points) and gradients (nodes, points, dim) of the reference cell at points (dim, points)."""
     evaluated = [element.lbasis(points, i) for i in range(element.doflocs.shape[0])]
     shape = (points.shape[1],)
     values = np.stack([np.broadcast_to(value, shape) for value, _ in evaluated])
@@ -29,10 +29,11 @@ def reference_shapes(element: Any, points: np.ndarray) -> tuple[Tensor, Tensor]:
 class MeshOperator(LocalOperator):
     """Gradients and values of a nodal field at quadrature points of cells or facets.
 
-    The columns of B are, in this order, the gradient (dim), the hoop term 1/r (if axisymmetric) and the value, as asked.
-    values (kinds, A, Q) and gradients (kinds, A, Q, dim) are the reference shape functions; `kind` says which a cell takes
-    (facets differ, cells are all of kind 0). tangents (kinds, dim, dim - 1) span the reference facet, None for cells.
-    An element that the coordinates turn inside out gets NaN weights, which no solver accepts.
+    The columns of B are, in this order, the gradient (dim), the hoop term 1/r (if axisymmetric) and the value, as
+    asked. values (kinds, A, Q) and gradients (kinds, A, Q, dim) are the reference shape functions; `kind` says
+    which a cell takes (facets differ, cells are all of kind 0). tangents (kinds, dim, dim - 1) span the reference
+    facet, None for cells. An element that the coordinates turn inside out gets NaN weights, which no solver
+    accepts.
     """
 
     cells: Tensor
@@ -109,7 +110,7 @@ def _facet_measure(span: Tensor) -> Tensor:
 def cell_operator(
     mesh: Mesh, *, gradient: bool, value: bool, axisymmetric: bool, quadrature: int | None
 ) -> MeshOperator:
-    """B on the cells; `quadrature` is the polynomial order integrated exactly (default: enough for the columns asked)."""
+    """B on the cells; `quadrature` is the polynomial order integrated exactly (default: enough for the columns)."""
     from skfem.quadrature import get_quadrature
 
     order = quadrature if quadrature is not None else _default_order(mesh, value or axisymmetric)

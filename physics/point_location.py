@@ -57,7 +57,9 @@ def locate(mesh: Mesh, points: np.ndarray, tolerance: float = 1e-6) -> Interpola
         best_outside[chosen] = outside[better]
     lost = np.flatnonzero(best_outside > tolerance)
     if len(lost):
-        raise InputError(f"point {lost[0]} at {points[lost[0]].tolist()} lies outside the mesh ({len(lost)} such points)")
+        raise InputError(
+            f"point {lost[0]} at {points[lost[0]].tolist()} lies outside the mesh ({len(lost)} such points)"
+        )
     from physics.mesh_operator import reference_shapes
 
     weights = reference_shapes(mesh.element, best_position.T)[0].T.contiguous()

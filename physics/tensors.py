@@ -1,4 +1,4 @@
-"""Closed-form algebra of many 2 x 2 and 3 x 3 matrices at once: faster than LAPACK in a loop and differentiable to any order."""
+"""Closed-form algebra of many 2 x 2 and 3 x 3 matrices at once, differentiable to any order."""
 
 from __future__ import annotations
 

@@ -16,7 +16,8 @@ from physics.local_operator import LocalOperator, local_force, local_matrix, loc
 class Term:
     """sum over cells and points of w psi(M B u + offset, params[name]).
 
-    The three functions below take cell values (e, A, C), B (e, A, Q, m), w (e, Q) and the term's parameters for these cells.
+    The three functions below take cell values (e, A, C), B (e, A, Q, m), w (e, Q) and the term's parameters for
+    these cells.
     """
 
     name: str

@@ -2,9 +2,10 @@
 
     python prepare.py path/to/dic_s235_hole_raw.csv
 
-The origin moves to the hole's centre, (40, 10) mm in the raw file. Image correlation also returns points beside the specimen
-and on its rim, where a part of the correlation window sees the background: points outside |x| <= 40 mm, |y| <= 10 mm, or
-nearer to the centre than the hole's radius of 4 mm, are left out. Every point becomes two rows, one for each component.
+The origin moves to the hole's centre, (40, 10) mm in the raw file. Image correlation also returns points beside the
+specimen and on its rim, where a part of the correlation window sees the background: points outside |x| <= 40 mm,
+|y| <= 10 mm, or nearer to the centre than the hole's radius of 4 mm, are left out. Every point becomes two rows,
+one for each component.
 """
 
 from __future__ import annotations

@@ -13,9 +13,10 @@ from physics.solids.spectral import power_trace
 class ExtendedTube(Isochoric):
     """W = gc/2 [(1-d^2) (I1-3) / (1 - d^2 (I1-3)) + ln(1 - d^2 (I1-3))] + 2 ge/b^2 sum (l_i^-b - 1).
 
-    l_i are the isochoric stretches and I1 the sum of their squares. Parameters: gc (crosslinks) and ge (tube constraints)
-    in Pa, d = delta (finite extensibility), b = beta (release of constraints); bulk_modulus in Pa for K/2 (J - 1)^2.
-    NaN beyond the limit of extensibility, d^2 (I1 - 3) >= 1. Source: Kaliske & Heinrich 1999, eqs. (44)-(46).
+    l_i are the isochoric stretches and I1 the sum of their squares. Parameters: gc (crosslinks) and ge (tube
+    constraints) in Pa, d = delta (finite extensibility), b = beta (release of constraints); bulk_modulus in Pa for
+    K/2 (J - 1)^2. NaN beyond the limit of extensibility, d^2 (I1 - 3) >= 1. Source: Kaliske & Heinrich 1999, eqs.
+    (44)-(46).
     """
 
     parameters = ("gc", "delta", "ge", "beta", "bulk_modulus")

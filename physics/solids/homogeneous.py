@@ -1,4 +1,4 @@
-"""Homogeneous deformation: the tests of rubber, with prescribed stretches and a free one that the inner problem finds."""
+"""Homogeneous deformation: the tests of rubber; the inner problem finds the stretches that are not prescribed."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Mode(Enum):
 class Loading:
     """Prescribed stretches of a batch of tests.
 
-    first (rows,): stretch in direction 1. second (rows,): stretch in direction 2, where it is prescribed. lateral (rows,)
-    bool: directions 2 and 3 are both free (uniaxial) and equal, as isotropy makes them.
+    first (rows,): stretch in direction 1. second (rows,): stretch in direction 2, where it is prescribed. lateral
+    (rows,) bool: directions 2 and 3 are both free (uniaxial) and equal, as isotropy makes them.
     """
 
     first: Tensor

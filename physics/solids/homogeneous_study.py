@@ -39,8 +39,8 @@ NUMBER = ParameterDefault("", lower=0.0, transform="log")
 class RubberTests(Model):
     """Nominal stress in direction 1 of uniaxial, equibiaxial and pure shear tests of a rubber.
 
-    The parameters are the law's own; Ogden's are mu_1, alpha_1, mu_2 ... An incompressible law has its pressure eliminated;
-    a compressible one has one parameter more, and the inner problem finds the free stretches.
+    The parameters are the law's own; Ogden's are mu_1, alpha_1, mu_2 ... An incompressible law has its pressure
+    eliminated; a compressible one has one parameter more, and the inner problem finds the free stretches.
     """
 
     class Config(ModelConfig):

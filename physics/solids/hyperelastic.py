@@ -1,7 +1,7 @@
 """Isotropic hyperelastic materials: functions of the invariants of C = F^T F, or of the principal stretches.
 
-The distortional part of all but the neo-Hookean solid depends on the isochoric stretches J^(-1/3) lambda_i alone, and the
-volumetric part is K/2 (J - 1)^2 with K = params["bulk_modulus"], in Pa.
+The distortional part of all but the neo-Hookean solid depends on the isochoric stretches J^(-1/3) lambda_i alone,
+and the volumetric part is K/2 (J - 1)^2 with K = params["bulk_modulus"], in Pa.
 """
 
 from __future__ import annotations

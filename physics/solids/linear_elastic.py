@@ -13,7 +13,7 @@ from physics.tensors import outer
 
 
 class LinearElastic(Material):
-    """psi = mu e:e + lambda/2 (tr e)^2 of the small strain e; parameters: any pair that `LameParameters.of` takes, in Pa."""
+    """psi = mu e:e + lambda/2 (tr e)^2 of the small strain e; parameters: any pair of `LameParameters.of`, in Pa."""
 
     strain = Strain.SMALL
     parameters = ("youngs_modulus", "poissons_ratio")
@@ -43,7 +43,7 @@ class LinearElastic(Material):
         return matrix.expand(*x.shape[:-2], *matrix.shape[-4:])
 
     def plane_stress(self) -> LinearElastic:
-        """The same material with the stress out of the plane eliminated; it sees the plane strain components (..., 2, 2)."""
+        """The same material with the stress out of the plane eliminated; it sees strains (..., 2, 2)."""
         return _PlaneStress()
 
 

@@ -1,4 +1,4 @@
-"""What all materials share: the strain that they see, and the split of their energy into distortion and volume change."""
+"""What all materials share: the strain that they see, and the split of their energy into distortion and volume."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ from physics.mesh import Mesh, Shape, from_arrays
 class PlateWithHole:
     """Half of a dog-bone specimen with its hole at the origin, in m.
 
-    radius of the hole; width of the parallel part, which reaches from `shoulder` (negative) to `right`, where the traction
-    acts; between `left` (clamped) and `shoulder` the width grows along arcs of `fillet` radius.
+    radius of the hole; width of the parallel part, which reaches from `shoulder` (negative) to `right`, where the
+    traction acts; between `left` (clamped) and `shoulder` the width grows along arcs of `fillet` radius.
     """
 
     radius: float

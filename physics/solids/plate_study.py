@@ -23,8 +23,9 @@ from physics.vtu import write_vtu
 class PlateModel(Model):
     """Displacements of points on a plate with a hole, plane stress, plus the rigid motion of the camera against it.
 
-    Each row is one component of one point: `component` says "x" or "y"; `x` and `y` are its place from the hole's centre.
-    The nuisance parameters shift the field by (translation_x, translation_y) and turn it by a small `rotation`.
+    Each row is one component of one point: `component` says "x" or "y"; `x` and `y` are its place from the hole's
+    centre. The nuisance parameters shift the field by (translation_x, translation_y) and turn it by a small
+    `rotation`.
     """
 
     class Config(ModelConfig):
@@ -38,7 +39,9 @@ class PlateModel(Model):
         fillet_radius: float = Field(gt=0)
         traction: float = Field(description="nominal stress on the loaded end")
         divisions: int = Field(default=6, ge=2, description="elements around the hole, in eighths")
-        tolerance: float = Field(default=0.02, ge=0, description="how far outside an element points may lie, in its size")
+        tolerance: float = Field(
+            default=0.02, ge=0, description="how far outside an element points may lie, in its size"
+        )
 
     columns = {"x": "m", "y": "m", "component": "text"}  # noqa: RUF012
     value_units = "m"
@@ -123,4 +126,6 @@ class PlateModel(Model):
             axes.set_aspect("equal")
             axes.set_ylabel("y [mm]")
         axes.set_xlabel("x [mm]")
-        return [ModelFigure("Residual displacements", figure, "Measured minus calibrated model, means over small patches.")]
+        return [
+            ModelFigure("Residual displacements", figure, "Measured minus calibrated model, means over small patches.")
+        ]

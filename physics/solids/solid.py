@@ -78,11 +78,12 @@ class Solid(LocalEnergy):
         solution = bilevel.argmin(solid, solid.start(), params)
         displacement = solid.expand(solution.u, params)
 
-    material: a `Material`, or a Python function psi(F, params) (psi(strain, params) with `strain=Strain.SMALL`) of states
-    (cells, points, 3, 3), or (.., 2, 2) in plane stress. kinematics: needed in two dimensions. mean_dilatation: one volume
-    change per element, so that nearly incompressible materials do not lock. floating: declares that rigid motions are
-    left free; the loads must then balance. params: "material", the loads by name, "boundary" and "coordinates" (nodes, dim).
-    Raises InputError for a body that nothing holds, and for kinematics that do not fit mesh or material.
+    material: a `Material`, or a Python function psi(F, params) (psi(strain, params) with `strain=Strain.SMALL`) of
+    states (cells, points, 3, 3), or (.., 2, 2) in plane stress. kinematics: needed in two dimensions.
+    mean_dilatation: one volume change per element, so that nearly incompressible materials do not lock. floating:
+    declares that rigid motions are left free; the loads must then balance. params: "material", the loads by name,
+    "boundary" and "coordinates" (nodes, dim). Raises InputError for a body that nothing holds, and for kinematics
+    that do not fit mesh or material.
     """
 
     def __init__(
@@ -134,6 +135,6 @@ def _condensed(density: Density) -> Density:
         return density.plane_stress()
     if isinstance(density, Material):
         raise InputError(
-            f"{type(density).__name__} has no plane-stress form; use plane strain, or give a density of the plane strains"
+            f"{type(density).__name__} has no plane-stress form; use plane strain, or a density of plane strains"
         )
     return density

@@ -1,8 +1,8 @@
 """tr(C^p) of symmetric matrices, safe where eigenvalues coalesce.
 
 The eigenvectors and eigenvalues are taken as numbers; the dependence on C is the third-order Taylor polynomial of the
-trace about them, in divided differences of the derivative, so three derivatives in C are exact everywhere (Daleckii & Krein
-1965; Higham 2008, ch. 3). Divided differences of close eigenvalues are integrals (Hermite-Genocchi), not quotients.
+trace about them, in divided differences of the derivative, so that three derivatives in C are exact everywhere (Daleckii
+& Krein 1965; Higham 2008, ch. 3). Divided differences of close eigenvalues are integrals (Hermite-Genocchi).
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def _second_difference(x: Tensor, p: Tensor) -> Tensor:
     quotient = (_first_difference(middle, high, p) - _first_difference(low, middle, p)) / gap
     unique = torch.where(close, density.sum((-2, -1)), quotient)
     position = {triple: n for n, triple in enumerate(triples)}
-    order = [position[tuple(sorted((i, j, k)))] for i in range(3) for j in range(3) for k in range(3)]  # type: ignore[index]
+    every = [sorted((i, j, k)) for i in range(3) for j in range(3) for k in range(3)]
+    order = [position[i, j, k] for i, j, k in every]
     return unique[..., order].reshape(*unique.shape[:-1], 3, 3, 3)
 
 

@@ -57,7 +57,11 @@ def test_residual_and_tangent_follow_from_the_value(shape: Shape, order: int) ->
 
 CONSTRAINTS = {
     "tie": lambda m: [m.fixed("left"), Tie("tie", m.nodes_on("top")[1:], m.nodes_on("bottom")[1:], jump=0.2)],
-    "periodic": lambda m: [Dirichlet("pin", torch.tensor([0])), m.periodic("left", "right"), m.periodic("bottom", "top")],
+    "periodic": lambda m: [
+        Dirichlet("pin", torch.tensor([0])),
+        m.periodic("left", "right"),
+        m.periodic("bottom", "top"),
+    ],
     "affine": lambda m: [
         m.fixed("left"),
         Affine("mean", (11, 0), [(10, 0, 0.5), (9, 0, 0.25)], 0.3),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import skfem
@@ -54,7 +56,7 @@ def test_curved_quadratic_mesh_of_a_disc_has_its_area() -> None:
     assert error[1] < 1e-4
 
 
-def test_serendipity_and_gmsh_round_trip(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_serendipity_and_gmsh_round_trip(tmp_path: Path) -> None:
     mesh = meshes.rectangle(2, 2, element=skfem.ElementQuadS2())
     assert mesh.cells.shape[1] == 8
     skfem.MeshTri().refined(1).save(str(tmp_path / "square.vtk"))
@@ -91,7 +93,7 @@ TWO = [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]
         ([*TWO, [2, 1], [2, 2]], [[0, 1, 2], [1, 3, 2], [3, 4, 5]], Shape.TRIANGLE, "element 2 .* dangling"),
     ],
 )
-def test_bad_meshes_are_refused_in_one_line(points, cells, shape, message) -> None:  # type: ignore[no-untyped-def]
+def test_bad_meshes_are_refused_in_one_line(points: object, cells: object, shape: Shape, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         meshes.from_arrays(points, cells, shape)
     assert "\n" not in str(caught.value)
@@ -102,6 +104,6 @@ def test_unknown_boundary_names_those_that_exist() -> None:
         meshes.rectangle(1, 1).boundary("lid")
 
 
-def test_missing_mesh_file_is_one_line(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_missing_mesh_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         meshes.read(tmp_path / "none.msh")

@@ -65,7 +65,9 @@ def test_patch(shape: Shape, order: int, element: object, mean_dilatation: bool)
     params = {"material": E_NU}
     solution = bilevel.argmin(solid, solid.start(), params, solver=bilevel.Newton(tolerance=bilevel.Tolerance(1e-14)))
     assert (solid.expand(solution.u, params) - exact).abs().max() < 1e-11
-    assert (solid.strain(solution.u, params)[..., : mesh.dim, : mesh.dim] - 0.5 * (slope + slope.mT)).abs().max() < 1e-11
+    assert (
+        solid.strain(solution.u, params)[..., : mesh.dim, : mesh.dim] - 0.5 * (slope + slope.mT)
+    ).abs().max() < 1e-11
 
 
 def manufactured(x: Tensor) -> Tensor:
@@ -172,9 +174,20 @@ def test_plane_stress_is_the_free_third_direction() -> None:
 
 def test_reactions_balance_the_loads() -> None:
     mesh = meshes.box(2, 2, 2)
-    solid = Solid(mesh, LinearElastic(), None, [mesh.fixed("left")], [Traction("pull", "right"), BodyForce("weight"), NodalForce("nodes")])
+    solid = Solid(
+        mesh,
+        LinearElastic(),
+        None,
+        [mesh.fixed("left")],
+        [Traction("pull", "right"), BodyForce("weight"), NodalForce("nodes")],
+    )
     forces = torch.randn(len(mesh.coordinates), 3)
-    params = {"material": E_NU, "pull": torch.tensor([1.0, 2.0, 3.0]), "weight": torch.tensor([0.0, 0.0, -2.0]), "nodes": forces}
+    params = {
+        "material": E_NU,
+        "pull": torch.tensor([1.0, 2.0, 3.0]),
+        "weight": torch.tensor([0.0, 0.0, -2.0]),
+        "nodes": forces,
+    }
     reactions = solid.nodal_forces(solve(solid, params), params)
     total = torch.tensor([1.0, 2.0, 1.0]) + forces.sum(0)
     assert (reactions.sum(0) + total).abs().max() < 1e-8
@@ -223,7 +236,8 @@ def test_lame_conversions_agree_and_bad_pairs_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kinematics", "message"), [(None, "needs its kinematics"), (Kinematics.THREE_DIMENSIONAL, "needs a mesh in 3 dimensions")]
+    ("kinematics", "message"),
+    [(None, "needs its kinematics"), (Kinematics.THREE_DIMENSIONAL, "needs a mesh in 3 dimensions")],
 )
 def test_kinematics_must_fit_the_mesh(kinematics: Kinematics | None, message: str) -> None:
     with pytest.raises(InputError, match=message):
