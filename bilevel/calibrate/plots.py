@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from scipy import stats
 
 from bilevel.calibrate.problem import Experiment
@@ -64,7 +66,7 @@ def _curves(result: CalibrationResult, experiment: Experiment, plot: PlotSection
     below.axhline(0, color="#888888", lw=0.8)
     below.set_xlabel(abscissa.label)
     if abscissa.log:
-        below.set_xscale("log")
+        _logarithmic(below, abscissa.values)
     if len(groups) <= 8:
         above.legend(fontsize=8, frameon=False)
     name = "" if len(result.problem.experiments) == 1 else f": {experiment.name}"
@@ -219,6 +221,15 @@ def model_pictures(result: CalibrationResult) -> list[Picture]:
         figures = experiment.model.figures(result.problem.arguments(experiment, t))
         found += [Picture(f.title, (f.figure,), f.caption) for f in figures]
     return found
+
+
+def _logarithmic(axis: Axes, values: np.ndarray) -> None:
+    """A logarithmic horizontal axis whose labels are plain numbers and do not overlap."""
+    axis.set_xscale("log")
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    if values.max() / values.min() < 1e3:
+        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.xaxis.set_major_formatter("{x:g}")
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ tr:last-child td{border-bottom:0}
 figure{margin:0}
 img{display:block;width:100%;height:auto}
 .narrow img{max-width:34rem;margin:auto}
-.row{display:grid;grid-template-columns:repeat(auto-fit,minmax(17rem,1fr));gap:.6rem}
+.row{display:grid;grid-template-columns:repeat(auto-fit,minmax(15rem,1fr));gap:.6rem}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.25rem 1rem;margin:0}
 dt{color:var(--soft)}
 dd{margin:0;overflow-wrap:anywhere}
