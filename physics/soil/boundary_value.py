@@ -159,5 +159,7 @@ def solve_increment(problem: BoundaryValue, start: Tensor, params: Params, solve
 def uniform_states(problem: BoundaryValue, state: Tensor) -> Tensor:
     """The same state (size,) at every quadrature point."""
     if state.shape != (problem.material.size,):
-        raise InputError(f"{type(problem.material).__name__} has states of size {problem.material.size}, got {tuple(state.shape)}")
+        raise InputError(
+            f"{type(problem.material).__name__} has states of size {problem.material.size}, got {tuple(state.shape)}"
+        )
     return state.expand(problem.points, -1).clone()

@@ -62,7 +62,9 @@ class ModifiedCamClay(Material):
     def initial_state(self, stress: Tensor, void_ratio: Tensor, preconsolidation: Tensor) -> Tensor:
         """The state vector (*batch, 9); raises InputError for tension, pc <= 0, or stress outside the yield surface's cap."""
         if bool((mean_pressure(stress) <= 0).any()):
-            raise InputError("Cam-Clay needs a positive mean pressure to start from; the initial stress is tensile or zero")
+            raise InputError(
+                "Cam-Clay needs a positive mean pressure to start from; the initial stress is tensile or zero"
+            )
         if bool((preconsolidation <= 0).any()):
             raise InputError("preconsolidation must be positive (compression, Pa)")
         rest = torch.stack([preconsolidation, void_ratio, torch.zeros_like(void_ratio)], -1)
@@ -125,7 +127,9 @@ class ModifiedCamClay(Material):
 class CamClayConstantShearModulus(ModifiedCamClay):
     """Hyperelastic: the stored energy is kappa p_n/v exp(v e_v/kappa) + G |dev e|^2, so elastic loops conserve energy."""
 
-    parameters = CRITICAL_STATE + ParameterSet(Parameter("shear_modulus", "Pa", lower=0.0, description="elastic shear modulus"))
+    parameters = CRITICAL_STATE + ParameterSet(
+        Parameter("shear_modulus", "Pa", lower=0.0, description="elastic shear modulus")
+    )
 
     def shear_modulus(self, stretch: Tensor, terms: _Terms, params: Values) -> Tensor:
         return torch.as_tensor(params["shear_modulus"]) + torch.zeros_like(stretch)

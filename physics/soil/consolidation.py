@@ -25,8 +25,12 @@ from physics.soil.elasticity import ELASTIC, Moduli
 from physics.soil.parameters import Parameter, ParameterSet
 
 CONSOLIDATION = ELASTIC + ParameterSet(
-    Parameter("mobility", "m2/(Pa s)", lower=0.0, description="permeability over viscosity, k/(rho g) of soil mechanics"),
-    Parameter("storage", "1/Pa", lower=0.0, closed=True, description="1/M of Biot, 0 for incompressible grains and water"),
+    Parameter(
+        "mobility", "m2/(Pa s)", lower=0.0, description="permeability over viscosity, k/(rho g) of soil mechanics"
+    ),
+    Parameter(
+        "storage", "1/Pa", lower=0.0, closed=True, description="1/M of Biot, 0 for incompressible grains and water"
+    ),
     Parameter("biot", "", lower=0.0, upper=1.0, closed=True, description="Biot's coefficient"),
 )
 LINEAR = Newton(tolerance=Tolerance(relative=1e-12), max_iterations=4)
@@ -68,7 +72,9 @@ class Consolidation(Problem):
         if not 0.5 <= theta <= 1.0:
             raise InputError(f"theta = {theta:g} must lie between 1/2 and 1, or time stepping is unstable")
         if len(mesh.cells) != len(pressure_mesh.cells):
-            raise InputError("displacement and pressure need the same cells; give one mesh with order 2 and one with order 1")
+            raise InputError(
+                "displacement and pressure need the same cells; give one mesh with order 2 and one with order 1"
+            )
         self.mesh, self.pressure_mesh, self.unit, self.theta = mesh, pressure_mesh, pressure_unit, theta
         self.solid = ConstraintSet(supports, len(mesh.coordinates), mesh.dim)
         self.water = ConstraintSet(drains, len(pressure_mesh.coordinates), 1)
@@ -124,7 +130,10 @@ class Consolidation(Problem):
     def march(self, params: Mapping[str, object], steps: Tensor) -> tuple[Tensor, Tensor]:
         """Displacements (steps, nodes, 2) and pressures (steps, pressure nodes) after each time step (steps,), from rest."""
         CONSOLIDATION.check(params["material"], "Consolidation")  # type: ignore[arg-type]
-        old = (torch.zeros(self.mesh.coordinates.numel(), dtype=torch.float64), torch.zeros(self.water.shape[0], dtype=torch.float64))
+        old = (
+            torch.zeros(self.mesh.coordinates.numel(), dtype=torch.float64),
+            torch.zeros(self.water.shape[0], dtype=torch.float64),
+        )
         u = torch.zeros(self.n, dtype=torch.float64)
         displacements, pressures = [], []
         for step in steps:
@@ -171,7 +180,10 @@ def _blocks(mesh: Mesh, pressure_mesh: Mesh) -> Blocks:
 
 
 def _assemble(entries: Tensor, rows: Tensor, columns: Tensor, n: int, m: int) -> sp.csr_matrix:
-    where = (rows.unsqueeze(2).expand(entries.shape).reshape(-1), columns.unsqueeze(1).expand(entries.shape).reshape(-1))
+    where = (
+        rows.unsqueeze(2).expand(entries.shape).reshape(-1),
+        columns.unsqueeze(1).expand(entries.shape).reshape(-1),
+    )
     return sp.csr_matrix((entries.reshape(-1).numpy(), (where[0].numpy(), where[1].numpy())), shape=(n, m))
 
 

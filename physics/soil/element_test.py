@@ -93,10 +93,16 @@ class Schedule:
         if not tests:
             raise InputError("there is no test to run")
         total = max(increments or 0, *(test.increments for test in tests))
-        columns = [_lay_out(test, total) for test in tests]
-        stacked = [torch.stack(parts, 1) for parts in zip(*(column[:4] for column in columns))]
-        ends = [column[4] for column in columns]
-        return Schedule([test.name for test in tests], *stacked, ends, [column[5] for column in columns])
+        stress_rows, strain_rows, target, share, ends, controls = zip(*(_lay_out(test, total) for test in tests))
+        return Schedule(
+            names=[test.name for test in tests],
+            stress_rows=torch.stack(stress_rows, 1),
+            strain_rows=torch.stack(strain_rows, 1),
+            target=torch.stack(target, 1),
+            share=torch.stack(share, 1),
+            row_end=list(ends),
+            controls=list(controls),
+        )
 
     def __len__(self) -> int:
         return len(self.share)

@@ -40,7 +40,17 @@ def draw(
     measured = _measured(observations, places)
     for k, t in enumerate(sheared):
         strain = -100.0 * _all(march, t, Quantity.STRAIN_AXIAL)
-        _pair(axes[0, 0], strain, _all(march, t, Quantity.DEVIATOR) / 1e3, march, t, measured, "deviator", 1e-3, f"C{k % 10}")
+        _pair(
+            axes[0, 0],
+            strain,
+            _all(march, t, Quantity.DEVIATOR) / 1e3,
+            march,
+            t,
+            measured,
+            "deviator",
+            1e-3,
+            f"C{k % 10}",
+        )
         volume = 100.0 * _all(march, t, Quantity.STRAIN_VOLUMETRIC)
         _pair(axes[1, 0], strain, volume, march, t, measured, "volumetric_strain", 100.0, f"C{k % 10}")
         pressure = _all(march, t, Quantity.PRESSURE) / 1e3
@@ -59,7 +69,9 @@ def draw(
                 axes[1, 1].semilogx(rows, found[1], "o", ms=3, mfc="none", color=f"C{k % 10}")
         axes[1, 1].legend(fontsize=7)
     _label(axes)
-    return [ModelFigure("Element tests", figure, "Circles: measured. Lines: the calibrated model. Dashed: critical state.")]
+    return [
+        ModelFigure("Element tests", figure, "Circles: measured. Lines: the calibrated model. Dashed: critical state.")
+    ]
 
 
 def _measured(observations: ObservationTable, places: Places) -> dict[tuple[int, str], tuple[list[int], np.ndarray]]:
@@ -107,7 +119,12 @@ def _critical_state_line(axes: Axes, parameters: Mapping[str, Tensor]) -> None:
 
 
 def _label(axes: np.ndarray) -> None:
-    titles = (("axial strain [%]", "q [kPa]"), ("p' [kPa]", "q [kPa]"), ("axial strain [%]", "volumetric strain, dilation + [%]"), ("p' [kPa]", "void ratio"))
+    titles = (
+        ("axial strain [%]", "q [kPa]"),
+        ("p' [kPa]", "q [kPa]"),
+        ("axial strain [%]", "volumetric strain, dilation + [%]"),
+        ("p' [kPa]", "void ratio"),
+    )
     for panel, (x, y) in zip(axes.ravel(), titles):
         panel.set_xlabel(x)
         panel.set_ylabel(y)

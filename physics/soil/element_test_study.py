@@ -18,7 +18,7 @@ from physics.soil.control import Quantity
 from physics.soil.drucker_prager import DruckerPrager
 from physics.soil.element_test import March, Schedule
 from physics.soil.hypoplastic import Hypoplastic
-from physics.soil.laboratory import LaboratoryTest, Layout, Sign, Procedure, Units, read_tests
+from physics.soil.laboratory import LaboratoryTest, Layout, Procedure, Sign, Units, read_tests
 from physics.soil.material import Material
 from physics.soil.mohr_coulomb import MohrCoulomb
 from physics.soil.parameters import Parameter
@@ -103,7 +103,9 @@ class SoilElementTests(Model):
         if isinstance(self.material, Hypoplastic):
             return self.material.initial_state(stress, void_ratio)
         if isinstance(self.material, ModifiedCamClay):
-            return self.material.initial_state(stress, void_ratio, self.config.overconsolidation * mean_pressure(stress))
+            return self.material.initial_state(
+                stress, void_ratio, self.config.overconsolidation * mean_pressure(stress)
+            )
         return stress
 
     def _match(self) -> list[tuple[int, int, str]]:
@@ -117,7 +119,9 @@ class SoilElementTests(Model):
             if quantity == "void_ratio" and "void_ratio" not in self.material.internal:
                 raise InputError(f"group '{group}': {type(self.material).__name__} has no void ratio")
             if where not in rows:
-                raise InputError(f"{where}: this observation is no row of a test in model.tables; the files must be the same")
+                raise InputError(
+                    f"{where}: this observation is no row of a test in model.tables; the files must be the same"
+                )
             places.append((*rows[where], quantity))
         return places
 
@@ -167,5 +171,3 @@ def _default(parameter: Parameter) -> ParameterDefault:
         transform=transform,
         description=parameter.description,
     )
-
-

@@ -60,7 +60,12 @@ def bearing_capacity(
     mesh = footing_mesh() if mesh is None else mesh
     under = mesh.nodes_where(lambda x: (x[:, 1] > -1e-9) & (x[:, 0] < HALF_WIDTH + 1e-9))
     # The footing's own constraint comes first: where constraints overlap, the first one holds.
-    constraints = [Dirichlet("footing", under, [1]), mesh.fixed("bottom"), mesh.fixed("left", [0]), mesh.fixed("right", [0])]
+    constraints = [
+        Dirichlet("footing", under, [1]),
+        mesh.fixed("bottom"),
+        mesh.fixed("left", [0]),
+        mesh.fixed("right", [0]),
+    ]
     problem = BoundaryValue(mesh, material, constraints, Kinematics.PLANE_STRAIN, quadrature=3)
     states = uniform_states(problem, torch.zeros(material.size, dtype=torch.float64))
     old, move = torch.zeros_like(mesh.coordinates), torch.zeros(problem.n, dtype=torch.float64)
@@ -86,5 +91,10 @@ def bearing_capacity(
         slope = (curve[-1][1] - before[1]) / (curve[-1][0] - before[0])
         step = min(full, 1.5 * step)
         if abs(slope) * full < level * curve[-1][1]:
-            return LoadCurve(*torch.tensor(curve).T, level=True)
-    return LoadCurve(*torch.tensor(curve).T, level=False)
+            return _curve(curve, level=True)
+    return _curve(curve, level=False)
+
+
+def _curve(points: list[tuple[float, float]], level: bool) -> LoadCurve:
+    settlement, pressure = torch.tensor(points, dtype=torch.float64).T
+    return LoadCurve(settlement, pressure, level)

@@ -18,7 +18,9 @@ class HoekBrown:
     parameters = ParameterSet(
         Parameter("uniaxial_strength", "Pa", lower=0.0, description="uniaxial compressive strength of intact rock"),
         Parameter("intact_constant", "", lower=0.0, description="mi, the material constant of intact rock"),
-        Parameter("geological_strength_index", "", lower=0.0, upper=100.0, closed=True, description="GSI of the rock mass"),
+        Parameter(
+            "geological_strength_index", "", lower=0.0, upper=100.0, closed=True, description="GSI of the rock mass"
+        ),
         Parameter("disturbance", "", lower=0.0, upper=1.0, closed=True, description="disturbance factor D by blasting"),
     )
 

@@ -18,9 +18,7 @@ HYPOPLASTIC = ParameterSet(
     Parameter("granular_hardness", "Pa", lower=0.0, description="granulate hardness hs"),
     Parameter("hardness_exponent", "", lower=0.0, upper=1.0, description="exponent n of the compression law"),
     Parameter("void_ratio_min", "", lower=0.0, description="ed0, densest packing at zero pressure"),
-    Parameter(
-        "void_ratio_critical", "", above="void_ratio_min", lower=0.0, description="ec0 lies between ed0 and ei0"
-    ),
+    Parameter("void_ratio_critical", "", above="void_ratio_min", lower=0.0, description="ec0 lies between ed0 and ei0"),
     Parameter(
         "void_ratio_max", "", above="void_ratio_critical", lower=0.0, description="ei0, loosest packing, exceeds ec0"
     ),
@@ -53,7 +51,9 @@ class Hypoplastic(Material):
     def initial_state(self, stress: Tensor, void_ratio: Tensor) -> Tensor:
         """The state vector (*batch, 7); raises InputError unless every normal stress is compressive."""
         if bool((stress[..., :3] >= 0).any()):
-            raise InputError("hypoplastic sand must start from compression in all directions; give a small isotropic pressure")
+            raise InputError(
+                "hypoplastic sand must start from compression in all directions; give a small isotropic pressure"
+            )
         return torch.cat([stress, void_ratio.unsqueeze(-1)], -1)
 
     def residual(self, state: Tensor, increment: Tensor, previous: Tensor, params: Values) -> Tensor:
@@ -100,7 +100,9 @@ def _factors(pressure: Tensor, void_ratio: Tensor, a: Tensor, params: Values) ->
     shrink = torch.exp(-(load**n))
     relative = (void_ratio - densest * shrink) / ((critical - densest) * shrink)
     room = relative > 0
-    density = torch.where(room, torch.where(room, relative, torch.ones_like(relative)) ** alpha, torch.zeros_like(relative))
+    density = torch.where(
+        room, torch.where(room, relative, torch.ones_like(relative)) ** alpha, torch.zeros_like(relative)
+    )
     loose = torch.as_tensor((loosest - densest) / (critical - densest)) ** alpha
     loosest_now = loosest * shrink
     bulk = hardness / n * (1.0 + loosest_now) / loosest_now * load ** (1.0 - n)

@@ -129,7 +129,17 @@ def read_tests(
     if missing:
         raise InputError(f"{file}: there is no test '{missing[0]}'; its tests are {', '.join(dict.fromkeys(names))}")
     return [
-        _read_one(table, [i for i, n in enumerate(names) if n == name], name, kind, layout, sign, units, lateral_ratio, increments)
+        _read_one(
+            table,
+            [i for i, n in enumerate(names) if n == name],
+            name,
+            kind,
+            layout,
+            sign,
+            units,
+            lateral_ratio,
+            increments,
+        )
         for name in wanted
     ]
 
@@ -168,7 +178,11 @@ def _starting_stress(
         return float(driven[0])
     if layout.pressure is None:
         raise InputError(f"{table.path}: a {kind.value[0]} test needs a column with the pressure at its start")
-    return table.numbers(layout.pressure)[rows[0]] * sign.factor(Quantity.STRESS_AXIAL) * units.factor(Quantity.STRESS_AXIAL)
+    return (
+        table.numbers(layout.pressure)[rows[0]]
+        * sign.factor(Quantity.STRESS_AXIAL)
+        * units.factor(Quantity.STRESS_AXIAL)
+    )
 
 
 def _check_rows(table: CsvFile, rows: list[int], layout: Layout, driven: np.ndarray) -> None:
@@ -191,7 +205,13 @@ def _check_rows(table: CsvFile, rows: list[int], layout: Layout, driven: np.ndar
 
 
 def read_path(
-    file: Path, columns: Mapping[Quantity, str], *, sign: Sign, units: Units, time: str | None = None, increments: int = 1
+    file: Path,
+    columns: Mapping[Quantity, str],
+    *,
+    sign: Sign,
+    units: Units,
+    time: str | None = None,
+    increments: int = 1,
 ) -> Stage:
     """Any path as a table: the controlled quantities, each from its column, as one stage.
 

@@ -115,7 +115,10 @@ def consistent_tangent(
 ) -> Tensor:
     """d stress / d strain increment (batch, 6, 6) of a solved update, by the implicit function theorem."""
     with torch.enable_grad():
-        copies = [x.detach().expand(state.shape[-1], *x.shape).clone().requires_grad_() for x in (state, increment)]
-        residual = material.residual(*copies, previous.detach(), {name: value.detach() for name, value in params.items()})
-        by_state, by_strain = torch.autograd.grad(residual, copies, unit_cotangents(state))
+        new, strain = (
+            x.detach().expand(state.shape[-1], *x.shape).clone().requires_grad_() for x in (state, increment)
+        )
+        constants = {name: value.detach() for name, value in params.items()}
+        residual = material.residual(new, strain, previous.detach(), constants)
+        by_state, by_strain = torch.autograd.grad(residual, (new, strain), unit_cotangents(state))
     return -torch.linalg.solve(by_state.movedim(0, -2), by_strain.movedim(0, -2))[..., :6, :]

@@ -82,9 +82,7 @@ def _return(trial: Tensor, params: Values) -> Tensor:
     planes = _Planes.of(params)
     main = _to_plane(trial, planes)
     wants_upper = main[..., 1] > main[..., 0]
-    edge = torch.where(
-        wants_upper.unsqueeze(-1), _to_edge(trial, planes, UPPER), _to_edge(trial, planes, LOWER)
-    )
+    edge = torch.where(wants_upper.unsqueeze(-1), _to_edge(trial, planes, UPPER), _to_edge(trial, planes, LOWER))
     off_plane = wants_upper | (main[..., 1] < main[..., 2])
     returned = torch.where(off_plane.unsqueeze(-1), edge, main)
     beyond = (planes.sine > 0) & (returned[..., 0] + returned[..., 1] + returned[..., 2] > planes.apex(trial).sum(-1))

@@ -78,7 +78,9 @@ class ParameterSet:
         """Raise InputError, naming the parameter, if one is missing, not finite or outside its physical bounds."""
         for parameter in self._parameters:
             if parameter.name not in values:
-                raise InputError(f"{model} needs the parameter {parameter.name} [{parameter.units or '-'}]: {parameter.description}")
+                raise InputError(
+                    f"{model} needs the parameter {parameter.name} [{parameter.units or '-'}]: {parameter.description}"
+                )
         known = {p.name: torch.as_tensor(values[p.name]).detach() for p in self._parameters}
         for parameter in self._parameters:
             value = known[parameter.name]
@@ -87,7 +89,9 @@ class ParameterSet:
             self._check_bound(parameter, value, known, model, below=False)
             self._check_bound(parameter, value, known, model, below=True)
 
-    def _check_bound(self, parameter: Parameter, value: Tensor, known: Mapping[str, Tensor], model: str, below: bool) -> None:
+    def _check_bound(
+        self, parameter: Parameter, value: Tensor, known: Mapping[str, Tensor], model: str, below: bool
+    ) -> None:
         bound = parameter.limits(known)[1 if below else 0]
         outside = value - bound if below else bound - value
         broken = outside > 0 if parameter.closed else outside >= 0

@@ -67,7 +67,10 @@ class _Sweep:
             return self.initial(self._values(flat)).to(flat)
 
         state, slope = states(theta), torch.func.jacrev(states)(theta)
-        return (torch.cat([state, torch.zeros_like(state[:, :6])], 1), torch.cat([slope, torch.zeros_like(slope[:, :6])], 1))
+        return (
+            torch.cat([state, torch.zeros_like(state[:, :6])], 1),
+            torch.cat([slope, torch.zeros_like(slope[:, :6])], 1),
+        )
 
     def _carry(self, problem: ControlledIncrement, new: Tensor, old: Tensor, theta: Tensor, slope: Tensor) -> Tensor:
         """d new = -R_new^-1 (R_old d old + R_theta), all blocks from one reverse pass over copies of the tests."""

@@ -46,7 +46,9 @@ def _rotated(a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _divided_differences(function: Callable[[Tensor], Tensor], principal: Tensor) -> Tensor:
     """(f_i - f_j)/(λ_i - λ_j) with the values spread where they coincide; zero on the diagonal."""
     scale = GAP * principal.abs().amax(-1, keepdim=True).clamp_min(1e-12)
-    spread = principal + torch.where(_close(principal, scale), scale, torch.zeros_like(scale)) * principal.new_tensor([1.0, 0.0, -1.0])
+    spread = principal + torch.where(_close(principal, scale), scale, torch.zeros_like(scale)) * principal.new_tensor(
+        [1.0, 0.0, -1.0]
+    )
     with torch.no_grad():
         mapped = function(spread)
     rise = mapped.unsqueeze(-1) - mapped.unsqueeze(-2)

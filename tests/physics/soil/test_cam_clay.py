@@ -24,7 +24,9 @@ CLAY = {
 START = axisymmetric(torch.tensor([-P0]), torch.tensor([-P0]))
 
 
-def run(model: ModifiedCamClay, *stages: Stage, void_ratio: float = 0.788, params: dict[str, torch.Tensor] = CLAY) -> March:
+def run(
+    model: ModifiedCamClay, *stages: Stage, void_ratio: float = 0.788, params: dict[str, torch.Tensor] = CLAY
+) -> March:
     state = model.initial_state(START, torch.tensor([void_ratio]), torch.tensor([P0]))
     return march(model, params, state, Schedule.of([ElementTest("clay", stages)]))
 
@@ -91,7 +93,7 @@ def test_bad_input_names_parameter_row_and_remedy() -> None:
     model = CamClayConstantPoissonRatio()
     control = Control((Quantity.STRESS_AXIAL, Quantity.STRESS_RADIAL))
     crossed = {**CLAY, "swelling_index": torch.tensor(0.1)}
-    with pytest.raises(InputError, match="swelling_index = 0.1 .* below compression_index = 0.077"):
+    with pytest.raises(InputError, match=r"swelling_index = 0.1 .* below compression_index = 0.077"):
         run(model, Stage(control, torch.tensor([[-3e5, -2e5]])), params=crossed)
     with pytest.raises(InputError, match="positive mean pressure"):
         model.initial_state(-START, torch.tensor([0.8]), torch.tensor([P0]))

@@ -29,7 +29,12 @@ def graded(end: float, count: int) -> torch.Tensor:
 def column(cells: int = 24) -> tuple[Consolidation, torch.Tensor, torch.Tensor]:
     mesh, water = taylor_hood(1, cells, (0.1, 1.0))
     top = mesh.nodes_on("top")
-    supports = [mesh.fixed("bottom", [1]), mesh.fixed("left", [0]), mesh.fixed("right", [0]), Tie("plate", top[1:], top[:1].expand(len(top) - 1), [1])]
+    supports = [
+        mesh.fixed("bottom", [1]),
+        mesh.fixed("left", [0]),
+        mesh.fixed("right", [0]),
+        Tie("plate", top[1:], top[:1].expand(len(top) - 1), [1]),
+    ]
     problem = Consolidation(mesh, water, supports, [water.fixed("top")], pressure_unit=LOAD, theta=0.55)
     force = torch.zeros_like(mesh.coordinates)
     force[top[0], 1] = -LOAD * 0.1
@@ -53,8 +58,14 @@ def test_mandel_cryer_overshoot() -> None:
     """The pressure at the centre first rises above its undrained value, then follows Mandel's series within one percent."""
     mesh, water = taylor_hood(12, 2, (1.0, 0.5))
     top = mesh.nodes_on("top")
-    supports = [mesh.fixed("bottom", [1]), mesh.fixed("left", [0]), Tie("plate", top[1:], top[:1].expand(len(top) - 1), [1])]
-    problem = Consolidation(mesh, water, supports, [Dirichlet("drain", water.nodes_on("right"))], pressure_unit=LOAD, theta=0.55)
+    supports = [
+        mesh.fixed("bottom", [1]),
+        mesh.fixed("left", [0]),
+        Tie("plate", top[1:], top[:1].expand(len(top) - 1), [1]),
+    ]
+    problem = Consolidation(
+        mesh, water, supports, [Dirichlet("drain", water.nodes_on("right"))], pressure_unit=LOAD, theta=0.55
+    )
     force = torch.zeros_like(mesh.coordinates)
     force[top[0], 1] = -LOAD
     steps = graded(1.0 / CV, 50)

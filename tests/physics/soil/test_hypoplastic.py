@@ -13,7 +13,7 @@ from bilevel.report import ConvergenceError, InputError
 from physics.soil.control import Control, Quantity
 from physics.soil.element_test import ElementTest, March, Schedule, Stage, march
 from physics.soil.hypoplastic import Hypoplastic
-from physics.soil.laboratory import LaboratoryTest, Layout, Sign, Procedure, Units, read_tests
+from physics.soil.laboratory import LaboratoryTest, Layout, Procedure, Sign, Units, read_tests
 from physics.soil.tensors import axisymmetric
 
 SAND = Hypoplastic()
@@ -76,7 +76,9 @@ def test_best_published_set_on_hochstetten_sand(shared_data: Path) -> None:
     q = torch.cat([result.quantity(t, Quantity.DEVIATOR) for t in (2, 3, 4)])
     volume = torch.cat([result.quantity(t, Quantity.STRAIN_VOLUMETRIC) for t in (2, 3, 4)])
     assert rms([q - torch.tensor([float(r["q_Pa"]) for r in shear])]) == pytest.approx(24.3e3, rel=0.05)
-    assert rms([volume - torch.tensor([float(r["eps_vol_dilation"]) for r in shear])]) == pytest.approx(0.0016, rel=0.05)
+    assert rms([volume - torch.tensor([float(r["eps_vol_dilation"]) for r in shear])]) == pytest.approx(
+        0.0016, rel=0.05
+    )
     assert rms([e]) == pytest.approx(0.0032, rel=0.05)
 
 

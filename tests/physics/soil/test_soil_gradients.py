@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import pytest
@@ -20,7 +21,13 @@ from physics.soil.mohr_coulomb import MohrCoulomb
 from physics.soil.sensitivity import sensitive_march
 from physics.soil.tensors import axisymmetric
 
-FRICTIONAL = {"young_modulus": 20e6, "poisson_ratio": 0.3, "cohesion": 10e3, "friction_angle": 0.5, "dilatancy_angle": 0.1}
+FRICTIONAL = {
+    "young_modulus": 20e6,
+    "poisson_ratio": 0.3,
+    "cohesion": 10e3,
+    "friction_angle": 0.5,
+    "dilatancy_angle": 0.1,
+}
 CLAY = {"compression_index": 0.077, "swelling_index": 0.0066, "critical_ratio": 1.2}
 SAND = {
     "friction_angle": 0.576, "granular_hardness": 1e9, "hardness_exponent": 0.25, "void_ratio_min": 0.55,
@@ -94,7 +101,11 @@ def test_gradient_through_load_unload_reload(case: Case) -> None:
     def outcome(scale: Tensor, forward: bool) -> Tensor:
         params = dict(zip(names, (base * scale).unbind()))
         start = case.start()
-        run = sensitive_march(case.material, params, lambda _: start, schedule) if forward else march(case.material, params, start, schedule)
+        run = (
+            sensitive_march(case.material, params, lambda _: start, schedule)
+            if forward
+            else march(case.material, params, start, schedule)
+        )
         return (run.states[:, 0, :6] / 1e5).square().sum()
 
     one = torch.ones(len(names))
@@ -103,7 +114,9 @@ def test_gradient_through_load_unload_reload(case: Case) -> None:
     step = 1e-5
     directions = [*torch.eye(len(names)), torch.ones(len(names))]
     with torch.no_grad():
-        differences = [((outcome(one + step * d, True) - outcome(one - step * d, True)) / (2 * step)).item() for d in directions]
+        differences = [
+            ((outcome(one + step * d, True) - outcome(one - step * d, True)) / (2 * step)).item() for d in directions
+        ]
     size = max(abs(x) for x in differences)
     for direction, difference in zip(directions, differences):
         assert (by_sweep @ direction).item() == pytest.approx(difference, rel=1e-6, abs=1e-6 * size)
@@ -114,7 +127,7 @@ def test_gradient_through_load_unload_reload(case: Case) -> None:
 def test_local_newton_converges_quadratically(case: Case) -> None:
     history = update(case.material, case.start(), SHEAR, case.params).report.history
     residuals = [r for r in history if 1e-9 < r < 1e-2]
-    assert all(after <= 1e3 * before**2 or after <= 1e-3 * before for before, after in zip(residuals, residuals[1:]))
+    assert all(after <= 1e3 * before**2 or after <= 1e-3 * before for before, after in itertools.pairwise(residuals))
     assert len(history) <= 12
 
 

@@ -121,7 +121,9 @@ def test_hoek_brown_strength() -> None:
     angle, cohesion = rock.tangent_mohr_coulomb(torch.tensor(5e6), broken)
     passive = (1 + torch.sin(angle)) / (1 - torch.sin(angle))
     step = 1.0
-    slope = (rock.strength(torch.tensor(5e6 + step), broken) - rock.strength(torch.tensor(5e6 - step), broken)) / (2 * step)
+    slope = (rock.strength(torch.tensor(5e6 + step), broken) - rock.strength(torch.tensor(5e6 - step), broken)) / (
+        2 * step
+    )
     assert passive.item() == pytest.approx(slope.item(), rel=1e-6)
     line = passive * 5e6 + 2 * cohesion * torch.sqrt(passive)
     assert line.item() == pytest.approx(rock.strength(torch.tensor(5e6), broken).item(), rel=1e-12)
