@@ -132,9 +132,10 @@ def relative_errors(gradient: Sequence[Tensor], reference: Sequence[Tensor], nam
 
 
 def _ratio(difference: float, size: float) -> float:
-    if difference == 0.0:
-        return 0.0
-    return difference / size if size > 0 else math.inf
+    """difference / size, never below rounding: no computed gradient is better than that."""
+    if size == 0.0:
+        return 0.0 if difference == 0.0 else math.inf
+    return max(difference / size, torch.finfo(torch.float64).eps)
 
 
 @dataclass

@@ -1,0 +1,27 @@
+"""Flow: pumping tests, Darcy flow and heat on meshes, pipe and pore networks."""
+
+from physics.flow.darcy import DarcyFlow, HeatConduction
+from physics.flow.edge_laws import Forchheimer, Linear, PowerLaw
+from physics.flow.network import FlowNetwork
+from physics.flow.pumping import Drawdown, PumpingTest
+from physics.flow.radial import RadialFlow, RadialGrid
+from physics.flow.time_stepping import march
+from physics.flow.time_steps import TimeSteps
+from physics.flow.well_functions import hantush, theis
+
+__all__ = [
+    "DarcyFlow",
+    "Drawdown",
+    "FlowNetwork",
+    "Forchheimer",
+    "HeatConduction",
+    "Linear",
+    "PowerLaw",
+    "PumpingTest",
+    "RadialFlow",
+    "RadialGrid",
+    "TimeSteps",
+    "hantush",
+    "march",
+    "theis",
+]
