@@ -11,7 +11,7 @@ from bilevel.chain import chain
 from bilevel.implicit import argmin, root
 from bilevel.report import InputError, UndeclaredTensorError
 
-STEPS, N = 11, 3
+STEPS, N = 6, 3
 
 
 def plain_step(old, params, load, start):
