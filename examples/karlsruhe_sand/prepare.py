@@ -34,23 +34,23 @@ def thin(strain: np.ndarray, count: int) -> list[int]:
     return kept
 
 
-def write(name: str, header: list[str], rows: list[list[object]]) -> None:
-    with (HERE / name).open("w", newline="") as file:
+def write(out: Path, name: str, header: list[str], rows: list[list[object]]) -> None:
+    with (out / name).open("w", newline="") as file:
         file.write(CITATION)
         csv.writer(file).writerows([header, *rows])
 
 
-def oedometer(folder: Path, first_stress: float, count: int) -> None:
+def oedometer(folder: Path, out: Path, first_stress: float, count: int) -> None:
     rows: list[list[object]] = []
     for test, readings in read(folder / "kfs_oedometer.csv").items():
         loading = [r for r in readings if r["phase"] == "load" and float(r["sigma_axial_Pa"]) >= first_stress]
         stress = np.array([float(r["sigma_axial_Pa"]) for r in loading])
         for i in thin(np.log(stress), count):
             rows.append([test, stress[i] / 1e3, loading[i]["void_ratio"]])
-    write("oedometer.csv", ["test", "sigma_axial_kPa", "void_ratio"], rows)
+    write(out, "oedometer.csv", ["test", "sigma_axial_kPa", "void_ratio"], rows)
 
 
-def drained(folder: Path, count: int) -> None:
+def drained(folder: Path, out: Path, count: int) -> None:
     rows: list[list[object]] = []
     for test, readings in read(folder / "kfs_triaxial_drained.csv").items():
         strain = np.array([float(r["eps_axial"]) for r in readings])
@@ -60,19 +60,30 @@ def drained(folder: Path, count: int) -> None:
             r = readings[i]
             dilation = -100 * float(r["eps_vol"])
             std = 0.05 * peak / 1e3
-            rows.append([test, pressure, readings[0]["void_ratio"], 100 * strain[i], float(r["q_Pa"]) / 1e3, std, dilation])
-    header = ["test", "cell_pressure_kPa", "initial_void_ratio", "strain_axial_percent", "deviator_kPa", "deviator_std_kPa", "dilation_percent"]
-    write("drained.csv", header, rows)
+            rows.append(
+                [test, pressure, readings[0]["void_ratio"], 100 * strain[i], float(r["q_Pa"]) / 1e3, std, dilation]
+            )
+    header = [
+        "test",
+        "cell_pressure_kPa",
+        "initial_void_ratio",
+        "strain_axial_percent",
+        "deviator_kPa",
+        "deviator_std_kPa",
+        "dilation_percent",
+    ]
+    write(out, "drained.csv", header, rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="folder with kfs_oedometer.csv and kfs_triaxial_drained.csv")
-    parser.add_argument("--rows", type=int, default=30, help="rows kept of each test")
+    parser.add_argument("--out", type=Path, default=HERE, help="where the tables go")
+    parser.add_argument("--rows", type=int, default=24, help="rows kept of each test")
     parser.add_argument("--first-stress", type=float, default=10e3, help="axial stress from which oedometers count, Pa")
     arguments = parser.parse_args()
-    oedometer(arguments.folder, arguments.first_stress, arguments.rows)
-    drained(arguments.folder, arguments.rows)
+    oedometer(arguments.folder, arguments.out, arguments.first_stress, arguments.rows)
+    drained(arguments.folder, arguments.out, arguments.rows)
 
 
 if __name__ == "__main__":
