@@ -208,4 +208,5 @@ def dense_jacobian(function: Callable[[Tensor], Tensor], u: Tensor) -> Tensor:
     """d function / d u as (*batch, n, n), for a function that treats the samples of u (*batch, n) independently."""
     pull = torch.func.vjp(function, u)[1]
     basis = torch.eye(u.shape[-1], dtype=u.dtype, device=u.device)
-    return torch.vmap(lambda e: pull(e.expand(u.shape))[0], out_dims=-2)(basis)
+    rows = torch.vmap(lambda e: pull(e.expand(u.shape))[0])(basis)
+    return rows.movedim(0, -2)

@@ -59,6 +59,10 @@ class LinearOperator(ABC):
     def matmul_transposed(self, x: Tensor) -> Tensor:
         """A^T x for vectors (..., *batch, n)."""
 
+    def absolute(self, x: Tensor) -> Tensor:
+        """|A| |x|, entry by entry: times the rounding unit, the error with which A x can be known; |A x| where A has no entries."""
+        return self.matmul(x).abs()
+
     @abstractmethod
     def shifted(self, shift: float) -> LinearOperator:
         """A + shift I, of which neither definiteness nor null space is known."""
@@ -88,6 +92,9 @@ class Dense(LinearOperator):
 
     def matmul_transposed(self, x: Tensor) -> Tensor:
         return (self.matrix.mT @ x.unsqueeze(-1)).squeeze(-1)
+
+    def absolute(self, x: Tensor) -> Tensor:
+        return Dense(self.matrix.abs()).matmul(x.abs())
 
     def shifted(self, shift: float) -> Dense:
         eye = torch.eye(self.n, dtype=self.matrix.dtype, device=self.matrix.device)
@@ -242,6 +249,9 @@ class Sparse(LinearOperator):
             return self
         values = self.values.new_zeros(pattern.nnz).index_copy(0, place.to(self.values.device), self.values)
         return Sparse(pattern, values, self.structure)
+
+    def absolute(self, x: Tensor) -> Tensor:
+        return Sparse(self.pattern, self.values.abs()).matmul(x.abs())
 
     def shifted(self, shift: float) -> Sparse:
         stored = self.with_diagonal()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from bilevel.linalg.operator import LinearOperator
     from bilevel.linalg.solver import Factor
     from bilevel.solvers.oracle import Oracle, Point
 
@@ -24,6 +25,9 @@ class Descent(ABC):
 
     factor: Factor | None = None
     """The latest factorised tangent, if the descent makes any; the adjoint solve starts from it."""
+
+    tangent: LinearOperator | None = None
+    """The latest tangent, if the descent makes any."""
 
     safe: bool = False
     """Whether the latest tangent was proved positive definite."""

@@ -40,7 +40,9 @@ class HalfQuadraticSplitting:
         start = time.perf_counter()
         smooth = problem.smooth
         if not isinstance(smooth, LeastSquares):
-            raise InputError("half-quadratic splitting takes a least-squares misfit; use ProximalGradient for other functions")
+            raise InputError(
+                "half-quadratic splitting takes a least-squares misfit; use ProximalGradient for other functions"
+            )
         problem.check_start(x0)
         back = smooth.A.adjoint(smooth.data)
         z, iterations = x0, 0

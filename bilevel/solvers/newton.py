@@ -29,7 +29,7 @@ class NewtonDirection(Descent):
         self._plain = True
 
     def direction(self, oracle: Oracle, point: Point) -> Tensor:
-        tangent = oracle.tangent(point.u)
+        tangent = self.tangent = oracle.tangent(point.u)
         self.factor = self._factorise(oracle, tangent)
         self.singular = _per_sample(self.factor.singular, point)
         self._plain, self.safe = True, False

@@ -34,7 +34,9 @@ class PrimalDual:
         norm = problem.regulariser
         lipschitz = problem.smooth.lipschitz
         if not isinstance(norm, AnalysisNorm) or lipschitz is None:
-            raise InputError("primal-dual splitting takes a total variation and a smooth function of known Lipschitz constant")
+            raise InputError(
+                "primal-dual splitting takes a total variation and a smooth function of known Lipschitz constant"
+            )
         problem.check_start(x0)
         sigma = self.balance * lipschitz / norm.norm_squared
         tau = 1 / (1.01 * (0.5 * lipschitz + sigma * norm.norm_squared))

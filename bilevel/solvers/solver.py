@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from bilevel.linalg.solver import Factor
 
 
+NEAR = 1e4
+"""The rounding error is looked at only where the residual is within this factor of its threshold."""
+
 UNBOUNDED = 1e15
 """A state this many times larger than its start (or than 1) is taken to run away."""
 
@@ -141,7 +144,7 @@ class _Run:
 
     def _settle_converged(self, point: Point) -> Point:
         """Mark the samples whose residual is small; those that stand on a saddle are moved off it instead."""
-        done = self._active(point) & (point.norm <= self.threshold)
+        done = self._active(point) & (point.norm <= self._attainable(point))
         if not bool(done.any()):
             return point
         if self._must_check():
@@ -154,6 +157,18 @@ class _Run:
                 return select(left.escaped, left.point, point)
         self._mark(done, Status.CONVERGED)
         return point
+
+    def _attainable(self, point: Point) -> Tensor:
+        """The threshold, or the rounding error of the residual where that is larger: terms cancel in stiff problems."""
+        tangent = self.descent.tangent
+        near = (point.norm > self.threshold) & (point.norm < NEAR * self.threshold)
+        if tangent is None or not bool((near & self._active(point)).any()):
+            return self.threshold
+        eps = torch.finfo(point.u.dtype).eps
+        floor = 2 * eps * torch.linalg.vector_norm(tangent.absolute(point.u), dim=-1)
+        if bool((near & (point.norm <= floor)).any()):
+            self.notes.append("ended at rounding level: the residual cannot be known better in this precision")
+        return torch.maximum(self.threshold, floor)
 
     def _must_check(self) -> bool:
         known = self.oracle.problem.structure.positive_definite

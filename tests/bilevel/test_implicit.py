@@ -243,3 +243,10 @@ def test_layers_may_be_chained_and_nested_in_torch_func():
 def test_vmap_over_parameters_says_what_to_do():
     with pytest.raises(bilevel.BilevelError, match="batch_dims=1"):
         torch.vmap(lambda p: bilevel.argmin(lambda u, q: ((u - q) ** 2).sum(), torch.zeros(2), p).u)(torch.ones(3, 2))
+
+
+def test_a_residual_that_does_not_bend_has_a_constant_jacobian():
+    solution = bilevel.root(lambda u, p: 1.0 * u - p, torch.zeros(3), torch.ones(3, requires_grad=True))
+    torch.testing.assert_close(solution.u.detach(), torch.ones(3))
+    with pytest.raises(bilevel.BilevelError):
+        bilevel.root(lambda u, p: 0.0 * u - p, torch.zeros(3), torch.ones(3))

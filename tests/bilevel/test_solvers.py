@@ -193,3 +193,16 @@ def test_single_precision_works_when_asked_for():
 def test_tolerances_must_make_sense():
     with pytest.raises(ValueError, match="not both 0"):
         Tolerance(relative=0.0, absolute=0.0)
+
+
+def test_a_stiff_problem_ends_at_the_rounding_level_of_its_residual():
+    """Stiff springs in a ring of soft ones: the terms of the residual cancel to far below their own rounding error."""
+    n = 40
+
+    def energy(u, p):
+        stretch = torch.diff(u, prepend=torch.zeros(1))
+        return 0.5 * (p * stretch**2).sum() - u[-1]
+
+    solution = bilevel.argmin(energy, torch.zeros(n), torch.full((n,), 1e7), solver=Newton(tolerance=Tolerance(1e-15)))
+    torch.testing.assert_close(solution.u, 1e-7 * torch.arange(1.0, n + 1), rtol=1e-9, atol=0)
+    assert solution.report.iterations <= 5
