@@ -18,6 +18,7 @@ from physics.soil.control import Quantity
 from physics.soil.drucker_prager import DruckerPrager
 from physics.soil.element_test import March, Schedule
 from physics.soil.hypoplastic import Hypoplastic
+from physics.soil.intergranular import HypoplasticIntergranular
 from physics.soil.laboratory import LaboratoryTest, Layout, Procedure, Sign, Units, read_tests
 from physics.soil.material import Material
 from physics.soil.mohr_coulomb import MohrCoulomb
@@ -27,6 +28,7 @@ from physics.soil.tensors import mean_pressure
 
 MATERIALS: Mapping[str, type[Material]] = {
     "hypoplastic": Hypoplastic,
+    "hypoplastic_intergranular": HypoplasticIntergranular,
     "cam_clay_constant_poisson_ratio": CamClayConstantPoissonRatio,
     "cam_clay_constant_shear_modulus": CamClayConstantShearModulus,
     "drucker_prager": DruckerPrager,
