@@ -10,10 +10,10 @@ demo: $(STAMP)
 	$(BIN)/bilevel run examples/oude_korendijk/study.yml --out results/oude_korendijk --force
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n auto -m "not slow"
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
