@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "adjoint": ["Exact", "Neumann", "OneStep", "Unrolled"],
-    "certificate": ["CertifiedGradient", "gradient"],
+    "certified_gradient": ["CertifiedGradient", "gradient"],
     "checks": ["TaylorCheck", "check_gradient", "check_hessian"],
     "implicit": ["argmin", "fixed_point", "root"],
     "layers": ["ArgMin", "FixedPointLayer", "Root"],
@@ -39,7 +39,7 @@ __all__ = [*_HOME, "__version__"]
 
 if TYPE_CHECKING:
     from bilevel.adjoint import Exact, Neumann, OneStep, Unrolled
-    from bilevel.certificate import CertifiedGradient, gradient
+    from bilevel.certified_gradient import CertifiedGradient, gradient
     from bilevel.checks import TaylorCheck, check_gradient, check_hessian
     from bilevel.implicit import argmin, fixed_point, root
     from bilevel.layers import ArgMin, FixedPointLayer, Root

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.utils import _pytree as pytree
 
+from bilevel.implicit import many_rows
 from bilevel.problem import Params
 from bilevel.report import InputError, UndeclaredTensorError
 
@@ -286,8 +287,14 @@ class _Chain(torch.autograd.Function):
         n_state = ctx.program.counts[0]
         saved = ctx.saved_tensors
         tensors, checkpoints = saved[:-n_state], saved[-n_state:]
-        found = _ReverseSweep.apply(ctx.program, len(tensors), *tensors, *cotangents[: ctx.outputs], *checkpoints)
-        return (None, *found)
+        cotangents = cotangents[: ctx.outputs]
+
+        def pull_back(*cotangents: Tensor) -> Leaves:
+            return _ReverseSweep.apply(ctx.program, len(tensors), *tensors, *cotangents, *checkpoints)
+
+        if any(torch._C._functorch.is_legacy_batchedtensor(c) for c in cotangents):
+            return (None, *many_rows(pull_back, *cotangents))
+        return (None, *pull_back(*cotangents))
 
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:

@@ -7,8 +7,7 @@ found. Everything below is that formula, its transpose, and the derivative of th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,112 +15,16 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from bilevel import replay
-from bilevel.adjoint import Adjoint, Exact, Neumann, Unrolled
+from bilevel.adjoint import Adjoint, Exact, Unrolled
+from bilevel.certificate import certify
 from bilevel.declared import require_declared
-from bilevel.linalg import factorise, refine
-from bilevel.linalg.operator import Dense, LinearOperator, MatrixFree
-from bilevel.linalg.solver import Factor
-from bilevel.problem import DENSE_LIMIT, Energy, EnergyProblem, FixedPoint, Function, Params, Problem, Residual
-from bilevel.report import BilevelError, GradientReport, OnFail, Solution, fail
+from bilevel.inner import Inner, Leaves
+from bilevel.problem import Energy, EnergyProblem, FixedPoint, Function, Params, Problem, Residual
+from bilevel.report import BilevelError, OnFail, Solution
 from bilevel.solvers.fixed_point import Anderson
 from bilevel.solvers.newton import Newton
-from bilevel.solvers.solver import Outcome, Solver
+from bilevel.solvers.solver import Solver
 from bilevel.unrolled import unroll
-
-Leaves = Sequence[Tensor]
-
-
-@dataclass
-class Inner:
-    """One inner solve: everything but the tensors that it is differentiated in."""
-
-    problem: Problem
-    rebuild: Callable[[Leaves], Params]
-    names: list[str]
-    solver: Solver
-    adjoint: Adjoint
-    on_fail: OnFail
-    outcome: Outcome | None = None
-    factor: Factor | None = None
-    gradients: list[GradientReport] = field(default_factory=list)
-
-    def residual(self, u: Tensor, *leaves: Tensor) -> Tensor:
-        return self.problem.residual(u, self.rebuild(leaves))
-
-    def apply(self, u: Tensor, leaves: Leaves, x: Tensor, transposed: bool) -> Tensor:
-        """Tangent (or its transpose) times x, differentiable in everything."""
-        params = self.rebuild(leaves)
-        product = self.problem.product_transposed if transposed else self.problem.product
-        return product(u, params, x)
-
-    def run(self, u0: Tensor, leaves: Leaves) -> Tensor:
-        """Solve, note how it ended, complain as asked."""
-        self.outcome = self.solver.solve(
-            self.problem, u0, self.rebuild(leaves), record=isinstance(self.adjoint, Unrolled)
-        )
-        self.factor = self.outcome.factor
-        if not self.outcome.report.converged:
-            fail(self.outcome.report.sentence, self.on_fail)
-        return self.outcome.u.clone()  # autograd wants an output that is not an input, even where no step was taken
-
-    # -- numerical linear solves ------------------------------------------------------------------------------------
-
-    def operator(self, u: Tensor, leaves: Leaves) -> LinearOperator:
-        """The tangent at u by products, or densely where it is small."""
-        if u.shape[-1] <= DENSE_LIMIT or u.dim() > 1:
-            return self.problem.tangent(u, self.rebuild(leaves))
-        return MatrixFree(
-            u.shape[-1],
-            lambda x: self.apply(u, leaves, x, transposed=False),
-            lambda x: self.apply(u, leaves, x, transposed=True),
-            self.problem.structure,
-        )
-
-    def solve(self, b: Tensor, u: Tensor, leaves: Leaves, transposed: bool, tolerance: float) -> Tensor:
-        """H^-1 b (or H^-T b) for b (..., *batch, n); large problems start from the solver's last factorisation."""
-        operator = self.operator(u, leaves)
-        if isinstance(operator, Dense):
-            return refine(factorise(operator), operator, b, transposed=transposed, tolerance=tolerance)
-        if self.factor is not None:
-            try:
-                return refine(self.factor, operator, b, transposed=transposed, tolerance=tolerance)
-            except BilevelError:
-                self.factor = None  # too far from the tangent here to be of use
-        self.factor = factorise(self.problem.tangent(u, self.rebuild(leaves)))
-        return refine(self.factor, operator, b, transposed=transposed, tolerance=tolerance)
-
-    def solve_adjoint(self, b: Tensor, u: Tensor, leaves: Leaves) -> Tensor:
-        """The adjoint state for cotangents b (..., *batch, n) by this layer's strategy, with its certificate."""
-        started = time.perf_counter()
-        if isinstance(self.adjoint, Neumann):
-            state = self._neumann(b, u, leaves, self.adjoint.terms)
-        else:
-            assert isinstance(self.adjoint, Exact)
-            state = self.solve(b, u, leaves, transposed=True, tolerance=self.adjoint.tolerance)
-        if not isinstance(self.adjoint, Exact) or self.adjoint.certify:
-            from bilevel.certificate import certify
-
-            self.gradients.append(certify(self, b, state, u, leaves, started))
-        return state
-
-    def _neumann(self, b: Tensor, u: Tensor, leaves: Leaves, terms: int) -> Tensor:
-        operator = self.operator(u, leaves)
-        metric = 1.0 if isinstance(self.problem, FixedPoint) else 1.0 / _norm_estimate(operator, b)
-        state = metric * b
-        for _ in range(terms - 1):
-            state = state + metric * (b - operator.matmul_transposed(state))
-        return state
-
-
-def _norm_estimate(operator: LinearOperator, like: Tensor) -> float:
-    """||H|| by power iteration on H^T H (15 products each way)."""
-    shape = like.shape[like.dim() - 1 - len(operator.batch) :]
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=like.dtype).to(like.device)
-    norm = 1.0
-    for _ in range(15):
-        x = operator.matmul_transposed(operator.matmul(x / torch.linalg.vector_norm(x)))
-        norm = float(torch.linalg.vector_norm(x)) ** 0.5
-    return norm
 
 
 class _State(torch.autograd.Function):
@@ -148,7 +51,7 @@ class _State(torch.autograd.Function):
             return torch.func.vjp(lambda *p: inner.residual(u, *p), *leaves)[1](-state)
 
         if torch._C._functorch.is_legacy_batchedtensor(cotangent):
-            return None, None, *_many_rows(pull_back, cotangent)
+            return None, None, *many_rows(pull_back, cotangent)
         return None, None, *pull_back(cotangent)
 
     @staticmethod
@@ -176,9 +79,13 @@ class _LinearSolve(torch.autograd.Function):
     @staticmethod
     def forward(inner: Inner, mode: str, b: Tensor, u: Tensor, *leaves: Tensor) -> Tensor:
         with torch.no_grad():
-            if mode == "adjoint":
-                return inner.solve_adjoint(b, u, leaves)
-            return inner.solve(b, u, leaves, mode == "transposed", _tolerance(inner))
+            if mode != "adjoint":
+                return inner.solve(b, u, leaves, mode == "transposed", inner.linear_tolerance)
+            started = time.perf_counter()
+            state = inner.solve_adjoint(b, u, leaves)
+            if not isinstance(inner.adjoint, Exact) or inner.adjoint.certify:
+                inner.gradients.append(certify(inner, b, state, u, leaves, started))
+            return state
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -222,7 +129,7 @@ class _LinearSolve(torch.autograd.Function):
         return torch.stack(rows), 0
 
 
-def _many_rows(pull_back: Callable[[Tensor], tuple[Tensor, ...]], cotangent: Tensor) -> list[Tensor]:
+def many_rows(pull_back: Callable[..., tuple[Tensor, ...]], *cotangents: Tensor) -> list[Tensor]:
     """pull_back for the cotangents of torch.autograd.grad(..., is_grads_batched=True), as one batch of solves.
 
     That call wraps them in a batching of its own, which custom functions do not see through: take the rows out of it,
@@ -230,12 +137,10 @@ def _many_rows(pull_back: Callable[[Tensor], tuple[Tensor, ...]], cotangent: Ten
     """
     level = torch._C._vmapmode_increment_nesting() - 1
     torch._C._vmapmode_decrement_nesting()
-    rows = torch._remove_batch_dim(cotangent, level, 0, 0)
-    return [torch._add_batch_dim(grad, 0, level) for grad in torch.vmap(pull_back)(rows)]
-
-
-def _tolerance(inner: Inner) -> float:
-    return inner.adjoint.tolerance if isinstance(inner.adjoint, Exact) else Exact().tolerance
+    batched = [torch._C._functorch.is_legacy_batchedtensor(c) for c in cotangents]
+    rows = [torch._remove_batch_dim(c, level, 0, 0) if many else c for c, many in zip(cotangents, batched, strict=True)]
+    dims = tuple(0 if many else None for many in batched)
+    return [torch._add_batch_dim(grad, 0, level) for grad in torch.vmap(pull_back, dims)(*rows)]
 
 
 def solve_implicitly(

@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
+from bilevel.adjoint import Exact
+from bilevel.certificate import Polish
+from bilevel.inner import Inner
 from bilevel.report import BilevelError
-
-if TYPE_CHECKING:
-    from bilevel.implicit import Inner
 
 
 @dataclass
@@ -42,9 +41,6 @@ def enter(inner: Inner) -> Inner:
 
 
 def _improved(recording: Recording, inner: Inner) -> Inner:
-    from bilevel.adjoint import Exact
-    from bilevel.certificate import Polish
-
     if recording.position >= len(recording.inners):
         raise BilevelError("the function passed through more layers when it was run again; it must be deterministic")
     earlier = recording.inners[recording.position]

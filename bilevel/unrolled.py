@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from bilevel.adjoint import Unrolled
-
-if TYPE_CHECKING:
-    from bilevel.implicit import Inner
-    from bilevel.solvers.solver import TapeEntry
+from bilevel.certificate import certify_against_exact
+from bilevel.inner import Inner
+from bilevel.solvers.solver import TapeEntry
 
 
 def unroll(inner: Inner, u0: Tensor, leaves: Sequence[Tensor]) -> Tensor:
@@ -83,8 +81,6 @@ def _report(
     inner: Inner, tape: Sequence[TapeEntry], start: Tensor, leaves: Sequence[Tensor], cotangent: Tensor
 ) -> None:
     """Compare the unrolled vector-Jacobian product with the exact one; skipped for batched cotangents."""
-    from bilevel.certificate import certify_against_exact
-
     if torch._C._functorch.is_batchedtensor(cotangent):
         return
     detached = [leaf.detach() for leaf in leaves]

@@ -7,7 +7,7 @@ import torch
 
 from bilevel.calibrate.problem import CalibrationProblem, Evaluation
 from bilevel.calibrate.transforms import Transform
-from bilevel.certificate import gradient
+from bilevel.certified_gradient import gradient
 from bilevel.report import GradientReport
 
 _STEP = 1e-2

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.study import Study
-from bilevel.certificate import gradient
+from bilevel.certified_gradient import gradient
 from bilevel.checks import check_gradient
 
 

@@ -107,6 +107,8 @@ def test_autograd_with_double_backward_and_batched_cotangents(inputs):
         second = torch.autograd.grad(sum(g.square().sum() for g in first), leaves)
         observed = run(inner_step, state, x, loads)[0]
         rows = torch.vmap(lambda c: torch.autograd.grad(observed, leaves, c, retain_graph=True))(torch.eye(STEPS))
+        same = torch.autograd.grad(observed, leaves, torch.eye(STEPS), is_grads_batched=True)
+        assert_same(same, rows)
         return first, second, rows
 
     assert_same(derivatives(chained), derivatives(loop), tolerance=1e-6)

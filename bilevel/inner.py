@@ -1,0 +1,106 @@
+"""One inner solve as the implicit layers see it: its state, and linear solves with its tangent, in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from bilevel.adjoint import Adjoint, Exact, Neumann, Unrolled
+from bilevel.linalg import factorise, refine
+from bilevel.linalg.operator import Dense, LinearOperator, MatrixFree
+from bilevel.linalg.solver import Factor
+from bilevel.problem import DENSE_LIMIT, FixedPoint, Params, Problem
+from bilevel.report import BilevelError, GradientReport, OnFail, fail
+from bilevel.solvers.solver import Outcome, Solver
+
+Leaves = Sequence[Tensor]
+
+
+@dataclass
+class Inner:
+    """One inner solve: everything but the tensors that it is differentiated in."""
+
+    problem: Problem
+    rebuild: Callable[[Leaves], Params]
+    names: list[str]
+    solver: Solver
+    adjoint: Adjoint
+    on_fail: OnFail
+    outcome: Outcome | None = None
+    factor: Factor | None = None
+    gradients: list[GradientReport] = field(default_factory=list)
+
+    def residual(self, u: Tensor, *leaves: Tensor) -> Tensor:
+        return self.problem.residual(u, self.rebuild(leaves))
+
+    def apply(self, u: Tensor, leaves: Leaves, x: Tensor, transposed: bool) -> Tensor:
+        """Tangent (or its transpose) times x, differentiable in everything."""
+        params = self.rebuild(leaves)
+        product = self.problem.product_transposed if transposed else self.problem.product
+        return product(u, params, x)
+
+    def run(self, u0: Tensor, leaves: Leaves) -> Tensor:
+        """Solve, note how it ended, complain as asked."""
+        self.outcome = self.solver.solve(
+            self.problem, u0, self.rebuild(leaves), record=isinstance(self.adjoint, Unrolled)
+        )
+        self.factor = self.outcome.factor
+        if not self.outcome.report.converged:
+            fail(self.outcome.report.sentence, self.on_fail)
+        return self.outcome.u.clone()  # autograd wants an output that is not an input, even where no step was taken
+
+    def operator(self, u: Tensor, leaves: Leaves) -> LinearOperator:
+        """The tangent at u by products, or densely where it is small."""
+        if u.shape[-1] <= DENSE_LIMIT or u.dim() > 1:
+            return self.problem.tangent(u, self.rebuild(leaves))
+        return MatrixFree(
+            u.shape[-1],
+            lambda x: self.apply(u, leaves, x, transposed=False),
+            lambda x: self.apply(u, leaves, x, transposed=True),
+            self.problem.structure,
+        )
+
+    def solve(self, b: Tensor, u: Tensor, leaves: Leaves, transposed: bool, tolerance: float) -> Tensor:
+        """H^-1 b (or H^-T b) for b (..., *batch, n); large problems start from the solver's last factorisation."""
+        operator = self.operator(u, leaves)
+        if isinstance(operator, Dense):
+            return refine(factorise(operator), operator, b, transposed=transposed, tolerance=tolerance)
+        if self.factor is not None:
+            try:
+                return refine(self.factor, operator, b, transposed=transposed, tolerance=tolerance)
+            except BilevelError:
+                self.factor = None  # too far from the tangent here to be of use
+        self.factor = factorise(self.problem.tangent(u, self.rebuild(leaves)))
+        return refine(self.factor, operator, b, transposed=transposed, tolerance=tolerance)
+
+    def solve_adjoint(self, b: Tensor, u: Tensor, leaves: Leaves) -> Tensor:
+        """The adjoint state for cotangents b (..., *batch, n) by this layer's strategy."""
+        if isinstance(self.adjoint, Neumann):
+            return self._neumann(b, u, leaves, self.adjoint.terms)
+        return self.solve(b, u, leaves, transposed=True, tolerance=self.linear_tolerance)
+
+    @property
+    def linear_tolerance(self) -> float:
+        return self.adjoint.tolerance if isinstance(self.adjoint, Exact) else Exact().tolerance
+
+    def _neumann(self, b: Tensor, u: Tensor, leaves: Leaves, terms: int) -> Tensor:
+        operator = self.operator(u, leaves)
+        metric = 1.0 if isinstance(self.problem, FixedPoint) else 1.0 / _norm_estimate(operator, b)
+        state = metric * b
+        for _ in range(terms - 1):
+            state = state + metric * (b - operator.matmul_transposed(state))
+        return state
+
+
+def _norm_estimate(operator: LinearOperator, like: Tensor) -> float:
+    """||H|| by power iteration on H^T H (15 products each way)."""
+    shape = like.shape[like.dim() - 1 - len(operator.batch) :]
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=like.dtype).to(like.device)
+    norm = 1.0
+    for _ in range(15):
+        x = operator.matmul_transposed(operator.matmul(x / torch.linalg.vector_norm(x)))
+        norm = float(torch.linalg.vector_norm(x)) ** 0.5
+    return norm
