@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -45,8 +45,8 @@ class Hypoplastic(Material):
     """
 
     parameters = HYPOPLASTIC
-    internal = ("void_ratio",)
-    units = (1e-3,)
+    internal: ClassVar[tuple[str, ...]] = ("void_ratio",)
+    units: ClassVar[tuple[float, ...]] = (1e-3,)
 
     def initial_state(self, stress: Tensor, void_ratio: Tensor) -> Tensor:
         """The state vector (*batch, 7); raises InputError unless every normal stress is compressive."""
