@@ -122,7 +122,8 @@ class PlateModel(Model):
             means = axes.hexbin(
                 *(x, y, residual[rows]), gridsize=(80, 11), cmap="RdBu_r", vmin=-limit, vmax=limit, rasterized=True
             )
-            figure.colorbar(means, ax=axes, label=f"u{'xy'[component]}: measured - model [um]")
+            figure.colorbar(means, ax=axes, label="[um]")
+            axes.set_title(f"u{'xy'[component]}: measured - model", fontsize="medium")
             axes.set_aspect("equal")
             axes.set_ylabel("y [mm]")
         axes.set_xlabel("x [mm]")
