@@ -1,6 +1,6 @@
 """Linear inverse problems as a user meets them: how ill-posed is it, which prior, which lambda, in one call.
 
-    result = invert(A, data, prior=TotalVariationPrior(), choice=Discrepancy(sigma=0.01))
+result = invert(A, data, prior=TotalVariationPrior(), choice=Discrepancy(sigma=0.01))
 """
 
 from bilevel.inversion.choice import GCV, Bilevel, Choice, Discrepancy, Fixed, LCurve

@@ -80,7 +80,9 @@ class _Search(Choice):
 
     def limits(self) -> tuple[float, float]:
         if not 0 < self.lowest < self.highest:
-            raise InputError(f"lambda is searched between 0 < lowest < highest, got {self.lowest:g} and {self.highest:g}")
+            raise InputError(
+                f"lambda is searched between 0 < lowest < highest, got {self.lowest:g} and {self.highest:g}"
+            )
         return math.log(self.lowest), math.log(self.highest)
 
 
@@ -96,7 +98,9 @@ class Discrepancy(_Search):
         from scipy.optimize import brentq
 
         if not self.sigma > 0:
-            raise InputError(f"the discrepancy principle needs the noise's standard deviation sigma > 0, got {self.sigma:g}")
+            raise InputError(
+                f"the discrepancy principle needs the noise's standard deviation sigma > 0, got {self.sigma:g}"
+            )
         target = self.safety * self.sigma * math.sqrt(problem.y.numel())
         low, high = self.limits()
         if problem.at(low).misfit > target:

@@ -41,7 +41,9 @@ class Diagnosis:
         """What it means for the user."""
         k = len(self.singular_values)
         if self.usable == k:
-            return f"well posed at this noise: all {k} coefficients stand above it (condition number {self.condition:.3g})"
+            return (
+                f"well posed at this noise: all {k} coefficients stand above it (condition number {self.condition:.3g})"
+            )
         return (
             f"ill posed: {self.usable} of {k} coefficients stand above the noise ({self.noise:.3g}), condition number "
             f"{self.condition:.3g}; the rest must come from a prior"

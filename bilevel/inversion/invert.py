@@ -26,9 +26,7 @@ class Inversion:
     @property
     def sentence(self) -> str:
         """What was done, in one sentence."""
-        return (
-            f"{self.prior} with lambda = {self.weight:.3g} by {self.choice} ({len(self.trials)} solves), misfit {self.misfit:.3g}"
-        )
+        return f"{self.prior} with lambda = {self.weight:.3g} by {self.choice} ({len(self.trials)} solves), misfit {self.misfit:.3g}"
 
 
 def invert(A: LinearMap | Tensor, y: Tensor, prior: Prior, choice: Choice) -> Inversion:
@@ -41,6 +39,4 @@ def invert(A: LinearMap | Tensor, y: Tensor, prior: Prior, choice: Choice) -> In
     A.check_data(y)
     problem = Problem(A, torch.as_tensor(y), prior)
     trial = choice.choose(problem)
-    return Inversion(
-        trial.x, trial.weight, trial.misfit, type(prior).__name__, type(choice).__name__, problem.trials
-    )
+    return Inversion(trial.x, trial.weight, trial.misfit, type(prior).__name__, type(choice).__name__, problem.trials)

@@ -136,12 +136,17 @@ class LearnedPrior(Prior):
     Accelerated, so the denoiser must be a proximal operator (`ConvexDenoiser`), unless `accelerate` is off.
     """
 
-    def __init__(self, denoiser: Callable[[Tensor, float], Tensor], accelerate: bool = True, tolerance: float = 1e-5) -> None:
+    def __init__(
+        self, denoiser: Callable[[Tensor, float], Tensor], accelerate: bool = True, tolerance: float = 1e-5
+    ) -> None:
         self.denoiser, self.accelerate, self.tolerance = denoiser, accelerate, tolerance
 
     def solve(self, A: LinearMap, y: Tensor, weight: float, start: Tensor | None = None) -> Tensor:
         scheme = PnPProximalGradient(
-            lambda v: self.denoiser(v, weight), accelerate=self.accelerate, tolerance=self.tolerance, max_iterations=5000
+            lambda v: self.denoiser(v, weight),
+            accelerate=self.accelerate,
+            tolerance=self.tolerance,
+            max_iterations=5000,
         )
         return scheme.restore(A, y, start).x
 

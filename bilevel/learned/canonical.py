@@ -10,7 +10,7 @@ import copy
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter, ParameterList
+from torch.nn import Parameter
 
 from bilevel.learned.lista import LISTA, LISTACP, TiLISTA
 from bilevel.report import BilevelError, InputError
@@ -19,14 +19,16 @@ from bilevel.report import BilevelError, InputError
 def as_lista(network: LISTACP) -> LISTA:
     """The untied LISTA with the same map: B_k = W_k^T, S_k = I - W_k^T A. Support selection has no such form."""
     if network.selection.maximum * network.selection.rate > 0:
-        raise InputError("support selection ranks magnitudes across components, so its rows cannot be rescaled one by one")
+        raise InputError(
+            "support selection ranks magnitudes across components, so its rows cannot be rescaled one by one"
+        )
     matrix = network.operator.matrix()
     found = LISTA(network.operator, network.depth, tied=False)
     identity = torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device)
     with torch.no_grad():
         for k, weight in enumerate(network.weights):
-            found.encode[k].copy_(weight.mT)  # type: ignore[index]
-            found.repeat[k].copy_(identity - weight.mT @ matrix)  # type: ignore[index]
+            found.encode[k].copy_(weight.mT)
+            found.repeat[k].copy_(identity - weight.mT @ matrix)
             found.thresholds[k].copy_(network.thresholds[k])
     return found
 
@@ -40,7 +42,6 @@ def canonical_form(network: LISTA) -> LISTA:
         raise InputError("a tied LISTA shares its rows between hidden layers and the last; untie it first (`untied`)")
     found = copy.deepcopy(network)
     encode, repeat = found.encode, found.repeat
-    assert isinstance(encode, ParameterList) and isinstance(repeat, ParameterList)
     before = torch.ones_like(encode[0][:, 0])
     with torch.no_grad():
         for k in range(found.depth):
@@ -61,8 +62,8 @@ def untied(network: LISTA) -> LISTA:
     found = LISTA(network.operator, network.depth, tied=False)
     with torch.no_grad():
         for k in range(network.depth):
-            found.encode[k].copy_(network.encode)  # type: ignore[index, arg-type]
-            found.repeat[k].copy_(network.repeat)  # type: ignore[index, arg-type]
+            found.encode[k].copy_(network.encode[0])
+            found.repeat[k].copy_(network.repeat[0])
             found.thresholds[k].copy_(network.thresholds[k])
     return found
 

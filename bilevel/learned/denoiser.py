@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -56,12 +57,14 @@ class ConvexDenoiser(Denoiser):
         pad = self.filters.shape[-1] // 2
         filters = self.zero_mean()
         if min(x.shape[-2:]) < self.filters.shape[-1]:
-            raise InputError(f"pictures must be at least {self.filters.shape[-1]} pixels wide, got {tuple(x.shape[-2:])}")
+            raise InputError(
+                f"pictures must be at least {self.filters.shape[-1]} pixels wide, got {tuple(x.shape[-2:])}"
+            )
         response = F.conv2d(F.pad(x, (pad,) * 4, mode="circular"), filters)
         limit = self.log_limit.exp()[:, None, None]
         clipped = torch.clamp(response, min=-limit, max=limit) * self.log_weight.exp()[:, None, None]
         back = F.conv2d(F.pad(clipped, (pad,) * 4, mode="circular"), filters.flip(-1, -2).transpose(0, 1))
-        return back / self.bound(tuple(x.shape[-2:]))
+        return back / self.bound((x.shape[-2], x.shape[-1]))
 
     def zero_mean(self) -> Tensor:
         """The filters without their mean: constant pictures pass."""
@@ -79,20 +82,20 @@ class ResidualCNN(Denoiser):
     def __init__(self, depth: int = 5, channels: int = 24, seed: int = 0, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         sizes = [1, *[channels] * (depth - 1), 1]
-        pairs = zip(sizes, sizes[1:])
         self.convolutions = torch.nn.ModuleList(
-            torch.nn.Conv2d(i, o, 3, padding=1, padding_mode="circular", bias=False, dtype=dtype) for i, o in pairs
+            torch.nn.Conv2d(i, o, 3, padding=1, padding_mode="circular", bias=False, dtype=dtype)
+            for i, o in pairwise(sizes)
         )
         generator = torch.Generator().manual_seed(seed)
-        for layer in self.convolutions:
-            torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
         with torch.no_grad():
-            self.convolutions[-1].weight.mul_(0.1)
+            for weight in self.parameters():
+                torch.nn.init.kaiming_normal_(weight, nonlinearity="relu", generator=generator)
+            weight.mul_(0.1)
 
     def noise(self, x: Tensor) -> Tensor:
-        for layer in self.convolutions[:-1]:
-            x = torch.relu(layer(x))
-        return self.convolutions[-1](x)
+        for k, layer in enumerate(self.convolutions):
+            x = layer(torch.relu(x) if k else x)
+        return x
 
 
 @dataclass(frozen=True)

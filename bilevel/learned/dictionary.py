@@ -48,7 +48,9 @@ def learn_unsupervised(
     Each atom is the least-squares fit to what the others leave, projected to the unit ball (Mairal et al. 2010, alg. 2).
     """
     if atoms < 1 or atoms > y.shape[0]:
-        raise InputError(f"the dictionary's {atoms} atoms start from {y.shape[0]} samples; take between 1 and that many")
+        raise InputError(
+            f"the dictionary's {atoms} atoms start from {y.shape[0]} samples; take between 1 and that many"
+        )
     generator = torch.Generator().manual_seed(seed)
     dictionary = unit_columns(y[torch.randperm(y.shape[0], generator=generator)[:atoms]].mT + 0.0)
     start = None

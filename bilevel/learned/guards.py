@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -90,7 +91,7 @@ def clamp_steps(network: StepThresholdISTA | ALISTA, bound: float | None = None)
     changed = 0
     with torch.no_grad():
         for step in network.steps:
-            if not 0 <= float(step) <= bound:
+            if not 0 <= float(step.detach()) <= bound:
                 step.clamp_(0, bound)
                 changed += 1
     return changed
@@ -148,7 +149,13 @@ class Certificate:
 
 
 def certify(
-    map: Map, x0: Tensor, *, probe: Map | None = None, iterations: int = 200, tolerance: float = 1e-6, bound: float = 1.0
+    map: Map,
+    x0: Tensor,
+    *,
+    probe: Map | None = None,
+    iterations: int = 200,
+    tolerance: float = 1e-6,
+    bound: float = 1.0,
 ) -> Certificate:
     """Iterate x <- map(x) from x0 (batch, ...), and measure the Jacobian norm of `probe` (default: of the map).
 
@@ -184,7 +191,7 @@ def certify_network(network: UnrolledNetwork, y: Tensor) -> Certificate:
     """
     with torch.no_grad():
         estimates = [network.start_checked(y).x, *network.iterates(y)]
-        changes = [(b - a).flatten(1).norm(dim=1) for a, b in zip(estimates, estimates[1:])]
+        changes = [(b - a).flatten(1).norm(dim=1) for a, b in pairwise(estimates)]
         first = changes[0].clamp_min(torch.finfo(y.dtype).tiny)
         residuals = tuple(float((c / first).max()) for c in changes)
     norm = jacobian_norm(lambda data: network.run(data, network.start(data), 0).x, y)

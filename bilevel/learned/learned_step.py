@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bilevel.learned.alista import ALISTA
-from bilevel.learned.network import NO_SELECTION, State, SupportSelection
+from bilevel.learned.network import NO_SELECTION, State, SupportSelection, scalars
 from bilevel.linalg.linear_map import LinearMap
 from bilevel.proximal import soft_threshold_with_support
 
@@ -21,8 +21,9 @@ from bilevel.proximal import soft_threshold_with_support
 class LearnedStep(ALISTA):
     """ALISTA with step = step_k exp(s), threshold = threshold_k exp(t) r, (s, t) from an LSTM cell shared by all layers.
 
-    r is the sample's |W^T (y - A x)|_1 over that of its data, so thresholds follow the error down. The cell reads the
-    logarithms of r and of |y - A x|_1 / |y|_1 and of |W^T y|_1; it starts neutral, with s = t = 0.
+    The correction is step W^T (y - A x) + gradient_k g A^T (y - A x) / |A|^2: W separates the entries while the error is large,
+    the plain gradient (g from the same cell, off at first) leads to least squares on the support when noise is left. r is the sample's |W^T (y - A x)|_1 over that of its data, so thresholds follow the error down. The cell reads the
+    logarithms of r and of |y - A x|_1 / |y|_1 and of |W^T y|_1; it starts neutral, with s = t = 0 and g = 1.
     """
 
     def __init__(
@@ -35,9 +36,11 @@ class LearnedStep(ALISTA):
         hidden: int = 32,
     ) -> None:
         super().__init__(operator, depth, weight, threshold, selection)
+        self.lipschitz = self.operator.norm() ** 2
         dtype = self.operator._reference().dtype
         self.cell = torch.nn.LSTMCell(3, hidden, dtype=dtype)
-        self.head = torch.nn.Linear(hidden, 2, dtype=dtype)
+        self.head = torch.nn.Linear(hidden, 3, dtype=dtype)
+        self.gradients = scalars(depth, 0.0, dtype)
         torch.nn.init.zeros_(self.head.weight)
         torch.nn.init.zeros_(self.head.bias)
 
@@ -51,22 +54,28 @@ class LearnedStep(ALISTA):
         x, (hidden, cell, first) = state
         residual = y - self.operator(x)
         correction = self.weight.adjoint(residual)
-        s, t, hidden, cell, ratio = self._predict(residual, correction, hidden, cell, first)
-        v = x + self.steps[k] * s * correction
+        s, t, g, hidden, cell, ratio = self._predict(residual, correction, hidden, cell, first)
+        v = (
+            x
+            + self.steps[k] * s * correction
+            + self.gradients[k] * g / self.lipschitz * self.operator.adjoint(residual)
+        )
         threshold = self.thresholds.at(k) * t * ratio
         count = self.selection.count(k, v.shape[-1])
         return State(soft_threshold_with_support(v, threshold, count), (hidden, cell, first))
 
-    def _predict(self, residual: Tensor, correction: Tensor, hidden: Tensor, cell: Tensor, first: Any) -> tuple[Tensor, ...]:
-        """Factors of step and threshold (*batch, 1), the cell's state, and the relative error r (*batch, 1)."""
+    def _predict(
+        self, residual: Tensor, correction: Tensor, hidden: Tensor, cell: Tensor, first: Any
+    ) -> tuple[Tensor, ...]:
+        """Factors of step, threshold and gradient (*batch, 1), the cell's state, and the relative error r (*batch, 1)."""
         tiny = 1e-12
         error, start = _mean_size(correction), first[0].clamp_min(tiny)
         ratio = error / start
         misfit = _mean_size(residual) / first[1].clamp_min(tiny)
         features = torch.cat([ratio, misfit, start], -1).clamp_min(tiny).log().detach()
         hidden, cell = self.cell(features.reshape(-1, 3), (hidden, cell))
-        s, t = self.head(hidden).reshape(*residual.shape[:-1], 2).clamp(-3, 3).exp().split(1, -1)
-        return s, t, hidden, cell, ratio
+        s, t, g = self.head(hidden).reshape(*residual.shape[:-1], 3).clamp(-3, 3).exp().split(1, -1)
+        return s, t, g, hidden, cell, ratio
 
 
 def _mean_size(v: Tensor) -> Tensor:

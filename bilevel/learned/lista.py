@@ -50,12 +50,13 @@ class LISTA(UnrolledNetwork):
         encode = (matrix / lipschitz if weight is None else weight).mT
         repeat = torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device) - encode @ matrix
         self.tied = tied
-        self.encode: Parameter | torch.nn.ParameterList = Parameter(encode.clone()) if tied else copies(depth, encode)
-        self.repeat: Parameter | torch.nn.ParameterList = Parameter(repeat) if tied else copies(depth, repeat)
+        self.encode = copies(1 if tied else depth, encode)
+        self.repeat = copies(1 if tied else depth, repeat)
         self.thresholds = Thresholds(depth, threshold / lipschitz if weight is None else threshold, matrix.dtype)
 
     def layer(self, k: int, state: State, y: Tensor) -> State:
-        encode, repeat = (self.encode, self.repeat) if self.tied else (self.encode[k], self.repeat[k])
+        own = 0 if self.tied else k
+        encode, repeat = self.encode[own], self.repeat[own]
         return State(soft_threshold(y @ encode.mT + state.x @ repeat.mT, self.thresholds.at(k)))
 
 

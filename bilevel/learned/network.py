@@ -145,7 +145,9 @@ class SupportSelection:
 
     def __post_init__(self) -> None:
         if not (0 <= self.rate <= 1 and 0 <= self.maximum <= 1):
-            raise InputError(f"support selection takes fractions in [0, 1], got rate {self.rate}, maximum {self.maximum}")
+            raise InputError(
+                f"support selection takes fractions in [0, 1], got rate {self.rate}, maximum {self.maximum}"
+            )
 
     def count(self, k: int, n: int) -> int:
         """For layer k (from 0) and n unknowns."""

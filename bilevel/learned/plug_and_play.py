@@ -49,7 +49,9 @@ class PnPProximalGradient:
         lipschitz = A.norm() ** 2
         step = 1 / lipschitz if self.step is None else self.step
         if not 0 < step <= 2 / lipschitz:
-            raise InputError(f"the step {step:g} lies outside (0, {2 / lipschitz:g}], where the gradient step is nonexpansive")
+            raise InputError(
+                f"the step {step:g} lies outside (0, {2 / lipschitz:g}], where the gradient step is nonexpansive"
+            )
 
         def map(x: Tensor) -> Tensor:
             return self.denoiser(x - step * A.adjoint(A(x) - y))

@@ -64,7 +64,9 @@ def sparse_codes(y: Tensor, dictionary: Tensor, problem: ElasticNet, start: Tens
     the active atoms are linearly dependent.
     """
     if y.dim() != 2 or dictionary.dim() != 2 or y.shape[1] != dictionary.shape[0]:
-        raise InputError(f"data {tuple(y.shape)} and dictionary {tuple(dictionary.shape)} do not fit: (batch, m) and (m, atoms)")
+        raise InputError(
+            f"data {tuple(y.shape)} and dictionary {tuple(dictionary.shape)} do not fit: (batch, m) and (m, atoms)"
+        )
     require_finite("the data", y)
     require_finite("the dictionary", dictionary)
     values = _Codes.apply(y, dictionary, problem, start)

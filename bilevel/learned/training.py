@@ -124,7 +124,9 @@ def _run_stage(
         estimate = network.run(data, State(state.x, state.memory), stage.first, stage.depth).x
         value = loss(estimate, truth)
         if not bool(torch.isfinite(value)):
-            raise BilevelError(f"training diverged in stage '{stage.name}': the loss is {float(value)}; lower the rates")
+            raise BilevelError(
+                f"training diverged in stage '{stage.name}': the loss is {float(value)}; lower the rates"
+            )
         optimiser.zero_grad()
         value.backward()
         optimiser.step()

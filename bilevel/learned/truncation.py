@@ -30,19 +30,26 @@ def depth_from_discount(discount: float, tolerance: float) -> int:
 
 @dataclass(frozen=True)
 class TruncationRate:
-    """The relative gradient error after keeping K iterations, modelled as constant * rate^K."""
+    """The relative gradient error after keeping K iterations: asymptotically at most constant * rate^K.
+
+    pilot: the errors after keeping 0, 1, 2, ... iterations, as far as they were measured.
+    """
 
     rate: float
     constant: float
+    pilot: tuple[float, ...] = ()
 
     def error(self, kept: int) -> float:
         """C rho^K."""
         return self.constant * self.rate**kept
 
     def depth(self, tolerance: float) -> int:
-        """The smallest K with C rho^K <= tolerance."""
+        """The smallest K that meets the tolerance: as measured within the pilot, from C rho^K beyond it."""
         if not 0 < tolerance < 1:
             raise InputError(f"the tolerance of a gradient lies between 0 and 1, got {tolerance}")
+        for kept, error in enumerate(self.pilot):
+            if kept >= 1 and error <= tolerance:
+                return kept
         if self.rate <= 0 or self.constant <= tolerance:
             return 1
         return max(1, math.ceil(math.log(tolerance / self.constant) / math.log(self.rate)))
@@ -64,7 +71,7 @@ def measure_rate(
         new = iter(tensors)
         return map(u, pytree.tree_unflatten([next(new) if _is_leaf(p) else p for p in flat], spec))
 
-    _, pull = torch.func.vjp(of, u.detach(), *leaves)
+    pull = torch.func.vjp(of, u.detach(), *leaves)[1]
     term, sums = cotangent.detach(), [torch.zeros(sum(p.numel() for p in leaves), dtype=u.dtype)]
     sizes = []
     with torch.no_grad():
@@ -86,18 +93,19 @@ def _fit(sums: list[Tensor], sizes: list[float], fit: float) -> TruncationRate:
         return TruncationRate(0.0, 1.0)
     rate = (sizes[-1] / sizes[first]) ** (1 / (count - 1 - first))
     if not rate < 1:
-        raise BilevelError(f"the terms of the gradient grow by {rate:.3g} per iteration: the map does not contract at this point")
+        raise BilevelError(
+            f"the terms of the gradient grow by {rate:.3g} per iteration: the map does not contract at this point"
+        )
     last = (sums[-1] - sums[-2]) * rate / (1 - rate)
     total = sums[-1] + last
     errors = [float((total - s).norm() / total.norm()) for s in sums[first : count - 1]]
     kept = range(first, count - 1)
-    logs = [math.log(max(e, 1e-300)) - k * math.log(rate) for e, k in zip(errors, kept)]
-    return TruncationRate(rate, math.exp(sum(logs) / len(logs)))
+    constant = max(error / rate**k for error, k in zip(errors, kept))
+    pilot = tuple(float((total - s).norm() / total.norm()) for s in sums[:count])
+    return TruncationRate(rate, constant, pilot)
 
 
-def truncated(
-    map: Function, u0: Tensor, params: Params, kept: int, solver: Picard | None = None
-) -> Solution:
+def truncated(map: Function, u0: Tensor, params: Params, kept: int, solver: Picard | None = None) -> Solution:
     """The fixed point by plain iteration, differentiated through its last `kept` iterations only."""
     if kept < 1:
         raise InputError(f"at least one iteration must be kept, got {kept}")

@@ -55,13 +55,15 @@ class AnalysisNorm(Regulariser):
             return torch.zeros_like(v)
         safe = step.clamp_min(torch.finfo(v.dtype).tiny)
         p = torch.zeros_like(self.differences(v))
-        q, age = p, torch.ones_like(p[(..., *[slice(1)] * self._dual_dims)])
+        q, age = p, torch.ones_like(p.flatten(-self._dual_dims)[..., :1].unflatten(-1, (1,) * self._dual_dims))
         dims = tuple(range(-self._dual_dims, 0))
         scale = 0.5 * self._sum(v.square()) * self.tolerance + self.tolerance**2
         for iteration in range(self.max_iterations):
             ascent = q + self.differences(v - step * self.differences_adjoint(q)) / (self.norm_squared * safe)
             new = ascent / self.magnitude(ascent).clamp_min(1.0)
-            uphill = ((q - new) * (new - p)).sum(dims, keepdim=True) > 0  # forget the momentum (O'Donoghue & Candes 2015)
+            uphill = ((q - new) * (new - p)).sum(
+                dims, keepdim=True
+            ) > 0  # forget the momentum (O'Donoghue & Candes 2015)
             age = torch.where(uphill, 1.0, age)
             older = 0.5 * (1 + (1 + 4 * age.square()).sqrt())
             q = new + torch.where(uphill, 0.0, (age - 1) / older) * (new - p)
@@ -129,7 +131,9 @@ class GraphTotalVariation(AnalysisNorm):
         if edges.dim() != 2 or edges.shape[0] != 2:
             raise InputError(f"edges are given as (2, number of edges), got shape {tuple(edges.shape)}")
         if edges.numel() and (int(edges.max()) >= nodes or int(edges.min()) < 0):
-            raise InputError(f"edges refer to nodes {int(edges.min())} to {int(edges.max())}, but there are {nodes} nodes")
+            raise InputError(
+                f"edges refer to nodes {int(edges.min())} to {int(edges.max())}, but there are {nodes} nodes"
+            )
         self.edges, self.nodes = edges, nodes
         self.weights = torch.ones(edges.shape[1]) if weights is None else weights
         require_nonnegative("the weights of the edges", self.weights)

@@ -69,7 +69,7 @@ class ADMM:
         z, u = x0, torch.zeros_like(x0)
         history: list[float] = []
         with torch.no_grad():
-            for iteration in range(1, self.max_iterations + 1):
+            for iteration in range(1, self.max_iterations + 1):  # noqa: B007 - reported
                 x = invert(back + self.rho * (z - u))
                 new = problem.regulariser.prox(x + u, problem.weight / self.rho)
                 u = u + x - new

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,7 +49,7 @@ class HalfQuadraticSplitting:
         z, iterations = x0, 0
         history: list[float] = []
         with torch.no_grad():
-            for rho in torch.logspace(*torch.tensor([self.first, self.last]).log10().tolist(), self.stages).tolist():
+            for rho in np.geomspace(self.first, self.last, self.stages).tolist():
                 invert = regularised_inverse(smooth.A, rho)
                 for _ in range(self.inner):
                     x = invert(back + rho * z)

@@ -45,7 +45,7 @@ class PrimalDual:
         floor = radius.clamp_min(torch.finfo(x0.dtype).tiny)
         history: list[float] = []
         with torch.no_grad():
-            for iteration in range(1, self.max_iterations + 1):
+            for iteration in range(1, self.max_iterations + 1):  # noqa: B007 - reported
                 new = x - tau * (problem.smooth.gradient(x) + norm.differences_adjoint(p))
                 q = p + sigma * norm.differences(2 * new - x)
                 q = q / (norm.magnitude(q) / floor).clamp_min(1.0)

@@ -110,7 +110,8 @@ def test_the_gradient_agrees_with_finite_differences(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "gain"), [("step-threshold", 1.5), ("lista-cp-ss", 3.0), ("alista-ss", 3.0), ("learned step", 3.0), ("tilista", 3.0)]
+    ("name", "gain"),
+    [("step-threshold", 1.5), ("lista-cp-ss", 3.0), ("alista-ss", 3.0), ("learned step", 3.0), ("tilista", 3.0)],
 )
 def test_a_small_training_beats_ista(name: str, gain: float) -> None:
     A = dictionary(40, 60)
@@ -251,7 +252,9 @@ def test_float32_and_float64_agree() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_bad_data_get_a_sentence(name: str) -> None:
     network = networks(dictionary())[name]
-    with pytest.raises(InputError, match=r"the data have shape \(2, 29\), but the operator's response has shape \(\*batch, 30\)"):
+    with pytest.raises(
+        InputError, match=r"the data have shape \(2, 29\), but the operator's response has shape \(\*batch, 30\)"
+    ):
         network(torch.zeros(2, 29))
     with pytest.raises(InputError, match="NaN"):
         network(torch.full((30,), math.nan))
@@ -287,5 +290,7 @@ def test_a_diverging_training_is_reported() -> None:
     A = dictionary(15, 20)
     with pytest.raises(BilevelError, match="training diverged"):
         train(
-            LISTA(A, 3), SparseSignals(A), Schedule(batch=8, alone=0, together=0, final=50, matrix_rate=1e300, rate=1e300)
+            LISTA(A, 3),
+            SparseSignals(A),
+            Schedule(batch=8, alone=0, together=0, final=50, matrix_rate=1e300, rate=1e300),
         )

@@ -54,7 +54,9 @@ def test_no_other_point_is_better(name: str, step: float) -> None:
     others = best + scale * torch.randn(5_000, *shape)
     if isinstance(g, Box):
         others = g.prox(others, 1.0)  # all feasible points
-    gain = objective(g, best, v, step) + 0.5 * (others - best).flatten(1).square().sum(1) - objective(g, others, v, step)
+    gain = (
+        objective(g, best, v, step) + 0.5 * (others - best).flatten(1).square().sum(1) - objective(g, others, v, step)
+    )
     assert float(gain.max()) <= 1e-6 * (1 + float(v.square().sum()))
 
 
