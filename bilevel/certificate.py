@@ -22,6 +22,8 @@ from bilevel.solvers.newton import Newton
 from bilevel.solvers.oracle import Tolerance
 from bilevel.solvers.solver import Outcome, Solver
 
+CORRECTION = 1e-3
+"""Relative residual of the solves for corrections: an estimate of an error needs no more."""
 CONTRACTION = 0.1
 """A correction that leaves more than this share of the residual is followed by full Newton iterations."""
 
@@ -32,9 +34,9 @@ def polish(inner: Inner, u: Tensor, leaves: Sequence[Tensor]) -> Tensor:
     size = torch.linalg.vector_norm(residual, dim=-1)
     if not bool((size > 0).any()):
         return u
-    corrected = u - inner.solve(residual, u, leaves, transposed=False, tolerance=1e-6)
+    corrected = u - inner.solve(residual, u, leaves, transposed=False, tolerance=CORRECTION)
     left = torch.linalg.vector_norm(inner.residual(corrected, *leaves), dim=-1)
-    level = 1e3 * torch.finfo(u.dtype).eps * torch.linalg.vector_norm(inner.apply(u, leaves, u, False), dim=-1)
+    level = 1e3 * torch.finfo(u.dtype).eps * torch.linalg.vector_norm(inner.operator(u, leaves).matmul(u), dim=-1)
     if bool((left <= torch.maximum(CONTRACTION * size, level)).all()):
         return corrected
     newton = Newton(tolerance=Tolerance(relative=1e-10), max_iterations=50, check_minimum=False)
@@ -67,7 +69,7 @@ def certify(
     defect = cotangent - inner.operator(u, leaves).matmul_transposed(state)
     try:
         better = polish(inner, u, leaves)
-        better_state = inner.solve(cotangent, better, leaves, transposed=True, tolerance=1e-13)
+        better_state = _corrected(inner, cotangent, state, u, better, leaves)
         errors = relative_errors(
             _pull(inner, state, u, leaves), _pull(inner, better_state, better, leaves), inner.names
         )
@@ -83,6 +85,14 @@ def certify(
         by_parameter=errors,
         seconds=time.perf_counter() - started,
     )
+
+
+def _corrected(
+    inner: Inner, cotangent: Tensor, state: Tensor, u: Tensor, better: Tensor, leaves: Sequence[Tensor]
+) -> Tensor:
+    """The adjoint state at `better` from the one at u: one correction with the tangent at u."""
+    defect = cotangent - inner.apply(better, leaves, state, transposed=True)
+    return state + inner.solve(defect, u, leaves, transposed=True, tolerance=CORRECTION)
 
 
 def certify_against_exact(

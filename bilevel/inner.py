@@ -10,13 +10,17 @@ from torch import Tensor
 
 from bilevel.adjoint import Adjoint, Exact, Neumann, Unrolled
 from bilevel.linalg import factorise, refine
-from bilevel.linalg.operator import Dense, LinearOperator, MatrixFree
+from bilevel.linalg.condition import random_signs
+from bilevel.linalg.operator import Dense, LinearOperator, MatrixFree, Sparse
 from bilevel.linalg.solver import Factor
 from bilevel.problem import DENSE_LIMIT, FixedPoint, Params, Problem
 from bilevel.report import BilevelError, GradientReport, OnFail, fail
 from bilevel.solvers.solver import Outcome, Solver
 
 Leaves = Sequence[Tensor]
+
+SAME_TANGENT = 1e-9
+"""Relative difference between products with an assembled tangent and by autodiff that rounding may explain."""
 
 
 @dataclass
@@ -32,15 +36,19 @@ class Inner:
     outcome: Outcome | None = None
     factor: Factor | None = None
     gradients: list[GradientReport] = field(default_factory=list)
+    _assembled: tuple[Tensor, LinearOperator] | None = None
 
     def residual(self, u: Tensor, *leaves: Tensor) -> Tensor:
         return self.problem.residual(u, self.rebuild(leaves))
 
     def apply(self, u: Tensor, leaves: Leaves, x: Tensor, transposed: bool) -> Tensor:
-        """Tangent (or its transpose) times x, differentiable in everything."""
+        """Tangent (or its transpose) times x (..., *batch, n), differentiable in everything."""
         params = self.rebuild(leaves)
         product = self.problem.product_transposed if transposed else self.problem.product
-        return product(u, params, x)
+        if x.dim() == u.dim():
+            return product(u, params, x)
+        rows = x.reshape(-1, *u.shape)  # of batched cotangents or tangents, in second derivatives
+        return torch.vmap(lambda row: product(u, params, row))(rows).reshape(x.shape)
 
     def run(self, u0: Tensor, leaves: Leaves) -> Tensor:
         """Solve, note how it ended, complain as asked."""
@@ -53,9 +61,23 @@ class Inner:
         return self.outcome.u.clone()  # autograd wants an output that is not an input, even where no step was taken
 
     def operator(self, u: Tensor, leaves: Leaves) -> LinearOperator:
-        """The tangent at u by products, or densely where it is small."""
+        """The tangent at u: dense where it is small, sparse where the problem assembles it rightly, else by products."""
         if u.shape[-1] <= DENSE_LIMIT or u.dim() > 1:
             return self.problem.tangent(u, self.rebuild(leaves))
+        if self._assembled is None or not torch.equal(self._assembled[0], u):
+            self._assembled = (u, self._large_operator(u, leaves))
+        return self._assembled[1]
+
+    def _large_operator(self, u: Tensor, leaves: Leaves) -> LinearOperator:
+        known = self.outcome.tangent if self.outcome is not None and torch.equal(self.outcome.u, u) else None
+        assembled = self.problem.tangent(u, self.rebuild(leaves)) if known is None else known
+        if isinstance(assembled, Sparse):
+            # An assembled tangent may be an approximation, good enough for solvers but not for derivatives.
+            x = random_signs(u.shape[-1]).to(u)
+            image = self.apply(u, leaves, x, transposed=False)
+            difference = torch.linalg.vector_norm(assembled.matmul(x) - image)
+            if bool(difference <= SAME_TANGENT * torch.linalg.vector_norm(image)):
+                return assembled
         return MatrixFree(
             u.shape[-1],
             lambda x: self.apply(u, leaves, x, transposed=False),
@@ -73,7 +95,9 @@ class Inner:
                 return refine(self.factor, operator, b, transposed=transposed, tolerance=tolerance)
             except BilevelError:
                 self.factor = None  # too far from the tangent here to be of use
-        self.factor = factorise(self.problem.tangent(u, self.rebuild(leaves)))
+        self.factor = factorise(
+            operator if isinstance(operator, Sparse) else self.problem.tangent(u, self.rebuild(leaves))
+        )
         return refine(self.factor, operator, b, transposed=transposed, tolerance=tolerance)
 
     def solve_adjoint(self, b: Tensor, u: Tensor, leaves: Leaves) -> Tensor:

@@ -6,7 +6,7 @@ from bilevel.linalg.dense import DenseCholesky, DenseLDL, DenseLU
 from bilevel.linalg.iterative import CG, GMRES, MINRES
 from bilevel.linalg.operator import Dense, LinearOperator, MatrixFree, Sparse, SparsePattern, Structure
 from bilevel.linalg.pardiso_solvers import PardisoCholesky, PardisoLDL, PardisoLU
-from bilevel.linalg.pick import factorise, pick
+from bilevel.linalg.pick import factorise, follow, pick
 from bilevel.linalg.refine import refine
 from bilevel.linalg.solver import Factor, LinearSolver
 from bilevel.linalg.superlu import SuperLU
@@ -32,6 +32,7 @@ __all__ = [
     "Structure",
     "SuperLU",
     "factorise",
+    "follow",
     "negative_curvature",
     "pick",
     "refine",

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 from bilevel.linalg.cg import cg
 from bilevel.linalg.condition import random_signs
 from bilevel.linalg.iterative import MINRES, CGFactor
+from bilevel.linalg.krylov import Run
 from bilevel.linalg.layout import ready
-from bilevel.linalg.multigrid import set_up
+from bilevel.linalg.multigrid import Hierarchy, set_up
 from bilevel.linalg.operator import LinearOperator, Sparse
 from bilevel.linalg.solver import Factor, LinearSolver
 from bilevel.report import InputError, OnFail
 
 DEFINITENESS_TOLERANCE = 1e-4
+WORN = 40
+"""A set-up that needed more products than this for one solve is not used for another matrix."""
 
 
 @dataclass(frozen=True)
@@ -43,18 +48,49 @@ class AMGCG(LinearSolver):
         other.positive_definite = False
         return other
 
+    def follow(self, A: LinearOperator, earlier: Factor | None, on_fail: OnFail = "raise") -> Factor:
+        A = ready(A)
+        if not bool((A.diagonal_entries() > 0).all()):
+            return self.factor(A, on_fail)
+        known = earlier.hierarchy if isinstance(earlier, AMGFactor) and earlier.serves(A) else None
+        factor = AMGFactor(A, self.tolerance, self.max_iterations, on_fail, known)
+        return factor if factor.set_up_definite else self.factor(A, on_fail)
+
 
 class AMGFactor(CGFactor):
     """Solves by CG with one V-cycle as preconditioner, also for nearby matrices (`refine`)."""
 
-    def __init__(self, A: Sparse, tolerance: float, max_iterations: int, on_fail: OnFail) -> None:
+    def __init__(
+        self,
+        A: Sparse,
+        tolerance: float,
+        max_iterations: int,
+        on_fail: OnFail,
+        hierarchy: Hierarchy | None = None,
+    ) -> None:
         super().__init__(A, tolerance, max_iterations, on_fail)
-        self.hierarchy = set_up(A)
+        self.hierarchy = set_up(A) if hierarchy is None else hierarchy
+        self.set_up_definite = hierarchy is not None or self.hierarchy.definite
         self.precondition = self.hierarchy.cycle
+        self.most_products = 0
+
+    def serves(self, A: Sparse) -> bool:
+        """Whether the levels are worth using for another matrix."""
+        return self.A.n == A.n and self.most_products <= WORN and self.positive_definite is not False
+
+    def refine_rows(self, A: LinearOperator, b: Tensor, transposed: bool, tolerance: float, limit: int | None) -> Run:
+        run = super().refine_rows(A, b, transposed, tolerance, limit)
+        self.most_products = max(self.most_products, run.products)
+        return run
+
+    def look_for_negative_curvature(self) -> bool | Tensor | None:
+        if self.positive_definite is None:
+            self.positive_definite = self.looks_definite()
+        return self.positive_definite
 
     def looks_definite(self) -> bool:
         """Whether neither the coarse matrices nor CG on a random right-hand side meet negative curvature."""
-        if not self.hierarchy.definite:
+        if not self.set_up_definite:
             return False
         project = self.A.structure.project
         b = project(random_signs(self.A.n).to(self.A.example())).unsqueeze(0)

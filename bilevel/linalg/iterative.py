@@ -94,6 +94,13 @@ class IterativeFactor(Factor):
             precondition=lambda r: project(self.precondition(r)),
         )
 
+    def solve_roughly(self, b: Tensor, tolerance: float) -> Tensor:
+        exact, self.tolerance = self.tolerance, max(tolerance, self.tolerance)
+        try:
+            return self.solve(b)
+        finally:
+            self.tolerance = exact
+
     def _back_substitute(self, rows: Tensor, transposed: bool) -> Tensor:
         run = self.refine_rows(self.A, rows, transposed, self.tolerance, None)
         self.counts.products += run.products

@@ -39,17 +39,18 @@ class Level:
     largest: float
 
     def smooth(self, b: Tensor, x: Tensor | None) -> Tensor:
-        """Chebyshev iteration for A x = b, columns (n, m), from x (or zero)."""
+        """Chebyshev iteration for A x = b, a vector (n,) or columns (n, m), from x (or zero)."""
         upper, lower = 1.05 * self.largest, LOWEST * self.largest
         centre, radius = 0.5 * (upper + lower), 0.5 * (upper - lower)
         residual = b if x is None else b - self.matrix @ x
-        step = self.inverse_diagonal * residual / centre
+        scale = self.inverse_diagonal if b.dim() == 1 else self.inverse_diagonal.unsqueeze(-1)
+        step = scale * residual / centre
         x = step if x is None else x + step
         ratio = radius / centre
         for _ in range(DEGREE - 1):
             residual = residual - self.matrix @ step
             following = 1.0 / (2.0 * centre / radius - ratio)
-            step = following * ratio * step + (2.0 * following / radius) * (self.inverse_diagonal * residual)
+            step = following * ratio * step + (2.0 * following / radius) * (scale * residual)
             x, ratio = x + step, following
         return x
 
@@ -68,6 +69,8 @@ class Hierarchy:
 
     def cycle(self, rows: Tensor) -> Tensor:
         """One symmetric V-cycle for right-hand sides (m, n): an approximate solution, linear in them."""
+        if len(rows) == 1:  # products with a vector are five times faster than with a matrix of one column
+            return self._descend(0, rows[0]).unsqueeze(0)
         return self._descend(0, rows.mT.contiguous()).mT
 
     def _descend(self, depth: int, b: Tensor) -> Tensor:
@@ -140,7 +143,7 @@ def _level(level: Any, like: Tensor) -> Level:
         _to_torch(matrix, like),
         _to_torch(level.P.tocsr(), like),
         _to_torch(level.R.tocsr(), like),
-        torch.from_numpy(inverse).to(like).unsqueeze(-1),
+        torch.from_numpy(inverse).to(like),
         _largest(matrix, inverse),
     )
 

@@ -27,6 +27,13 @@ def factorise(A: LinearOperator, method: LinearSolver | None = None, *, on_fail:
     return (method or pick(A)).factor(A, on_fail)
 
 
+def follow(
+    A: LinearOperator, earlier: Factor | None, method: LinearSolver | None = None, *, on_fail: OnFail = "raise"
+) -> Factor:
+    """`factorise` within a sequence of similar matrices; see `LinearSolver.follow`."""
+    return (method or pick(A)).follow(A, earlier, on_fail)
+
+
 def pick(A: LinearOperator) -> LinearSolver:
     """The linear solver for A."""
     symmetric = A.structure.symmetric

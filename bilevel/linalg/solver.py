@@ -49,6 +49,14 @@ class Factor(ABC):
         """The solution of A^T x = b for b (..., *batch, n)."""
         return self._solve_rows(b, transposed=True)
 
+    def solve_roughly(self, b: Tensor, tolerance: float) -> Tensor:
+        """As `solve`; iterative methods may stop at the relative residual `tolerance`."""
+        return self.solve(b)
+
+    def look_for_negative_curvature(self) -> bool | Tensor | None:
+        """`positive_definite`, after a closer look where the factorisation was made without one."""
+        return self.positive_definite
+
     def refine_rows(self, A: LinearOperator, b: Tensor, transposed: bool, tolerance: float, limit: int | None) -> Run:
         """Solve A x = b for rows b (m, *batch, n) and a matrix A near the factorised one, by at most `limit` products.
 
@@ -98,6 +106,13 @@ class LinearSolver(ABC):
         declared null space is not one; with `on_fail` "warn" or "ignore" singular matrices are marked in
         `Factor.singular` instead.
         """
+
+    def follow(self, A: LinearOperator, earlier: Factor | None, on_fail: OnFail = "raise") -> Factor:
+        """As `factor`, within a sequence of similar matrices: what was made for the earlier one may be used again.
+
+        Iterative methods then leave `positive_definite` None until a solve meets negative curvature.
+        """
+        return self.factor(A, on_fail)
 
 
 def refuse_singular(rcond: float, on_fail: OnFail) -> None:

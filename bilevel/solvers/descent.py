@@ -23,6 +23,9 @@ class Descent(ABC):
     natural_length: bool = True
     """Whether length 1 is the one to try first."""
 
+    linearises: bool = False
+    """Whether a direction needs the tangent at its point."""
+
     factor: Factor | None = None
     """The latest factorised tangent, if the descent makes any; the adjoint solve starts from it."""
 

@@ -61,6 +61,8 @@ class Oracle:
         self.params = params
         self.counts = Counts()
         self.is_energy = isinstance(problem, EnergyProblem)
+        self.goal: Tensor | None = None  # the residual norm (*batch) sought, where directions may be inexact
+        self._latest: tuple[Tensor, LinearOperator] | None = None
 
     def point(self, u: Tensor) -> Point:
         self.counts.residuals += 1
@@ -82,12 +84,22 @@ class Oracle:
         return self.problem.product(u, self.params, x)
 
     def tangent(self, u: Tensor) -> LinearOperator:
-        self.counts.tangents += 1
-        return self.problem.tangent(u, self.params)
+        known = self.known_tangent(u)
+        if known is None:
+            self.counts.tangents += 1
+            known = self.problem.tangent(u, self.params)
+            self._latest = (u, known)
+        return known
+
+    def known_tangent(self, u: Tensor) -> LinearOperator | None:
+        """The tangent at u if it was the latest one made."""
+        return self._latest[1] if self._latest is not None and self._latest[0] is u else None
 
     def scale(self, point: Point) -> Tensor:
         """The size of the terms that the residual balances: max(||r||, ||H u||)."""
-        carried = torch.linalg.vector_norm(self.product(point.u, point.u), dim=-1)
+        tangent = self.known_tangent(point.u)
+        image = self.product(point.u, point.u) if tangent is None else tangent.matmul(point.u)
+        carried = torch.linalg.vector_norm(image, dim=-1)
         return torch.maximum(point.norm, torch.nan_to_num(carried, nan=0.0, posinf=0.0))
 
     def at_rounding_level(self, point: Point, scale: Tensor) -> Tensor:

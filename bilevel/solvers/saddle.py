@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from bilevel.linalg import factorise, negative_curvature
+from bilevel.linalg import follow, negative_curvature
 from bilevel.report import SingularError
 from bilevel.solvers.descent import Descent
 from bilevel.solvers.oracle import Oracle, Point
@@ -35,13 +35,13 @@ def leave_saddle(oracle: Oracle, descent: Descent, point: Point, here: Tensor, n
     tangent = oracle.tangent(point.u)
     oracle.counts.factorisations += 1
     try:
-        factor = factorise(tangent)
+        factor = follow(tangent, descent.factor)
     except SingularError:
         factor = None
         notes.append("the Hessian is singular at the solution: the minimum is not unique, gradients need a null space")
     if factor is not None:
         descent.factor = factor
-        definite = torch.as_tensor(factor.positive_definite).expand(here.shape)
+        definite = torch.as_tensor(factor.look_for_negative_curvature()).expand(here.shape)
         if bool((definite | ~here).all()):
             return None
     lowest, direction = negative_curvature(tangent)

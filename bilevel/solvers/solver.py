@@ -19,6 +19,7 @@ from bilevel.solvers.saddle import leave_saddle
 from bilevel.steps.step import Step, select
 
 if TYPE_CHECKING:
+    from bilevel.linalg.operator import LinearOperator
     from bilevel.linalg.solver import Factor
 
 
@@ -39,12 +40,16 @@ class TapeEntry:
 
 @dataclass
 class Outcome:
-    """What a solver found; `factor` is a factorisation of the tangent at or near u, where one was made."""
+    """What a solver found.
+
+    factor: a factorisation of the tangent at or near u, where one was made. tangent: the tangent at u, likewise.
+    """
 
     u: Tensor
     report: SolveReport
     factor: Factor | None = None
     tape: list[TapeEntry] = field(default_factory=list)
+    tangent: LinearOperator | None = None
 
 
 class Solver(ABC):
@@ -105,8 +110,11 @@ class _Run:
         self.status: list[Status | None] = [None] * max(1, point.merit.numel())
         if not bool(point.finite.all()):
             self._mark(~point.finite, Status.NOT_FINITE)
+        if self.descent.linearises:
+            self.oracle.tangent(point.u)  # the first direction needs it, so the scale may use it
         self.scale = self.oracle.scale(point)
         self.threshold = self.solver.tolerance.threshold(self.scale)
+        self.oracle.goal = None if self.record else self.threshold
         self.bound = UNBOUNDED * torch.linalg.vector_norm(u0, dim=-1).clamp(min=1.0)
         iterations = 0
         while True:
@@ -207,4 +215,4 @@ class _Run:
             history=self.history,
             notes=self.notes,
         )
-        return Outcome(point.u, report, self.descent.factor, self.tape)
+        return Outcome(point.u, report, self.descent.factor, self.tape, self.oracle.known_tangent(point.u))

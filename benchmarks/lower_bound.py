@@ -1,0 +1,55 @@
+"""The lower bound: bare solver calls on the very matrices and right-hand sides that Newton's method met, nothing else."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import Tensor
+
+from bilevel.linalg.cg import cg
+from bilevel.linalg.layout import upper_triangle
+from bilevel.linalg.multigrid import set_up
+from bilevel.linalg.operator import Sparse
+from bilevel.linalg.pardiso import Analysis, MatrixType
+
+Systems = list[tuple[Sparse, Tensor, float]]
+"""Matrix, right-hand side (n,) and the relative residual sought, for each Newton iteration."""
+
+
+def pardiso_seconds(systems: Systems) -> float:
+    """One analysis; a Cholesky factorisation and a solve for each system."""
+    stored = upper_triangle(systems[0][0].pattern)
+    started = time.perf_counter()
+    analysis = None
+    for matrix, b, _ in systems:
+        entries = stored.entries(matrix.values)
+        if analysis is None:
+            analysis = Analysis(MatrixType.POSITIVE_DEFINITE, stored.indptr, stored.indices, entries)
+        factor = analysis.factor(entries)
+        if factor is None:
+            return float("inf")
+        factor.solve(b.numpy()[None])
+        del factor
+    return time.perf_counter() - started
+
+
+def multigrid_seconds(systems: Systems) -> float:
+    """One smoothed-aggregation set-up with rigid motions; CG for each system to the residual that was sought."""
+    started = time.perf_counter()
+    levels = set_up(systems[0][0])
+    for matrix, b, tolerance in systems:
+        run = cg(matrix.matmul, b.unsqueeze(0), tolerance=tolerance, max_iterations=500, precondition=levels.cycle)
+        if not bool(run.solved.all()):
+            return float("inf")
+    return time.perf_counter() - started
+
+
+def bound_seconds(systems: Systems, direct_up_to: int) -> tuple[float, str]:
+    """The smaller of the two, and its name; PARDISO is tried up to `direct_up_to` unknowns only."""
+    with torch.no_grad():
+        times = {"multigrid": multigrid_seconds(systems)}
+        if systems[0][0].n <= direct_up_to:
+            times["PARDISO"] = pardiso_seconds(systems)
+    best = min(times, key=lambda name: times[name])
+    return times[best], best

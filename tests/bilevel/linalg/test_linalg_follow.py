@@ -1,0 +1,84 @@
+"""Sequences of similar matrices: set-ups used again, rough solves, negative curvature met on the way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from bilevel.linalg import AMGCG, PardisoCholesky, Sparse, SparsePattern, Structure
+from bilevel.linalg.amg import AMGFactor
+
+
+@pytest.fixture(scope="module")
+def laplacian() -> Sparse:
+    """The seven-point Laplacian on 12^3 nodes."""
+    m = 12
+    number = np.arange(m**3).reshape(m, m, m)
+    rows, columns, values = [number.ravel()], [number.ravel()], [np.full(m**3, 6.0)]
+    for axis in range(3):
+        low, high = np.moveaxis(number, axis, 0)[:-1].ravel(), np.moveaxis(number, axis, 0)[1:].ravel()
+        rows += [low, high]
+        columns += [high, low]
+        values += [np.full(2 * low.size, -1.0)]
+    pattern, scatter = SparsePattern.from_pairs(np.concatenate(rows), np.concatenate(columns), m**3)
+    entries = pattern.accumulate(torch.from_numpy(scatter), torch.from_numpy(np.concatenate(values)))
+    near = torch.ones(m**3, 1, dtype=torch.float64)
+    return Sparse(pattern, entries, Structure(symmetric=True, near_null_space=near))
+
+
+def residual(A: Sparse, x: torch.Tensor, b: torch.Tensor) -> float:
+    return float(torch.linalg.vector_norm(b - A.matmul(x)) / torch.linalg.vector_norm(b))
+
+
+def test_a_set_up_serves_the_next_matrix_and_solves_it_to_tolerance(laplacian: Sparse) -> None:
+    first = AMGCG().follow(laplacian, None)
+    near = replace(laplacian, values=laplacian.values * torch.linspace(1.0, 1.0 + 1e-9, laplacian.pattern.nnz)).shifted(
+        0.2
+    )
+    near = near.with_structure(laplacian.structure)
+    second = AMGCG().follow(near, first)
+    assert isinstance(first, AMGFactor)
+    assert isinstance(second, AMGFactor)
+    assert second.hierarchy is first.hierarchy
+    b = torch.linspace(-1.0, 1.0, near.n, dtype=torch.float64)
+    assert residual(near, second.solve(b), b) < 1e-9
+
+
+def test_a_worn_set_up_is_made_anew(laplacian: Sparse) -> None:
+    first = AMGCG().follow(laplacian, None)
+    assert isinstance(first, AMGFactor)
+    first.most_products = 1000
+    second = AMGCG().follow(laplacian, first)
+    assert isinstance(second, AMGFactor)
+    assert second.hierarchy is not first.hierarchy
+
+
+def test_rough_solves_stop_early_and_leave_the_tolerance_as_it_was(laplacian: Sparse) -> None:
+    factor = AMGCG().follow(laplacian, None)
+    b = torch.linspace(-1.0, 1.0, laplacian.n, dtype=torch.float64)
+    rough, exact = factor.solve_roughly(b, 1e-2), factor.solve(b)
+    assert 1e-9 < residual(laplacian, rough, b) <= 1e-2
+    assert residual(laplacian, exact, b) < 1e-9
+    direct = PardisoCholesky().follow(laplacian, None)
+    assert residual(laplacian, direct.solve_roughly(b, 1e-2), b) < 1e-12
+
+
+def test_a_closer_look_finds_curvature_that_a_reused_set_up_cannot_know(laplacian: Sparse) -> None:
+    first = AMGCG().follow(laplacian, None)
+    assert first.positive_definite is None
+    assert first.look_for_negative_curvature() is True
+    indefinite = laplacian.shifted(-1.0).with_structure(laplacian.structure)
+    second = AMGCG().follow(indefinite, first)
+    assert second.look_for_negative_curvature() is False
+
+
+def test_one_and_many_right_hand_sides_take_the_same_cycle(laplacian: Sparse) -> None:
+    factor = AMGCG().follow(laplacian, None)
+    assert isinstance(factor, AMGFactor)
+    rows = torch.randn(3, laplacian.n, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    together = factor.hierarchy.cycle(rows)
+    alone = torch.cat([factor.hierarchy.cycle(row.unsqueeze(0)) for row in rows])
+    torch.testing.assert_close(together, alone, rtol=1e-11, atol=1e-13)
