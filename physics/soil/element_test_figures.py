@@ -119,6 +119,9 @@ def _critical_state_line(axes: Axes, parameters: Mapping[str, Tensor]) -> None:
 
 
 def _label(axes: np.ndarray) -> None:
+    from matplotlib.ticker import NullFormatter
+
+    axes[1, 1].xaxis.set_minor_formatter(NullFormatter())
     titles = (
         ("axial strain [%]", "q [kPa]"),
         ("p' [kPa]", "q [kPa]"),
