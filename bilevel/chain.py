@@ -18,6 +18,7 @@ from torch.autograd import forward_ad
 from torch.utils import _pytree as pytree
 
 from bilevel.implicit import many_rows
+from bilevel.nested_forward import refuse_nested_forward
 from bilevel.problem import Params
 from bilevel.report import InputError, UndeclaredTensorError
 
@@ -298,6 +299,7 @@ class _Chain(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        refuse_nested_forward()
         tensors = ctx.saved_tensors
         known = tuple(torch.zeros_like(x) if t is None else t for x, t in zip(tensors, tangents))
         moved = torch.func.jvp(lambda *inputs: ctx.program.sweep(inputs), tensors, known)[1]
@@ -343,6 +345,7 @@ class _ReverseSweep(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, _program: None, _n: None, *tangents: Tensor | None) -> Leaves:
+        refuse_nested_forward()
         given = ctx.saved_tensors
         known = tuple(torch.zeros_like(x) if t is None else t for x, t in zip(given, tangents))
         return torch.func.jvp(_ReverseSweep.plain(ctx), given, known)[1]

@@ -19,6 +19,7 @@ from bilevel.adjoint import Adjoint, Exact, Unrolled
 from bilevel.certificate import certify
 from bilevel.declared import require_declared
 from bilevel.inner import Inner, Leaves
+from bilevel.nested_forward import refuse_nested_forward
 from bilevel.problem import Energy, EnergyProblem, FixedPoint, Function, Params, Problem, Residual
 from bilevel.report import BilevelError, OnFail, Solution
 from bilevel.solvers.fixed_point import Anderson
@@ -56,6 +57,7 @@ class _State(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx, _inner, _u0, *tangents):  # type: ignore[no-untyped-def]
+        refuse_nested_forward()
         u, *leaves = ctx.saved_tensors
         inner = ctx.inner
         moved = [torch.zeros_like(p) if t is None else t for p, t in zip(leaves, tangents, strict=True)]
@@ -99,12 +101,19 @@ class _LinearSolve(torch.autograd.Function):
         x, u, *leaves = ctx.saved_tensors
         inner = ctx.inner
         other = "forward" if ctx.transposed else "transposed"
-        w = _LinearSolve.apply(inner, other, cotangent, u, *leaves)
-        _, pull = torch.func.vjp(lambda v, *p: inner.apply(v, p, x, ctx.transposed), u, *leaves)
-        return None, None, w, *pull(-w)
+
+        def pull_back(cotangent: Tensor) -> tuple[Tensor, ...]:
+            w = _LinearSolve.apply(inner, other, cotangent, u, *leaves)
+            pull = torch.func.vjp(lambda v, *p: inner.apply(v, p, x, ctx.transposed), u, *leaves)[1]
+            return w, *pull(-w)
+
+        if torch._C._functorch.is_legacy_batchedtensor(cotangent):
+            return None, None, *many_rows(pull_back, cotangent)
+        return None, None, *pull_back(cotangent)
 
     @staticmethod
     def jvp(ctx, _inner, _mode, b_moved, *tangents):  # type: ignore[no-untyped-def]
+        refuse_nested_forward()
         x, u, *leaves = ctx.saved_tensors
         inner = ctx.inner
         primals = (u, *leaves)

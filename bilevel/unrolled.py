@@ -11,12 +11,14 @@ from torch import Tensor
 from bilevel.adjoint import Unrolled
 from bilevel.certificate import certify_against_exact
 from bilevel.inner import Inner
+from bilevel.nested_forward import refuse_nested_forward
 from bilevel.solvers.solver import TapeEntry
 
 
 def unroll(inner: Inner, u0: Tensor, leaves: Sequence[Tensor]) -> Tensor:
     """Solve once without derivatives, then repeat the recorded iterations u <- u - a P r(u) under autograd."""
     assert isinstance(inner.adjoint, Unrolled)
+    refuse_nested_forward()
     inner.run(u0, [leaf.detach() for leaf in leaves])
     assert inner.outcome is not None
     tape, start = inner.outcome.tape, u0
