@@ -48,9 +48,7 @@ class MonotonicTension(LocalProblem):
 
 
 class TensionTest(Model):
-    """Stress of bars in tension; engineering measures are converted at constant volume up to the onset of necking.
-
-    """
+    """Stress of bars in tension; engineering measures are converted at constant volume up to the onset of necking."""
 
     class Config(ModelConfig):
         """stress: which stress the observations are. strain: which strain their column is."""
@@ -96,7 +94,9 @@ class TensionTest(Model):
         with torch.no_grad():
             curve = self._stress(strain, parameters)
         shown = np.expm1 if self.config.strain == "engineering" else np.asarray
-        axes.plot(shown(self.strain.numpy()), self.observations.value.numpy() / 1e6, "o", ms=3, mfc="none", label="measured")
+        axes.plot(
+            shown(self.strain.numpy()), self.observations.value.numpy() / 1e6, "o", ms=3, mfc="none", label="measured"
+        )
         axes.plot(shown(strain.numpy()), curve.numpy() / 1e6, label=f"J2, {self.config.hardening} hardening")
         axes.set_xlabel(f"{self.config.strain} strain [-]")
         axes.set_ylabel(f"{self.config.stress.capitalize()} stress [MPa]")

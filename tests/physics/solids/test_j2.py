@@ -76,7 +76,11 @@ def test_gradient_through_load_unload_reload(law: Hardening, extra: dict[str, fl
     def outcome(scale: torch.Tensor, forward: bool) -> torch.Tensor:
         params = dict(zip(names, (base * scale).unbind()))
         start = model.initial_state(torch.zeros(1))
-        runner = sensitive_march(model, params, lambda _: start, schedule) if forward else march(model, params, start, schedule)
+        runner = (
+            sensitive_march(model, params, lambda _: start, schedule)
+            if forward
+            else march(model, params, start, schedule)
+        )
         return runner.states[:, 0, 0].square().sum() / 1e16
 
     one = torch.ones(len(names))
