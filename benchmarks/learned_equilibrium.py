@@ -67,6 +67,7 @@ def saved_bytes(output: Tensor) -> int:
 
 def truncation(map: LayerMap, y: Tensor) -> list[Record]:
     """Measured errors against C rho^K, and the chosen K against the smallest that meets the tolerance."""
+    map.requires_grad_(False)  # the data are the parameters here
     data = y.detach()[0]
     goal = torch.randn(40, dtype=torch.float64)
 

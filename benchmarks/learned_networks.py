@@ -27,7 +27,7 @@ LINE = "step-and-threshold ISTA, LISTA, LISTA-CP, ALISTA, HyperLISTA: NMSE at 16
 DURATION = "40 min on 2 idle cores"
 
 LAYERWISE = Schedule(batch=128, alone=40, together=15, final=300, rate=2e-2, matrix_rate=5e-4)
-SCALARS = Schedule(batch=64, alone=0, together=60, refine=(1.0,), final=1500, rate=2e-2, final_scale=1.0)
+SCALARS = Schedule(batch=64, alone=0, together=60, refine=(1.0,), final=1200, rate=2e-2, final_scale=1.0)
 MATRIX = Schedule(batch=64, alone=15, together=0, final=400, rate=2e-2, final_scale=1.0, matrix_rate=5e-4)
 
 
@@ -44,7 +44,12 @@ def run(quick: bool) -> list[Record]:
         return row(name, make, signals, schedule, data, limit)
 
     return [
-        start("step-and-threshold ISTA, 32 scalars", lambda: StepThresholdISTA(data.D, threshold=2.0), scalars, -23),
+        start(
+            "step-and-threshold ISTA, 32 scalars",
+            lambda: StepThresholdISTA(data.D, threshold=2.0, step=0.4),
+            scalars,
+            -23,
+        ),
         start("LISTA, tied", lambda: LISTA(data.D, threshold=0.4, weight=data.W), matrix, -20),
         start(
             "LISTA-CP, support selection",

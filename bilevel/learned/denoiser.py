@@ -124,7 +124,7 @@ def train_denoiser(
     dtype = next(denoiser.parameters()).dtype
     errors = []
     for _ in tqdm(range(schedule.steps), disable=not progress, desc="denoiser"):
-        clean = _patches(pictures, schedule, generator).to(dtype)
+        clean = random_patches(pictures, schedule, generator).to(dtype)
         noisy = clean + schedule.sigma * torch.randn(clean.shape, generator=generator, dtype=dtype)
         error = (denoiser(noisy) - clean).square().mean()
         loss = error / schedule.sigma**2
@@ -140,7 +140,8 @@ def train_denoiser(
     return errors
 
 
-def _patches(pictures: list[Tensor], schedule: DenoiserSchedule, generator: torch.Generator) -> Tensor:
+def random_patches(pictures: list[Tensor], schedule: DenoiserSchedule, generator: torch.Generator) -> Tensor:
+    """Patches (batch, patch, patch) at random places and quarter turns."""
     found = []
     for i in torch.randint(len(pictures), (schedule.batch,), generator=generator).tolist():
         picture, size = pictures[i], schedule.patch

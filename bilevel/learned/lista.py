@@ -16,13 +16,18 @@ from bilevel.proximal import soft_threshold, soft_threshold_with_support
 
 
 class StepThresholdISTA(UnrolledNetwork):
-    """x <- soft(x + step_k A^T (y - A x), threshold_k): two scalars a layer, for any linear map."""
+    """x <- soft(x + step_k A^T (y - A x), threshold_k): two scalars a layer, for any linear map.
 
-    def __init__(self, operator: LinearMap | Tensor, depth: int = 16, threshold: float = 0.1) -> None:
+    Training starts from ISTA at lambda = `threshold`, or from another `step` (1 / |A|^2 is ISTA's).
+    """
+
+    def __init__(
+        self, operator: LinearMap | Tensor, depth: int = 16, threshold: float = 0.1, step: float | None = None
+    ) -> None:
         super().__init__(operator, depth)
         lipschitz = self.operator.norm() ** 2
         dtype = self.operator._reference().dtype
-        self.steps = scalars(depth, 1.0 / lipschitz, dtype)
+        self.steps = scalars(depth, 1.0 / lipschitz if step is None else step, dtype)
         self.thresholds = Thresholds(depth, threshold / lipschitz, dtype)
 
     def layer(self, k: int, state: State, y: Tensor) -> State:

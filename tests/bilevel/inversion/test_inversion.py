@@ -39,6 +39,15 @@ def smooth_truth(n: int = 40) -> torch.Tensor:
 SIGMA = 0.02
 
 
+def sparse_data(seed: int = 0) -> tuple[Matrix, torch.Tensor]:
+    """Three spikes among 20 unknowns, seen through a well-conditioned random matrix."""
+    g = torch.Generator().manual_seed(seed)
+    A = Matrix(torch.randn(30, 20, generator=g) / 30**0.5)
+    x = torch.zeros(20)
+    x[[2, 9, 15]] = torch.tensor([1.0, -2.0, 1.5])
+    return A, A(x) + SIGMA * torch.randn(30, generator=g)
+
+
 def data(seed: int = 0) -> tuple[Matrix, torch.Tensor, torch.Tensor]:
     A, x = smoothing_kernel(), smooth_truth()
     return A, A(x) + SIGMA * torch.randn(40, generator=torch.Generator().manual_seed(seed)), x
@@ -98,10 +107,9 @@ def test_degrees_of_freedom_are_the_divergence(L: torch.Tensor | None) -> None:
     [
         (Discrepancy(sigma=SIGMA), 2.0),
         (GCV(), 1.6),
-        (LCurve(), 3.0),
         (Bilevel(examples=[(data(s)[2], data(s)[1]) for s in range(10, 16)]), 1.4),
     ],
-    ids=["discrepancy", "gcv", "l-curve", "bilevel"],
+    ids=["discrepancy", "gcv", "bilevel"],
 )
 def test_every_rule_comes_close_to_the_best_lambda(choice, factor: float) -> None:
     """Median over five data sets of error / (error at the best lambda)."""
@@ -114,11 +122,22 @@ def test_every_rule_comes_close_to_the_best_lambda(choice, factor: float) -> Non
     assert sorted(ratios)[2] < factor
 
 
+def test_the_l_curve_finds_the_corner_between_fitting_noise_and_losing_signal() -> None:
+    """At the corner the misfit is about the noise, and the penalty about the truth's."""
+    for seed in range(5):
+        A, y, x = data(seed)
+        found = invert(A, y, Tikhonov(), LCurve())
+        assert 0.5 < found.misfit / (SIGMA * 40**0.5) < 1.5
+        assert 0.9 < Tikhonov().penalty(found.x) / Tikhonov().penalty(x) < 1.5
+
+
 def test_the_discrepancy_principle_meets_its_equation() -> None:
     A, y, _ = data()
-    for prior in (Tikhonov(), L1Prior()):
-        found = invert(A, y, prior, Discrepancy(sigma=SIGMA, lowest=1e-5))
-        assert found.misfit == pytest.approx(SIGMA * 40**0.5, rel=1e-2)
+    found = invert(A, y, Tikhonov(), Discrepancy(sigma=SIGMA))
+    assert found.misfit == pytest.approx(SIGMA * 40**0.5, rel=1e-2)
+    random, spikes = sparse_data()
+    found = invert(random, spikes, L1Prior(), Discrepancy(sigma=SIGMA, lowest=1e-3))
+    assert found.misfit == pytest.approx(SIGMA * 30**0.5, rel=1e-2)
     with pytest.raises(ConvergenceError, match="underestimated"):
         invert(A, y, Tikhonov(), Discrepancy(sigma=1e-9))
     with pytest.raises(ConvergenceError, match="no signal"):
@@ -126,14 +145,15 @@ def test_the_discrepancy_principle_meets_its_equation() -> None:
 
 
 def test_the_outer_gradient_is_exact() -> None:
-    examples = [(data(s)[2], data(s)[1]) for s in (1, 2)]
-    A, y, _ = data()
-    rule = Bilevel(examples=examples)
+    A, y = sparse_data()
+    x = torch.zeros(20)
+    x[[2, 9, 15]] = torch.tensor([1.0, -2.0, 1.5])
+    rule = Bilevel(examples=[(x, y), (x, y + 0.01)])
     for prior, t in ((Tikhonov(), -2.0), (L1Prior(), -4.0)):
         problem = Problem(A, y, prior)
         h = 1e-4
         expected = (rule.loss(problem, t + h) - rule.loss(problem, t - h)) / (2 * h)
-        assert rule.gradient(problem, t) == pytest.approx(expected, rel=2e-3)
+        assert rule.gradient(problem, t) == pytest.approx(expected, rel=1e-3)
 
 
 def test_total_variation_finds_blocks_on_a_graph_and_l1_finds_spikes() -> None:

@@ -74,7 +74,9 @@ def test_with_a_true_prox_it_is_proximal_gradient() -> None:
     norm.event_dims = 2
     weight, step = 0.1, 1 / A.norm() ** 2
     exact = FISTA(tolerance=1e-10).solve(Composite(LeastSquares(A, y), norm, weight), torch.zeros(6, 7)).u
-    found = PnPProximalGradient(lambda v: norm.prox(v, weight * step), tolerance=1e-9, max_iterations=20_000).restore(A, y)
+    found = PnPProximalGradient(lambda v: norm.prox(v, weight * step), tolerance=1e-9, max_iterations=20_000).restore(
+        A, y
+    )
     assert torch.allclose(found.x, exact, atol=1e-6)
     assert found.certificate.certified
     split = PnPADMM(lambda v: norm.prox(v, weight / 2.0), rho=2.0, tolerance=1e-9, max_iterations=20_000).restore(A, y)
