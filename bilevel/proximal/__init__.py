@@ -2,11 +2,11 @@
 
 from bilevel.proximal.regularisers import (
     L1,
-    Number,
     Box,
     GroupL1,
     NonNegative,
     Nuclear,
+    Number,
     Regulariser,
     SquaredL2,
     Zero,
@@ -24,8 +24,8 @@ __all__ = [
     "GraphTotalVariation",
     "GroupL1",
     "NonNegative",
-    "Number",
     "Nuclear",
+    "Number",
     "Regulariser",
     "SquaredL2",
     "TotalVariation",

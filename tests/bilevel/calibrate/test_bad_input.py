@@ -1,7 +1,5 @@
 """Bad input: one line with file and line, what was expected, exit code 2, and nothing written."""
 
-# ruff: noqa: E501 - a table with one case a line
-
 import pytest
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
