@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from bilevel.inner import Inner
 from bilevel.problem import Params, Problem
-from bilevel.report import BilevelError, Counts, GradientReport, SolveReport, Status
+from bilevel.report import BilevelError, ConvergenceError, Counts, GradientReport, SolveReport, Status
 from bilevel.solvers.newton import Newton
 from bilevel.solvers.oracle import Tolerance
 from bilevel.solvers.solver import Outcome, Solver
@@ -40,7 +40,10 @@ def polish(inner: Inner, u: Tensor, leaves: Sequence[Tensor]) -> Tensor:
     if bool((left <= torch.maximum(CONTRACTION * size, level)).all()):
         return corrected
     newton = Newton(tolerance=Tolerance(relative=1e-10), max_iterations=50, check_minimum=False)
-    return newton.solve(inner.problem, u, inner.rebuild(leaves)).u
+    found = newton.solve(inner.problem, u, inner.rebuild(leaves))
+    if not found.report.converged and bool((found.report.residual > CONTRACTION * size).any()):
+        raise ConvergenceError("no state closer to a solution was found, so the error of the gradient is unknown")
+    return found.u
 
 
 @dataclass

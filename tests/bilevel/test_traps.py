@@ -204,3 +204,17 @@ def test_repeated_gradients_and_warm_starts_at_the_solution_converge():
     warm = bilevel.argmin(chain_energy, cold.u, params)
     assert warm.report.converged
     assert warm.report.iterations <= 1
+
+
+def test_a_state_that_nothing_improves_is_not_certified():
+    """A local minimum of the residual's norm, where no solution is near: Newton's correction leads nowhere."""
+
+    def no_root(u, p):
+        return u**2 + 1e-3 * u**4 + p["gap"]
+
+    def loss(p):
+        return bilevel.root(no_root, torch.full((2,), 1.0), p, on_fail="ignore").u.sum()
+
+    report = bilevel.gradient(loss, {"gap": torch.tensor(0.5)}).report
+    assert report.inner_residual > 0.1
+    assert report.relative_error > 1.0
