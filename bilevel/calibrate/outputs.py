@@ -15,6 +15,7 @@ import torch
 
 from bilevel.calibrate.files import write_atomically
 from bilevel.calibrate.progress import describe
+from bilevel.calibrate.randomness import randomness
 from bilevel.calibrate.result import CalibrationResult
 from bilevel.calibrate.study import Study
 from bilevel.calibrate.summary import summary
@@ -75,6 +76,15 @@ def as_json(study: Study, result: CalibrationResult) -> dict[str, Any]:
         "phi_prior": result.prior_phi,
         "rmse_by_group": {g.label: {"value": g.rmse, "units": g.units, "rows": g.rows} for g in result.groups},
         "rmse": _finite(result.rmse),
+        "randomness_by_group": {
+            g.label: {
+                "runs": g.runs,
+                "expected_runs": g.expected_runs,
+                "autocorrelation": g.autocorrelation,
+                "random": g.random,
+            }
+            for g in randomness(result.problem, result.evaluation)
+        },
         "correlation": None
         if statistics is None
         else {"labels": statistics.free_labels, "matrix": _nested(statistics.correlation)},

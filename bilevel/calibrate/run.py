@@ -16,6 +16,7 @@ from bilevel.calibrate.gradient import minimise_lbfgsb
 from bilevel.calibrate.identifiability import identifiability
 from bilevel.calibrate.least_squares import minimise_least_squares, relative_offset
 from bilevel.calibrate.problem import CalibrationProblem
+from bilevel.calibrate.randomness import randomness, sentence
 from bilevel.calibrate.result import CalibrationResult
 from bilevel.calibrate.uncertainty import Noise, linear_statistics
 from bilevel.report import BilevelError, Counts, GradientReport, OnFail, fail
@@ -118,6 +119,7 @@ def _assembled(evaluator: Evaluator, settings: Settings, converged: bool, status
         if statistics.degrees_of_freedom <= 0:
             notes.append("there are no more fitted observations than free parameters, so the noise cannot be estimated")
         if converged and settings.noptmax > 0:
+            notes += filter(None, [sentence(randomness(problem, best))])
             status += f" (relative offset {relative_offset(best, problem.parameters.bounds()):.1e})"
         if settings.verify:
             error, certified, trouble = _verified(evaluator)

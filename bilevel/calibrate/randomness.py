@@ -1,0 +1,93 @@
+"""Do the residuals look like noise? Runs of equal sign and the lag-1 autocorrelation, by group, in the order of the file.
+
+Linear statistics take the errors for independent. Neighbouring residuals of equal sign say that they are not, and then
+the standard deviations are too small. Runs test: Wald & Wolfowitz 1940, Ann. Math. Stat. 11, 147. Factor: variance of
+the estimates under first-order autoregressive errors and smooth sensitivities, (1 + r) / (1 - r).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from bilevel.calibrate.problem import CalibrationProblem, Evaluation
+
+FEWEST = 10
+"""Groups with fewer fitted rows are not judged."""
+CLEAR = 3.0
+"""Deviations from randomness above this many standard errors (one chance in 700) are told."""
+NAMED = 5
+"""At most so many groups are named in a sentence."""
+
+
+@dataclass(frozen=True)
+class Randomness:
+    """Runs of equal sign among a group's fitted residuals, how many noise would have, and the lag-1 autocorrelation."""
+
+    label: str
+    rows: int
+    runs: int
+    expected_runs: float
+    runs_deviation: float
+    autocorrelation: float
+
+    @property
+    def random(self) -> bool:
+        """False where runs are too few, or neighbours too alike, by more than CLEAR standard errors."""
+        return self.runs_deviation > -CLEAR and self.autocorrelation * math.sqrt(self.rows) < CLEAR
+
+    @property
+    def factor(self) -> float:
+        """How many times too small the standard deviations are, roughly; at least 1."""
+        r = min(max(self.autocorrelation, 0.0), 0.99)
+        return math.sqrt((1 + r) / (1 - r))
+
+
+def randomness(problem: CalibrationProblem, evaluation: Evaluation) -> list[Randomness]:
+    """One entry for each group with at least FEWEST fitted rows."""
+    weight = problem.weight.numpy()
+    weighted = weight * (evaluation.prediction - problem.value.numpy())
+    found = []
+    for experiment, group, rows in problem.groups:
+        residual = weighted[rows[weight[rows] > 0]]
+        if len(residual) >= FEWEST:
+            found.append(_judge(problem.group_label(experiment, group), residual))
+    return found
+
+
+def sentence(groups: list[Randomness]) -> str:
+    """What a reader must know of groups whose residuals are not random, "" if there are none."""
+    bad = [g for g in groups if not g.random]
+    if not bad:
+        return ""
+    named = [
+        f"{g.label} ({g.runs} runs of equal sign where noise has {g.expected_runs:.0f}, lag-1 autocorrelation {g.autocorrelation:.2f})"
+        for g in bad[:NAMED]
+    ]
+    more = f" and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
+    worst = max(g.factor for g in bad)
+    size = f", by a factor of about {worst:.1f}," if worst > 1.05 else ""
+    return (
+        f"the residuals of {', '.join(named)}{more} are not random: the model or the data err systematically there, "
+        f"and the standard deviations are too small{size} because they take the errors for independent"
+    )
+
+
+def _judge(label: str, residual: np.ndarray) -> Randomness:
+    positive = residual > 0
+    n, above = len(residual), int(positive.sum())
+    runs = 1 + int(np.sum(positive[1:] != positive[:-1]))
+    product = 2.0 * above * (n - above)
+    expected = 1.0 + product / n
+    variance = product * (product - n) / (n * n * (n - 1.0))
+    power = float(residual @ residual)
+    return Randomness(
+        label=label,
+        rows=n,
+        runs=runs,
+        expected_runs=expected,
+        runs_deviation=(runs - expected) / math.sqrt(variance) if variance > 0 else 0.0,
+        autocorrelation=float(residual[1:] @ residual[:-1]) / power if power > 0 else 0.0,
+    )
