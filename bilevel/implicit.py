@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -156,7 +156,10 @@ def solve_implicitly(
     problem: Problem, u0: Tensor, params: Params, solver: Solver, adjoint: Adjoint | None, on_fail: OnFail
 ) -> Solution:
     """The layer behind argmin, root and fixed_point."""
+    _require_usable(solver, on_fail)
     u0 = torch.as_tensor(u0).detach()
+    if not u0.is_floating_point():
+        u0 = u0.to(torch.get_default_dtype())
     problem = problem.for_unknown(u0)
     vector = u0.reshape(*u0.shape[: problem.batch_dims], -1)
     leaves, names, rebuild = _split(problem.collect(params))
@@ -168,13 +171,26 @@ def solve_implicitly(
     return Solution(u.reshape(u0.shape), inner.outcome.report, inner.gradients)
 
 
+def _require_usable(solver: Solver, on_fail: OnFail) -> None:
+    """A misspelt on_fail would silence failures."""
+    if on_fail not in get_args(OnFail):
+        raise ValueError(f"on_fail must be one of {', '.join(map(repr, get_args(OnFail)))}, got {on_fail!r}")
+    if not isinstance(solver, Solver):
+        raise TypeError(f"solver must be a solver such as bilevel.Newton(), got {solver!r}")
+
+
 def _split(params: Params) -> tuple[list[Tensor], list[str], Callable[[Leaves], Params]]:
     """The floating-point tensors of a nested structure, their names, and how to put others in their place."""
     flat, spec = pytree.tree_flatten_with_path(params)
     values: list[Any] = [leaf for _, leaf in flat]
     for path, leaf in flat:
         if isinstance(leaf, torch.nn.Module):
-            raise TypeError(f"parameter {pytree.keystr(path)} is a {type(leaf).__name__}; pass a dict of its tensors")
+            name = f"parameter {pytree.keystr(path)} is" if path else "params are"
+            raise TypeError(f"{name} a {type(leaf).__name__}; pass a dict of its tensors")
+        if isinstance(leaf, Tensor) and leaf.is_complex():
+            raise TypeError(
+                f"parameter {pytree.keystr(path)} is complex; pass real tensors, such as torch.view_as_real of it"
+            )
     places = [i for i, leaf in enumerate(values) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
     def rebuild(leaves: Leaves) -> Params:

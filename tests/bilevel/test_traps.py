@@ -218,3 +218,20 @@ def test_a_state_that_nothing_improves_is_not_certified():
     report = bilevel.gradient(loss, {"gap": torch.tensor(0.5)}).report
     assert report.inner_residual > 0.1
     assert report.relative_error > 1.0
+
+
+def test_misspelt_options_do_not_silence_failures():
+    def energy(u, p):
+        return ((u - p) ** 2).sum()
+
+    with pytest.raises(ValueError, match="on_fail must be one of 'raise', 'warn', 'ignore', got 'no'"):
+        bilevel.argmin(energy, torch.zeros(2), torch.tensor(1.0), on_fail="no")
+    with pytest.raises(TypeError, match=r"such as bilevel\.Newton\(\)"):
+        bilevel.argmin(energy, torch.zeros(2), torch.tensor(1.0), solver="newton")
+    with pytest.raises(TypeError, match="is complex"):
+        bilevel.argmin(lambda u, p: energy(u, p["z"].real), torch.zeros(2), {"z": torch.tensor(1.0 + 2.0j)})
+
+
+def test_a_start_of_whole_numbers_is_taken_as_real():
+    u = bilevel.argmin(lambda u, p: ((u - p) ** 2).sum(), torch.zeros(2, dtype=torch.int64), torch.tensor(1.5)).u
+    torch.testing.assert_close(u, torch.full((2,), 1.5))
