@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,19 +21,19 @@ from bilevel.report import InputError
 
 @dataclass(frozen=True)
 class CsvFile:
-    """The cells of a CSV file as texts; lines: the line of each row in the file."""
+    """The cells of a CSV file as texts; lines: the line of each row in the file; header_line: that of the header."""
 
     path: Path
     header: list[str]
     rows: list[list[str]]
     lines: list[int]
+    header_line: int
 
     def texts(self, column: str) -> list[str]:
         """A column as texts; InputError with the nearest column if it is missing."""
         if column not in self.header:
-            raise InputError(
-                f"{self.path}, line 1: {unknown_key(column, self.header).replace('unknown key', 'there is no column')}"
-            )
+            missing = unknown_key(column, self.header).replace("unknown key", "there is no column")
+            raise InputError(f"{self.path}, line {self.header_line}: {missing}{self._delimiter_hint()}")
         index = self.header.index(column)
         return [row[index] for row in self.rows]
 
@@ -41,7 +42,7 @@ class CsvFile:
         values = np.empty(len(self.rows))
         for i, text in enumerate(self.texts(column)):
             try:
-                values[i] = float(text)
+                values[i] = float(text.replace("_", " "))  # Python would read 1_0 as 10
             except ValueError:
                 got = f"'{text}'" if text else "an empty cell"
                 raise InputError(f"{self.where(i)}, column '{column}': expected a number, got {got}") from None
@@ -52,13 +53,23 @@ class CsvFile:
                 )
         return values
 
+    def _delimiter_hint(self) -> str:
+        found = [d for d in (";", "\t") if len(self.header) == 1 and d in self.header[0]]
+        return (
+            f"; its cells seem to be separated by {found[0]!r}, say so with delimiter: {json.dumps(found[0])}"
+            if found
+            else ""
+        )
+
     def where(self, row: int) -> str:
         return f"{self.path}, line {self.lines[row]}"
 
     def keep(self, column: str, wanted: list[str]) -> CsvFile:
         """The rows whose text in a column is one of those wanted."""
         kept = [i for i, text in enumerate(self.texts(column)) if text in wanted]
-        return CsvFile(self.path, self.header, [self.rows[i] for i in kept], [self.lines[i] for i in kept])
+        return CsvFile(
+            self.path, self.header, [self.rows[i] for i in kept], [self.lines[i] for i in kept], self.header_line
+        )
 
 
 def read_csv(path: Path, delimiter: str = ",") -> CsvFile:
@@ -81,7 +92,7 @@ def read_csv(path: Path, delimiter: str = ",") -> CsvFile:
             raise InputError(f"{path}, line {line}: expected {len(header)} columns as in the header, got {len(row)}")
     if len(set(header)) < len(header):
         raise InputError(f"{path}, line {numbered[0][0]}: two columns have the same name")
-    return CsvFile(path, header, rows, lines)
+    return CsvFile(path, header, rows, lines, numbered[0][0])
 
 
 def read_observations(

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from bilevel.calibrate.model import Model, ModelConfig
+from bilevel.calibrate.yaml_lines import unknown_key
 from bilevel.report import InputError
 
 GROUP = "bilevel.models"
@@ -54,9 +55,22 @@ def _model_of_function(function: Any) -> type[Model]:
         Config = ModelConfig
 
         def simulate(self, parameters: Mapping[str, Tensor]) -> Tensor:
-            return function(parameters, self.observations.columns)
+            return function(_Named("parameters", parameters), _Named("columns", self.observations.columns))
 
     return PythonFunction
+
+
+class _Named(dict[str, Tensor]):
+    """A study's parameters or columns by name; asking for one that the study does not give is the user's mistake."""
+
+    def __init__(self, what: str, given: Mapping[str, Tensor]) -> None:
+        super().__init__(given)
+        self.what = what
+
+    def __missing__(self, name: str) -> Tensor:
+        hint = unknown_key(name, self).partition("'; ")[2] if self else ""
+        known = f" (known: {', '.join(self)})" if self and not hint else f"; {hint}" if hint else ""
+        raise InputError(f"{self.what}: the model asks for '{name}', which the study does not give{known}")
 
 
 def _imported(file: Path) -> ModuleType:

@@ -18,6 +18,8 @@ CASES = {
     "NaN in data": ("data.csv", "98", "nan", "data.csv, line 6, column 'height'", "expected a finite number, got nan"),
     "empty cell": ("data.csv", "98", "", "data.csv, line 6, column 'height'", "got an empty cell"),
     "text in data": ("data.csv", "98", "9B", "data.csv, line 6, column 'height'", "expected a number, got '9B'"),
+    "underscore in a number": ("data.csv", "98", "9_8", "data.csv, line 6, column 'height'", "expected a number, got '9_8'"),
+    "another delimiter": ("data.csv", "t,gauge,height", "t;gauge;height", "data.csv, line", "expected 1 columns"),
     "short row": ("data.csv", "1.5,a,98", "1.5,98", "data.csv, line 6", "expected 3 columns as in the header, got 2"),
     "start outside": ("study.yml", "value: 1, lower: 0.1", "value: 20, lower: 0.1", "study.yml, line 4", "start value 20 is outside its bounds [0.1, 10]"),
     "lower above upper": ("study.yml", "lower: 0.1", "lower: 11", "study.yml, line 4", "lower bound 11 must be below upper bound 10"),
@@ -108,10 +110,10 @@ def test_nothing_to_resume(study):
 
 
 def test_an_error_inside_the_users_model_is_one_line(study):
-    study.edit('parameters["rate"]', 'parameters["speed"]', "model.py")
+    study.edit("torch.exp(", "1 / 0 * (", "model.py")
     outcome = study.call("run")
     assert outcome.code == 1
-    assert outcome.err == "error: KeyError: 'speed' (--debug shows where)\n"
+    assert outcome.err == "error: ZeroDivisionError: division by zero (--debug shows where)\n"
 
 
 def test_not_finite_at_the_start_is_exit_code_1(study):
@@ -137,3 +139,19 @@ def test_template_is_not_written_over(study):
     result = CliRunner().invoke(app, ["init", str(study.folder)])
     assert result.exit_code == 2
     assert "is there already" in result.stderr
+
+
+def test_semicolons_are_recognised(study):
+    table = study.folder / "data.csv"
+    table.write_text(table.read_text().replace(",", ";"))
+    outcome = study.call("run")
+    assert outcome.code == 2
+    assert "data.csv, line 2: there is no column" in outcome.err  # line 1 is a comment
+    assert 'delimiter: ";"' in outcome.err
+
+
+def test_a_parameter_that_the_function_misses_is_named(study):
+    study.edit("name: rate", "name: rat")
+    outcome = study.call("run")
+    assert outcome.code == 2
+    assert "the model asks for 'rate', which the study does not give; did you mean 'rat'?" in outcome.err
