@@ -110,7 +110,7 @@ def test_nothing_to_resume(study):
 
 
 def test_an_error_inside_the_users_model_is_one_line(study):
-    study.edit("torch.exp(", "1 / 0 * (", "model.py")
+    study.edit("torch.exp(", "(1 / 0) * (", "model.py")
     outcome = study.call("run")
     assert outcome.code == 1
     assert outcome.err == "error: ZeroDivisionError: division by zero (--debug shows where)\n"
