@@ -24,7 +24,7 @@ def run(quick: bool) -> list[Record]:
     records = []
     for n, gain in ((500, 3.0), (1000, 5.0)):
         D = data.D if n == 500 else dictionary(n)
-        weight = data.W if n == 500 else analytic_weight(D.dense.double()).float()
+        weight = data.W if n == 500 else analytic_weight(D.entries.double()).float()
         signals = SparseSignals(D, 50 / n, snr_db=40.0)
         generator = torch.Generator().manual_seed(12345)
         x, y = (data.x, signals.measure(data.x, generator)) if n == 500 else signals.draw(1000, generator)

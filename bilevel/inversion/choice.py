@@ -102,19 +102,28 @@ class Discrepancy(_Search):
                 f"the discrepancy principle needs the noise's standard deviation sigma > 0, got {self.sigma:g}"
             )
         target = self.safety * self.sigma * math.sqrt(problem.y.numel())
-        low, high = self.limits()
-        if problem.at(low).misfit > target:
-            raise ConvergenceError(
-                f"even lambda = {self.lowest:g} leaves a misfit above the noise ({problem.trials[-1].misfit:.3g} > {target:.3g}); "
-                "the noise is underestimated or the operator is wrong"
-            )
-        if problem.at(high).misfit < target:
+        low, high = self._bracket(problem, target)
+        root = brentq(lambda t: math.log(problem.at(t).misfit / target), low, high, xtol=self.tolerance)
+        return problem.at(root)
+
+    def _bracket(self, problem: Problem, target: float) -> tuple[float, float]:
+        """Neighbouring log lambdas with misfits below and above the target, from the top down: strong priors solve fast."""
+        lowest, highest = self.limits()
+        if problem.at(highest).misfit < target:
             raise ConvergenceError(
                 f"lambda = {self.highest:g} still fits better than the noise ({problem.trials[-1].misfit:.3g} < {target:.3g}); "
                 "raise `highest`, or the data hold no signal"
             )
-        root = brentq(lambda t: math.log(problem.at(t).misfit / target), low, high, xtol=self.tolerance)
-        return problem.at(root)
+        high = highest
+        while high > lowest:
+            low = max(high - math.log(10), lowest)
+            if problem.at(low).misfit <= target:
+                return low, high
+            high = low
+        raise ConvergenceError(
+            f"even lambda = {self.lowest:g} leaves a misfit above the noise ({problem.trials[-1].misfit:.3g} > {target:.3g}); "
+            "the noise is underestimated, or the operator is wrong"
+        )
 
 
 @dataclass

