@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from bilevel.calibrate.run import Settings as Settings
     from bilevel.calibrate.run import calibrate as calibrate
     from bilevel.calibrate.session import Session as Session
+    from bilevel.calibrate.stages import Stage as Stage
+    from bilevel.calibrate.stages import staged as staged
     from bilevel.calibrate.study import Study as Study
     from bilevel.calibrate.study import load_study as load_study
     from bilevel.calibrate.transforms import Transform as Transform
@@ -39,6 +41,7 @@ _PLACES = {
     "result": ("CalibrationResult",),
     "run": ("Method", "Settings", "calibrate"),
     "session": ("Session",),
+    "stages": ("Stage", "staged"),
     "study": ("Study", "load_study"),
     "transforms": ("Transform",),
     "uncertainty": ("Noise",),

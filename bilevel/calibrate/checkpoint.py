@@ -29,16 +29,20 @@ _ABOUT = "about.json"
 
 
 class Journal:
-    """Evaluations by the exact bytes of their point, kept in memory and, with a folder, on disk."""
+    """Evaluations by the exact bytes of their point, kept in memory and, with a folder, on disk.
+
+    scope: name of the stage that asks and remembers; the stages of a calibration share one journal.
+    """
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
         self.count = 0
-        self.evaluations: dict[bytes, Evaluation] = {}
+        self.scope = ""
+        self.evaluations: dict[tuple[str, bytes], Evaluation] = {}
         self.state: dict[str, dict[str, Tensor]] = {}
         for path in sorted(folder.glob("*.npz")) if folder is not None else []:
-            evaluation, self.state = _unpacked(path)
-            self.evaluations[evaluation.t.tobytes()] = evaluation
+            scope, evaluation, self.state = _unpacked(path)
+            self.evaluations[scope, evaluation.t.tobytes()] = evaluation
             self.count += 1
 
     @staticmethod
@@ -60,25 +64,27 @@ class Journal:
             raise InputError(f"{folder}: there is no checkpoint; call bilevel run first") from None
 
     def find(self, t: np.ndarray) -> Evaluation | None:
-        return self.evaluations.get(t.tobytes())
+        return self.evaluations.get((self.scope, t.tobytes()))
 
     def append(self, evaluation: Evaluation, problem: CalibrationProblem) -> None:
         """Remember an evaluation, with the models' states after it."""
         number, self.count = self.count, self.count + 1
-        self.evaluations[evaluation.t.tobytes()] = evaluation
+        self.evaluations[self.scope, evaluation.t.tobytes()] = evaluation
         if self.folder is not None:
             states = {e.name: e.model.state() for e in problem.experiments}
-            write_atomically(self.folder / f"{number:06d}.npz", _packed(evaluation, states))
+            write_atomically(self.folder / f"{number:06d}.npz", _packed(self.scope, evaluation, states))
 
     def restore(self, problem: CalibrationProblem) -> None:
-        """Give the models the states that they had after the last evaluation."""
+        """Give the models the states that they had after the last evaluation on disk; once, for they move on from there."""
         for experiment in problem.experiments:
             if state := self.state.get(experiment.name):
                 experiment.model.restore(state)
+        self.state = {}
 
 
-def _packed(evaluation: Evaluation, states: Mapping[str, Mapping[str, Tensor]]) -> bytes:
+def _packed(scope: str, evaluation: Evaluation, states: Mapping[str, Mapping[str, Tensor]]) -> bytes:
     arrays: dict[str, np.ndarray] = {
+        "scope": np.array(scope),
         "t": evaluation.t,
         "residual": evaluation.residual,
         "gradient": evaluation.gradient,
@@ -95,7 +101,7 @@ def _packed(evaluation: Evaluation, states: Mapping[str, Mapping[str, Tensor]]) 
     return buffer.getvalue()
 
 
-def _unpacked(path: Path) -> tuple[Evaluation, dict[str, dict[str, Tensor]]]:
+def _unpacked(path: Path) -> tuple[str, Evaluation, dict[str, dict[str, Tensor]]]:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file.items())
@@ -115,4 +121,4 @@ def _unpacked(path: Path) -> tuple[Evaluation, dict[str, dict[str, Tensor]]]:
         counts=Counts(*(int(k) for k in arrays["counts"])),
         **{name: arrays[name].item() for name in _SCALARS},
     )
-    return evaluation, states
+    return arrays["scope"].item(), evaluation, states

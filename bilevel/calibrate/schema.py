@@ -174,6 +174,14 @@ class CalibrationSection(_Section):
     verify: bool = True
 
 
+class StageSection(_Section):
+    """One stage: the parameters it frees and the groups it fits; left out: all of them."""
+
+    name: str = Field(min_length=1)
+    parameters: list[str] = []
+    groups: list[str] = []
+
+
 class PlotSection(_Section):
     """What stands on the pictures' horizontal axis."""
 
@@ -192,6 +200,7 @@ class StudySection(_Section):
     observations: list[ObservationSection] | None = Field(default=None, min_length=1)
     experiments: list[ExperimentSection] | None = Field(default=None, min_length=1)
     calibration: CalibrationSection = CalibrationSection()
+    stages: list[StageSection] = []
     plot: PlotSection = PlotSection()
 
     @model_validator(mode="after")

@@ -14,7 +14,8 @@ from bilevel.calibrate.outputs import CHECKPOINT, PICTURES, STATE, names, write_
 from bilevel.calibrate.progress import Progress
 from bilevel.calibrate.report_html import write_pictures, write_report
 from bilevel.calibrate.result import CalibrationResult
-from bilevel.calibrate.run import Settings, calibrate
+from bilevel.calibrate.run import Settings
+from bilevel.calibrate.stages import staged
 from bilevel.calibrate.study import Study
 from bilevel.calibrate.uncertainty import Noise
 from bilevel.report import InputError
@@ -48,7 +49,7 @@ class Session:
         settings = settings if noise is None else replace(settings, noise=noise)
         journal = Journal(self._checkpoint)
         journal.folder = None
-        return calibrate(self.study.problem, settings=settings, journal=journal, on_fail="ignore")
+        return staged(self.study.problem, self.study.stages, settings=settings, journal=journal, on_fail="ignore")
 
     def draw(self) -> list[Path]:
         """Draw the pictures of an earlier run as PNG files; returns their paths."""
@@ -73,7 +74,9 @@ class Session:
     def _calibrate(self, settings: Settings, journal: Journal) -> CalibrationResult:
         study = self.study
         with Progress(study.problem, settings.noptmax) as progress:
-            result = calibrate(study.problem, settings=settings, journal=journal, watch=progress, on_fail="ignore")
+            result = staged(
+                study.problem, study.stages, settings=settings, journal=journal, watch=progress, on_fail="ignore"
+            )
         write_report(study, result, self.folder)
         write_outputs(study, result, self.folder)
         return result

@@ -28,6 +28,7 @@ from bilevel.calibrate.schema import (
     StudySection,
     ValueSection,
 )
+from bilevel.calibrate.stages import Stage, restricted
 from bilevel.calibrate.units import Conversion, parse_unit
 from bilevel.calibrate.yaml_lines import Document, KeyPath, read_yaml
 from bilevel.report import InputError
@@ -43,6 +44,7 @@ class Study:
     case: str
     problem: CalibrationProblem
     settings: Settings
+    stages: tuple[Stage, ...]
     plot: PlotSection
     files: tuple[Path, ...]
 
@@ -101,6 +103,7 @@ class _Loader:
                 statistics=calibration.statistics,
                 verify=calibration.verify,
             ),
+            stages=tuple(self._stages(problem)),
             plot=self.section.plot,
             files=tuple(dict.fromkeys(self.files)),
         )
@@ -201,6 +204,16 @@ class _Loader:
             if p.tied_to is not None:
                 with self._at(("parameters", i, "tied_to")):
                     ParameterSet([p, *(q for q in parameters if q is not p)])
+
+    def _stages(self, problem: CalibrationProblem) -> Iterator[Stage]:
+        names = [section.name for section in self.section.stages]
+        for i, section in enumerate(self.section.stages):
+            if section.name in names[:i]:
+                raise self.document.error(("stages", i, "name"), f"there are two stages called '{section.name}'")
+            stage = Stage(section.name, tuple(section.parameters), tuple(section.groups))
+            with self._at(("stages", i)):
+                restricted(problem, stage, {p.label: p.start for p in problem.parameters.parameters})
+            yield stage
 
     def _value(self, section: ValueSection) -> float | np.ndarray:
         if section.number is not None:
