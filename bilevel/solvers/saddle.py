@@ -17,6 +17,9 @@ from bilevel.steps.step import along, select
 if TYPE_CHECKING:
     from bilevel.linalg.operator import LinearOperator
 
+FLAT_TRIALS = 8
+"""Lengths that are tried along a flat direction, each half the one before."""
+
 CURVATURE_FLOOR = 1e-10
 """Curvature above -floor * (largest curvature seen) counts as zero: flat directions are not saddles."""
 
@@ -48,9 +51,30 @@ def leave_saddle(oracle: Oracle, descent: Descent, point: Point, here: Tensor, n
     scale = _largest_curvature(tangent, direction)
     saddle = here & (lowest < -CURVATURE_FLOOR * scale)
     if not bool(saddle.any()):
-        return None
+        return _leave_flat(oracle, point, direction, here & (lowest <= CURVATURE_FLOOR * scale), notes)
     notes.append("met a saddle point and left it along negative curvature")
     return _descend(oracle, point, direction, lowest, saddle)
+
+
+def _leave_flat(oracle: Oracle, point: Point, flat: Tensor, here: Tensor, notes: list[str]) -> SaddleMove | None:
+    """Where curvature vanishes, higher orders decide: look for lower energy both ways along the flat direction."""
+    best, escaped = point, torch.zeros_like(here)
+    for halvings in range(FLAT_TRIALS if bool(here.any()) else 0):
+        for way in (flat, -flat):
+            trial = along(oracle, point, way, _size(point) * 0.5**halvings)
+            noise = 1e-10 * (point.merit.abs() + trial.merit.abs())
+            lower = here & ~escaped & trial.finite & (trial.merit < point.merit - noise)
+            best, escaped = select(lower, trial, best), escaped | lower
+    if not bool(escaped.any()):
+        return None
+    notes.append("met a degenerate saddle point and left it along a direction without curvature")
+    return SaddleMove(best, escaped, torch.zeros_like(here))
+
+
+def _size(point: Point) -> Tensor:
+    """The size of the state, or 1 at the origin."""
+    size = torch.linalg.vector_norm(point.u, dim=-1)
+    return torch.where(size > 0, size, torch.ones_like(size))
 
 
 def _largest_curvature(tangent: LinearOperator, start: Tensor) -> Tensor:
@@ -67,8 +91,7 @@ def _descend(oracle: Oracle, point: Point, direction: Tensor, lowest: Tensor, sa
     """Try lengths down from the size of the state until the energy falls by a share of what the curvature promises."""
     uphill = (point.residual * direction).sum(-1) > 0
     direction = torch.where(uphill.unsqueeze(-1), -direction, direction)
-    size = torch.linalg.vector_norm(point.u, dim=-1)
-    length = torch.where(size > 0, size, torch.ones_like(size))
+    length = _size(point)
     best, escaped = point, torch.zeros_like(saddle)
     for _ in range(40):
         trial = along(oracle, point, direction, length)

@@ -206,3 +206,20 @@ def test_a_stiff_problem_ends_at_the_rounding_level_of_its_residual():
     solution = bilevel.argmin(energy, torch.zeros(n), torch.full((n,), 1e7), solver=Newton(tolerance=Tolerance(1e-15)))
     torch.testing.assert_close(solution.u, 1e-7 * torch.arange(1.0, n + 1), rtol=1e-9, atol=0)
     assert solution.report.iterations <= 5
+
+
+def test_a_saddle_without_curvature_is_left_too():
+    """The monkey saddle, held by a quartic: its Hessian vanishes at the origin."""
+
+    def monkey(u):
+        return u[0] ** 3 - 3 * u[0] * u[1] ** 2 + 0.25 * (u @ u) ** 2
+
+    solution = bilevel.argmin(monkey, torch.zeros(2))
+    assert float(monkey(solution.u)) == pytest.approx(-27 / 4, rel=1e-8)
+    assert any("degenerate saddle" in note for note in solution.report.notes)
+
+
+def test_a_flat_minimum_is_kept():
+    solution = bilevel.argmin(lambda u: (u[0] - 1.0) ** 2, torch.zeros(2), solver=LBFGS())
+    torch.testing.assert_close(solution.u, torch.tensor([1.0, 0.0]), rtol=1e-8, atol=1e-8)
+    assert any("not unique" in note for note in solution.report.notes)
