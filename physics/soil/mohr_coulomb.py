@@ -10,7 +10,7 @@ from torch import Tensor
 from physics.soil.drucker_prager import FRICTIONAL
 from physics.soil.elasticity import ELASTIC, Moduli
 from physics.soil.material import ReturnMapping, Values
-from physics.soil.spectral import isotropic_function, principal_values
+from physics.soil.spectral import first_derivatives_only, isotropic_function, principal_values
 
 MAIN, UPPER, LOWER = (0, 2), (1, 2), (0, 1)
 """Yield planes by their (largest, smallest) principal stress: the main one, those meeting it where the two largest
@@ -21,7 +21,7 @@ class MohrCoulomb(ReturnMapping):
     """(s1 - s3) + (s1 + s3) sin φ = 2 c cos φ, with flow of the same form at the dilatancy angle.
 
     The return is linear in the ordered principal trial stresses (de Souza Neto et al. 2008, section 8.2; Clausen et al.
-    2006). First derivatives are exact, at equal principal stresses too; second derivatives leave out the spin terms.
+    2006). First derivatives are exact, at equal principal stresses too; second derivatives raise BilevelError.
     """
 
     parameters = ELASTIC + FRICTIONAL
@@ -34,6 +34,9 @@ class MohrCoulomb(ReturnMapping):
         return _Planes.of(params).value(principal_values(stress), MAIN)
 
     def advance(self, increment: Tensor, previous: Tensor, params: Values) -> Tensor:
+        given = (torch.as_tensor(value) for value in params.values())
+        increment, previous, *values = first_derivatives_only(increment, previous, *given)
+        params = dict(zip(params, values))
         trial = previous + Moduli.of(params).stress(increment)
         return isotropic_function(lambda principal: _return(principal, params), trial)
 

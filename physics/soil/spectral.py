@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from bilevel.report import BilevelError
 from physics.soil.tensors import from_matrix, to_matrix
 
 GAP = 1e-6
@@ -14,8 +15,8 @@ GAP = 1e-6
 
 
 def principal_values(a: Tensor) -> Tensor:
-    """Principal values (..., 3) in descending order; exact first derivatives."""
-    return _rotated(a)[0]
+    """Principal values (..., 3) in descending order; exact first derivatives, BilevelError for second ones."""
+    return _rotated(*first_derivatives_only(a))[0]
 
 
 def isotropic_function(function: Callable[[Tensor], Tensor], a: Tensor) -> Tensor:
@@ -23,7 +24,8 @@ def isotropic_function(function: Callable[[Tensor], Tensor], a: Tensor) -> Tenso
 
     The principal directions' own change enters through the divided differences (f_i - f_j)/(λ_i - λ_j) on the
     off-diagonal entries in the principal frame (Ogden 1984, section 6.1.4): value and first derivatives are exact, also
-    where principal values coincide; second derivatives are not.
+    where principal values coincide. Second derivatives would lack the change of the frame: give `a`, and what `function`
+    depends on, through `first_derivatives_only`.
     """
     principal, local, frame = _rotated(a)
     mapped = function(principal)
@@ -60,3 +62,64 @@ def _divided_differences(function: Callable[[Tensor], Tensor], principal: Tensor
 def _close(principal: Tensor, scale: Tensor) -> Tensor:
     gaps = principal[..., :-1] - principal[..., 1:]
     return (gaps < scale).any(-1, keepdim=True)
+
+
+def first_derivatives_only(*inputs: Tensor) -> tuple[Tensor, ...]:
+    """The same tensors; what is made of them raises BilevelError when it is differentiated twice."""
+    return _Once.apply(*inputs)
+
+
+class _Once(torch.autograd.Function):
+    """The identity, whose derivatives refuse to be differentiated with respect to any of the inputs."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(*inputs: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        return tuple(x.clone() for x in inputs)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx, *cotangents):  # type: ignore[no-untyped-def]
+        return tuple(_Derivative.apply(vector, *ctx.saved_tensors) for vector in cotangents)
+
+    @staticmethod
+    def jvp(ctx, *tangents):  # type: ignore[no-untyped-def]
+        return tuple(_Derivative.apply(vector, *ctx.saved_tensors) for vector in tangents)
+
+
+class _Derivative(torch.autograd.Function):
+    """A tangent or cotangent handed on: linear in it, and not differentiable in the points where it was taken."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(vector: Tensor, *points: Tensor) -> Tensor:  # type: ignore[override]
+        return vector.clone()
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx, cotangent):  # type: ignore[no-untyped-def]
+        if any(ctx.needs_input_grad[1:]):
+            _refuse()
+        return cotangent, *(None for _ in ctx.needs_input_grad[1:])
+
+    @staticmethod
+    def jvp(ctx, vector, *points):  # type: ignore[no-untyped-def]
+        if any(point is not None for point in points):
+            _refuse()
+        return vector
+
+
+def _refuse() -> None:
+    raise BilevelError(
+        "second derivatives of a model in principal stresses (Mohr-Coulomb) are not available: the change of the "
+        "principal directions enters the first ones only; use first derivatives, or Drucker-Prager"
+    )

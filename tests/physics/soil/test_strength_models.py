@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bilevel.report import BilevelError
 from physics.soil.control import Control, Quantity
 from physics.soil.drucker_prager import DruckerPrager, MatchedTo
 from physics.soil.element_test import ElementTest, Schedule, Stage, march
@@ -127,3 +128,25 @@ def test_hoek_brown_strength() -> None:
     assert passive.item() == pytest.approx(slope.item(), rel=1e-6)
     line = passive * 5e6 + 2 * cohesion * torch.sqrt(passive)
     assert line.item() == pytest.approx(rock.strength(torch.tensor(5e6), broken).item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("first", ["increment", "friction_angle"])
+@pytest.mark.parametrize("second", ["increment", "friction_angle"])
+def test_second_derivatives_of_mohr_coulomb_are_refused(first: str, second: str) -> None:
+    """The frame of principal stresses is held fixed in the first ones, so second ones would be wrong in silence."""
+    of = {
+        "increment": torch.tensor([[-0.01, 3e-3, 3e-3, 2e-3, 0.0, 1e-3]], requires_grad=True),
+        "friction_angle": torch.tensor(0.5, requires_grad=True),
+    }
+    soil = {**SOIL, "friction_angle": of["friction_angle"]}
+    stress = update(MohrCoulomb(), torch.zeros(1, 6) - 1e5, of["increment"], soil).u
+    (gradient,) = torch.autograd.grad(stress[0, 0], of[first], create_graph=True)
+    with pytest.raises(BilevelError, match=r"second derivatives .* \(Mohr-Coulomb\) are not available"):
+        torch.autograd.grad(gradient.sum(), of[second])
+
+
+def test_forward_over_reverse_of_mohr_coulomb_is_refused() -> None:
+    model, strain = MohrCoulomb(), torch.tensor([[-0.01, 3e-3, 3e-3, 2e-3, 0.0, 1e-3]])
+    slope = torch.func.grad(lambda increment: model.advance(increment, torch.zeros(1, 6), SOIL)[0, 0])
+    with pytest.raises(BilevelError, match="use first derivatives, or Drucker-Prager"):
+        torch.func.jvp(slope, (strain,), (strain,))
