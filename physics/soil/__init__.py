@@ -7,8 +7,10 @@ from physics.soil.drucker_prager import DruckerPrager
 from physics.soil.element_test import ElementTest, Stage, march
 from physics.soil.hoek_brown import HoekBrown
 from physics.soil.hypoplastic import Hypoplastic
+from physics.soil.intergranular import HypoplasticIntergranular
 from physics.soil.laboratory import LaboratoryTest, Procedure, Sign, Units, read_path, read_tests
 from physics.soil.mohr_coulomb import MohrCoulomb
+from physics.soil.sensitivity import sensitive_march
 
 __all__ = [
     "BoundaryValue",
@@ -19,6 +21,7 @@ __all__ = [
     "ElementTest",
     "HoekBrown",
     "Hypoplastic",
+    "HypoplasticIntergranular",
     "LaboratoryTest",
     "MohrCoulomb",
     "Procedure",
@@ -28,4 +31,5 @@ __all__ = [
     "march",
     "read_path",
     "read_tests",
+    "sensitive_march",
 ]
