@@ -52,5 +52,5 @@ class SparseSignals:
 
 def nmse_db(estimate: Tensor, truth: Tensor) -> float:
     """10 log10(sum |estimate - truth|^2 / sum |truth|^2) over all samples, in double precision."""
-    error = (estimate.double() - truth.double()).square().sum()
+    error = (estimate.detach().double() - truth.double()).square().sum()
     return float(10 * torch.log10(error / truth.double().square().sum()))
