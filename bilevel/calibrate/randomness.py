@@ -1,8 +1,8 @@
 """Do the residuals look like noise? Runs of equal sign and the lag-1 autocorrelation, by group, in the order of the file.
 
 Linear statistics take the errors for independent. Neighbouring residuals of equal sign say that they are not, and then
-the standard deviations are too small. Runs test: Wald & Wolfowitz 1940, Ann. Math. Stat. 11, 147. Factor: variance of
-the estimates under first-order autoregressive errors and smooth sensitivities, (1 + r) / (1 - r).
+the standard deviations are too small. Runs: the sign changes of independent errors, symmetric about zero, are binomial
+(n - 1, 1/2), so that a group that lies on one side of its model is told as well. Factor: variance of the estimates under first-order autoregressive errors and smooth sensitivities, (1 + r) / (1 - r).
 """
 
 from __future__ import annotations
@@ -70,24 +70,23 @@ def sentence(groups: list[Randomness]) -> str:
     worst = max(g.factor for g in bad)
     size = f", by a factor of about {worst:.1f}," if worst > 1.05 else ""
     return (
-        f"the residuals of {', '.join(named)}{more} are not random: the model or the data err systematically there, "
+        f"The residuals of {', '.join(named)}{more} are not random: the model or the data err systematically there, "
         f"and the standard deviations are too small{size} because they take the errors for independent"
     )
 
 
 def _judge(label: str, residual: np.ndarray) -> Randomness:
     positive = residual > 0
-    n, above = len(residual), int(positive.sum())
+    n = len(residual)
     runs = 1 + int(np.sum(positive[1:] != positive[:-1]))
-    product = 2.0 * above * (n - above)
-    expected = 1.0 + product / n
-    variance = product * (product - n) / (n * n * (n - 1.0))
+    # Noise changes sign at every other row, whatever the share of signs: a group that lies on one side is not random.
+    expected, variance = (n + 1) / 2, (n - 1) / 4
     power = float(residual @ residual)
     return Randomness(
         label=label,
         rows=n,
         runs=runs,
         expected_runs=expected,
-        runs_deviation=(runs - expected) / math.sqrt(variance) if variance > 0 else 0.0,
+        runs_deviation=(runs - expected) / math.sqrt(variance),
         autocorrelation=float(residual[1:] @ residual[:-1]) / power if power > 0 else 0.0,
     )

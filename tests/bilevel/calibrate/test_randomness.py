@@ -72,6 +72,6 @@ def test_every_output_carries_the_note(study):
     result = json.loads((study.results / "result.json").read_text())
     assert result["randomness_by_group"]["a"]["random"] is False
     (note,) = result["notes"]
-    assert "the residuals of a (" in note
+    assert "The residuals of a (" in note
     assert "standard deviations are too small" in (study.results / "case.rec").read_text()
     assert "standard deviations are too small" in (study.results / "report.html").read_text()
