@@ -2,7 +2,8 @@
 
 Linear statistics take the errors for independent. Neighbouring residuals of equal sign say that they are not, and then
 the standard deviations are too small. Runs: the sign changes of independent errors, symmetric about zero, are binomial
-(n - 1, 1/2), so that a group that lies on one side of its model is told as well. Factor: variance of the estimates under first-order autoregressive errors and smooth sensitivities, (1 + r) / (1 - r).
+(n - 1, 1/2), so that a group that lies on one side of its model is told as well. Factor: variance of the estimates
+under first-order autoregressive errors and smooth sensitivities, (1 + r) / (1 - r).
 """
 
 from __future__ import annotations
