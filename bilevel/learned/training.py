@@ -37,7 +37,7 @@ class Schedule:
 
     alone: steps of each new layer alone at `rate`. together: steps of all layers so far at each of `refine` * rate.
     final: steps of the whole network, with the rate falling from `final_scale` * rate to zero along a cosine.
-    matrix_rate: the rate of matrices, in place of `rate`.
+    matrix_rate: the rate of matrices, in place of `rate`. clip: the largest norm of a gradient; rare signals give huge ones.
     """
 
     batch: int = 128
@@ -48,6 +48,7 @@ class Schedule:
     rate: float = 5e-3
     matrix_rate: float = 5e-4
     final_scale: float = 0.5
+    clip: float = 1.0
     seed: int = 0
 
 
@@ -129,6 +130,7 @@ def _run_stage(
             )
         optimiser.zero_grad()
         value.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, schedule.clip)
         optimiser.step()
         if decay is not None:
             decay.step()
