@@ -9,6 +9,7 @@ import pytest
 import torch
 
 torch.set_default_dtype(torch.float64)
+torch.set_warn_always(True)  # else a warning, an error here, would come once a process and move from test to test
 torch.set_num_threads(1)  # the tests themselves run side by side
 
 
