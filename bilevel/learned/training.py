@@ -126,7 +126,7 @@ def _run_stage(
         value = loss(estimate, truth)
         if not bool(torch.isfinite(value)):
             raise BilevelError(
-                f"training diverged in stage '{stage.name}': the loss is {float(value)}; lower the rates"
+                f"training diverged in stage '{stage.name}': the loss is {float(value.detach())}; lower the rates"
             )
         optimiser.zero_grad()
         value.backward()
