@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import bilevel
 from bilevel.inversion.priors import Prior
 from bilevel.linalg.linear_map import LinearMap
 from bilevel.report import ConvergenceError, InputError
@@ -184,8 +183,7 @@ class GCV(_Search):
 class Bilevel(_Search):
     """The lambda that recovers known examples (x_i, y_i) best: the outer loop over log lambda.
 
-    The outer gradient is exact, through the fixed point of the proximal gradient map, for priors that have one
-    (Tikhonov, l1); for others the outer loss is minimised by a bounded search.
+    The outer gradient is exact, through an implicit layer, for priors that have one (Tikhonov, l1); for others the outer loss is minimised by a bounded search.
     """
 
     examples: list[tuple[Tensor, Tensor]] = field(kw_only=True)
@@ -200,7 +198,7 @@ class Bilevel(_Search):
         coarse = [self.loss(problem, t) for t in grid]
         best = int(np.argmin(coarse))
         low, high = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
-        if problem.prior.map(problem.A, 1.0) is None:
+        if type(problem.prior).state is Prior.state:
             found = minimize_scalar(lambda t: self.loss(problem, t), bounds=(low, high), method="bounded")
             return problem.at(float(found.x))
         return problem.at(self._descend(problem, low, high))
@@ -212,17 +210,13 @@ class Bilevel(_Search):
 
     def gradient(self, problem: Problem, log_weight: float) -> float:
         """d loss / d log lambda, by the implicit function theorem at each example's estimate."""
-        step = 1 / problem.A.norm() ** 2
-        map = problem.prior.map(problem.A, step)
-        assert map is not None
         t = torch.tensor(log_weight, dtype=problem.y.dtype, requires_grad=True)
         total = torch.zeros((), dtype=problem.y.dtype)
         for x, y in self.examples:
-            start = problem.prior.solve(problem.A, y, math.exp(log_weight))
-            tolerance = bilevel.Tolerance(relative=1e-7, absolute=1e-7 * float(start.norm()))
-            solver = bilevel.Anderson(tolerance=tolerance)
-            state = bilevel.fixed_point(map, start, {"y": y, "log_weight": t}, solver=solver)
-            total = total + (state.u - x).square().sum()
+            state = problem.prior.state(problem.A, y, t)
+            if state is None:
+                raise InputError(f"{type(problem.prior).__name__} has no differentiable state")
+            total = total + (state - x).square().sum()
         return float(torch.autograd.grad(total, t)[0])
 
     def _descend(self, problem: Problem, low: float, high: float) -> float:

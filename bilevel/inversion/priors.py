@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+import bilevel
 from bilevel.learned.plug_and_play import PnPProximalGradient
 from bilevel.linalg.linear_map import Convolution, LinearMap
 from bilevel.proximal import L1, AnalysisNorm, TotalVariation, soft_threshold
@@ -36,8 +37,8 @@ class Prior(ABC):
         moved = self.solve(A, y + step * probe, weight, x)
         return float((probe * (A(moved) - A(x))).sum()) / step
 
-    def map(self, A: LinearMap, step: float) -> Callable[[Tensor, dict[str, Tensor]], Tensor] | None:
-        """A differentiable fixed-point map T(x, {"y", "log_weight"}) whose fixed point is the estimate, or None."""
+    def state(self, A: LinearMap, y: Tensor, log_weight: Tensor) -> Tensor | None:
+        """The estimate as a differentiable function of log lambda, through an implicit layer; None if it has none."""
         return None
 
 
@@ -67,15 +68,16 @@ class Tikhonov(Prior):
             return float((power / (power + weight)).sum())
         return float((matrix * self._normal(A, weight, matrix.mT).mT).sum())
 
-    def map(self, A: LinearMap, step: float) -> Callable[[Tensor, dict[str, Tensor]], Tensor] | None:
-        if self.L is not None:
-            return None
+    def state(self, A: LinearMap, y: Tensor, log_weight: Tensor) -> Tensor:
+        L = self.L
 
-        def step_map(x: Tensor, p: dict[str, Tensor]) -> Tensor:
-            moved = x - step * A.adjoint(A(x) - p["y"])
-            return moved / (1 + step * p["log_weight"].exp())
+        def energy(x: Tensor, p: dict[str, Tensor]) -> Tensor:
+            roughness = x if L is None else L.to(x) @ x.reshape(-1)
+            return 0.5 * (A(x) - p["y"]).square().sum() + 0.5 * p["log_weight"].exp() * roughness.square().sum()
 
-        return step_map
+        start = self.solve(A, y, float(log_weight.detach().exp()))
+        solver = bilevel.Newton(tolerance=bilevel.Tolerance(relative=1e-8, absolute=1e-8 * float(A.adjoint(y).norm())))
+        return bilevel.argmin(energy, start, {"y": y, "log_weight": log_weight}, solver=solver).u
 
     def _normal(self, A: LinearMap, weight: float, right: Tensor) -> Tensor:
         matrix = A.matrix()
@@ -108,11 +110,15 @@ class L1Prior(Prior):
         """The number of nonzero entries (Zou, Hastie, Tibshirani 2007)."""
         return float((x != 0).sum())
 
-    def map(self, A: LinearMap, step: float) -> Callable[[Tensor, dict[str, Tensor]], Tensor]:
-        def step_map(x: Tensor, p: dict[str, Tensor]) -> Tensor:
+    def state(self, A: LinearMap, y: Tensor, log_weight: Tensor) -> Tensor:
+        step = 1 / A.norm() ** 2
+
+        def forward_backward(x: Tensor, p: dict[str, Tensor]) -> Tensor:
             return soft_threshold(x - step * A.adjoint(A(x) - p["y"]), step * p["log_weight"].exp())
 
-        return step_map
+        start = self.solve(A, y, float(log_weight.detach().exp()))
+        solver = bilevel.Anderson(tolerance=bilevel.Tolerance(relative=1e-7, absolute=1e-7 * float(start.norm())))
+        return bilevel.fixed_point(forward_backward, start, {"y": y, "log_weight": log_weight}, solver=solver).u
 
 
 class TotalVariationPrior(Prior):
