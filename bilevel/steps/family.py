@@ -15,7 +15,7 @@ from bilevel.problem import EnergyProblem, Params
 from bilevel.report import InputError
 
 if TYPE_CHECKING:
-    from bilevel.steps.learned.secant import SecantProblem
+    from bilevel.steps.learned.split import SplitProblem
 
 
 class Variation(str, Enum):
@@ -74,7 +74,8 @@ class Instance:
     """One problem of a family: what is solved, from where, and its graph.
 
     start (n,): the classical start that all methods, learned or not, are given; it satisfies the boundary conditions.
-    secant: the problem as weighted least squares, where the family has that form; the learned first guess needs it.
+    split: the energy as a sum over cells of functions of their gradients, where the family has that form; the learned
+    first guess needs it.
     """
 
     problem: EnergyProblem
@@ -82,7 +83,7 @@ class Instance:
     start: Tensor
     graph: NodeGraph
     description: str
-    secant: SecantProblem | None = None
+    split: SplitProblem | None = None
 
     @property
     def nodes(self) -> int:

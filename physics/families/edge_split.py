@@ -1,0 +1,64 @@
+"""Power-law networks as split problems: the cells are edges, the gradients head drops."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bilevel.linalg.operator import Sparse
+from bilevel.steps.learned.split import SplitProblem
+from physics.flow.edge_laws import PowerLaw
+from physics.flow.network import FlowNetwork
+
+
+class EdgeSplit(SplitProblem):
+    """A network at its parameters; all its systems share the pattern and the symbolic analysis of its Hessian.
+
+    typical: the drop [m] of a typical edge, where the linear start has the slope of the law.
+    """
+
+    def __init__(self, problem: FlowNetwork, params: dict[str, Any], typical: float) -> None:
+        assert isinstance(problem.law, PowerLaw)
+        self.problem, self.law, self.typical = problem, problem.law, typical
+        self.cells, self.nodes = problem.graph.edges, problem.graph.nodes
+        self.exponent = self.law.exponent
+        self.flow = {"conductance": params["flow"]["conductance"].detach()}
+        self.conductance = self.flow["conductance"]
+        self.threshold = torch.full_like(self.conductance, self.law.threshold)
+        self.boundary, self.inflow = params.get("boundary"), params["inflow"].detach()
+        self._signs = torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64)
+
+    def gradients(self, u: Tensor) -> Tensor:
+        heads = self.problem.constraints.expand(u, self.boundary)[:, 0]
+        return heads[self.cells[:, 1]] - heads[self.cells[:, 0]]
+
+    def flux(self, gradients: Tensor) -> Tensor:
+        return self.law.flux(gradients, self.flow)
+
+    def slope(self, gradients: Tensor) -> Tensor:
+        return self.law.conductance(gradients, self.flow)
+
+    def gradients_of(self, fluxes: Tensor) -> Tensor:
+        return self.law.drop(fluxes, self.flow)
+
+    def first_slope(self) -> Tensor:
+        return self.conductance * self.typical ** (self.exponent - 2.0)
+
+    def matrix(self, slope: Tensor) -> Sparse:
+        scatter = self.problem.scatter
+        entries = (slope[:, None] * self._signs).reshape(-1)
+        values = scatter.zeros(slope).index_add_(0, scatter.maps[0].reshape(-1), entries)
+        return Sparse(scatter.pattern, scatter.finish(values), self.problem.structure)
+
+    def divergence(self, fluxes: Tensor) -> Tensor:
+        return self.problem.constraints.reduce(self._balance(fluxes))
+
+    def imbalance(self, fluxes: Tensor) -> Tensor:
+        return self.problem.constraints.reduce(self._balance(fluxes) - self.inflow)
+
+    def _balance(self, fluxes: Tensor) -> Tensor:
+        """What leaves each node (nodes,) against the direction of the edges."""
+        total = fluxes.new_zeros(self.nodes)
+        return total.index_add(0, self.cells[:, 1], fluxes).index_add(0, self.cells[:, 0], -fluxes)

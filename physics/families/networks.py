@@ -1,0 +1,64 @@
+"""Random networks in the unit square or cube: connected graphs whose mean degree and order differ by kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import Delaunay
+
+THINNING = 0.25
+"""The share of edges that is taken out before what is no longer connected is dropped."""
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """points (N, dim) in the unit square or cube, edges (E, 2) with each edge once, and the mean length of an edge."""
+
+    points: np.ndarray
+    edges: np.ndarray
+
+    @property
+    def spacing(self) -> float:
+        return float(np.linalg.norm(np.diff(self.points[self.edges], axis=1), axis=-1).mean())
+
+    def side(self, low: bool) -> np.ndarray:
+        """The nodes nearest to the side x = 0 (or x = 1): a layer half a spacing deep, of one node at the least."""
+        distance = self.points[:, 0] if low else 1.0 - self.points[:, 0]
+        return np.flatnonzero(distance <= max(distance.min(), 0.5 * self.spacing))
+
+
+def triangulated(size: int, rng: np.random.Generator) -> Network:
+    """A Delaunay triangulation of random points, thinned."""
+    points = rng.uniform(size=(size, 2))
+    triangles = Delaunay(points).simplices
+    pairs = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
+    edges = np.unique(np.sort(pairs, 1), axis=0)
+    length = np.linalg.norm(points[edges[:, 0]] - points[edges[:, 1]], axis=1)
+    return _thinned(points, edges[length < 4.0 / np.sqrt(size)], rng)  # slivers along the hull are no pipes
+
+
+def lattice(size: int, dimension: int, rng: np.random.Generator) -> Network:
+    """A square or cubic lattice, thinned."""
+    count = max(3, round(size ** (1.0 / dimension)))
+    number = np.arange(count**dimension).reshape((count,) * dimension)
+    edges = np.concatenate(
+        [
+            np.stack([np.take(number, range(count - 1), a).ravel(), np.take(number, range(1, count), a).ravel()], 1)
+            for a in range(dimension)
+        ]
+    )
+    points = np.stack(np.unravel_index(number.ravel(), number.shape), 1) / (count - 1)
+    return _thinned(points, edges, rng)
+
+
+def _thinned(points: np.ndarray, edges: np.ndarray, rng: np.random.Generator) -> Network:
+    """The largest connected part of what is left when a share of the edges is taken out."""
+    edges = edges[rng.uniform(size=len(edges)) >= THINNING]
+    matrix = coo_matrix((np.ones(len(edges)), edges.T), (len(points),) * 2)
+    part = connected_components(matrix, directed=False)[1]
+    kept = part == np.bincount(part).argmax()
+    number = np.cumsum(kept) - 1
+    return Network(points[kept], number[edges[kept[edges[:, 0]]]])
