@@ -12,7 +12,7 @@ def gmres(
     product: Product,
     b: Tensor,
     *,
-    tolerance: float,
+    tolerance: float | Tensor,
     max_iterations: int,
     restart: int = 50,
     precondition: Product = identity,

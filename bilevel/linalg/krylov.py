@@ -58,7 +58,7 @@ def identity(rows: Tensor) -> Tensor:
     return rows
 
 
-def judge(product: Product, b: Tensor, x: Tensor, residual: Tensor, tolerance: float, products: int) -> Run:
+def judge(product: Product, b: Tensor, x: Tensor, residual: Tensor, tolerance: float | Tensor, products: int) -> Run:
     """How a run ended that stands at x with the true residual b - A x, after `products` products."""
     size, missed = norm(b), norm(residual)
     solved = missed <= tolerance * size

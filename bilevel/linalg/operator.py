@@ -59,9 +59,12 @@ class LinearOperator(ABC):
     def matmul_transposed(self, x: Tensor) -> Tensor:
         """A^T x for vectors (..., *batch, n)."""
 
-    def absolute(self, x: Tensor) -> Tensor:
-        """|A| |x|, entry by entry: times the rounding unit, the error with which A x can be known; |A x| where A has no entries."""
-        return self.matmul(x).abs()
+    def absolute(self, x: Tensor, transposed: bool = False) -> Tensor:
+        """|A| |x| or |A^T| |x|, entry by entry: times the rounding unit, the error with which the product can be known.
+
+        |A x| where A has no entries.
+        """
+        return (self.matmul_transposed(x) if transposed else self.matmul(x)).abs()
 
     @abstractmethod
     def shifted(self, shift: float) -> LinearOperator:
@@ -93,8 +96,9 @@ class Dense(LinearOperator):
     def matmul_transposed(self, x: Tensor) -> Tensor:
         return (self.matrix.mT @ x.unsqueeze(-1)).squeeze(-1)
 
-    def absolute(self, x: Tensor) -> Tensor:
-        return Dense(self.matrix.abs()).matmul(x.abs())
+    def absolute(self, x: Tensor, transposed: bool = False) -> Tensor:
+        sizes = self.matrix.abs()
+        return Dense(sizes.mT if transposed else sizes).matmul(x.abs())
 
     def shifted(self, shift: float) -> Dense:
         eye = torch.eye(self.n, dtype=self.matrix.dtype, device=self.matrix.device)
@@ -250,8 +254,8 @@ class Sparse(LinearOperator):
         values = self.values.new_zeros(pattern.nnz).index_copy(0, place.to(self.values.device), self.values)
         return Sparse(pattern, values, self.structure)
 
-    def absolute(self, x: Tensor) -> Tensor:
-        return Sparse(self.pattern, self.values.abs()).matmul(x.abs())
+    def absolute(self, x: Tensor, transposed: bool = False) -> Tensor:
+        return Sparse(self.pattern, self.values.abs())._apply(x.abs(), transposed)
 
     def shifted(self, shift: float) -> Sparse:
         stored = self.with_diagonal()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bilevel.linalg.cg import cg
 from bilevel.linalg.gmres import gmres
-from bilevel.linalg.krylov import Run
+from bilevel.linalg.krylov import LARGEST_FLOOR, ROUNDING, Run, divide, judge, norm
 from bilevel.linalg.operator import LinearOperator
 from bilevel.report import Counts, InputError, OnFail, SingularError, fail
 
@@ -70,13 +70,17 @@ class Factor(ABC):
             return project(matmul(x))
 
         start = precondition(b)
+        run = judge(product, b, start, b - product(start), tolerance, 1)
+        if bool(run.solved.all()):
+            return run
+        goal = _attainable(A, start, b, transposed, tolerance)
         definite = self.positive_definite is not None and bool(torch.as_tensor(self.positive_definite).all())
         if A.structure.symmetric and definite:
-            run = cg(product, b, tolerance=tolerance, max_iterations=limit, precondition=precondition, start=start)
+            run = cg(product, b, tolerance=goal, max_iterations=limit, precondition=precondition, start=start)
             if bool(run.solved.all()):
                 return run
             start = torch.where((run.residual < 1.0).unsqueeze(-1), run.x, 0.0)
-        return gmres(product, b, tolerance=tolerance, max_iterations=limit, precondition=precondition, start=start)
+        return gmres(product, b, tolerance=goal, max_iterations=limit, precondition=precondition, start=start)
 
     def _solve_rows(self, b: Tensor, transposed: bool) -> Tensor:
         event = (*self.A.batch, self.A.n)
@@ -113,6 +117,15 @@ class LinearSolver(ABC):
         Iterative methods then leave `positive_definite` None until a solve meets negative curvature.
         """
         return self.factor(A, on_fail)
+
+
+def _attainable(A: LinearOperator, x: Tensor, b: Tensor, transposed: bool, tolerance: float) -> Tensor:
+    """The tolerance, or the rounding error of A x relative to b where that is larger (m, *batch, 1).
+
+    Rows of very different size need |A| |x| entry by entry: a norm of A would be that of its largest rows alone.
+    """
+    rounding = ROUNDING * torch.finfo(b.dtype).eps * norm(A.absolute(x, transposed))
+    return divide(rounding, norm(b)).nan_to_num(nan=0.0).clamp(min=tolerance, max=max(tolerance, LARGEST_FLOOR))
 
 
 def refuse_singular(rcond: float, on_fail: OnFail) -> None:

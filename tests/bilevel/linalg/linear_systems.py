@@ -53,6 +53,19 @@ def grid_laplacian(m: int) -> Tensor:
     return laplacian(m * m, edges, 1.0 + torch.rand(len(edges), generator=torch.Generator().manual_seed(0)))
 
 
+def uneven_lattice(m: int, spread: float) -> Sparse:
+    """An m x m grid with log-normal conductances whose first row of nodes also drains to the ground; sparse."""
+    index = torch.arange(m * m).reshape(m, m)
+    first = torch.cat([index[1:].reshape(-1), index[:, 1:].reshape(-1)])
+    second = torch.cat([index[:-1].reshape(-1), index[:, :-1].reshape(-1)])
+    k = torch.exp(spread * torch.randn(len(first), generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+    rows = torch.cat([first, second, first, second, index[0]])
+    columns = torch.cat([first, second, second, first, index[0]])
+    pattern, scatter = SparsePattern.from_pairs(rows.numpy(), columns.numpy(), m * m)
+    values = pattern.accumulate(torch.from_numpy(scatter), torch.cat([k, k, -k, -k, torch.ones(m, dtype=k.dtype)]))
+    return Sparse(pattern, values, Structure(symmetric=True))
+
+
 def truss(m: int) -> tuple[Tensor, Tensor]:
     """The stiffness of a free plane truss on an m x m grid with both diagonals, and its rigid motions, orthonormal."""
     x = torch.stack(torch.meshgrid(torch.arange(m), torch.arange(m), indexing="ij"), -1).reshape(-1, 2).double()

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from linear_systems import poisson, random_sparse, sparse_from_dense, to_dense, truss, with_condition
+from linear_systems import (
+    poisson,
+    random_sparse,
+    sparse_from_dense,
+    to_dense,
+    truss,
+    uneven_lattice,
+    with_condition,
+)
 
 from bilevel.linalg import (
     AMGCG,
@@ -86,6 +94,19 @@ def test_a_factor_too_far_away_raises() -> None:
     old, new = random_sparse(80, "unsymmetric", seed=1), torch.randn(80, 80)
     with pytest.raises(ConvergenceError, match="factorise it anew"):
         refine(factorise(Dense(old)), Dense(new), torch.randn(80), tolerance=1e-10, max_iterations=20)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_rounding_is_judged_entry_by_entry_where_rows_differ_by_orders(transposed: bool) -> None:
+    A = uneven_lattice(60, 3.0)
+    A = A if not transposed else A.with_structure(Structure())
+    b = torch.ones(A.n)
+    factor = factorise(A)
+    x = refine(factor, A, b, transposed, tolerance=1e-12)
+    missed = (A.matmul_transposed(x) if transposed else A.matmul(x)) - b
+    assert float(missed.norm()) > 1e-12 * float(b.norm())  # the tolerance cannot be met
+    assert float(missed.norm()) <= 10 * torch.finfo(torch.float64).eps * float(A.absolute(x, transposed).norm())
+    assert factor.counts.products <= 3
 
 
 def test_a_singular_matrix_is_not_refined_in_silence() -> None:
