@@ -12,7 +12,7 @@ def cg(
     product: Product,
     b: Tensor,
     *,
-    tolerance: float,
+    tolerance: float | Tensor,
     max_iterations: int,
     precondition: Product = identity,
     start: Tensor | None = None,
