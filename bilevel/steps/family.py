@@ -15,7 +15,9 @@ from bilevel.problem import EnergyProblem, Params
 from bilevel.report import InputError
 
 if TYPE_CHECKING:
+    from bilevel.solvers.load_stepping import Path
     from bilevel.steps.learned.split import SplitProblem
+    from bilevel.steps.states.problem import StateProblem
 
 
 class Variation(str, Enum):
@@ -76,6 +78,8 @@ class Instance:
     start (n,): the classical start that all methods, learned or not, are given; it satisfies the boundary conditions.
     split: the energy as a sum over cells of functions of their gradients, where the family has that form; the learned
     first guess needs it.
+    states: the problem as linear systems from local states that need not fit together, where the family has that form.
+    path: the parameters at a fraction of the load, where classical solvers step through it.
     """
 
     problem: EnergyProblem
@@ -84,6 +88,8 @@ class Instance:
     graph: NodeGraph
     description: str
     split: SplitProblem | None = None
+    states: StateProblem | None = None
+    path: Path | None = None
 
     @property
     def nodes(self) -> int:

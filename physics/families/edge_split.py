@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bilevel.linalg.operator import Sparse
 from bilevel.steps.learned.split import SplitProblem
+from physics.families.power_law_cells import PowerLawCells
 from physics.flow.edge_laws import PowerLaw
 from physics.flow.network import FlowNetwork
 
@@ -21,12 +22,11 @@ class EdgeSplit(SplitProblem):
 
     def __init__(self, problem: FlowNetwork, params: dict[str, Any], typical: float) -> None:
         assert isinstance(problem.law, PowerLaw)
-        self.problem, self.law, self.typical = problem, problem.law, typical
+        self.problem, self.typical = problem, typical
         self.cells, self.nodes = problem.graph.edges, problem.graph.nodes
-        self.exponent = self.law.exponent
-        self.flow = {"conductance": params["flow"]["conductance"].detach()}
-        self.conductance = self.flow["conductance"]
-        self.threshold = torch.full_like(self.conductance, self.law.threshold)
+        conductance = params["flow"]["conductance"].detach().expand(len(self.cells))
+        threshold = torch.full_like(conductance, problem.law.threshold)
+        self.law = PowerLawCells(torch.full_like(conductance, problem.law.exponent), threshold, conductance)
         self.boundary, self.inflow = params.get("boundary"), params["inflow"].detach()
         self._signs = torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64)
 
@@ -34,17 +34,8 @@ class EdgeSplit(SplitProblem):
         heads = self.problem.constraints.expand(u, self.boundary)[:, 0]
         return heads[self.cells[:, 1]] - heads[self.cells[:, 0]]
 
-    def flux(self, gradients: Tensor) -> Tensor:
-        return self.law.flux(gradients, self.flow)
-
-    def slope(self, gradients: Tensor) -> Tensor:
-        return self.law.conductance(gradients, self.flow)
-
-    def gradients_of(self, fluxes: Tensor) -> Tensor:
-        return self.law.drop(fluxes, self.flow)
-
     def first_slope(self) -> Tensor:
-        return self.conductance * self.typical ** (self.exponent - 2.0)
+        return self.law.conductance * self.typical ** (self.law.exponent - 2.0)
 
     def matrix(self, slope: Tensor) -> Sparse:
         scatter = self.problem.scatter

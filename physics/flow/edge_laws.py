@@ -99,20 +99,6 @@ class PowerLaw(EdgeLaw):
         p, e = self.exponent, self.threshold
         return params["conductance"] * ((p - 1.0) * drop**2 + e**2) * (drop**2 + e**2) ** (p / 2.0 - 2.0)
 
-    def drop(self, flux: Tensor, params: Mapping[str, Tensor]) -> Tensor:
-        """The positive drop that drives a positive flux: Newton in logarithms, where the law has slope 1 to p - 1."""
-        p, e = self.exponent, self.threshold
-        steep, gentle = (
-            (flux / params["conductance"]) ** (1.0 / (p - 1.0)),
-            flux / params["conductance"] * e ** (2.0 - p),
-        )
-        drop = torch.maximum(steep, gentle) if p < 2.0 else torch.minimum(steep, gentle)
-        for _ in range(4):
-            now = self.flux(drop, params)
-            slope = self.conductance(drop, params) * drop / now
-            drop = drop * (flux / now) ** (1.0 / slope)
-        return drop
-
 
 class Forchheimer(EdgeLaw):
     """drop = a flux + b flux |flux| (Forchheimer 1901). params: linear a [d/m2] > 0, quadratic b [d2/m5] >= 0.

@@ -12,6 +12,7 @@ O(e^2), so a network that predicts the solution's gradients from both gradients 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,22 +23,16 @@ from bilevel.linalg.operator import LinearOperator
 from bilevel.linalg.solver import Factor
 
 
-class SplitProblem(ABC):
-    """A problem at fixed parameters, seen cell by cell; gradients, fluxes and slopes are (E,) with a sign of their own.
+class CellLaw(ABC):
+    """psi of every cell, by its derivatives; gradients, fluxes and slopes are (E,) with a sign of their own.
 
-    cells (E, A): the nodes of each cell. nodes: how many there are. exponent: the degree p of psi, known to the network.
-    threshold (E,): a gradient below which psi is quadratic. conductance (E,): what multiplies psi.
+    exponent (E,): the degree p of psi. threshold (E,): a gradient below which psi is quadratic. conductance (E,): what
+    multiplies psi. All three are known to the network.
     """
 
-    cells: Tensor
-    nodes: int
-    exponent: float
+    exponent: Tensor
     threshold: Tensor
     conductance: Tensor
-
-    @abstractmethod
-    def gradients(self, u: Tensor) -> Tensor:
-        """g (E,) at u (n,)."""
 
     @abstractmethod
     def flux(self, gradients: Tensor) -> Tensor:
@@ -48,8 +43,28 @@ class SplitProblem(ABC):
         """psi'' (E,); differentiable."""
 
     @abstractmethod
-    def gradients_of(self, fluxes: Tensor) -> Tensor:
-        """The positive gradients at which psi' equals the positive `fluxes`; differentiable."""
+    def gradients(self, fluxes: Tensor) -> Tensor:
+        """The positive gradients (E,) at which psi' equals the positive `fluxes` (E,); differentiable."""
+
+    @classmethod
+    @abstractmethod
+    def joined(cls, laws: Sequence[Any]) -> CellLaw:
+        """The law of all cells of several laws of this class in a row."""
+
+
+class SplitProblem(ABC):
+    """A problem at fixed parameters, seen cell by cell.
+
+    cells (E, A): the nodes of each cell. nodes: how many there are. law: psi.
+    """
+
+    cells: Tensor
+    nodes: int
+    law: CellLaw
+
+    @abstractmethod
+    def gradients(self, u: Tensor) -> Tensor:
+        """g (E,) at u (n,)."""
 
     @abstractmethod
     def first_slope(self) -> Tensor:
@@ -66,6 +81,10 @@ class SplitProblem(ABC):
     @abstractmethod
     def imbalance(self, fluxes: Tensor) -> Tensor:
         """B^T q - f (n,): the residual of the fluxes."""
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean of values (E,) over the cells of the problem, for each cell (E,)."""
+        return values.mean().expand_as(values)
 
     def solve(self, slope: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
         """u (n,) of the linear system above, and its gradients (E,); differentiable in slope and offset."""
