@@ -55,7 +55,10 @@ class Status(Enum):
 
 @dataclass
 class Counts:
-    """How often each kind of work was done (a batch counts as one)."""
+    """How often each kind of work was done (a batch counts as one).
+
+    inferences: passes of a network. fallbacks: learned proposals that a safeguard replaced by the classical choice.
+    """
 
     values: int = 0
     residuals: int = 0
@@ -63,6 +66,8 @@ class Counts:
     products: int = 0
     factorisations: int = 0
     back_substitutions: int = 0
+    inferences: int = 0
+    fallbacks: int = 0
 
     def add(self, other: Counts) -> None:
         for item in fields(self):
