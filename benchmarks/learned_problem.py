@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -49,7 +50,9 @@ def trained(make: Make, signals: SparseSignals, schedule: Schedule, x: Tensor, y
     train(network, signals, schedule, progress=True)
     seconds = time.perf_counter() - start
     with torch.no_grad():
-        return nmse_db(network(y), x), seconds
+        value = nmse_db(network(y), x)
+    print(f"{type(network).__name__}, seed {schedule.seed}: {value:.2f} dB after {seconds:.0f} s", file=sys.stderr)
+    return value, seconds
 
 
 def over_seeds(make: Make, signals: SparseSignals, schedule: Schedule, x: Tensor, y: Tensor) -> tuple[float, float]:

@@ -38,6 +38,7 @@ class ALISTA(UnrolledNetwork):
     """x <- soft_ss(x + step_k W^T (y - A x), threshold_k), with W fixed: two scalars a layer.
 
     weight: a linear map like A whose adjoint plays W^T (its dense matrix for a dense A); default `analytic_weight(A)`.
+    Training starts from thresholds that `fall` geometrically from `threshold` to that part of it.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class ALISTA(UnrolledNetwork):
         weight: LinearMap | Tensor | None = None,
         threshold: float = 0.1,
         selection: SupportSelection = NO_SELECTION,
+        fall: float = 1.0,
     ) -> None:
         super().__init__(operator, depth)
         self.weight = as_linear_map(analytic_weight(self.operator.matrix()) if weight is None else weight)
@@ -58,7 +60,7 @@ class ALISTA(UnrolledNetwork):
         self.selection = selection
         dtype = self.operator._reference().dtype
         self.steps = scalars(depth, 1.0, dtype)
-        self.thresholds = Thresholds(depth, threshold, dtype)
+        self.thresholds = Thresholds(depth, threshold, dtype, fall)
 
     def layer(self, k: int, state: State, y: Tensor) -> State:
         v = state.x + self.steps[k] * self.weight.adjoint(y - self.operator(state.x))

@@ -71,7 +71,7 @@ def tune(
     evaluations: int = 200,
     progress: Callable[[float], None] | None = None,
 ) -> float:
-    """Set the three constants by a simplex search on the mean of log |error|^2 over the pairs; returns the NMSE in dB.
+    """Set the three constants by a simplex search on the NMSE in dB over the pairs, which it returns.
 
     The support's size is an integer, so derivatives do not see c3; a direct search does.
     """

@@ -18,17 +18,23 @@ from bilevel.proximal import soft_threshold, soft_threshold_with_support
 class StepThresholdISTA(UnrolledNetwork):
     """x <- soft(x + step_k A^T (y - A x), threshold_k): two scalars a layer, for any linear map.
 
-    Training starts from ISTA at lambda = `threshold`, or from another `step` (1 / |A|^2 is ISTA's).
+    Training starts from ISTA at lambda = `threshold`; or from another `step` (1 / |A|^2 is ISTA's), with thresholds that
+    `fall` geometrically to that part of the first.
     """
 
     def __init__(
-        self, operator: LinearMap | Tensor, depth: int = 16, threshold: float = 0.1, step: float | None = None
+        self,
+        operator: LinearMap | Tensor,
+        depth: int = 16,
+        threshold: float = 0.1,
+        step: float | None = None,
+        fall: float = 1.0,
     ) -> None:
         super().__init__(operator, depth)
         lipschitz = self.operator.norm() ** 2
         dtype = self.operator._reference().dtype
         self.steps = scalars(depth, 1.0 / lipschitz if step is None else step, dtype)
-        self.thresholds = Thresholds(depth, threshold / lipschitz, dtype)
+        self.thresholds = Thresholds(depth, threshold / lipschitz, dtype, fall)
 
     def layer(self, k: int, state: State, y: Tensor) -> State:
         gradient = self.operator.adjoint(self.operator(state.x) - y)

@@ -114,10 +114,14 @@ def scalars(depth: int, value: float, dtype: torch.dtype) -> ParameterList:
 class Thresholds(ParameterList):
     """One learned positive number a layer, kept as its logarithm: it cannot turn negative, and rates act relative to its size."""
 
-    def __init__(self, depth: int, value: float, dtype: torch.dtype) -> None:
-        if value <= 0:
+    def __init__(self, depth: int, value: float, dtype: torch.dtype, fall: float = 1.0) -> None:
+        """All start at `value`, or fall geometrically from it to `fall` times it in the last layer."""
+        if not value > 0:
             raise InputError(f"a network's threshold starts above zero, got {value:g}")
-        super().__init__(Parameter(torch.tensor(math.log(value), dtype=dtype)) for _ in range(depth))
+        if not 0 < fall <= 1:
+            raise InputError(f"thresholds fall to a part of the first in (0, 1], got {fall:g}")
+        logs = torch.linspace(0.0, math.log(fall), depth, dtype=torch.float64) + math.log(value)
+        super().__init__(Parameter(log.to(dtype)) for log in logs)
 
     def at(self, k: int) -> Tensor:
         """The threshold of layer k."""
