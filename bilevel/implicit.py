@@ -7,7 +7,7 @@ found. Everything below is that formula, its transpose, and the derivative of th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
 import torch
@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 from bilevel import replay
 from bilevel.adjoint import Adjoint, Exact, Unrolled
-from bilevel.certificate import certify
+from bilevel.certificate import certify, corrected_gradient
 from bilevel.declared import require_declared
 from bilevel.inner import Inner, Leaves
 from bilevel.nested_forward import refuse_nested_forward
@@ -46,6 +46,8 @@ class _State(torch.autograd.Function):
     def backward(ctx, cotangent):  # type: ignore[no-untyped-def]
         u, *leaves = ctx.saved_tensors
         inner = ctx.inner
+        if inner.adjoint.exact and _in_numbers(cotangent, u, *leaves):
+            return None, None, *_exact_gradient(inner, cotangent, u, leaves, ctx.needs_input_grad[2:])
 
         def pull_back(cotangent: Tensor) -> tuple[Tensor, ...]:
             state = _LinearSolve.apply(inner, "adjoint", cotangent, u, *leaves)
@@ -72,6 +74,29 @@ class _State(torch.autograd.Function):
         )
 
 
+def _in_numbers(*tensors: Tensor) -> bool:
+    """Whether nothing will be differentiated further, and no transform is under way."""
+    return not torch.is_grad_enabled() and not any(
+        torch._C._functorch.is_functorch_wrapped_tensor(t) or torch._C._functorch.is_legacy_batchedtensor(t)
+        for t in tensors
+    )
+
+
+def _exact_gradient(
+    inner: Inner, cotangent: Tensor, u: Tensor, leaves: Leaves, wanted: Sequence[bool]
+) -> list[Tensor | None]:
+    """The gradients of the wanted leaves, None for the others."""
+    if inner.certifies:
+        gradients, report = corrected_gradient(inner, cotangent, u, leaves, wanted)
+        inner.gradients.append(report)
+    else:
+        inner.verify_tangent(u, leaves)
+        state = inner.solve_adjoint(cotangent, u, leaves)
+        gradients = inner.pull(-state, u, leaves, wanted, by_state=False)
+    given = iter(gradients)
+    return [next(given) if want else None for want in wanted]
+
+
 class _LinearSolve(torch.autograd.Function):
     """b -> H(u, p)^-1 b, or H^-T b; differentiable in b, u and p, with many right-hand sides in one call.
 
@@ -81,11 +106,12 @@ class _LinearSolve(torch.autograd.Function):
     @staticmethod
     def forward(inner: Inner, mode: str, b: Tensor, u: Tensor, *leaves: Tensor) -> Tensor:
         with torch.no_grad():
+            inner.verify_tangent(u, leaves)
             if mode != "adjoint":
                 return inner.solve(b, u, leaves, mode == "transposed", inner.linear_tolerance)
             started = time.perf_counter()
             state = inner.solve_adjoint(b, u, leaves)
-            if not isinstance(inner.adjoint, Exact) or inner.adjoint.certify:
+            if inner.certifies:
                 inner.gradients.append(certify(inner, b, state, u, leaves, started))
             return state
 

@@ -36,7 +36,8 @@ class Inner:
     outcome: Outcome | None = None
     factor: Factor | None = None
     gradients: list[GradientReport] = field(default_factory=list)
-    _assembled: tuple[Tensor, LinearOperator] | None = None
+    _linearised: tuple[Tensor, LinearOperator] | None = None
+    _verified: bool = False
 
     def residual(self, u: Tensor, *leaves: Tensor) -> Tensor:
         return self.problem.residual(u, self.rebuild(leaves))
@@ -50,6 +51,13 @@ class Inner:
         rows = x.reshape(-1, *u.shape)  # of batched cotangents or tangents, in second derivatives
         return torch.vmap(lambda row: product(u, params, row))(rows).reshape(x.shape)
 
+    def pull(self, state: Tensor, u: Tensor, leaves: Leaves, wanted: Sequence[bool], by_state: bool) -> list[Tensor]:
+        """The derivatives of state . r(u, leaves) in the wanted leaves, after the one in u where `by_state`; in numbers."""
+        v = u.detach().requires_grad_(by_state)
+        own = [leaf.detach().requires_grad_(want) for leaf, want in zip(leaves, wanted, strict=True)]
+        targets = [tensor for tensor in (v, *own) if tensor.requires_grad]
+        return self.problem.pull(v, self.rebuild(own), state, targets)
+
     def run(self, u0: Tensor, leaves: Leaves) -> Tensor:
         """Solve, note how it ended, complain as asked."""
         self.outcome = self.solver.solve(
@@ -61,29 +69,47 @@ class Inner:
         return self.outcome.u.clone()  # autograd wants an output that is not an input, even where no step was taken
 
     def operator(self, u: Tensor, leaves: Leaves) -> LinearOperator:
-        """The tangent at u: dense where it is small, sparse where the problem assembles it rightly, else by products."""
+        """The tangent at u: dense where it is small, sparse where the problem assembles it, else by products."""
         if u.shape[-1] <= DENSE_LIMIT or u.dim() > 1:
             return self.problem.tangent(u, self.rebuild(leaves))
-        if self._assembled is None or not torch.equal(self._assembled[0], u):
-            self._assembled = (u, self._large_operator(u, leaves))
-        return self._assembled[1]
+        if self._linearised is None or not torch.equal(self._linearised[0], u):
+            known = self.outcome.tangent if self.outcome is not None and torch.equal(self.outcome.u, u) else None
+            tangent = self.problem.tangent(u, self.rebuild(leaves)) if known is None else known
+            self._verified = not isinstance(tangent, Sparse)
+            self._linearised = (u, tangent if isinstance(tangent, Sparse) else self._products(u, leaves))
+        return self._linearised[1]
 
-    def _large_operator(self, u: Tensor, leaves: Leaves) -> LinearOperator:
-        known = self.outcome.tangent if self.outcome is not None and torch.equal(self.outcome.u, u) else None
-        assembled = self.problem.tangent(u, self.rebuild(leaves)) if known is None else known
-        if isinstance(assembled, Sparse):
-            # An assembled tangent may be an approximation, good enough for solvers but not for derivatives.
-            x = random_signs(u.shape[-1]).to(u)
-            image = self.apply(u, leaves, x, transposed=False)
-            difference = torch.linalg.vector_norm(assembled.matmul(x) - image)
-            if bool(difference <= SAME_TANGENT * torch.linalg.vector_norm(image)):
-                return assembled
+    def verify_tangent(self, u: Tensor, leaves: Leaves) -> bool:
+        """Whether the tangent at u is the residual's derivative; if not, its products are taken by autodiff from now on.
+
+        An assembled tangent may be an approximation, good enough for solvers but not for derivatives.
+        """
+        operator = self.operator(u, leaves)
+        if isinstance(operator, Dense) or self._verified:
+            return True
+        self._verified = True
+        x = random_signs(u.shape[-1]).to(u)
+        image = self.apply(u, leaves, x, transposed=False)
+        difference = torch.linalg.vector_norm(operator.matmul(x) - image)
+        if bool(difference <= SAME_TANGENT * torch.linalg.vector_norm(image)):
+            return True
+        self._linearised = (u, self._products(u, leaves))
+        return False
+
+    def _products(self, u: Tensor, leaves: Leaves) -> MatrixFree:
         return MatrixFree(
             u.shape[-1],
             lambda x: self.apply(u, leaves, x, transposed=False),
             lambda x: self.apply(u, leaves, x, transposed=True),
             self.problem.structure,
         )
+
+    def residual_at(self, u: Tensor, leaves: Leaves) -> Tensor:
+        """The residual at u, as the solver left it where that is known."""
+        outcome = self.outcome
+        if outcome is not None and outcome.residual is not None and torch.equal(outcome.u, u):
+            return outcome.residual
+        return self.residual(u, *leaves)
 
     def solve(self, b: Tensor, u: Tensor, leaves: Leaves, transposed: bool, tolerance: float) -> Tensor:
         """H^-1 b (or H^-T b) for b (..., *batch, n); large problems start from the solver's last factorisation."""
@@ -105,6 +131,11 @@ class Inner:
         if isinstance(self.adjoint, Neumann):
             return self._neumann(b, u, leaves, self.adjoint.terms)
         return self.solve(b, u, leaves, transposed=True, tolerance=self.linear_tolerance)
+
+    @property
+    def certifies(self) -> bool:
+        """Whether the error of each gradient is to be estimated."""
+        return not isinstance(self.adjoint, Exact) or self.adjoint.certify
 
     @property
     def linear_tolerance(self) -> float:

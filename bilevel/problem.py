@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import torch
@@ -63,6 +63,15 @@ class Problem(ABC):
     def product_transposed(self, u: Tensor, params: Params, x: Tensor) -> Tensor:
         """Transposed tangent times x, differentiable in u, params and x."""
         return torch.func.vjp(lambda v: self.residual(v, params), u)[1](x)[0]
+
+    def pull(self, u: Tensor, params: Params, state: Tensor, wanted: Sequence[Tensor]) -> list[Tensor]:
+        """The derivatives of state . residual(u, params) in the tensors `wanted`, of which u and params are made.
+
+        In numbers only, so that models may go piece by piece; `state` is (*batch, n).
+        """
+        with torch.enable_grad():
+            work = (self.residual(u, params) * state).sum()
+        return list(torch.autograd.grad(work, wanted, allow_unused=True, materialize_grads=True))
 
     def collect(self, params: Params) -> Params:
         """The given parameters together with those that the problem itself owns."""

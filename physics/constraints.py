@@ -194,9 +194,12 @@ class ConstraintSet:
             raise InputError(
                 f"params['boundary'] names {sorted(given)}, but the constraints are {self.names or 'none'}"
             )
-        if self._linked:
-            full = torch.zeros_like(full).index_add(0, self._rows, self._coefficients * full[self._columns])
-        return full.reshape(self.shape)
+        return self._linked_to(full).reshape(self.shape)
+
+    def extend(self, u: Tensor) -> Tensor:
+        """T u (nodes, components): the full field from u (n,) without offsets, the transpose of `reduce`."""
+        full = u.new_zeros(self.shape[0] * self.shape[1]).index_add(0, self.free, u)
+        return self._linked_to(full).reshape(self.shape)
 
     def reduce(self, full: Tensor) -> Tensor:
         """T^T r (n,) of a full nodal field r (nodes, components)."""
@@ -204,6 +207,11 @@ class ConstraintSet:
         if self._linked:
             flat = torch.zeros_like(flat).index_add(0, self._columns, self._coefficients * flat[self._rows])
         return flat[self.free]
+
+    def _linked_to(self, full: Tensor) -> Tensor:
+        if not self._linked:
+            return full
+        return torch.zeros_like(full).index_add(0, self._rows, self._coefficients * full[self._columns])
 
     @property
     def names(self) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,24 +13,11 @@ from bilevel.problem import EnergyProblem, Params
 from bilevel.report import InputError
 from physics.assembly import Scatter
 from physics.constraints import Constraint, ConstraintSet
-from physics.density import fields_of, rows_of
+from physics.density import fields_of
 from physics.free_motions import free_motions
+from physics.pieces import Piece, pieces
+from physics.pull import pull_by_pieces
 from physics.term import Term
-
-CHUNK_BYTES = 8 * 2**20
-"""Cells are taken in groups whose tangents and element matrices fit about this much cache."""
-
-
-@dataclass(frozen=True, eq=False)
-class Piece:
-    """Some cells of a term, with all that their energy needs."""
-
-    term: Term
-    rows: slice
-    local: Tensor
-    matrix: Tensor
-    weights: Tensor
-    params: Params
 
 
 class LocalEnergy(EnergyProblem):
@@ -121,23 +107,21 @@ class LocalEnergy(EnergyProblem):
                 values.index_add_(0, positions[p.rows].reshape(-1), entries.reshape(-1))
         return Sparse(self.scatter.pattern, self.scatter.finish(values), self.structure)
 
+    def pull(self, u: Tensor, params: Params, state: Tensor, wanted: Sequence[Tensor]) -> list[Tensor]:
+        return pull_by_pieces(self, u, self._checked(params) or {}, state, wanted)
+
+    def fields(self, term: Term, params: Params) -> Params:
+        """The parameters of a term, in shape to broadcast against (cells, points)."""
+        density, operator = term.density, term.operator
+        own = (params or {}).get(term.name)
+        if own is None and density.parameters and not density.optional:
+            raise InputError(f"params['{term.name}'] is missing; it needs {', '.join(density.parameters)}")
+        return fields_of(own, density, operator.cells.shape[0], operator.points, term.name)
+
     def _pieces(self, terms: Sequence[Term], full: Tensor, params: Params) -> Iterator[Piece]:
-        given = params or {}
-        coordinates = given.get("coordinates")
+        coordinates = (params or {}).get("coordinates")
         for term in terms:
-            operator, density = term.operator, term.density
-            own = given.get(term.name)
-            if own is None and density.optional:
-                continue
-            if own is None and density.parameters:
-                raise InputError(f"params['{term.name}'] is missing; it needs {', '.join(density.parameters)}")
-            cells = operator.cells
-            own = fields_of(own, density, cells.shape[0], operator.points, term.name)
-            step = _chunk(term, full.shape[1])
-            for start in range(0, cells.shape[0], step):
-                rows = slice(start, start + step)
-                matrix, weights = operator.evaluate(coordinates, rows)
-                yield Piece(term, rows, full[cells[rows]], matrix, weights, rows_of(own, density, rows))
+            yield from pieces(term, full, self.fields(term, params), coordinates)
 
     def _checked(self, params: Params) -> Params:
         if params is not None and not isinstance(params, Mapping):
@@ -159,11 +143,3 @@ class LocalEnergy(EnergyProblem):
             )
         near = kernel.reshape(-1, kernel.shape[-1])[self.constraints.free]
         return Structure(symmetric=True, null_space=motions if motions.shape[1] else None, near_null_space=near)
-
-
-def _chunk(term: Term, components: int) -> int:
-    """How many cells to take at once."""
-    operator = term.operator
-    state = components * operator.width
-    per_cell = 2 * operator.points * state * state + (operator.cells.shape[1] * components) ** 2
-    return max(1, CHUNK_BYTES // (8 * per_cell))

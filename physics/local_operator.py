@@ -46,10 +46,15 @@ class LocalOperator(ABC):
 
 
 def local_state(local: Tensor, matrix: Tensor) -> Tensor:
-    """B u (e, Q, C, m) from cell values (e, A, C) and B (e, A, Q, m)."""
+    """B u (e, Q, C, m) from cell values (e, A, C) and B (e, A, Q, m).
+
+    In memory each entry (c, m) is contiguous over cells and points: what materials do with entries then runs through
+    the cache in order.
+    """
     count, nodes, points, width = matrix.shape
     state = local.mT @ matrix.reshape(count, nodes, points * width)
-    return state.reshape(count, -1, points, width).transpose(1, 2)
+    state = state.reshape(count, -1, points, width).permute(1, 3, 0, 2).contiguous()
+    return state.permute(2, 3, 0, 1)
 
 
 def local_force(weighted: Tensor, matrix: Tensor) -> Tensor:

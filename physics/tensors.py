@@ -8,33 +8,61 @@ from torch import Tensor
 
 def cofactor(a: Tensor) -> Tensor:
     """The cofactor matrices (..., d, d), d = 1, 2 or 3: the derivative of the determinant, det(a) a^-T."""
-    d = a.shape[-1]
-    if d == 1:
-        return torch.ones_like(a)
-    if d == 2:
-        return torch.stack((a[..., 1, 1], -a[..., 1, 0], -a[..., 0, 1], a[..., 0, 0]), -1).reshape(a.shape)
-    rows = a.unbind(-2)
-    crosses = (torch.linalg.cross(rows[(i + 1) % 3], rows[(i + 2) % 3]) for i in range(3))
-    return torch.stack(tuple(crosses), -2)
+    return _by_components(_cofactors(a))
 
 
 def determinant(a: Tensor) -> Tensor:
     """The determinants (...) of matrices (..., d, d), d = 1, 2 or 3."""
-    if a.shape[-1] == 1:
-        return a[..., 0, 0]
-    if a.shape[-1] == 2:
-        return a[..., 0, 0] * a[..., 1, 1] - a[..., 0, 1] * a[..., 1, 0]
-    rows = a.unbind(-2)
-    return (rows[0] * torch.linalg.cross(rows[1], rows[2])).sum(-1)
+    entries = _entries(a)
+    if len(entries) == 1:
+        return entries[0][0]
+    if len(entries) == 2:
+        return entries[0][0] * entries[1][1] - entries[0][1] * entries[1][0]
+    return _along_first_row(entries, [_minor(entries, 0, j) for j in range(3)])
 
 
 def inverse(a: Tensor) -> tuple[Tensor, Tensor]:
     """The inverses (..., d, d) and determinants (...)."""
-    c = cofactor(a)
-    det = (a[..., 0, :] * c[..., 0, :]).sum(-1)
-    return c.mT / det[..., None, None], det
+    cofactors = _cofactors(a)
+    det = _along_first_row(_entries(a), cofactors[0])
+    return _by_components(cofactors).mT / det[..., None, None], det
 
 
 def outer(a: Tensor, b: Tensor) -> Tensor:
     """The products a_ij b_kl of matrices (..., d, d) as (..., d, d, d, d)."""
     return a[..., :, :, None, None] * b[..., None, None, :, :]
+
+
+def _cofactors(a: Tensor) -> list[list[Tensor]]:
+    """The entries (...) of the cofactor matrices, row by row."""
+    e = _entries(a)
+    if len(e) == 1:
+        return [[torch.ones_like(e[0][0])]]
+    if len(e) == 2:
+        return [[e[1][1], -e[1][0]], [-e[0][1], e[0][0]]]
+    return [[_minor(e, i, j) for j in range(3)] for i in range(3)]
+
+
+def _minor(e: list[list[Tensor]], i: int, j: int) -> Tensor:
+    """The signed minor (...) of entry i, j of 3 x 3 matrices."""
+    p, q, r, s = (i + 1) % 3, (i + 2) % 3, (j + 1) % 3, (j + 2) % 3
+    return e[p][r] * e[q][s] - e[p][s] * e[q][r]
+
+
+def _along_first_row(entries: list[list[Tensor]], cofactors: list[Tensor]) -> Tensor:
+    """The determinant by expansion along the first row."""
+    total = entries[0][0] * cofactors[0]
+    for entry, factor in zip(entries[0][1:], cofactors[1:], strict=True):
+        total = torch.addcmul(total, entry, factor)
+    return total
+
+
+def _entries(a: Tensor) -> list[list[Tensor]]:
+    """The entries (...) of matrices (..., d, d), row by row."""
+    return [list(row.unbind(-1)) for row in a.unbind(-2)]
+
+
+def _by_components(entries: list[list[Tensor]]) -> Tensor:
+    """Matrices (..., d, d) from their entries (...), each of which is contiguous in memory."""
+    d = len(entries)
+    return torch.stack([entry for row in entries for entry in row]).movedim(0, -1).unflatten(-1, (d, d))

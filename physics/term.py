@@ -16,7 +16,7 @@ from physics.local_operator import LocalOperator, local_force, local_matrix, loc
 class Term:
     """sum over cells and points of w psi(M B u + offset, params[name]).
 
-    The three functions below take cell values (e, A, C), B (e, A, Q, m), w (e, Q) and the term's parameters for
+    The functions below take cell values (e, A, C), B (e, A, Q, m), w (e, Q) and the term's parameters for
     these cells.
     """
 
@@ -40,6 +40,12 @@ class Term:
         stress = self.density.stress(self.measure.state(local_state(local, matrix)), params)
         stress = self.measure.pull_stress(stress, local.shape[-1])
         return local_force(weights[..., None, None] * stress, matrix)
+
+    def work(self, local: Tensor, moved: Tensor, matrix: Tensor, weights: Tensor, params: Params) -> Tensor:
+        """The work of the forces on cell values `moved` (e, A, C), one number."""
+        stress = self.density.stress(self.measure.state(local_state(local, matrix)), params)
+        stress = self.measure.pull_stress(stress, local.shape[-1])
+        return (weights[..., None, None] * stress * local_state(moved, matrix)).sum()
 
     def stiffness(self, local: Tensor, matrix: Tensor, weights: Tensor, params: Params) -> Tensor:
         """The second derivatives (e, A, C, C, A), in the order of `local_matrix`."""

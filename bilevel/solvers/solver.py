@@ -42,7 +42,7 @@ class TapeEntry:
 class Outcome:
     """What a solver found.
 
-    factor: a factorisation of the tangent at or near u, where one was made. tangent: the tangent at u, likewise.
+    factor: a factorisation of the tangent at or near u, where one was made. tangent, residual: those at u, likewise.
     """
 
     u: Tensor
@@ -50,6 +50,7 @@ class Outcome:
     factor: Factor | None = None
     tape: list[TapeEntry] = field(default_factory=list)
     tangent: LinearOperator | None = None
+    residual: Tensor | None = None
 
 
 class Solver(ABC):
@@ -215,4 +216,5 @@ class _Run:
             history=self.history,
             notes=self.notes,
         )
-        return Outcome(point.u, report, self.descent.factor, self.tape, self.oracle.known_tangent(point.u))
+        tangent = self.oracle.known_tangent(point.u)
+        return Outcome(point.u, report, self.descent.factor, self.tape, tangent, point.residual)

@@ -51,6 +51,9 @@ class MeanDilatation(Term):
         stress = stress + self._pressure(mean, params)[..., None, None, None] * self._dilatation_gradient(state)
         return local_force(weights[..., None, None] * self.measure.pull_stress(stress, local.shape[-1]), matrix)
 
+    def work(self, local: Tensor, moved: Tensor, matrix: Tensor, weights: Tensor, params: Params) -> Tensor:
+        return (self.force(local, matrix, weights, params) * moved).sum()
+
     def stiffness(self, local: Tensor, matrix: Tensor, weights: Tensor, params: Params) -> Tensor:
         state = self.measure.state(local_state(local, matrix))
         components = local.shape[-1]
