@@ -5,6 +5,7 @@ from bilevel.solvers.gradient import GradientDescent
 from bilevel.solvers.lbfgs import LBFGS
 from bilevel.solvers.load_stepping import LoadStepping
 from bilevel.solvers.newton import Newton
+from bilevel.solvers.nonlinear_cg import NonlinearCG
 from bilevel.solvers.oracle import Tolerance
 from bilevel.solvers.solver import DescentSolver, Outcome, Solver
 
@@ -15,6 +16,7 @@ __all__ = [
     "GradientDescent",
     "LoadStepping",
     "Newton",
+    "NonlinearCG",
     "Outcome",
     "Picard",
     "Solver",

@@ -6,8 +6,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
+from bilevel.linalg import factorise
+from bilevel.linalg.solver import Factor
 from bilevel.problem import Params, Problem
 from bilevel.report import Counts
 from bilevel.solvers.newton import Newton
@@ -23,7 +27,8 @@ class LoadStepping(Solver):
     """Solve at growing fractions t of the load, each from the last solution; halve on failure, grow on easy success.
 
     path: the parameters at fraction t. The layer's derivative is that of the last step alone, so it does not depend on
-    the path. easy: a step that took at most this many iterations lets the next one grow.
+    the path. easy: a step that took at most this many iterations lets the next one grow. predict: start each step along
+    the path's tangent, by one back-substitution with the last factorisation; u0 is then the state at t = 0.
     """
 
     path: Path
@@ -32,6 +37,7 @@ class LoadStepping(Solver):
     smallest: float = 1e-4
     growth: float = 2.0
     easy: int = 8
+    predict: bool = False
 
     @property
     def tolerance(self) -> Tolerance:  # type: ignore[override]
@@ -40,13 +46,17 @@ class LoadStepping(Solver):
     def solve(self, problem: Problem, u0: Tensor, params: Params, record: bool = False) -> Outcome:
         started, total = time.perf_counter(), Counts()
         u, reached, increment, cutbacks, steps = u0, 0.0, self.first, 0, 0
+        predictor = _Predictor(problem, u0, self.path(params, 0.0), total) if self.predict else None
         while True:
             target = min(1.0, reached + increment)
             at = params if target == 1.0 else self.path(params, target)
-            outcome = self.inner.solve(problem, u, at, record=record and target == 1.0)
+            start = u if predictor is None else predictor.at(at)
+            outcome = self.inner.solve(problem, start, at, record=record and target == 1.0)
             total.add(outcome.report.counts)
             if outcome.report.converged:
                 u, reached, steps = outcome.u, target, steps + 1
+                if predictor is not None:
+                    predictor.moved(u, at, outcome.factor)
                 if outcome.report.iterations <= self.easy:
                     increment *= self.growth
             else:
@@ -61,3 +71,24 @@ class LoadStepping(Solver):
             f"load stepping: {steps} steps, {cutbacks} cutbacks, reached {reached:.4g} of the load",
         ]
         return outcome
+
+
+class _Predictor:
+    """u - H^-1 dr/dp (p' - p) from a solution u at parameters p: the first Newton step for all loads at once."""
+
+    def __init__(self, problem: Problem, u: Tensor, params: Params, counts: Counts) -> None:
+        self.problem, self.counts = problem, counts
+        self.moved(u, params, None)
+
+    def moved(self, u: Tensor, params: Params, factor: Factor | None) -> None:
+        if factor is None:
+            self.counts.factorisations += 1
+            factor = factorise(self.problem.tangent(u, params), on_fail="ignore")
+        self.u, self.params, self.factor = u, params, factor
+
+    def at(self, params: Params) -> Tensor:
+        change = pytree.tree_map(lambda new, old: new - old, params, self.params)
+        self.counts.products += 1
+        self.counts.back_substitutions += 1
+        force = torch.func.jvp(lambda p: self.problem.residual(self.u, p), (self.params,), (change,))[1]
+        return self.u - self.factor.solve(force)

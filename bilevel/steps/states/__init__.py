@@ -1,0 +1,1 @@
+"""First guesses by linear systems whose local states a network predicts."""

@@ -1,0 +1,233 @@
+"""Energies that split into cells, E(u) = sum over cells of psi(g) - f.u with g = B u + g0, by linear systems.
+
+Newton's method linearises the flux q = psi'(g) of every cell about its present gradient. A linear system is just as
+cheap about any other gradients, also such that belong to no u: with q = slope g + offset in every cell,
+
+    B^T (slope (B u + g0) + offset) = f
+
+gives gradients that belong to a u and fluxes that balance. Linearised about gradients that err by e, its solution errs by
+O(e^2). Each solution offers two estimates of a cell's gradient: its own, and the one that belongs to its flux. Without a
+network the next system is made about the middle of the two on a logarithmic scale (in the spirit of primal-dual methods:
+Chan, Golub, Mulet 1999, SIAM J. Sci. Comput. 20, 1964); a network says where between or beyond them the solution lies.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bilevel.linalg import factorise
+from bilevel.linalg.operator import LinearOperator
+from bilevel.linalg.solver import Factor
+from bilevel.steps.states.problem import Incidence, State, StateProblem
+
+FEATURE_VERSION = 1
+"""Raised whenever the features below change their meaning; weights carry it."""
+
+WIDEST = 12.0
+"""Logarithms of ratios are cut here: a factor of 1.6e5 is as good as zero or infinity."""
+
+FAINT = 1e-10
+"""Gradients and fluxes below this fraction of the mean are lifted to it before logarithms are taken."""
+
+LEAST_SLOPE = 0.1
+"""Slopes are kept above this fraction of the steeper of those at the gradient and at the flux."""
+
+SAME_START = 1e-6
+"""A start is taken for the solution of the linear problem where its fluxes balance to this fraction of the loads."""
+
+
+@dataclass(frozen=True, eq=False)
+class Flow:
+    """Gradients (E,) of a linear system's solution and its fluxes (E,), which balance the loads."""
+
+    gradients: Tensor
+    fluxes: Tensor
+
+
+class CellLaw(ABC):
+    """psi of every cell, by its derivatives; gradients, fluxes and slopes are (E,) with a sign of their own.
+
+    exponent (E,): the degree p of psi. threshold (E,): a gradient below which psi is quadratic. conductance (E,): what
+    multiplies psi. All three are known to the network.
+    """
+
+    exponent: Tensor
+    threshold: Tensor
+    conductance: Tensor
+
+    @abstractmethod
+    def flux(self, gradients: Tensor) -> Tensor:
+        """psi' (E,), odd and increasing in the gradient; differentiable."""
+
+    @abstractmethod
+    def slope(self, gradients: Tensor) -> Tensor:
+        """psi'' (E,); differentiable."""
+
+    @abstractmethod
+    def gradients(self, fluxes: Tensor) -> Tensor:
+        """The positive gradients (E,) at which psi' equals the positive `fluxes` (E,); differentiable."""
+
+    @classmethod
+    @abstractmethod
+    def joined(cls, laws: Sequence[Any]) -> CellLaw:
+        """The law of all cells of several laws of this class in a row."""
+
+
+class SplitProblem(StateProblem):
+    """A problem at fixed parameters, seen cell by cell.
+
+    cells (E, A): the nodes of each cell. nodes: how many there are. law: psi. settled_at: the imbalance of the fluxes,
+    relative to that of the first state, below which Newton's method needs no more help.
+    """
+
+    outputs = ("blend", "shift", "lift")
+    cells: Tensor
+    nodes: int
+    law: CellLaw
+    settled_at: float = 1e-6
+
+    @abstractmethod
+    def gradients(self, u: Tensor) -> Tensor:
+        """g (E,) at u (n,)."""
+
+    @abstractmethod
+    def first_slope(self) -> Tensor:
+        """Slopes (E,) of the linear problem whose solution is the family's start."""
+
+    @abstractmethod
+    def matrix(self, slope: Tensor) -> LinearOperator:
+        """B^T slope B."""
+
+    @abstractmethod
+    def divergence(self, fluxes: Tensor) -> Tensor:
+        """B^T q (n,)."""
+
+    @abstractmethod
+    def imbalance(self, fluxes: Tensor) -> Tensor:
+        """B^T q - f (n,): the residual of the fluxes."""
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean of values (E,) over the cells of the problem, for each cell (E,)."""
+        return values.mean().expand_as(values)
+
+    @cached_property
+    def incidence(self) -> Incidence:  # type: ignore[override]
+        count, width = self.cells.shape
+        items = torch.arange(count).repeat_interleave(width)
+        pairs = torch.stack((items, self.cells.reshape(-1)))
+        return Incidence(count, self.nodes, pairs, torch.empty(len(items), 0))
+
+    def begin(self, start: Tensor) -> State:
+        """The start with the fluxes of the linear problem if it solves that, else with its own fluxes."""
+        gradients = self.gradients(start)
+        linear = self.first_slope() * gradients
+        loads = torch.linalg.vector_norm(self.divergence(linear.abs()))
+        balanced = torch.linalg.vector_norm(self.imbalance(linear)) <= SAME_START * loads
+        return State(start, Flow(gradients, linear if bool(balanced) else self.law.flux(gradients)))
+
+    def settled(self, state: State) -> bool:
+        flow: Flow = state.memory
+        fluxes = self.law.flux(flow.gradients)
+        off = torch.linalg.vector_norm(self.imbalance(fluxes))
+        return bool(off <= self.settled_at * torch.linalg.vector_norm(self._sizes(fluxes)))
+
+    def features(self, state: State) -> Tensor:
+        """Differences of logarithms and the exponent alone, float32, so that units do not matter."""
+        primal, dual, aligned = self._estimates(state.memory)
+        ratio, p, conductance = dual - primal, self.law.exponent, self.law.conductance.log()
+        columns = (
+            _squashed(ratio),
+            _squashed(primal - self.mean(primal)),
+            _squashed(dual - self.mean(dual)),
+            _squashed(primal - self.law.threshold.log()),
+            _squashed(conductance - self.mean(conductance)),
+            aligned.to(primal),
+            (p - 2.0) / p,
+            self.mean(ratio.clamp(-WIDEST, WIDEST).abs()) / 4.0,
+        )
+        return torch.stack(columns, 1).to(torch.float32)
+
+    def solve(self, state: State, outputs: Tensor) -> State:
+        """The next state; differentiable in `outputs` (E, 3) and in the state's gradients and fluxes."""
+        point, slope = self._about(state.memory, outputs)
+        offset = self.law.flux(point) - slope * point
+        u, gradients = _Linear.apply(self, slope, offset)
+        counts = replace(state.counts, factorisations=state.counts.factorisations + 1)
+        return State(u, Flow(gradients, slope * gradients + offset), counts)
+
+    def targets(self, state: State, solution: Tensor) -> Tensor:
+        """The outputs that ask for the solution's own gradients, as far as their ranges allow."""
+        primal, dual, aligned = self._estimates(state.memory)
+        wanted = self._lifted(self.gradients(solution)).log()
+        gap = _cut(dual - primal)
+        blend = torch.where(aligned & (gap.abs() > 1e-3), (wanted - primal) / gap - 0.5, 0.0).clamp(-0.9, 0.9)
+        base = torch.where(self.law.exponent < 2.0, dual, primal)
+        shift = torch.where(aligned, 0.0, (wanted - base) / torch.tanh(gap.abs()).clamp(min=1e-3) / 4.0).clamp(
+            -0.9, 0.9
+        )
+        return torch.stack((blend.atanh(), 4.0 * shift.atanh(), torch.zeros_like(blend)), 1)
+
+    def _about(self, flow: Flow, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients (E,) to linearise about, and slopes; where primal and dual agree, the network has no say.
+
+        Gradient and flux of one sign: about the middle of the two on a logarithmic scale. Of opposite signs: about the
+        one that determines the other well, the flux for p < 2 and the gradient for p > 2.
+        """
+        law, (primal, dual, aligned) = self.law, self._estimates(flow)
+        blend, shift, lift = outputs.unbind(1)
+        gap = _cut(dual - primal)
+        weight = torch.tanh(gap.abs())
+        by_flux = ~aligned & (law.exponent < 2.0)
+        between = primal + (0.5 + torch.tanh(blend)) * gap
+        base = torch.where(aligned, between, torch.where(by_flux, dual, primal))
+        sign = torch.where(by_flux, flow.fluxes, flow.gradients).sign()
+        point = sign * (base + 4.0 * torch.tanh(0.25 * shift) * weight).exp()
+        least = LEAST_SLOPE * torch.maximum(law.slope(primal.exp()), law.slope(dual.exp()))
+        return point, torch.maximum(law.slope(point), least) * (2.0 * torch.tanh(0.5 * lift) * weight).exp()
+
+    def _estimates(self, flow: Flow) -> tuple[Tensor, Tensor, Tensor]:
+        """log |g| by the gradient and by the flux, and whether the two have one sign."""
+        dual = self.law.gradients(self._lifted(flow.fluxes)).log()
+        return self._lifted(flow.gradients).log(), dual, flow.gradients * flow.fluxes > 0
+
+    def _lifted(self, values: Tensor) -> Tensor:
+        size = values.abs()
+        return torch.maximum(size, FAINT * self.mean(size.detach()))
+
+
+class _Linear(torch.autograd.Function):
+    """(slope, offset) -> (u, gradients), with the adjoint of one linear solve as its derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, split: SplitProblem, slope: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
+        factor: Factor = factorise(split.matrix(slope))
+        still = split.gradients(slope.new_zeros(factor.A.n))
+        u = -factor.solve(split.imbalance(slope * still + offset))
+        gradients = split.gradients(u)
+        ctx.split, ctx.factor = split, factor
+        ctx.save_for_backward(gradients)
+        ctx.still = still
+        return u, gradients
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[None, Tensor, Tensor]:
+        (gradients,) = ctx.saved_tensors
+        of_u, of_gradients = cotangents
+        adjoint = ctx.factor.solve(of_u + ctx.split.divergence(of_gradients))
+        state = ctx.split.gradients(adjoint) - ctx.still
+        return None, -state * gradients, -state
+
+
+def _squashed(logarithm: Tensor) -> Tensor:
+    return _cut(logarithm) / 4.0
+
+
+def _cut(logarithm: Tensor) -> Tensor:
+    return logarithm.clamp(-WIDEST, WIDEST)
