@@ -16,7 +16,6 @@ from bilevel.report import InputError
 
 if TYPE_CHECKING:
     from bilevel.solvers.load_stepping import Path
-    from bilevel.steps.learned.split import SplitProblem
     from bilevel.steps.states.problem import StateProblem
 
 
@@ -76,9 +75,8 @@ class Instance:
     """One problem of a family: what is solved, from where, and its graph.
 
     start (n,): the classical start that all methods, learned or not, are given; it satisfies the boundary conditions.
-    split: the energy as a sum over cells of functions of their gradients, where the family has that form; the learned
-    first guess needs it.
-    states: the problem as linear systems from local states that need not fit together, where the family has that form.
+    states: the problem as linear systems from local states that need not fit together, where the family has that form;
+    the learned first guess needs it.
     path: the parameters at a fraction of the load, where classical solvers step through it.
     """
 
@@ -87,7 +85,6 @@ class Instance:
     start: Tensor
     graph: NodeGraph
     description: str
-    split: SplitProblem | None = None
     states: StateProblem | None = None
     path: Path | None = None
 

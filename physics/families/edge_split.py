@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bilevel.linalg.operator import Sparse
-from bilevel.steps.learned.split import SplitProblem
+from bilevel.steps.states.split import SplitProblem
 from physics.families.power_law_cells import PowerLawCells
 from physics.flow.edge_laws import PowerLaw
 from physics.flow.network import FlowNetwork
@@ -23,7 +23,7 @@ class EdgeSplit(SplitProblem):
     def __init__(self, problem: FlowNetwork, params: dict[str, Any], typical: float) -> None:
         assert isinstance(problem.law, PowerLaw)
         self.problem, self.typical = problem, typical
-        self.cells, self.nodes = problem.graph.edges, problem.graph.nodes
+        self.cells, self.nodes, self.n = problem.graph.edges, problem.graph.nodes, problem.n
         conductance = params["flow"]["conductance"].detach().expand(len(self.cells))
         threshold = torch.full_like(conductance, problem.law.threshold)
         self.law = PowerLawCells(torch.full_like(conductance, problem.law.exponent), threshold, conductance)

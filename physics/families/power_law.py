@@ -62,11 +62,11 @@ class PowerLawFlow(Family):
         problem = FlowNetwork(graph, PowerLaw(p, THRESHOLD * typical), (constraint,))
         params = {"flow": {"conductance": conductance}, "inflow": inflow}
         split = EdgeSplit(problem, params, typical)
-        start, _ = split.solve(split.first_slope(), torch.zeros_like(conductance))
+        start = split.linear_start()
         described = (
             f"{variation.value}: {graph.nodes} nodes, {len(graph.edges)} edges, p = {p:.2f}, deviation {deviation:.2f}"
         )
-        return Instance(problem, params, start, _graph(problem, params, p), described, split)
+        return Instance(problem, params, start, _graph(problem, params, p), described, states=split)
 
     def _exponent(self, rng: np.random.Generator) -> float:
         drawn = rng.uniform(*(BELOW_TWO if rng.uniform() < 0.5 else ABOVE_TWO))

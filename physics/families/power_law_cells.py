@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bilevel.steps.learned.split import CellLaw
+from bilevel.steps.states.split import CellLaw
 
 NEWTON_STEPS = 4
 """For the inverse; in logarithms the law has slopes between 1 and p - 1 only, so that few are enough."""

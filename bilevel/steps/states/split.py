@@ -45,10 +45,20 @@ SAME_START = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Flow:
-    """Gradients (E,) of a linear system's solution and its fluxes (E,), which balance the loads."""
+    """Gradients (E,) of a linear system's solution and its fluxes (E,), which balance the loads.
+
+    primal, dual (E,): the logarithms of |gradient| and of the gradient that belongs to |flux|.
+    """
 
     gradients: Tensor
     fluxes: Tensor
+    primal: Tensor
+    dual: Tensor
+
+    @property
+    def aligned(self) -> Tensor:
+        """Whether gradient and flux (E,) have one sign."""
+        return self.gradients * self.fluxes > 0
 
 
 class CellLaw(ABC):
@@ -83,15 +93,17 @@ class CellLaw(ABC):
 class SplitProblem(StateProblem):
     """A problem at fixed parameters, seen cell by cell.
 
-    cells (E, A): the nodes of each cell. nodes: how many there are. law: psi. settled_at: the imbalance of the fluxes,
-    relative to that of the first state, below which Newton's method needs no more help.
+    cells (E, A): the nodes of each cell. nodes: how many there are. n: how many unknowns. law: psi. settled_at: the
+    imbalance of the fluxes, relative to their size, below which Newton's method needs no more help.
     """
 
     outputs = ("blend", "shift", "lift")
+    feature_count = 8
     cells: Tensor
     nodes: int
+    n: int
     law: CellLaw
-    settled_at: float = 1e-6
+    settled_at: float = 1e-5
 
     @abstractmethod
     def gradients(self, u: Tensor) -> Tensor:
@@ -124,23 +136,35 @@ class SplitProblem(StateProblem):
         pairs = torch.stack((items, self.cells.reshape(-1)))
         return Incidence(count, self.nodes, pairs, torch.empty(len(items), 0))
 
+    @cached_property
+    def still(self) -> Tensor:
+        """g0 (E,)."""
+        return self.gradients(torch.zeros(self.n, dtype=torch.float64))
+
+    def linear_start(self) -> Tensor:
+        """The solution u (n,) of the linear problem."""
+        slope = self.first_slope()
+        return _Linear.apply(self, slope, torch.zeros_like(slope))[0]
+
     def begin(self, start: Tensor) -> State:
         """The start with the fluxes of the linear problem if it solves that, else with its own fluxes."""
         gradients = self.gradients(start)
         linear = self.first_slope() * gradients
-        loads = torch.linalg.vector_norm(self.divergence(linear.abs()))
-        balanced = torch.linalg.vector_norm(self.imbalance(linear)) <= SAME_START * loads
-        return State(start, Flow(gradients, linear if bool(balanced) else self.law.flux(gradients)))
+        balanced = self._off_balance(linear) <= SAME_START
+        return State(start, self._flow(gradients, linear if balanced else self.law.flux(gradients)))
+
+    def detached(self, state: State) -> State:
+        """The same state without history of gradients."""
+        flow: Flow = state.memory
+        return State(state.u.detach(), self._flow(flow.gradients.detach(), flow.fluxes.detach()), state.counts)
 
     def settled(self, state: State) -> bool:
-        flow: Flow = state.memory
-        fluxes = self.law.flux(flow.gradients)
-        off = torch.linalg.vector_norm(self.imbalance(fluxes))
-        return bool(off <= self.settled_at * torch.linalg.vector_norm(self._sizes(fluxes)))
+        return self._off_balance(self.law.flux(state.memory.gradients)) <= self.settled_at
 
     def features(self, state: State) -> Tensor:
         """Differences of logarithms and the exponent alone, float32, so that units do not matter."""
-        primal, dual, aligned = self._estimates(state.memory)
+        flow: Flow = state.memory
+        primal, dual = flow.primal, flow.dual
         ratio, p, conductance = dual - primal, self.law.exponent, self.law.conductance.log()
         columns = (
             _squashed(ratio),
@@ -148,7 +172,7 @@ class SplitProblem(StateProblem):
             _squashed(dual - self.mean(dual)),
             _squashed(primal - self.law.threshold.log()),
             _squashed(conductance - self.mean(conductance)),
-            aligned.to(primal),
+            flow.aligned.to(primal),
             (p - 2.0) / p,
             self.mean(ratio.clamp(-WIDEST, WIDEST).abs()) / 4.0,
         )
@@ -160,11 +184,12 @@ class SplitProblem(StateProblem):
         offset = self.law.flux(point) - slope * point
         u, gradients = _Linear.apply(self, slope, offset)
         counts = replace(state.counts, factorisations=state.counts.factorisations + 1)
-        return State(u, Flow(gradients, slope * gradients + offset), counts)
+        return State(u, self._flow(gradients, slope * gradients + offset), counts)
 
     def targets(self, state: State, solution: Tensor) -> Tensor:
         """The outputs that ask for the solution's own gradients, as far as their ranges allow."""
-        primal, dual, aligned = self._estimates(state.memory)
+        flow: Flow = state.memory
+        primal, dual, aligned = flow.primal, flow.dual, flow.aligned
         wanted = self._lifted(self.gradients(solution)).log()
         gap = _cut(dual - primal)
         blend = torch.where(aligned & (gap.abs() > 1e-3), (wanted - primal) / gap - 0.5, 0.0).clamp(-0.9, 0.9)
@@ -180,7 +205,7 @@ class SplitProblem(StateProblem):
         Gradient and flux of one sign: about the middle of the two on a logarithmic scale. Of opposite signs: about the
         one that determines the other well, the flux for p < 2 and the gradient for p > 2.
         """
-        law, (primal, dual, aligned) = self.law, self._estimates(flow)
+        law, primal, dual, aligned = self.law, flow.primal, flow.dual, flow.aligned
         blend, shift, lift = outputs.unbind(1)
         gap = _cut(dual - primal)
         weight = torch.tanh(gap.abs())
@@ -192,10 +217,13 @@ class SplitProblem(StateProblem):
         least = LEAST_SLOPE * torch.maximum(law.slope(primal.exp()), law.slope(dual.exp()))
         return point, torch.maximum(law.slope(point), least) * (2.0 * torch.tanh(0.5 * lift) * weight).exp()
 
-    def _estimates(self, flow: Flow) -> tuple[Tensor, Tensor, Tensor]:
-        """log |g| by the gradient and by the flux, and whether the two have one sign."""
-        dual = self.law.gradients(self._lifted(flow.fluxes)).log()
-        return self._lifted(flow.gradients).log(), dual, flow.gradients * flow.fluxes > 0
+    def _flow(self, gradients: Tensor, fluxes: Tensor) -> Flow:
+        dual = self.law.gradients(self._lifted(fluxes)).log()
+        return Flow(gradients, fluxes, self._lifted(gradients).log(), dual)
+
+    def _off_balance(self, fluxes: Tensor) -> float:
+        """The imbalance of fluxes relative to their size."""
+        return float(torch.linalg.vector_norm(self.imbalance(fluxes)) / torch.linalg.vector_norm(fluxes))
 
     def _lifted(self, values: Tensor) -> Tensor:
         size = values.abs()
@@ -203,17 +231,15 @@ class SplitProblem(StateProblem):
 
 
 class _Linear(torch.autograd.Function):
-    """(slope, offset) -> (u, gradients), with the adjoint of one linear solve as its derivative."""
+    """(slope, offset) -> (u, gradients) of a split problem, differentiated by one back-substitution."""
 
     @staticmethod
     def forward(ctx: Any, split: SplitProblem, slope: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
         factor: Factor = factorise(split.matrix(slope))
-        still = split.gradients(slope.new_zeros(factor.A.n))
-        u = -factor.solve(split.imbalance(slope * still + offset))
+        u = -factor.solve(split.imbalance(slope * split.still + offset))
         gradients = split.gradients(u)
         ctx.split, ctx.factor = split, factor
         ctx.save_for_backward(gradients)
-        ctx.still = still
         return u, gradients
 
     @staticmethod
@@ -221,7 +247,7 @@ class _Linear(torch.autograd.Function):
         (gradients,) = ctx.saved_tensors
         of_u, of_gradients = cotangents
         adjoint = ctx.factor.solve(of_u + ctx.split.divergence(of_gradients))
-        state = ctx.split.gradients(adjoint) - ctx.still
+        state = ctx.split.gradients(adjoint) - ctx.split.still
         return None, -state * gradients, -state
 
 

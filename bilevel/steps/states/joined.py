@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bilevel.linalg.operator import Sparse, SparsePattern
-from bilevel.steps.learned.split import SplitProblem
+from bilevel.steps.states.split import SplitProblem
 
 
 class Joined(SplitProblem):
@@ -25,7 +25,8 @@ class Joined(SplitProblem):
         self.law = type(laws[0]).joined(laws)
         self._of_cells = [len(part.cells) for part in parts]
         matrices = [part.matrix(part.first_slope()) for part in parts]
-        self._of_unknowns = [matrix.n for matrix in matrices]
+        self.n = sum(part.n for part in parts)
+        self._of_unknowns = [part.n for part in parts]
         patterns = [matrix.pattern for matrix in matrices if isinstance(matrix, Sparse)]
         self._pattern, self._structure = _block_diagonal(patterns), matrices[0].structure
         self._part_of_cell = torch.repeat_interleave(torch.arange(len(parts)), torch.tensor(self._of_cells))
@@ -48,7 +49,7 @@ class Joined(SplitProblem):
         return self._cellwise(lambda part, own: part.imbalance(own), fluxes)
 
     def mean(self, values: Tensor) -> Tensor:
-        return self.total(values).div(torch.tensor(self._of_cells))[self._part_of_cell]
+        return (self.total(values) / torch.tensor(self._of_cells))[self._part_of_cell]
 
     def total(self, values: Tensor) -> Tensor:
         """The sum of values (E,) over the cells of each part (parts,)."""

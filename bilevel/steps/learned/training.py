@@ -1,0 +1,165 @@
+"""Training on families generated on the fly: unrolled, truncated, with a curriculum, reproducible and resumable.
+
+Iterates before the last few rounds carry no gradient; how many rounds do follows from the discount by which the
+influence of a round fades, `bilevel.learned.truncation.depth_from_discount`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from bilevel.learned.truncation import depth_from_discount
+from bilevel.report import BilevelError, InputError
+from bilevel.steps.family import Family, Instance
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`updates` of the weights on instances of about `size` nodes, with `rounds` iterations each."""
+
+    size: int
+    rounds: int
+    updates: int
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What a training does, from its seed on.
+
+    instances: how many are generated for each stage. batch: how many make one update. rate: Adam's first, which falls to
+    zero along a cosine over all stages. discount: by what factor the influence of a round fades from one to the next;
+    accuracy: the error of the gradient that truncation may leave. clip: the largest norm of a gradient.
+    """
+
+    stages: tuple[Stage, ...]
+    seed: int = 0
+    instances: int = 200
+    batch: int = 16
+    rate: float = 3e-3
+    discount: float = 0.5
+    accuracy: float = 0.05
+    clip: float = 1.0
+
+    @property
+    def kept(self) -> int:
+        """How many of the last rounds carry gradients."""
+        return depth_from_discount(self.discount, self.accuracy)
+
+    @property
+    def updates(self) -> int:
+        return sum(stage.updates for stage in self.stages)
+
+
+class Lesson(ABC, Generic[Item]):
+    """What is learned from an instance."""
+
+    @abstractmethod
+    def prepare(self, instance: Instance) -> Item:
+        """The instance with its solution; raises BilevelError where no classical solver finds it."""
+
+    @abstractmethod
+    def loss(self, network: nn.Module, items: Sequence[Item], rounds: int, kept: int) -> Tensor:
+        """The mean loss over `rounds` iterations from the start, differentiated through the last `kept` of them."""
+
+
+def train(
+    network: nn.Module,
+    family: Family,
+    lesson: Lesson[Any],
+    schedule: Schedule,
+    *,
+    checkpoint: Path | None = None,
+    progress: bool = False,
+) -> list[float]:
+    """Train in place; the mean loss of every stage.
+
+    checkpoint: a file written after every stage; where it exists, training goes on after its last stage. Raises
+    InputError if it is another schedule's, BilevelError where the loss is not finite.
+    """
+    optimiser = torch.optim.Adam(network.parameters(), schedule.rate)
+    losses: list[float] = []
+    if checkpoint is not None and checkpoint.exists():
+        losses = _resume(network, optimiser, schedule, checkpoint)
+    done = sum(stage.updates for stage in schedule.stages[: len(losses)])
+    with tqdm(total=schedule.updates, initial=done, disable=not progress, unit="update") as bar:
+        for number in range(len(schedule.stages)):
+            if number < len(losses):
+                continue
+            losses.append(_run_stage(network, family, lesson, schedule, number, optimiser, bar))
+            if checkpoint is not None:
+                _save(network, optimiser, schedule, losses, checkpoint)
+    return losses
+
+
+def _run_stage(
+    network: nn.Module,
+    family: Family,
+    lesson: Lesson[Any],
+    schedule: Schedule,
+    number: int,
+    optimiser: torch.optim.Optimizer,
+    bar: tqdm,
+) -> float:
+    stage = schedule.stages[number]
+    before = sum(earlier.updates for earlier in schedule.stages[:number])
+    first = (schedule.seed * len(schedule.stages) + number) * schedule.instances
+    bar.set_description(f"stage {number + 1}: solving {schedule.instances} instances")
+    items = [lesson.prepare(family.instance(stage.size, first + k)) for k in range(schedule.instances)]
+    generator = torch.Generator().manual_seed(first)
+    total = 0.0
+    for update in range(stage.updates):
+        share = (before + update) / schedule.updates
+        for group in optimiser.param_groups:
+            group["lr"] = schedule.rate * 0.5 * (1.0 + torch.cos(torch.tensor(torch.pi * share)).item())
+        chosen = torch.randint(len(items), (schedule.batch,), generator=generator).tolist()
+        loss = lesson.loss(network, [items[i] for i in chosen], stage.rounds, schedule.kept)
+        if not bool(torch.isfinite(loss)):
+            raise BilevelError(f"training diverged in stage {number + 1}: the loss is {float(loss)}; lower the rate")
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), schedule.clip)
+        optimiser.step()
+        total += float(loss.detach())
+        bar.set_description(
+            f"stage {number + 1}: {stage.size} nodes, {stage.rounds} rounds, loss {float(loss.detach()):.3f}"
+        )
+        bar.update()
+    return total / max(1, stage.updates)
+
+
+def _save(
+    network: nn.Module, optimiser: torch.optim.Optimizer, schedule: Schedule, losses: list[float], file: Path
+) -> None:
+    state = {
+        "network": network.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "schedule": asdict(schedule),
+        "losses": losses,
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    torch.save(state, partial)
+    partial.replace(file)
+
+
+def _resume(network: nn.Module, optimiser: torch.optim.Optimizer, schedule: Schedule, file: Path) -> list[float]:
+    try:
+        state = torch.load(file, weights_only=True)
+        known = state["schedule"]
+    except Exception as error:
+        raise InputError(f"{file} is not a checkpoint of a training ({type(error).__name__}); remove it") from error
+    if known != asdict(schedule):
+        raise InputError(f"{file} was written by a training with another schedule; remove it or use its schedule")
+    network.load_state_dict(state["network"])
+    optimiser.load_state_dict(state["optimiser"])
+    return list(state["losses"])

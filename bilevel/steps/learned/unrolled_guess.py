@@ -1,0 +1,90 @@
+"""Learning the next linear system of a split problem through its solution: the first guess, trained unrolled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from bilevel.report import BilevelError, ConvergenceError
+from bilevel.solvers.newton import Newton
+from bilevel.solvers.oracle import Tolerance
+from bilevel.steps.armijo import Armijo
+from bilevel.steps.family import Instance
+from bilevel.steps.learned.training import Lesson
+from bilevel.steps.states.joined import Joined
+from bilevel.steps.states.network import StateNetwork
+from bilevel.steps.states.problem import State
+from bilevel.steps.states.split import SplitProblem
+
+CLASSICAL_ROUNDS = 8
+"""Linear systems without a network before Newton's method takes over, for the reference solutions."""
+
+FLOOR = 1e-14
+"""Energy errors below this fraction of the first one are as good as none."""
+
+
+@dataclass(frozen=True, eq=False)
+class Solved:
+    """A split problem, its start (n,), and the gradients (E,) at its solution."""
+
+    problem: SplitProblem
+    start: Tensor
+    gradients: Tensor
+
+
+class UnrolledGuess(Lesson[Solved]):
+    """The logarithm of the energy error after every linear system, relative to that of the start.
+
+    The error is the symmetric Bregman distance sum (q - q*) (g - g*), which near the solution is twice the excess of
+    the energy, and does not cancel in floating point.
+    """
+
+    def prepare(self, instance: Instance) -> Solved:
+        if not isinstance(instance.states, SplitProblem):
+            raise BilevelError("a guess is trained unrolled on energies that split into cells; this family has none")
+        problem = instance.states
+        solution = _solution(instance, problem)
+        return Solved(problem, instance.start, problem.gradients(solution))
+
+    def loss(self, network: nn.Module, items: Sequence[Solved], rounds: int, kept: int) -> Tensor:
+        joined = Joined([item.problem for item in items])
+        wanted = torch.cat([item.gradients for item in items])
+        state = joined.begin(torch.cat([item.start for item in items]))
+        first = _errors(joined, state, wanted)
+        total = torch.zeros(())
+        for number in range(rounds):
+            if number % kept == 0:
+                state = joined.detached(state)
+            state = joined.solve(state, network(joined.features(state), joined.incidence).double())
+            total = total + (_errors(joined, state, wanted) / first + FLOOR).log().mean()
+        return total / rounds
+
+
+def _errors(joined: Joined, state: State, wanted: Tensor) -> Tensor:
+    law, gradients = joined.law, state.memory.gradients
+    return joined.total((law.flux(gradients) - law.flux(wanted)) * (gradients - wanted))
+
+
+def _solution(instance: Instance, problem: SplitProblem) -> Tensor:
+    """The solution (n,) by linear systems without a network and Newton's method from the best of their energies."""
+    state, best = problem.begin(instance.start), instance.start
+    lowest = instance.problem.value(best, instance.params)
+    nothing = torch.zeros(problem.incidence.items, len(problem.outputs), dtype=torch.float64)
+    for _ in range(CLASSICAL_ROUNDS):
+        state = problem.solve(state, nothing)
+        value = instance.problem.value(state.u, instance.params)
+        if bool(value < lowest):
+            lowest, best = value, state.u
+    newton = Newton(step=Armijo(decrease=0.3), tolerance=Tolerance(1e-11), max_iterations=300)
+    outcome = newton.solve(instance.problem, best, instance.params)
+    if not outcome.report.converged:
+        raise ConvergenceError(f"training needs solved instances: {outcome.report.sentence}")
+    return outcome.u
+
+
+def network_for(problem: SplitProblem, hidden: int, hops: int) -> StateNetwork:
+    """A network with the inputs and outputs of a split problem."""
+    return StateNetwork(problem.feature_count, len(problem.outputs), hidden=hidden, hops=hops)
