@@ -95,12 +95,15 @@ def train(
     losses: list[float] = []
     if checkpoint is not None and checkpoint.exists():
         losses = _resume(network, schedule, generator, checkpoint)
-    for stage in tqdm(plan[len(losses) :], disable=not progress, desc="stages"):
-        if stage.first == stage.depth - 1 and stage.first:
-            network.inherit(stage.first)
-        losses.append(_run_stage(network, sampler, schedule, stage, generator, loss))
-        if checkpoint is not None:
-            _save(network, schedule, generator, losses, checkpoint)
+    done = sum(stage.steps for stage in plan[: len(losses)])
+    with tqdm(total=sum(stage.steps for stage in plan), initial=done, disable=not progress, unit="step") as bar:
+        for stage in plan[len(losses) :]:
+            bar.set_description(stage.name)
+            if stage.first == stage.depth - 1 and stage.first:
+                network.inherit(stage.first)
+            losses.append(_run_stage(network, sampler, schedule, stage, generator, loss, bar))
+            if checkpoint is not None:
+                _save(network, schedule, generator, losses, checkpoint)
     return losses
 
 
@@ -111,6 +114,7 @@ def _run_stage(
     stage: Stage,
     generator: torch.Generator,
     loss: Callable[[Tensor, Tensor], Tensor],
+    bar: tqdm,
 ) -> float:
     parameters = network.shared_parameters()
     for k in range(stage.first, stage.depth):
@@ -134,6 +138,7 @@ def _run_stage(
         optimiser.step()
         if decay is not None:
             decay.step()
+        bar.update()
     return float(value.detach())
 
 
