@@ -62,8 +62,8 @@ class _State(torch.autograd.Function):
         refuse_nested_forward()
         u, *leaves = ctx.saved_tensors
         inner = ctx.inner
-        moved = [torch.zeros_like(p) if t is None else t for p, t in zip(leaves, tangents, strict=True)]
-        force = torch.func.jvp(lambda *p: inner.residual(u, *p), tuple(leaves), tuple(moved))[1]
+        moved = [None if t is None else t.unsqueeze(0) for t in tangents]
+        force = _Push.apply(inner, u, len(leaves), *leaves, *moved)[0]
         return _LinearSolve.apply(inner, "forward", -force, u, *leaves)
 
     @staticmethod
@@ -72,6 +72,53 @@ class _State(torch.autograd.Function):
             "an implicit layer cannot be vmapped over its parameters; give the problem batch_dims=1 and batched parameters "
             "instead (derivatives of the layer may be vmapped)"
         )
+
+
+class _Push(torch.autograd.Function):
+    """The derivatives (m, *batch, n) of the residual at u in m directions of the parameters, all in one call.
+
+    tensors: the leaves, then the directions (m, ...) of each, None where it does not move.
+    """
+
+    @staticmethod
+    def forward(inner: Inner, u: Tensor, count: int, *tensors: Tensor | None) -> Tensor:
+        with torch.no_grad():
+            return inner.push(u, tensors[:count], tensors[count:])  # type: ignore[arg-type]
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+        ctx.inner, u, ctx.count, *tensors = inputs
+        ctx.save_for_backward(u, *tensors)
+
+    @staticmethod
+    def backward(ctx, cotangent):  # type: ignore[no-untyped-def]
+        u, *tensors = ctx.saved_tensors
+        inner, count = ctx.inner, ctx.count
+        moving = [i for i, move in enumerate(tensors[count:]) if move is not None]
+
+        def push(v: Tensor, *p: Tensor) -> Tensor:
+            return inner.push_each(v, p[:count], dict(zip(moving, p[count:], strict=True)))
+
+        primals = (u, *tensors[:count], *(tensors[count + i] for i in moving))
+        by_u, *others = torch.func.vjp(push, *primals)[1](cotangent)
+        by_moved = dict(zip(moving, others[count:], strict=True))
+        return None, by_u, None, *others[:count], *(by_moved.get(i) for i in range(count))
+
+    @staticmethod
+    def vmap(info, in_dims, inner, u, count, *tensors):  # type: ignore[no-untyped-def]
+        _, by_u, _, *dims = in_dims
+        size = info.batch_size
+        if by_u is not None or any(dim is not None for dim in dims[:count]):
+            # The state differs between the samples (nested transforms): take them one by one.
+            everything = [(u, by_u), *zip(tensors, dims, strict=True)]
+            samples = ([t if d is None else t.select(d, i) for t, d in everything] for i in range(size))
+            return torch.stack([_Push.apply(inner, first, count, *rest) for first, *rest in samples]), 0
+        wide = [
+            t if t is None else t.expand(size, *t.shape) if d is None else t.movedim(d, 0)
+            for t, d in zip(tensors[count:], dims[count:], strict=True)
+        ]
+        pushed = _Push.apply(inner, u, count, *tensors[:count], *(t if t is None else t.flatten(0, 1) for t in wide))
+        return pushed.unflatten(0, (size, -1)), 0
 
 
 def _in_numbers(*tensors: Tensor) -> bool:
@@ -205,7 +252,7 @@ def _require_usable(solver: Solver, on_fail: OnFail) -> None:
         raise TypeError(f"solver must be a solver such as bilevel.Newton(), got {solver!r}")
 
 
-def _split(params: Params) -> tuple[list[Tensor], list[str], Callable[[Leaves], Params]]:
+def _split(params: Params) -> tuple[list[Tensor], list[str], Callable[[Sequence[Tensor | None]], Params]]:
     """The floating-point tensors of a nested structure, their names, and how to put others in their place."""
     flat, spec = pytree.tree_flatten_with_path(params)
     values: list[Any] = [leaf for _, leaf in flat]
@@ -219,7 +266,7 @@ def _split(params: Params) -> tuple[list[Tensor], list[str], Callable[[Leaves], 
             )
     places = [i for i, leaf in enumerate(values) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
-    def rebuild(leaves: Leaves) -> Params:
+    def rebuild(leaves: Sequence[Tensor | None]) -> Params:
         filled = list(values)
         for place, leaf in zip(places, leaves, strict=True):
             filled[place] = leaf

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from bilevel.adjoint import Adjoint, Exact, Neumann, Unrolled
-from bilevel.linalg import factorise, refine
+from bilevel.linalg import factorise, pick, refine
 from bilevel.linalg.condition import random_signs
+from bilevel.linalg.iterative import IterativeFactor
 from bilevel.linalg.operator import Dense, LinearOperator, MatrixFree, Sparse
+from bilevel.linalg.pick import MANY
 from bilevel.linalg.solver import Factor
 from bilevel.problem import DENSE_LIMIT, FixedPoint, Params, Problem
 from bilevel.report import BilevelError, GradientReport, OnFail, fail
 from bilevel.solvers.solver import Outcome, Solver
 
 Leaves = Sequence[Tensor]
+
+SEVERAL = 4
+"""Directions from which on a model's own derivative in all of its parameters is cheaper than one derivative each."""
 
 SAME_TANGENT = 1e-9
 """Relative difference between products with an assembled tangent and by autodiff that rounding may explain."""
@@ -28,7 +33,7 @@ class Inner:
     """One inner solve: everything but the tensors that it is differentiated in."""
 
     problem: Problem
-    rebuild: Callable[[Leaves], Params]
+    rebuild: Callable[[Sequence[Tensor | None]], Params]
     names: list[str]
     solver: Solver
     adjoint: Adjoint
@@ -57,6 +62,30 @@ class Inner:
         own = [leaf.detach().requires_grad_(want) for leaf, want in zip(leaves, wanted, strict=True)]
         targets = [tensor for tensor in (v, *own) if tensor.requires_grad]
         return self.problem.pull(v, self.rebuild(own), state, targets)
+
+    def push(self, u: Tensor, leaves: Leaves, moved: Sequence[Tensor | None]) -> Tensor:
+        """The residual's derivatives (m, *batch, n) in m directions (m, ...) of the leaves that move; in numbers."""
+        rows = len(next(move for move in moved if move is not None))
+        if rows >= SEVERAL:
+            directions = [self.rebuild([None if d is None else d[k] for d in moved]) for k in range(rows)]
+            known = self.problem.push(u, self.rebuild(leaves), directions)
+            if known is not None:
+                return known
+        return self.push_each(u, leaves, {i: move for i, move in enumerate(moved) if move is not None})
+
+    def push_each(self, u: Tensor, leaves: Leaves, moved: Mapping[int, Tensor]) -> Tensor:
+        """The same by one derivative of the residual for each direction (m, ...), given by the leaf's place."""
+
+        def residual(*chosen: Tensor) -> Tensor:
+            filled = list(leaves)
+            for place, leaf in zip(moved, chosen, strict=True):
+                filled[place] = leaf
+            return self.residual(u, *filled)
+
+        start = tuple(leaves[place] for place in moved)
+        if len(next(iter(moved.values()))) == 1:
+            return torch.func.jvp(residual, start, tuple(move[0] for move in moved.values()))[1].unsqueeze(0)
+        return torch.vmap(lambda *move: torch.func.jvp(residual, start, move)[1])(*moved.values())
 
     def run(self, u0: Tensor, leaves: Leaves) -> Tensor:
         """Solve, note how it ended, complain as asked."""
@@ -116,6 +145,9 @@ class Inner:
         operator = self.operator(u, leaves)
         if isinstance(operator, Dense):
             return refine(factorise(operator), operator, b, transposed=transposed, tolerance=tolerance)
+        rows = b.numel() // u.numel()
+        if rows >= MANY and isinstance(operator, Sparse) and isinstance(self.factor, IterativeFactor):
+            self.factor = factorise(operator, pick(operator, rows))
         if self.factor is not None:
             try:
                 return refine(self.factor, operator, b, transposed=transposed, tolerance=tolerance)

@@ -73,6 +73,14 @@ class Problem(ABC):
             work = (self.residual(u, params) * state).sum()
         return list(torch.autograd.grad(work, wanted, allow_unused=True, materialize_grads=True))
 
+    def push(self, u: Tensor, params: Params, moved: Sequence[Params]) -> Tensor | None:
+        """The residual's derivatives (m, n) at u in m directions of the parameters, where a model knows a quick way.
+
+        A direction is structured like params, with None for tensors that do not move; the same ones in each. In numbers
+        only; None where there is no quicker way than to differentiate the residual m times.
+        """
+        return None
+
     def collect(self, params: Params) -> Params:
         """The given parameters together with those that the problem itself owns."""
         return params

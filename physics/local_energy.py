@@ -17,6 +17,7 @@ from physics.density import fields_of
 from physics.free_motions import free_motions
 from physics.pieces import Piece, pieces
 from physics.pull import pull_by_pieces
+from physics.push import push_by_pieces
 from physics.term import Term
 
 
@@ -109,6 +110,9 @@ class LocalEnergy(EnergyProblem):
 
     def pull(self, u: Tensor, params: Params, state: Tensor, wanted: Sequence[Tensor]) -> list[Tensor]:
         return pull_by_pieces(self, u, self._checked(params) or {}, state, wanted)
+
+    def push(self, u: Tensor, params: Params, moved: Sequence[Params]) -> Tensor | None:
+        return push_by_pieces(self, u, self._checked(params) or {}, moved)
 
     def fields(self, term: Term, params: Params) -> Params:
         """The parameters of a term, in shape to broadcast against (cells, points)."""

@@ -15,6 +15,9 @@ from bilevel.report import OnFail
 AMG_FROM = 40_000
 """Unknowns above which multigrid beats PARDISO in three dimensions; in two, factorisations win up to a million."""
 AMG_FROM_WITHOUT_PARDISO = 10_000
+MANY = 20
+FACTORISED_UP_TO = 300_000
+"""Unknowns up to which a mesh in space is factorised for many right-hand sides; its factor takes about 5 GiB."""
 NEIGHBOURS_IN_SPACE = 13
 """Meshes in space couple more nodes than this; triangles and quadrilaterals couple 7 to 9 (linear), 12 (quadratic)."""
 
@@ -34,8 +37,8 @@ def follow(
     return (method or pick(A)).follow(A, earlier, on_fail)
 
 
-def pick(A: LinearOperator) -> LinearSolver:
-    """The linear solver for A."""
+def pick(A: LinearOperator, right_hand_sides: int = 1) -> LinearSolver:
+    """The linear solver for A; many right-hand sides pay for a factorisation where few do not."""
     symmetric = A.structure.symmetric
     indefinite = symmetric and A.structure.positive_definite is False
     if isinstance(A, Dense):
@@ -44,7 +47,10 @@ def pick(A: LinearOperator) -> LinearSolver:
         return MINRES() if indefinite else CG() if symmetric else GMRES()
     if isinstance(A, Sparse):
         direct = pardiso.library() is not None
-        if symmetric and not indefinite and A.n > (AMG_FROM if direct else AMG_FROM_WITHOUT_PARDISO) and _in_space(A):
+        threshold = AMG_FROM if direct else AMG_FROM_WITHOUT_PARDISO
+        if direct and right_hand_sides >= MANY:
+            threshold = FACTORISED_UP_TO
+        if symmetric and not indefinite and A.n > threshold and _in_space(A):
             return AMGCG()
         if not direct:
             return SuperLU()
