@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -51,6 +52,7 @@ class NodeNetwork(nn.Module):
         for head in (self.factor, self.whole):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
+        self.to(torch.float32)
 
     def forward(self, nodes: Tensor, edges: Tensor, edge_index: Tensor) -> Proposal:
         """nodes (N, .), edges (2 m, .) and edge_index (2, 2 m), with each edge both ways."""
@@ -59,7 +61,7 @@ class NodeNetwork(nn.Module):
         for listen, own in zip(self.listen, self.own, strict=True):
             heard = self.mean(torch.relu(listen(state)[source] + message), target, dim_size=len(nodes))
             state = state + torch.relu(own(torch.cat((state, heard), 1)))
-        widest = torch.tensor(LARGEST_FACTOR).log()
+        widest = math.log(LARGEST_FACTOR)
         damping, momentum = self.whole(state.mean(0)).unbind()
         factors = (widest * torch.tanh(self.factor(state)[:, 0])).exp().double()
         return Proposal(factors, torch.tanh(damping).exp().double(), 0.9 * torch.tanh(momentum).double())

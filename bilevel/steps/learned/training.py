@@ -20,7 +20,7 @@ from bilevel.learned.truncation import depth_from_discount
 from bilevel.report import BilevelError, InputError
 from bilevel.steps.family import Family, Instance
 
-Item = TypeVar("Item")
+Group = TypeVar("Group")
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,15 @@ class Stage:
 class Schedule:
     """What a training does, from its seed on.
 
-    instances: how many are generated for each stage. batch: how many make one update. rate: Adam's first, which falls to
+    groups: how many groups of `batch` instances are generated for each stage; each update sees one group. rate: Adam's first, which falls to
     zero along a cosine over all stages. discount: by what factor the influence of a round fades from one to the next;
     accuracy: the error of the gradient that truncation may leave. clip: the largest norm of a gradient.
     """
 
     stages: tuple[Stage, ...]
     seed: int = 0
-    instances: int = 200
-    batch: int = 16
+    groups: int = 20
+    batch: int = 8
     rate: float = 3e-3
     discount: float = 0.5
     accuracy: float = 0.05
@@ -60,15 +60,15 @@ class Schedule:
         return sum(stage.updates for stage in self.stages)
 
 
-class Lesson(ABC, Generic[Item]):
-    """What is learned from an instance."""
+class Lesson(ABC, Generic[Group]):
+    """What is learned from a group of instances."""
 
     @abstractmethod
-    def prepare(self, instance: Instance) -> Item:
-        """The instance with its solution; raises BilevelError where no classical solver finds it."""
+    def prepare(self, instances: Sequence[Instance]) -> Group:
+        """The instances with their solutions; raises BilevelError where no classical solver finds one."""
 
     @abstractmethod
-    def loss(self, network: nn.Module, items: Sequence[Item], rounds: int, kept: int) -> Tensor:
+    def loss(self, network: nn.Module, group: Group, rounds: int, kept: int) -> Tensor:
         """The mean loss over `rounds` iterations from the start, differentiated through the last `kept` of them."""
 
 
@@ -112,17 +112,19 @@ def _run_stage(
 ) -> float:
     stage = schedule.stages[number]
     before = sum(earlier.updates for earlier in schedule.stages[:number])
-    first = (schedule.seed * len(schedule.stages) + number) * schedule.instances
-    bar.set_description(f"stage {number + 1}: solving {schedule.instances} instances")
-    items = [lesson.prepare(family.instance(stage.size, first + k)) for k in range(schedule.instances)]
+    count = schedule.groups * schedule.batch
+    first = (schedule.seed * len(schedule.stages) + number) * count
+    bar.set_description(f"stage {number + 1}: solving {count} instances")
+    instances = [family.instance(stage.size, first + k) for k in range(count)]
+    groups = [lesson.prepare(instances[k : k + schedule.batch]) for k in range(0, count, schedule.batch)]
     generator = torch.Generator().manual_seed(first)
     total = 0.0
     for update in range(stage.updates):
         share = (before + update) / schedule.updates
         for group in optimiser.param_groups:
             group["lr"] = schedule.rate * 0.5 * (1.0 + torch.cos(torch.tensor(torch.pi * share)).item())
-        chosen = torch.randint(len(items), (schedule.batch,), generator=generator).tolist()
-        loss = lesson.loss(network, [items[i] for i in chosen], stage.rounds, schedule.kept)
+        group = groups[int(torch.randint(len(groups), (), generator=generator))]
+        loss = lesson.loss(network, group, stage.rounds, schedule.kept)
         if not bool(torch.isfinite(loss)):
             raise BilevelError(f"training diverged in stage {number + 1}: the loss is {float(loss)}; lower the rate")
         optimiser.zero_grad()

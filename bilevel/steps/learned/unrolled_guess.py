@@ -28,9 +28,9 @@ FLOOR = 1e-14
 
 @dataclass(frozen=True, eq=False)
 class Solved:
-    """A split problem, its start (n,), and the gradients (E,) at its solution."""
+    """Split problems side by side, their starts (n,), and the gradients (E,) at their solutions."""
 
-    problem: SplitProblem
+    problem: Joined
     start: Tensor
     gradients: Tensor
 
@@ -42,30 +42,34 @@ class UnrolledGuess(Lesson[Solved]):
     the energy, and does not cancel in floating point.
     """
 
-    def prepare(self, instance: Instance) -> Solved:
-        if not isinstance(instance.states, SplitProblem):
-            raise BilevelError("a guess is trained unrolled on energies that split into cells; this family has none")
-        problem = instance.states
-        solution = _solution(instance, problem)
-        return Solved(problem, instance.start, problem.gradients(solution))
+    def prepare(self, instances: Sequence[Instance]) -> Solved:
+        problems, gradients = [], []
+        for instance in instances:
+            if not isinstance(instance.states, SplitProblem):
+                raise BilevelError(
+                    "a guess is trained unrolled on energies that split into cells; this family has none"
+                )
+            problems.append(instance.states)
+            gradients.append(instance.states.gradients(_solution(instance, instance.states)))
+        starts = torch.cat([instance.start for instance in instances])
+        return Solved(Joined(problems), starts, torch.cat(gradients))
 
-    def loss(self, network: nn.Module, items: Sequence[Solved], rounds: int, kept: int) -> Tensor:
-        joined = Joined([item.problem for item in items])
-        wanted = torch.cat([item.gradients for item in items])
-        state = joined.begin(torch.cat([item.start for item in items]))
-        first = _errors(joined, state, wanted)
-        total = torch.zeros(())
+    def loss(self, network: nn.Module, group: Solved, rounds: int, kept: int) -> Tensor:
+        problem = group.problem
+        state = problem.begin(group.start)
+        first = _errors(group, state)
+        total = torch.zeros((), dtype=torch.float64)
         for number in range(rounds):
             if number % kept == 0:
-                state = joined.detached(state)
-            state = joined.solve(state, network(joined.features(state), joined.incidence).double())
-            total = total + (_errors(joined, state, wanted) / first + FLOOR).log().mean()
+                state = problem.detached(state)
+            state = problem.solve(state, network(problem.features(state), problem.incidence).double())
+            total = total + (_errors(group, state) / first + FLOOR).log().mean()
         return total / rounds
 
 
-def _errors(joined: Joined, state: State, wanted: Tensor) -> Tensor:
-    law, gradients = joined.law, state.memory.gradients
-    return joined.total((law.flux(gradients) - law.flux(wanted)) * (gradients - wanted))
+def _errors(group: Solved, state: State) -> Tensor:
+    law, gradients = group.problem.law, state.memory.gradients
+    return group.problem.total((law.flux(gradients) - law.flux(group.gradients)) * (gradients - group.gradients))
 
 
 def _solution(instance: Instance, problem: SplitProblem) -> Tensor:

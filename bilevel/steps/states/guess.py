@@ -56,11 +56,15 @@ class LearnedStart(Solver):
         """The last field, or u0 where that has no higher energy."""
         states = self.make(problem, params)
         state = states.begin(u0)
-        for network in self.networks:
-            if states.settled(state):
-                break
-            state = states.solve(state, predict(network, states, state))
-            state.counts.inferences += network is not None
+        try:
+            for network in self.networks:
+                if states.settled(state):
+                    break
+                state = states.solve(state, predict(network, states, state))
+                state.counts.inferences += network is not None
+        except BilevelError:  # a linear system that cannot be solved ends the guess, not the solve
+            state.counts.fallbacks += 1
+            return u0, state.counts
         before, after = (problem.value(u, params) for u in (u0, state.u))
         state.counts.values += 2
         if bool(torch.isfinite(after)) and not bool(after >= before):

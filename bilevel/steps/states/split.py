@@ -34,7 +34,7 @@ WIDEST = 12.0
 """Logarithms of ratios are cut here: a factor of 1.6e5 is as good as zero or infinity."""
 
 FAINT = 1e-10
-"""Gradients and fluxes below this fraction of the mean are lifted to it before logarithms are taken."""
+"""Gradients, fluxes and slopes below this fraction of their mean are lifted to it: such cells carry nothing."""
 
 LEAST_SLOPE = 0.1
 """Slopes are kept above this fraction of the steeper of those at the gradient and at the flux."""
@@ -215,7 +215,8 @@ class SplitProblem(StateProblem):
         sign = torch.where(by_flux, flow.fluxes, flow.gradients).sign()
         point = sign * (base + 4.0 * torch.tanh(0.25 * shift) * weight).exp()
         least = LEAST_SLOPE * torch.maximum(law.slope(primal.exp()), law.slope(dual.exp()))
-        return point, torch.maximum(law.slope(point), least) * (2.0 * torch.tanh(0.5 * lift) * weight).exp()
+        slope = torch.maximum(law.slope(point), least) * (2.0 * torch.tanh(0.5 * lift) * weight).exp()
+        return point, torch.maximum(slope, FAINT * self.mean(slope.detach()))
 
     def _flow(self, gradients: Tensor, fluxes: Tensor) -> Flow:
         dual = self.law.gradients(self._lifted(fluxes)).log()
