@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
+
+from physics.small_products import matmul
 
 Rows: TypeAlias = slice
 
@@ -52,7 +55,7 @@ def local_state(local: Tensor, matrix: Tensor) -> Tensor:
     the cache in order.
     """
     count, nodes, points, width = matrix.shape
-    state = local.mT @ matrix.reshape(count, nodes, points * width)
+    state = matmul(local.mT, matrix.reshape(count, nodes, points * width))
     state = state.reshape(count, -1, points, width).permute(1, 3, 0, 2).contiguous()
     return state.permute(2, 3, 0, 1)
 
@@ -61,18 +64,21 @@ def local_force(weighted: Tensor, matrix: Tensor) -> Tensor:
     """B^T s (e, A, C) from B (e, A, Q, m) and weighted stresses s (e, Q, C, m)."""
     count, nodes, points, width = matrix.shape
     columns = weighted.transpose(2, 3).reshape(count, points * width, -1)
-    return matrix.reshape(count, nodes, points * width) @ columns
+    return matmul(matrix.reshape(count, nodes, points * width), columns)
 
 
-def local_matrix(weighted: Tensor, matrix: Tensor) -> Tensor:
-    """B^T A B (e, A, C, C, A), its last two swapped, from B (e, A, Q, m) and weighted tangents (e, Q, C, m, C, m)."""
+def local_matrix(weighted: Tensor, matrix: Tensor, planes: Sequence[tuple[int, int]]) -> Tensor:
+    """B^T A B as planes (P, e, A, A) of pairs (i, k) of components.
+
+    From B (e, A, Q, m) and weighted tangents (e, Q, C, m, C, m).
+    """
     count, nodes, points, width = matrix.shape
-    components = weighted.shape[2]
-    rows = weighted.transpose(2, 3).reshape(count * points, width * components * components, width)
-    right = rows @ matrix.permute(0, 2, 3, 1).reshape(count * points, width, nodes)
+    chosen = torch.stack([weighted[:, :, i, :, k, :] for i, k in planes], 2)
+    columns = matrix.permute(0, 2, 3, 1).reshape(count * points, width, nodes)
+    right = matmul(chosen.reshape(count * points, len(planes) * width, width), columns)
+    right = right.reshape(count, points, len(planes), width, nodes)
     left = matrix.reshape(count, nodes, points * width)
-    result = left @ right.reshape(count, points * width, components * components * nodes)
-    return result.reshape(count, nodes, components, components, nodes)
+    return torch.stack([matmul(left, right[:, :, p].flatten(1, 2)) for p in range(len(planes))])
 
 
 @dataclass(frozen=True, eq=False)

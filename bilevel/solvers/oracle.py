@@ -77,7 +77,9 @@ class Oracle:
         """Derivative of the merit along `direction`."""
         if self.is_energy:
             return (point.residual * direction).sum(-1)
-        return (point.residual * self.product(point.u, direction)).sum(-1)
+        tangent = self.known_tangent(point.u)
+        image = self.product(point.u, direction) if tangent is None else tangent.matmul(direction)
+        return (point.residual * image).sum(-1)
 
     def product(self, u: Tensor, x: Tensor) -> Tensor:
         self.counts.products += 1
