@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -79,6 +79,13 @@ class PlaneNeoHookean(Solid):
     @cached_property
     def geometry(self) -> Geometry:
         return Geometry.of(self)
+
+    @lru_cache(maxsize=4)  # noqa: B019
+    def turning(self, turns: tuple[tuple[str, float], ...]) -> LocalEnergy:
+        """Whose minimum is the harmonic interpolation of the angles by which boundaries turn."""
+        term = Term("turn", self.mesh.operator(), Conduction("mu"), Measure((2,)))
+        held = [self.mesh.fixed(name, value=angle) for name, angle in turns]
+        return LocalEnergy([term], len(self.mesh.coordinates), 1, held)
 
     @torch.no_grad()
     def tangent(self, u: Tensor, params: Params) -> Sparse:
@@ -225,24 +232,20 @@ class SolidStates(StateProblem):
         return mu * field + old * cofactor(field - about) + now * cofactor(about)
 
     def _matrix(self, swelling: Tensor, pressure: Tensor, stiffness: Tensor) -> Sparse:
-        """mu B^T B + p^ (the curvature of det) + U''/V s s^T, entries in the order of `local_matrix`."""
-        entries = torch.einsum("eac,ebk->eackb", stiffness[:, None, None] * swelling, swelling)
-        shear = self.mu[:, None, None] * self.geometry.laplace
-        entries[:, :, 0, 0, :] += shear
-        entries[:, :, 1, 1, :] += shear
-        turn = pressure[:, None, None] * self.geometry.turn
-        entries[:, :, 0, 1, :] += turn
-        entries[:, :, 1, 0, :] -= turn
+        """mu B^T B + p^ (the curvature of det) + U''/V s s^T."""
         scatter = self.solid.scatter
-        values = scatter.zeros(entries).index_add_(0, scatter.maps[0].reshape(-1), entries.reshape(-1))
-        return Sparse(scatter.pattern, scatter.finish(values), self.solid.structure)
+        scaled = stiffness[:, None, None] * swelling
+        shear, turn = self.mu[:, None, None] * self.geometry.laplace, pressure[:, None, None] * self.geometry.turn
+        planes = [
+            scaled[:, :, i, None] * swelling[:, None, :, k] + (shear if i == k else turn) for i, k in scatter.planes
+        ]
+        sums = scatter.zeros(swelling)
+        scatter.add(sums, torch.stack(planes))
+        return Sparse(scatter.pattern, scatter.finish(sums), self.solid.structure)
 
     def _angles(self) -> Tensor:
         """The harmonic interpolation (E,) of the turns of the held boundaries, weighted by the stiffness."""
-        mesh = self.solid.mesh
-        term = Term("turn", mesh.operator(), Conduction("mu"), Measure((2,)))
-        held = [mesh.fixed(name, value=angle) for name, angle in self.turns.items()]
-        energy = LocalEnergy([term], len(mesh.coordinates), 1, held)
+        energy = self.solid.turning(tuple(self.turns.items()))
         params = {"turn": {"mu": self.mu}}
         zero = energy.start()
         u = -factorise(energy.tangent(zero, params)).solve(energy.residual(zero, params))

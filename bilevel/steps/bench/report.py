@@ -1,0 +1,50 @@
+"""What a run is asked to do, and all that it found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from bilevel.steps.bench.statistics import Table
+from bilevel.steps.family import Variation
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured.
+
+    instances: unseen instances of each size, shared out evenly among the variations. multiples: sizes in units of the
+    family's training size. tolerance: relative to the imbalance of the load. budget: seconds for one solve at the first
+    size, growing with the size; a solve that takes longer has failed. hopeless: methods this many times slower than the
+    best classical one when tuned are dropped. tuning: training instances that settings are chosen on.
+    """
+
+    instances: int = 100
+    multiples: tuple[int, ...] = (4, 16, 64)
+    variations: tuple[Variation, ...] = tuple(Variation)
+    tolerance: float = 1e-8
+    budget: float = 10.0
+    hopeless: float = 20.0
+    tuning: int = 8
+    linear: bool = True
+    progress: Callable[[str], None] = field(default=lambda line: None)
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A method that was not measured at larger sizes, and why."""
+
+    method: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a run found; tables by title, in order."""
+
+    family: str
+    settings: Settings
+    threads: int
+    tuned: dict[str, str]
+    dropped: list[Dropped]
+    tables: list[Table]

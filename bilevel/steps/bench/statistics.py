@@ -1,0 +1,98 @@
+"""What trials of one method add up to, and how it compares with the best classical one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from bilevel.report import Counts
+from bilevel.steps.bench.methods import Method
+from bilevel.steps.bench.trial import Trial
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Times in seconds over all instances, failures at their budget; counts are medians over the instances solved."""
+
+    method: str
+    learned: bool
+    training_seconds: float
+    count: int
+    failures: float
+    mean: float
+    lower: float
+    median: float
+    upper: float
+    counts: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A method against the best classical one on the same instances.
+
+    speedup: its median time into that of the best. wins: the share of instances where it was faster. break_even: how
+    many solves pay for the training, infinite where a solve saves nothing.
+    """
+
+    speedup: float
+    wins: float
+    break_even: float
+
+
+@dataclass(frozen=True)
+class Table:
+    """One size of a family, or another set of instances."""
+
+    title: str
+    instances: int
+    summaries: list[Summary]
+    trials: list[Trial]
+
+    @property
+    def best_classical(self) -> Summary | None:
+        return best_of([summary for summary in self.summaries if not summary.learned])
+
+    def against_best(self, summary: Summary) -> Comparison | None:
+        """None if no classical method solved anything."""
+        best = self.best_classical
+        if best is None:
+            return None
+        theirs = {trial.seed: trial for trial in self.trials if trial.method == best.method}
+        ours = {trial.seed: trial for trial in self.trials if trial.method == summary.method}
+        shared = [seed for seed in ours if seed in theirs]
+        won = sum(ours[s].solved and (ours[s].seconds < theirs[s].seconds or not theirs[s].solved) for s in shared)
+        saved = best.mean - summary.mean
+        even = math.ceil(summary.training_seconds / saved) if saved > 0 else math.inf
+        return Comparison(best.median / summary.median, won / max(1, len(shared)), even)
+
+
+def summarise(method: Method, trials: Sequence[Trial]) -> Summary:
+    seconds = np.array([trial.seconds for trial in trials]) if trials else np.array([math.inf])
+    solved = [trial for trial in trials if trial.solved]
+    lower, median, upper = np.quantile(seconds, (0.25, 0.5, 0.75), method="nearest")
+    counts = {
+        item.name: float(np.median([getattr(trial.counts, item.name) for trial in solved])) if solved else math.nan
+        for item in fields(Counts)
+    }
+    failures = 1.0 - len(solved) / max(1, len(trials))
+    return Summary(
+        method.name,
+        method.learned,
+        method.training_seconds,
+        len(trials),
+        failures,
+        float(seconds.mean()),
+        float(lower),
+        float(median),
+        float(upper),
+        counts,
+    )
+
+
+def best_of(summaries: Sequence[Summary]) -> Summary | None:
+    """The one with the lowest median time among those that solve at least half of the instances."""
+    able = [summary for summary in summaries if summary.failures <= 0.5 and summary.count]
+    return min(able, key=lambda summary: summary.median, default=None)
