@@ -14,45 +14,72 @@ from physics.constraints import ConstraintSet
 
 
 class Scatter:
-    """The pattern of T^T K T and, for each group of cells, the position in its values of each element-matrix entry.
+    """The pattern of T^T K T, and sums of element matrices into its values.
 
-    Entries that constraints remove go to one spare position behind the values. Element matrices come in the order
-    (cell, node a, component of a, component of b, node b), as `local_matrix` makes them.
+    groups: the cells (E, A) of each group. symmetric: element matrices come as the planes (i, k), i <= k, of components
+    only, (P, e, A, A); the others are their mirror images. They are summed by pairs of nodes, and go to their places in
+    the pattern once, at the end.
     """
 
-    def __init__(self, groups: Sequence[Tensor], constraints: ConstraintSet) -> None:
+    def __init__(self, groups: Sequence[Tensor], constraints: ConstraintSet, symmetric: bool = True) -> None:
         nodes, components = constraints.shape
         pairs = [_pairs(cells.numpy(), nodes) for cells in groups]
         unique, inverse = np.unique(np.concatenate([np.empty(0, np.int64), *pairs]), return_inverse=True)
+        self.planes = component_pairs(components, symmetric)
+        self._pairs = len(unique)
+        self._size = len(self.planes) * len(unique)
+        self._maps = [
+            torch.from_numpy(part.astype(np.int32).reshape(cells.shape[0], cells.shape[1] ** 2))
+            for part, cells in zip(np.split(inverse, np.cumsum([len(p) for p in pairs])[:-1]), groups)
+        ]
         rows, columns = _entries(unique, nodes, components)
+        origin = _origins(unique, nodes, components, self.planes)
+        self._source: Tensor | None = None
         self._reduce: sp.csr_matrix | None = None
-        if constraints.selects:
-            self.pattern, positions = _selected(rows, columns, constraints)
+        self.pattern, place, entry, factor = _placed(rows, columns, constraints)
+        if constraints.selects and len(np.unique(place)) == len(place):
+            source = np.full(self.pattern.nnz, self._size, dtype=np.int32)  # what no cell adds to is zero
+            source[place] = origin[entry]
+            self._source = torch.from_numpy(source)
         else:
-            self.pattern, self._reduce = _combined(rows, columns, constraints)
-            positions = np.arange(rows.size)
-        positions = positions.reshape(-1, components, components)
-        self._spare = self._reduce.shape[1] if self._reduce is not None else self.pattern.nnz
-        self.maps = []
-        start = 0
-        for cells in groups:
-            count, width = cells.shape
-            here = inverse[start : start + count * width * width]
-            start += len(here)
-            entry = positions[here].reshape(count, width, width, components, components)
-            entry = entry.transpose(0, 1, 3, 4, 2).reshape(count, -1)
-            self.maps.append(torch.from_numpy(np.ascontiguousarray(entry, dtype=np.int32)))
+            shape = (self.pattern.nnz, self._size + 1)
+            self._reduce = sp.csr_matrix((factor, (place, origin[entry])), shape=shape)
 
     def zeros(self, like: Tensor) -> Tensor:
-        """Values to add into: those of the pattern and the spare one."""
-        return like.new_zeros(self._spare + 1)
+        """Sums to add to."""
+        return like.new_zeros(self._size + 1)
 
-    def finish(self, values: Tensor) -> Tensor:
+    def add(self, sums: Tensor, planes: Tensor, group: int = 0, rows: slice = slice(None)) -> None:
+        """Add the element matrices (P, e, A, A) of some cells of a group."""
+        places = self._maps[group][rows].reshape(-1)
+        for number, plane in enumerate(planes):
+            start = number * self._pairs
+            sums[start : start + self._pairs].index_add_(0, places, plane.reshape(-1))
+
+    def finish(self, sums: Tensor) -> Tensor:
         """The values (nnz,) of the pattern, once all element matrices were added."""
-        values = values[: self._spare]
-        if self._reduce is None:
-            return values
-        return torch.from_numpy(self._reduce @ values.numpy())
+        if self._source is not None:
+            return sums.index_select(0, self._source)
+        return torch.from_numpy(self._reduce @ sums.numpy())
+
+
+def component_pairs(components: int, symmetric: bool = True) -> list[tuple[int, int]]:
+    """The planes of an element matrix: pairs (i, k) of components, with i <= k where it is symmetric."""
+    return [(i, k) for i in range(components) for k in range(i if symmetric else 0, components)]
+
+
+def _origins(unique: np.ndarray, nodes: int, components: int, planes: list[tuple[int, int]]) -> np.ndarray:
+    """Where the sum of each entry of `_entries` is: in its own plane, or in that of its mirror image."""
+    first, second = np.divmod(unique, nodes)
+    mirrored = np.searchsorted(unique, second * nodes + first)
+    itself = np.arange(len(unique))
+    origin = np.empty((len(unique), components, components), dtype=np.int64)
+    for i in range(components):
+        for k in range(components):
+            own = (i, k) in planes
+            plane = planes.index((i, k) if own else (k, i))
+            origin[:, i, k] = plane * len(unique) + (itself if own else mirrored)
+    return origin.ravel()
 
 
 def _pairs(cells: np.ndarray, nodes: int) -> np.ndarray:
@@ -78,30 +105,25 @@ def _with_diagonal(rows: np.ndarray, columns: np.ndarray, n: int) -> tuple[Spars
     return pattern, scatter[: len(rows)]
 
 
-def _selected(rows: np.ndarray, columns: np.ndarray, constraints: ConstraintSet) -> tuple[SparsePattern, np.ndarray]:
-    matrix = constraints.matrix
-    number = np.full(matrix.shape[0], -1, dtype=np.int64)
-    number[np.diff(matrix.indptr) == 1] = matrix.indices
-    row, column = number[rows], number[columns]
-    kept = (row >= 0) & (column >= 0)
-    pattern, scatter = _with_diagonal(row[kept], column[kept], constraints.n)
-    positions = np.full(len(rows), pattern.nnz, dtype=np.int64)
-    positions[kept] = scatter
-    return pattern, positions
+Placed = tuple[SparsePattern, np.ndarray, np.ndarray, np.ndarray]
 
 
-def _combined(rows: np.ndarray, columns: np.ndarray, constraints: ConstraintSet) -> tuple[SparsePattern, sp.csr_matrix]:
-    """The pattern of T^T K T, and the matrix that maps the values of K to its values."""
+def _placed(rows: np.ndarray, columns: np.ndarray, constraints: ConstraintSet) -> Placed:
+    """The pattern of T^T K T; and for each contribution to it the place in its values, the entry of K, the factor."""
     matrix = constraints.matrix
+    if constraints.selects:
+        number = np.full(matrix.shape[0], -1, dtype=np.int64)
+        number[np.diff(matrix.indptr) == 1] = matrix.indices
+        row, column = number[rows], number[columns]
+        entry = np.flatnonzero((row >= 0) & (column >= 0))
+        pattern, place = _with_diagonal(row[entry], column[entry], constraints.n)
+        return pattern, place, entry, np.ones(len(entry))
     lengths = np.diff(matrix.indptr)
-    per_row, per_column = lengths[rows], lengths[columns]
-    entry = np.repeat(np.arange(len(rows)), per_row * per_column)
-    within = np.arange(len(entry)) - np.repeat(
-        np.cumsum(per_row * per_column) - per_row * per_column, per_row * per_column
-    )
+    per_column = lengths[columns]
+    many = lengths[rows] * per_column
+    entry = np.repeat(np.arange(len(rows)), many)
+    within = np.arange(len(entry)) - np.repeat(np.cumsum(many) - many, many)
     i, j = np.divmod(within, per_column[entry])
-    left = matrix.indptr[rows[entry]] + i
-    right = matrix.indptr[columns[entry]] + j
-    pattern, scatter = _with_diagonal(matrix.indices[left], matrix.indices[right], constraints.n)
-    factors = matrix.data[left] * matrix.data[right]
-    return pattern, sp.csr_matrix((factors, (scatter, entry)), shape=(pattern.nnz, len(rows)))
+    left, right = matrix.indptr[rows[entry]] + i, matrix.indptr[columns[entry]] + j
+    pattern, place = _with_diagonal(matrix.indices[left], matrix.indices[right], constraints.n)
+    return pattern, place, entry, matrix.data[left] * matrix.data[right]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bilevel.problem import Params
 from bilevel.report import InputError
+from physics.local_operator import local_matrix
 
 
 class Density(ABC):
@@ -20,12 +21,14 @@ class Density(ABC):
     State x has shape (..., *state) and parameters broadcast against the leading dimensions (cells, points).
     event_dims: how many trailing dimensions of a parameter belong to one value (0 for scalars; 1 for a vector at
     each point; a mapping names exceptions), so that () + event is shared, (E,) + event a field per cell and (E, Q)
-    + event one per point. affine: the energy is linear in the state (a load), so it has no tangent. optional:
-    without parameters the density is zero. parameters: the names that it needs, for messages.
+    + event one per point. affine: the energy is linear in the state (a load), so it has no tangent. symmetric:
+    whether the tangent is. optional: without parameters the density is zero. parameters: the names that it needs,
+    for messages.
     """
 
     event_dims: int | Mapping[str, int] = 0
     affine: bool = False
+    symmetric: bool = True
     optional: bool = False
     parameters: tuple[str, ...] = ()
 
@@ -47,6 +50,23 @@ class Density(ABC):
 
         columns = torch.vmap(column)(basis).movedim(0, -1)
         return columns.reshape(*lead, *state, *state)
+
+    def energy_and_stress(self, x: Tensor, params: Params) -> tuple[Tensor, Tensor]:
+        """Both at once; override where they share work."""
+        return self.energy(x, params), self.stress(x, params)
+
+    def element_matrices(
+        self,
+        x: Tensor,
+        params: Params,
+        measure: Measure,
+        weights: Tensor,
+        matrix: Tensor,
+        planes: Sequence[tuple[int, int]],
+    ) -> Tensor:
+        """The element matrices as planes (P, e, A, A) from weights w (e, Q) and B (e, A, Q, m); see `local_matrix`."""
+        tangent = measure.pull_tangent(self.tangent(x, params, len(measure.shape)), matrix.shape[-1])
+        return local_matrix(weights[..., None, None, None, None] * tangent, matrix, planes)
 
 
 class FunctionDensity(Density):
@@ -119,7 +139,7 @@ class Measure:
             s = s @ self.matrix.to(s)
         return s.reshape(*s.shape[:-1], components, -1)
 
-    def pull_tangent(self, tangent: Tensor, components: int) -> Tensor:
+    def pull_tangent(self, tangent: Tensor, width: int) -> Tensor:
         """d2 psi / d (B u)^2 as (..., C, m, C, m) from d2 psi / d x^2."""
         lead = tangent.shape[: tangent.dim() - 2 * len(self.shape)]
         size = 1
@@ -128,7 +148,7 @@ class Measure:
         a = tangent.reshape(*lead, size, size)
         if self.matrix is not None:
             a = self.matrix.to(a).mT @ a @ self.matrix.to(a)
-        width = a.shape[-1] // components
+        components = a.shape[-1] // width
         return a.reshape(*lead, components, width, components, width)
 
 

@@ -52,6 +52,7 @@ class LocalEnergy(EnergyProblem):
         if self.constraints.n == 0:
             raise InputError("all degrees of freedom are constrained; there is nothing to solve for")
         self._stiff = [term for term in self.terms if not term.density.affine]
+        self._symmetric = all(term.density.symmetric for term in self.terms)
         self._scatter: Scatter | None = None
         self.structure = self._structure(kernel, floating)
 
@@ -64,7 +65,8 @@ class LocalEnergy(EnergyProblem):
     def scatter(self) -> Scatter:
         """The pattern and scatter maps, made on first use."""
         if self._scatter is None:
-            self._scatter = Scatter([term.operator.cells for term in self._stiff], self.constraints)
+            cells = [term.operator.cells for term in self._stiff]
+            self._scatter = Scatter(cells, self.constraints, self._symmetric)
         return self._scatter
 
     def start(self) -> Tensor:
@@ -81,6 +83,15 @@ class LocalEnergy(EnergyProblem):
             p.term.energy(p.local, p.matrix, p.weights, p.params) for p in self._pieces(self.terms, full, params)
         ]
         return torch.stack(energies).sum()
+
+    def value_and_residual(self, u: Tensor, params: Params) -> tuple[Tensor, Tensor]:
+        full = self.expand(u, self._checked(params))
+        value, forces = full.new_zeros(()), torch.zeros_like(full)
+        for p in self._pieces(self.terms, full, params):
+            energy, force = p.term.energy_and_force(p.local, p.matrix, p.weights, p.params)
+            value = value + energy
+            forces = forces.index_add(0, p.term.operator.cells[p.rows].reshape(-1), force.flatten(0, 1))
+        return value, self.constraints.reduce(forces)
 
     def residual(self, u: Tensor, params: Params) -> Tensor:
         full = self.expand(u, self._checked(params))
@@ -101,12 +112,12 @@ class LocalEnergy(EnergyProblem):
             lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, self._checked(params)
         )
         full = self.expand(u.detach(), params)
-        values = self.scatter.zeros(full)
-        for term, positions in zip(self._stiff, self.scatter.maps):
+        sums = self.scatter.zeros(full)
+        for group, term in enumerate(self._stiff):
             for p in self._pieces([term], full, params):
-                entries = p.term.stiffness(p.local, p.matrix, p.weights, p.params)
-                values.index_add_(0, positions[p.rows].reshape(-1), entries.reshape(-1))
-        return Sparse(self.scatter.pattern, self.scatter.finish(values), self.structure)
+                planes = p.term.stiffness(p.local, p.matrix, p.weights, p.params, self._symmetric)
+                self.scatter.add(sums, planes, group, p.rows)
+        return Sparse(self.scatter.pattern, self.scatter.finish(sums), self.structure)
 
     def pull(self, u: Tensor, params: Params, state: Tensor, wanted: Sequence[Tensor]) -> list[Tensor]:
         return pull_by_pieces(self, u, self._checked(params) or {}, state, wanted)

@@ -20,6 +20,8 @@ from physics.term import Term
 class Flux(Density):
     """A flux s(x, params) conjugate to the state x, given in closed form; it derives from no energy."""
 
+    symmetric = False
+
     def energy(self, x: Tensor, params: Params) -> Tensor:
         raise BilevelError(
             f"{type(self).__name__} derives from no energy; put it into a LocalResidual, not a LocalEnergy"

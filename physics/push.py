@@ -45,7 +45,7 @@ def push_by_pieces(energy: LocalEnergy, u: Tensor, params: Params, moved: Sequen
                 return None
             columns = torch.stack([row[place] for row in directions]).reshape(len(moved), -1)
             matrix = _derivative(term, full, fields, params.get("coordinates"), place)
-            total += _applied(matrix, columns)
+            total += _applied(matrix, columns, len(term.operator.cells))
     reduced = energy.constraints.matrix.T @ total
     return torch.from_numpy(np.ascontiguousarray(reduced.T)).to(u)
 
@@ -54,9 +54,8 @@ def _moves(direction: Params) -> bool:
     return any(leaf is not None for leaf in pytree.tree_leaves(direction))
 
 
-def _applied(matrix: sp.csc_matrix, columns: Tensor) -> np.ndarray:
+def _applied(matrix: sp.csc_matrix, columns: Tensor, cells: int) -> np.ndarray:
     """The change of the full forces (nodes * components, m) by changes (m, cells) or (m, 1) of a field."""
-    cells = int(matrix.get_shape()[-1])  # type: ignore[misc]
     if columns.shape[1] == cells:
         return matrix @ columns.numpy().T
     return np.asarray(matrix.sum(1)) * columns.numpy().T

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from bilevel.problem import Params
 from bilevel.report import InputError
+from physics.assembly import component_pairs
 from physics.density import Density, Measure
-from physics.local_operator import LocalOperator, local_force, local_matrix, local_state
+from physics.local_operator import LocalOperator, local_force, local_state
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,11 +29,7 @@ class Term:
     def energy(self, local: Tensor, matrix: Tensor, weights: Tensor, params: Params) -> Tensor:
         """The energy of the cells, one number."""
         density = self.density.energy(self.measure.state(local_state(local, matrix)), params)
-        if density.dim() > weights.dim():
-            raise InputError(
-                f"the density of '{self.name}' returned shape {tuple(density.shape)}; "
-                f"expected one value per point, {tuple(weights.shape)}"
-            )
+        self._require_one_value(density, weights)
         return (weights * density).sum()
 
     def force(self, local: Tensor, matrix: Tensor, weights: Tensor, params: Params) -> Tensor:
@@ -47,9 +44,24 @@ class Term:
         stress = self.measure.pull_stress(stress, local.shape[-1])
         return (weights[..., None, None] * stress * local_state(moved, matrix)).sum()
 
-    def stiffness(self, local: Tensor, matrix: Tensor, weights: Tensor, params: Params) -> Tensor:
-        """The second derivatives (e, A, C, C, A), in the order of `local_matrix`."""
+    def energy_and_force(self, local: Tensor, matrix: Tensor, weights: Tensor, params: Params) -> tuple[Tensor, Tensor]:
+        """Both of the above, where the density shares work between them."""
+        density, stress = self.density.energy_and_stress(self.measure.state(local_state(local, matrix)), params)
+        stress = self.measure.pull_stress(stress, local.shape[-1])
+        self._require_one_value(density, weights)
+        return (weights * density).sum(), local_force(weights[..., None, None] * stress, matrix)
+
+    def stiffness(
+        self, local: Tensor, matrix: Tensor, weights: Tensor, params: Params, symmetric: bool = True
+    ) -> Tensor:
+        """The second derivatives as planes (P, e, A, A) of pairs of components, see `Scatter`."""
         state = self.measure.state(local_state(local, matrix))
-        tangent = self.density.tangent(state, params, len(self.measure.shape))
-        tangent = self.measure.pull_tangent(tangent, local.shape[-1])
-        return local_matrix(weights[..., None, None, None, None] * tangent, matrix)
+        planes = component_pairs(local.shape[-1], symmetric)
+        return self.density.element_matrices(state, params, self.measure, weights, matrix, planes)
+
+    def _require_one_value(self, density: Tensor, weights: Tensor) -> None:
+        if density.dim() > weights.dim():
+            raise InputError(
+                f"the density of '{self.name}' returned shape {tuple(density.shape)}; "
+                f"expected one value per point, {tuple(weights.shape)}"
+            )

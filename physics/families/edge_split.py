@@ -39,9 +39,9 @@ class EdgeSplit(SplitProblem):
 
     def matrix(self, slope: Tensor) -> Sparse:
         scatter = self.problem.scatter
-        entries = (slope[:, None] * self._signs).reshape(-1)
-        values = scatter.zeros(slope).index_add_(0, scatter.maps[0].reshape(-1), entries)
-        return Sparse(scatter.pattern, scatter.finish(values), self.problem.structure)
+        sums = scatter.zeros(slope)
+        scatter.add(sums, (slope[:, None] * self._signs).reshape(1, -1, 2, 2))
+        return Sparse(scatter.pattern, scatter.finish(sums), self.problem.structure)
 
     def divergence(self, fluxes: Tensor) -> Tensor:
         return self.problem.constraints.reduce(self._balance(fluxes))

@@ -139,15 +139,15 @@ class BoundaryValue(Problem):
         count, points = self.weights.shape
         components = self.mesh.dim
         local = local.reshape(count, points, components, -1, components, local.shape[-1] // components)
-        entries = local_matrix(local * self.weights[:, :, None, None, None, None], self.matrix)
-        values_ = self.scatter.zeros(u)
-        values_.index_add_(0, self.scatter.maps[0].reshape(-1), entries.reshape(-1))
-        return Sparse(self.scatter.pattern, self.scatter.finish(values_), self.structure)
+        weighted = local * self.weights[:, :, None, None, None, None]
+        sums = self.scatter.zeros(u)
+        self.scatter.add(sums, local_matrix(weighted, self.matrix, self.scatter.planes))
+        return Sparse(self.scatter.pattern, self.scatter.finish(sums), self.structure)
 
     @property
     def scatter(self) -> Scatter:
         if self._scatter is None:
-            self._scatter = Scatter([self.operator.cells], self.constraints)
+            self._scatter = Scatter([self.operator.cells], self.constraints, symmetric=False)
         return self._scatter
 
 

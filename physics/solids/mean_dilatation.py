@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bilevel.problem import Params
 from bilevel.report import InputError
+from physics.assembly import component_pairs
 from physics.density import Density, FunctionDensity, Measure
 from physics.local_operator import LocalOperator, local_force, local_matrix, local_state
 from physics.solids.material import Material
@@ -54,21 +55,26 @@ class MeanDilatation(Term):
     def work(self, local: Tensor, moved: Tensor, matrix: Tensor, weights: Tensor, params: Params) -> Tensor:
         return (self.force(local, matrix, weights, params) * moved).sum()
 
-    def stiffness(self, local: Tensor, matrix: Tensor, weights: Tensor, params: Params) -> Tensor:
+    def energy_and_force(self, local: Tensor, matrix: Tensor, weights: Tensor, params: Params) -> tuple[Tensor, Tensor]:
+        return self.energy(local, matrix, weights, params), self.force(local, matrix, weights, params)
+
+    def stiffness(
+        self, local: Tensor, matrix: Tensor, weights: Tensor, params: Params, symmetric: bool = True
+    ) -> Tensor:
         state = self.measure.state(local_state(local, matrix))
-        components = local.shape[-1]
+        components, planes = local.shape[-1], component_pairs(local.shape[-1], symmetric)
         volume, mean = self._mean(state, weights)
         pressure = self._pressure(mean, params)
         gradient = FunctionDensity(lambda x, _: self.material.dilatation(x))
         tangent = self._distortion.tangent(state, params, 2)
         tangent = tangent + pressure[:, None, None, None, None, None] * gradient.tangent(state, None, 2)
-        tangent = self.measure.pull_tangent(tangent, components)
-        result = local_matrix(weights[..., None, None, None, None] * tangent, matrix)
+        tangent = self.measure.pull_tangent(tangent, matrix.shape[-1])
+        result = local_matrix(weights[..., None, None, None, None] * tangent, matrix, planes)
         slope = torch.func.grad(lambda m: self._pressure(m, params).sum())(mean)
         swelling = self.measure.pull_stress(gradient.stress(state, None), components)
         swelling = local_force(weights[..., None, None] * swelling, matrix)
         scaled = (slope / volume)[:, None, None] * swelling
-        return result + torch.einsum("eac,ebk->eackb", scaled, swelling)
+        return result + torch.stack([scaled[:, :, i, None] * swelling[:, None, :, k] for i, k in planes])
 
     def _mean(self, state: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         volume = weights.sum(-1)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from bilevel.problem import Params
+from physics.density import Measure
 from physics.solids.hyperelastic import Hyperelastic
+from physics.solids.isotropic_stiffness import isotropic_stiffness
 from physics.solids.lame import LameParameters, per_matrix
 from physics.tensors import inverse, outer
 
@@ -47,3 +51,29 @@ class NeoHookean(Hyperelastic):
         identity = torch.eye(9, dtype=x.dtype, device=x.device).reshape(3, 3, 3, 3)
         shear = per_matrix(per_matrix(constants.mu)) * identity
         return volume - turned + shear
+
+    def energy_and_stress(self, x: Tensor, params: Params) -> tuple[Tensor, Tensor]:
+        constants = LameParameters.of(params)
+        inverted, determinant = inverse(x)
+        log = torch.log(determinant)
+        volumetric = constants.lame_lambda * log
+        energy = 0.5 * constants.mu * ((x * x).sum((-2, -1)) - 3.0) + (0.5 * volumetric - constants.mu) * log
+        stress = per_matrix(constants.mu) * x + per_matrix(volumetric - constants.mu) * inverted.mT
+        return energy, stress
+
+    def element_matrices(
+        self,
+        x: Tensor,
+        params: Params,
+        measure: Measure,
+        weights: Tensor,
+        matrix: Tensor,
+        planes: Sequence[tuple[int, int]],
+    ) -> Tensor:
+        if measure.matrix is not None:
+            return super().element_matrices(x, params, measure, weights, matrix, planes)
+        constants = LameParameters.of(params)
+        inverted, determinant = inverse(x)
+        volumetric = weights * constants.lame_lambda
+        shear = (weights * constants.mu).expand(weights.shape)
+        return isotropic_stiffness(inverted, shear, volumetric, volumetric * torch.log(determinant) - shear, matrix)

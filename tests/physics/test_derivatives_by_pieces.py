@@ -5,7 +5,10 @@ import torch
 
 import bilevel
 from bilevel.problem import Problem
-from physics.mesh import box, rectangle
+from physics.assembly import component_pairs
+from physics.density import Density
+from physics.local_operator import local_state
+from physics.mesh import Shape, box, rectangle
 from physics.solids.kinematics import Kinematics
 from physics.solids.neo_hookean import NeoHookean
 from physics.solids.solid import BodyForce, Solid, Traction
@@ -121,3 +124,21 @@ def test_mixed_second_derivatives_pass_through_many_directions():
     reverse_over_forward = torch.func.jacrev(torch.func.jacfwd(loss))(at)
     reverse = torch.autograd.functional.hessian(loss, at)
     torch.testing.assert_close(reverse_over_forward, reverse, rtol=1e-7, atol=1e-10)
+
+
+@pytest.mark.parametrize(("shape", "order"), [(Shape.HEXAHEDRON, 1), (Shape.TETRAHEDRON, 2)])
+def test_element_matrices_contracted_by_hand_are_those_of_the_moduli(shape, order):
+    mesh = box(2, 2, 2, shape=shape, order=order)
+    solid = Solid(mesh, NeoHookean(), constraints=[mesh.fixed("left")])
+    term, density = solid.material, NeoHookean()
+    local = 0.05 * torch.randn(*term.operator.cells.shape, 3)
+    matrix, weights = term.operator.evaluate(None, slice(None))
+    params = {"mu": 1.0 + torch.rand(len(matrix), 1), "lame_lambda": torch.tensor(2.0)}
+    mine = term.stiffness(local, matrix, weights, params)
+    x = term.measure.state(local_state(local, matrix))
+    planes = component_pairs(3)
+    expected = Density.element_matrices(density, x, params, term.measure, weights, matrix, planes)
+    torch.testing.assert_close(mine, expected, rtol=1e-12, atol=1e-14)
+    energy, stress = density.energy_and_stress(x, params)
+    torch.testing.assert_close(energy, density.energy(x, params), rtol=1e-11, atol=1e-14)
+    torch.testing.assert_close(stress, density.stress(x, params), rtol=1e-12, atol=1e-14)
