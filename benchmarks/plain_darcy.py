@@ -15,19 +15,18 @@ CHUNK = 4096
 
 
 class Pardiso:
-    """LU (mtype 11) or Cholesky (mtype 2) by pypardiso: analysed once, factorised for every matrix."""
+    """LU (mtype 11) or Cholesky of upper triangles (mtype 2) by pypardiso: analysed once, factorised for every matrix."""
 
     def __init__(self, mtype: int) -> None:
         from pypardiso import PyPardisoSolver
 
         self.solver = PyPardisoSolver(mtype=mtype)
-        self.symmetric = mtype == 2
         self.matrix: sp.csr_matrix | None = None
 
     def factor(self, matrix: sp.csr_matrix) -> None:
         """Take the next matrix, on the same pattern as the one before."""
         phase = 12 if self.matrix is None else 22
-        self.matrix = sp.triu(matrix, format="csr") if self.symmetric else matrix
+        self.matrix = matrix
         self.solver.set_phase(phase)
         self.solver._call_pardiso(self.matrix, np.zeros(matrix.shape[0]))
 
@@ -35,9 +34,6 @@ class Pardiso:
         self.solver.set_iparm(12, 2 if transposed else 0)
         self.solver.set_phase(33)
         return self.solver._call_pardiso(self.matrix, b)
-
-    def free(self) -> None:
-        self.solver.free_memory(everything=True)
 
 
 class PlainDarcy:
