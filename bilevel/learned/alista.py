@@ -8,24 +8,37 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bilevel.learned.network import NO_SELECTION, State, SupportSelection, Thresholds, UnrolledNetwork, scalars
-from bilevel.linalg.linear_map import LinearMap, as_linear_map
+from bilevel.learned.network import (
+    NO_SELECTION,
+    State,
+    SupportSelection,
+    Thresholds,
+    UnrolledNetwork,
+    scalars,
+    weight_map,
+)
+from bilevel.linalg.linear_map import LinearMap
 from bilevel.proximal import soft_threshold_with_support
 from bilevel.report import InputError
 
 
 def analytic_weight(matrix: Tensor) -> Tensor:
-    """The W (m, n) that minimises |W^T A|_F subject to w_i . a_i = 1 for every column i of A (m, n).
+    """The W (m, n) that minimises |W^T A|_F subject to w_i . a_i = 1 for every column i of A (m, n), of any rank.
 
-    In closed form, w_i = (A A^T)^-1 a_i / (a_i^T (A A^T)^-1 a_i); A must have full row rank.
+    In closed form, w_i = p_i / (p_i . a_i) with p_i the columns of the transposed pseudo-inverse of A; of the minimisers,
+    the smallest. Raises InputError where a column of A is zero: no datum depends on that unknown.
     Source: Liu et al. 2019, eq. (16), the Frobenius relaxation of the mutual coherence.
     """
-    gram = matrix @ matrix.mT
-    factor, info = torch.linalg.cholesky_ex(gram)
-    if int(info) != 0:
-        raise InputError("analytic weights need an operator of full row rank; remove dependent measurements")
-    raw = torch.cholesky_solve(matrix, factor)
-    return raw / (raw * matrix).sum(0)
+    double = matrix.double()
+    columns = torch.linalg.pinv(double).mT
+    along = (columns * double).sum(0)
+    unseen = along <= torch.finfo(torch.float64).eps * double.shape[0]
+    if bool(unseen.any()):
+        raise InputError(
+            f"{int(unseen.sum())} unknowns have a zero column in the operator (the first is {int(unseen.nonzero()[0])}): "
+            "no data depend on them, so there is no analytic weight; take them out or give a weight"
+        )
+    return (columns / along).to(matrix)
 
 
 def coherence(weight: Tensor, matrix: Tensor) -> float:
@@ -51,18 +64,13 @@ class ALISTA(UnrolledNetwork):
         fall: float = 1.0,
     ) -> None:
         super().__init__(operator, depth)
-        self.weight = as_linear_map(analytic_weight(self.operator.matrix()) if weight is None else weight)
-        if (self.weight.domain, self.weight.range) != (self.operator.domain, self.operator.range):
-            raise InputError(
-                f"the weight maps {self.weight.domain} to {self.weight.range}, "
-                f"but the operator maps {self.operator.domain} to {self.operator.range}"
-            )
+        self.weight = weight_map(self.operator, analytic_weight(self.operator.matrix()) if weight is None else weight)
         self.selection = selection
         dtype = self.operator._reference().dtype
         self.steps = scalars(depth, 1.0, dtype)
         self.thresholds = Thresholds(depth, threshold, dtype, fall)
 
     def layer(self, k: int, state: State, y: Tensor) -> State:
-        v = state.x + self.steps[k] * self.weight.adjoint(y - self.operator(state.x))
+        v = self.vector(state.x + self.steps[k] * self.weight.adjoint(y - self.operator(state.x)))
         count = self.selection.count(k, v.shape[-1])
-        return State(soft_threshold_with_support(v, self.thresholds.at(k), count))
+        return State(self.shaped(soft_threshold_with_support(v, self.thresholds.at(k), count)))

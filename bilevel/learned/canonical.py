@@ -33,11 +33,15 @@ def as_lista(network: LISTACP) -> LISTA:
     return found
 
 
-def canonical_form(network: LISTA) -> LISTA:
-    """A copy of an untied LISTA in which every hidden layer's rows of B_k have norm one; one threshold a component.
+def canonical_form(network: LISTA | LISTACP) -> LISTA:
+    """A copy of an untied LISTA (or LISTA-CP, as one) in which every hidden layer's rows of B_k have norm one; one threshold a component.
 
     The last layer keeps its rows, since its output is the answer. Rows that are zero are left as they are.
     """
+    if isinstance(network, LISTACP):
+        network = as_lista(network)
+    if not isinstance(network, LISTA):
+        raise InputError(f"a {type(network).__name__} has no rows to normalise; a TiLISTA has `canonical_scale`")
     if network.tied:
         raise InputError("a tied LISTA shares its rows between hidden layers and the last; untie it first (`untied`)")
     found = copy.deepcopy(network)

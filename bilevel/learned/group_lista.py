@@ -6,12 +6,22 @@ block-sparse and MMV problems with reduced training overhead".
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 from torch import Tensor
 
 from bilevel.learned.alista import analytic_weight
-from bilevel.learned.network import NO_SELECTION, State, SupportSelection, Thresholds, UnrolledNetwork, copies
-from bilevel.linalg.linear_map import LinearMap, as_linear_map
+from bilevel.learned.network import (
+    NO_SELECTION,
+    State,
+    SupportSelection,
+    Thresholds,
+    UnrolledNetwork,
+    copies,
+    weight_map,
+)
+from bilevel.linalg.linear_map import LinearMap
 from bilevel.proximal import block_soft_threshold, soft_threshold_with_support
 from bilevel.report import InputError
 
@@ -33,27 +43,28 @@ class GroupLISTA(UnrolledNetwork):
         selection: SupportSelection = NO_SELECTION,
     ) -> None:
         super().__init__(operator, depth)
-        n = self.operator.domain[-1]
+        n = prod(self.operator.domain)
         if size < 1 or n % size:
             raise InputError(f"{n} unknowns do not divide into groups of {size}")
         self.size, self.selection = size, selection
-        self.weight = as_linear_map(analytic_weight(self.operator.matrix()) if weight is None else weight)
+        self.weight = weight_map(self.operator, analytic_weight(self.operator.matrix()) if weight is None else weight)
         dtype = self.operator._reference().dtype
         self.blocks = copies(depth, torch.eye(size, dtype=dtype).expand(n // size, size, size))
         self.thresholds = Thresholds(depth, threshold, dtype)
 
     def layer(self, k: int, state: State, y: Tensor) -> State:
-        correction = self.weight.adjoint(y - self.operator(state.x))
-        grouped = correction.reshape(*correction.shape[:-1], -1, self.size, 1)
-        v = state.x + (self.blocks[k] @ grouped).reshape(correction.shape)
-        return State(self._threshold(v, self.thresholds.at(k), self.selection.count(k, v.shape[-1] // self.size)))
+        correction = self.vector(self.weight.adjoint(y - self.operator(state.x)))
+        grouped = correction.unflatten(-1, (-1, self.size)).unsqueeze(-1)
+        v = self.vector(state.x) + (self.blocks[k] @ grouped).reshape(correction.shape)
+        count = self.selection.count(k, v.shape[-1] // self.size)
+        return State(self.shaped(self._threshold(v, self.thresholds.at(k), count)))
 
     def _threshold(self, v: Tensor, threshold: Tensor, count: int) -> Tensor:
         """Block soft threshold that lets the `count` groups of largest norm pass unshrunk."""
         shrunk = block_soft_threshold(v, threshold, self.size)
         if count == 0:
             return shrunk
-        norms = torch.linalg.vector_norm(v.detach().reshape(*v.shape[:-1], -1, self.size), dim=-1)
+        norms = torch.linalg.vector_norm(v.detach().unflatten(-1, (-1, self.size)), dim=-1)
         kept = soft_threshold_with_support(norms, threshold.detach(), count) == norms
         trusted = (kept & (norms > threshold)).repeat_interleave(self.size, -1)
         return torch.where(trusted, v, shrunk)

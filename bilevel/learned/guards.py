@@ -75,6 +75,10 @@ def cocoercivity(matrix: Tensor) -> float:
 
 def step_bound(network: StepThresholdISTA | ALISTA) -> float:
     """The largest step for which the network's layers are nonexpansive: twice the cocoercivity constant of W^T A."""
+    if type(network) not in (StepThresholdISTA, ALISTA):
+        raise InputError(
+            f"a {type(network).__name__} has no bound on its steps; it is for StepThresholdISTA and ALISTA"
+        )
     if isinstance(network, ALISTA):
         return 2 * cocoercivity(network.weight.matrix().mT @ network.operator.matrix())
     return 2 / network.operator.norm() ** 2
@@ -189,6 +193,7 @@ def certify_network(network: UnrolledNetwork, y: Tensor) -> Certificate:
     lipschitz is the norm of the Jacobian of the whole network with respect to its data, against 1 / (smallest singular
     value kept by an exact inverse) unknown in general: the bound is infinite, and the verdict rests on the history.
     """
+    y = y.reshape(-1, *network.operator.range) if y.dim() <= len(network.operator.range) else y
     with torch.no_grad():
         estimates = [network.start_checked(y).x, *network.iterates(y)]
         changes = [(b - a).flatten(1).norm(dim=1) for a, b in pairwise(estimates)]

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from bilevel.learned.alista import analytic_weight, coherence
-from bilevel.learned.network import State, UnrolledNetwork
-from bilevel.linalg.linear_map import LinearMap, as_linear_map
+from bilevel.learned.network import State, UnrolledNetwork, weight_map
+from bilevel.linalg.linear_map import LinearMap
 from bilevel.proximal import soft_threshold_with_support
 from bilevel.report import InputError
 
@@ -38,9 +38,7 @@ class HyperLISTA(UnrolledNetwork):
     ) -> None:
         super().__init__(operator, depth)
         matrix = self.operator.matrix()
-        self.weight = as_linear_map(analytic_weight(matrix) if weight is None else weight)
-        if (self.weight.domain, self.weight.range) != (self.operator.domain, self.operator.range):
-            raise InputError("the weight and the operator have different sizes")
+        self.weight = weight_map(self.operator, analytic_weight(matrix) if weight is None else weight)
         self.register_buffer("inverse", torch.linalg.pinv(matrix))
         self.coherence = coherence(self.weight.matrix(), matrix)
         self.constants = Parameter(torch.tensor(constants, dtype=matrix.dtype))
@@ -50,17 +48,17 @@ class HyperLISTA(UnrolledNetwork):
         return State(x, x)
 
     def layer(self, k: int, state: State, y: Tensor) -> State:
-        x, previous = state
+        x, previous = self.vector(state.x), self.vector(state.memory)
         c1, c2, c3 = self.constants
-        residual = y - self.operator(x)
-        error = (residual @ self.inverse.mT).abs().sum(-1)
-        first = (y @ self.inverse.mT).abs().sum(-1)
+        residual = y - self.operator(state.x)
+        error = (self.data_vector(residual) @ self.inverse.mT).abs().sum(-1)
+        first = (self.data_vector(y) @ self.inverse.mT).abs().sum(-1)
         tiny = torch.finfo(x.dtype).tiny
         theta = c1 * self.coherence * error
         beta = c2 * self.coherence * (x != 0).sum(-1)
         count = (c3 * torch.log(first.clamp_min(tiny) / error.clamp_min(tiny))).clamp(0, x.shape[-1]).detach()
-        v = x + self.weight.adjoint(residual) + beta.unsqueeze(-1) * (x - previous)
-        return State(soft_threshold_with_support(v, theta.unsqueeze(-1), count.floor()), x)
+        v = x + self.vector(self.weight.adjoint(residual)) + beta.unsqueeze(-1) * (x - previous)
+        return State(self.shaped(soft_threshold_with_support(v, theta.unsqueeze(-1), count.floor())), state.x)
 
 
 def tune(

@@ -7,13 +7,14 @@ the recovery error, so samples that converge slowly keep large thresholds.
 from __future__ import annotations
 
 import math
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bilevel.learned.alista import ALISTA
-from bilevel.learned.network import NO_SELECTION, State, SupportSelection, scalars
+from bilevel.learned.network import NO_SELECTION, State, SupportSelection, scalars, squared_norm
 from bilevel.linalg.linear_map import LinearMap
 from bilevel.proximal import soft_threshold_with_support
 
@@ -21,8 +22,9 @@ from bilevel.proximal import soft_threshold_with_support
 class LearnedStep(ALISTA):
     """ALISTA with step = step_k exp(s), threshold = threshold_k exp(t) r, (s, t) from an LSTM cell shared by all layers.
 
-    The correction is step W^T (y - A x) + gradient_k g A^T (y - A x) / |A|^2: W separates the entries while the error is large,
-    the plain gradient (g from the same cell, off at first) leads to least squares on the support when noise is left. r is the sample's |W^T (y - A x)|_1 over that of its data, so thresholds follow the error down. The cell reads the
+    The correction is step W^T (y - A x) + gradient_k g A^T (y - A x) / |A|^2: W separates the entries while the error is
+    large, the plain gradient (g from the same cell, off at first) leads to least squares on the support when noise is left.
+    r is the sample's |W^T (y - A x)|_1 over that of its data, so thresholds follow the error down. The cell reads the
     logarithms of r and of |y - A x|_1 / |y|_1 and of |W^T y|_1; it starts neutral, with s = t = 0 and g = 1.
     """
 
@@ -36,7 +38,7 @@ class LearnedStep(ALISTA):
         hidden: int = 32,
     ) -> None:
         super().__init__(operator, depth, weight, threshold, selection)
-        self.lipschitz = self.operator.norm() ** 2
+        self.lipschitz = squared_norm(self.operator)
         dtype = self.operator._reference().dtype
         self.cell = torch.nn.LSTMCell(3, hidden, dtype=dtype)
         self.head = torch.nn.Linear(hidden, 3, dtype=dtype)
@@ -45,24 +47,20 @@ class LearnedStep(ALISTA):
         torch.nn.init.zeros_(self.head.bias)
 
     def start(self, y: Tensor) -> State:
-        x = super().start(y).x
-        hidden = y.new_zeros(*y.shape[:-1], self.cell.hidden_size).reshape(-1, self.cell.hidden_size)
-        first = _mean_size(self.weight.adjoint(y)), _mean_size(y)
+        x, data = super().start(y).x, self.data_vector(y)
+        hidden = y.new_zeros(prod(data.shape[:-1]), self.cell.hidden_size)
+        first = _mean_size(self.vector(self.weight.adjoint(y))), _mean_size(data)
         return State(x, (hidden, hidden, first))
 
     def layer(self, k: int, state: State, y: Tensor) -> State:
-        x, (hidden, cell, first) = state
-        residual = y - self.operator(x)
-        correction = self.weight.adjoint(residual)
-        s, t, g, hidden, cell, ratio = self._predict(residual, correction, hidden, cell, first)
-        v = (
-            x
-            + self.steps[k] * s * correction
-            + self.gradients[k] * g / self.lipschitz * self.operator.adjoint(residual)
-        )
+        x, (hidden, cell, first) = self.vector(state.x), state.memory
+        residual = y - self.operator(state.x)
+        correction, gradient = self.vector(self.weight.adjoint(residual)), self.vector(self.operator.adjoint(residual))
+        s, t, g, hidden, cell, ratio = self._predict(self.data_vector(residual), correction, hidden, cell, first)
+        v = x + self.steps[k] * s * correction + self.gradients[k] * g / self.lipschitz * gradient
         threshold = self.thresholds.at(k) * t * ratio
         count = self.selection.count(k, v.shape[-1])
-        return State(soft_threshold_with_support(v, threshold, count), (hidden, cell, first))
+        return State(self.shaped(soft_threshold_with_support(v, threshold, count)), (hidden, cell, first))
 
     def _predict(
         self, residual: Tensor, correction: Tensor, hidden: Tensor, cell: Tensor, first: Any
@@ -73,7 +71,7 @@ class LearnedStep(ALISTA):
         ratio = error / start
         misfit = _mean_size(residual) / first[1].clamp_min(tiny)
         features = torch.cat([ratio, misfit, start], -1).clamp_min(tiny).log().detach()
-        hidden, cell = self.cell(features.reshape(-1, 3), (hidden, cell))
+        hidden, cell = self.cell(features.reshape(prod(features.shape[:-1]), 3), (hidden, cell))
         s, t, g = self.head(hidden).reshape(*residual.shape[:-1], 3).clamp(-3, 3).exp().split(1, -1)
         return s, t, g, hidden, cell, ratio
 

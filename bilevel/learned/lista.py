@@ -10,7 +10,17 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from bilevel.learned.network import NO_SELECTION, State, SupportSelection, Thresholds, UnrolledNetwork, copies, scalars
+from bilevel.learned.network import (
+    NO_SELECTION,
+    State,
+    SupportSelection,
+    Thresholds,
+    UnrolledNetwork,
+    copies,
+    scalars,
+    squared_norm,
+    start_matrix,
+)
 from bilevel.linalg.linear_map import LinearMap
 from bilevel.proximal import soft_threshold, soft_threshold_with_support
 
@@ -31,7 +41,7 @@ class StepThresholdISTA(UnrolledNetwork):
         fall: float = 1.0,
     ) -> None:
         super().__init__(operator, depth)
-        lipschitz = self.operator.norm() ** 2
+        lipschitz = squared_norm(self.operator)
         dtype = self.operator._reference().dtype
         self.steps = scalars(depth, 1.0 / lipschitz if step is None else step, dtype)
         self.thresholds = Thresholds(depth, threshold / lipschitz, dtype, fall)
@@ -57,18 +67,19 @@ class LISTA(UnrolledNetwork):
     ) -> None:
         super().__init__(operator, depth)
         matrix = self.operator.matrix()
-        lipschitz = float(torch.linalg.matrix_norm(matrix, 2)) ** 2
-        encode = (matrix / lipschitz if weight is None else weight).mT
+        first, threshold = start_matrix(self.operator, weight, threshold)
+        encode = first.mT
         repeat = torch.eye(matrix.shape[1], dtype=matrix.dtype, device=matrix.device) - encode @ matrix
         self.tied = tied
         self.encode = copies(1 if tied else depth, encode)
         self.repeat = copies(1 if tied else depth, repeat)
-        self.thresholds = Thresholds(depth, threshold / lipschitz if weight is None else threshold, matrix.dtype)
+        self.thresholds = Thresholds(depth, threshold, first.dtype)
 
     def layer(self, k: int, state: State, y: Tensor) -> State:
         own = 0 if self.tied else k
         encode, repeat = self.encode[own], self.repeat[own]
-        return State(soft_threshold(y @ encode.mT + state.x @ repeat.mT, self.thresholds.at(k)))
+        v = self.data_vector(y) @ encode.mT + self.vector(state.x) @ repeat.mT
+        return State(self.shaped(soft_threshold(v, self.thresholds.at(k))))
 
 
 class LISTACP(UnrolledNetwork):
@@ -86,16 +97,15 @@ class LISTACP(UnrolledNetwork):
         weight: Tensor | None = None,
     ) -> None:
         super().__init__(operator, depth)
-        matrix = self.operator.matrix()
-        lipschitz = float(torch.linalg.matrix_norm(matrix, 2)) ** 2
+        first, threshold = start_matrix(self.operator, weight, threshold)
         self.selection = selection
-        self.weights = copies(depth, matrix / lipschitz if weight is None else weight)
-        self.thresholds = Thresholds(depth, threshold / lipschitz if weight is None else threshold, matrix.dtype)
+        self.weights = copies(depth, first)
+        self.thresholds = Thresholds(depth, threshold, first.dtype)
 
     def layer(self, k: int, state: State, y: Tensor) -> State:
-        v = state.x + (y - self.operator(state.x)) @ self.weights[k]
+        v = self.vector(state.x) + self.data_vector(y - self.operator(state.x)) @ self.weights[k]
         count = self.selection.count(k, v.shape[-1])
-        return State(soft_threshold_with_support(v, self.thresholds.at(k), count))
+        return State(self.shaped(soft_threshold_with_support(v, self.thresholds.at(k), count)))
 
 
 class TiLISTA(UnrolledNetwork):
@@ -113,14 +123,13 @@ class TiLISTA(UnrolledNetwork):
         weight: Tensor | None = None,
     ) -> None:
         super().__init__(operator, depth)
-        matrix = self.operator.matrix()
-        lipschitz = float(torch.linalg.matrix_norm(matrix, 2)) ** 2
+        first, threshold = start_matrix(self.operator, weight, threshold)
         self.selection = selection
-        self.weight = Parameter((matrix / lipschitz if weight is None else weight).detach().clone())
-        self.steps = scalars(depth, 1.0, matrix.dtype)
-        self.thresholds = Thresholds(depth, threshold / lipschitz if weight is None else threshold, matrix.dtype)
+        self.weight = Parameter(first.detach().clone())
+        self.steps = scalars(depth, 1.0, first.dtype)
+        self.thresholds = Thresholds(depth, threshold, first.dtype)
 
     def layer(self, k: int, state: State, y: Tensor) -> State:
-        v = state.x + self.steps[k] * ((y - self.operator(state.x)) @ self.weight)
+        v = self.vector(state.x) + self.steps[k] * (self.data_vector(y - self.operator(state.x)) @ self.weight)
         count = self.selection.count(k, v.shape[-1])
-        return State(soft_threshold_with_support(v, self.thresholds.at(k), count))
+        return State(self.shaped(soft_threshold_with_support(v, self.thresholds.at(k), count)))

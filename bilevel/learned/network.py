@@ -5,16 +5,18 @@ A network holds its operator, so `.to(device)` and `.to(torch.float32)` move the
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from math import prod
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter, ParameterList
 
-from bilevel.linalg.linear_map import LinearMap, as_linear_map
+from bilevel.linalg.linear_map import LinearMap, Matrix, as_linear_map
 from bilevel.report import ConvergenceError, InputError
 
 
@@ -28,14 +30,15 @@ class State(NamedTuple):
 class UnrolledNetwork(torch.nn.Module, ABC):
     """`depth` layers of an iterative scheme for y = A x, each with its own learned parameters.
 
-    Parameters kept in a ParameterList of length `depth` belong to one layer each; all others are shared by all layers.
+    The network keeps its own handle on the operator (sharing its memory), so moving the network leaves the user's operator
+    where it is. Parameters kept in a ParameterList of length `depth` belong to one layer each; all others are shared by all layers.
     """
 
     def __init__(self, operator: LinearMap | Tensor, depth: int) -> None:
         super().__init__()
         if depth < 1:
             raise InputError(f"a network has at least one layer, got depth {depth}")
-        self.operator = as_linear_map(operator)
+        self.operator = own_handle(as_linear_map(operator))
         self.depth = depth
 
     @abstractmethod
@@ -47,12 +50,26 @@ class UnrolledNetwork(torch.nn.Module, ABC):
         batch = y.shape[: y.dim() - len(self.operator.range)]
         return State(y.new_zeros(*batch, *self.operator.domain))
 
+    def vector(self, x: Tensor) -> Tensor:
+        """Unknowns (*batch, *domain) as (*batch, n)."""
+        return x.reshape(*x.shape[: x.dim() - len(self.operator.domain)], prod(self.operator.domain))
+
+    def data_vector(self, y: Tensor) -> Tensor:
+        """Data (*batch, *range) as (*batch, m)."""
+        return y.reshape(*y.shape[: y.dim() - len(self.operator.range)], prod(self.operator.range))
+
+    def shaped(self, v: Tensor) -> Tensor:
+        """(*batch, n) back as (*batch, *domain)."""
+        return v.reshape(*v.shape[:-1], *self.operator.domain)
+
     def forward(self, y: Tensor, depth: int | None = None) -> Tensor:
         """The estimate (*batch, *domain) from data (*batch, *range) after `depth` layers (default: all).
 
         Raises InputError where the data do not fit the operator or are not finite, and ConvergenceError where the
         layers blow the estimate up.
         """
+        if depth is not None and not 0 <= depth <= self.depth:
+            raise InputError(f"this {type(self).__name__} has {self.depth} layers, {depth} were asked for")
         x = self.run(y, self.start_checked(y), 0, depth).x
         self._require_stable(x.detach(), y)
         return x
@@ -78,8 +95,8 @@ class UnrolledNetwork(torch.nn.Module, ABC):
 
     def _require_stable(self, x: Tensor, y: Tensor) -> None:
         """An estimate that explains the data ten times worse than zero does comes from an unstable network."""
-        misfit = (self.operator(x) - y).flatten(y.dim() - len(self.operator.range)).norm(dim=-1)
-        size = y.flatten(y.dim() - len(self.operator.range)).norm(dim=-1)
+        misfit = self.data_vector(self.operator(x) - y).norm(dim=-1)
+        size = self.data_vector(y).norm(dim=-1)
         bad = ~(misfit <= 10 * size + torch.finfo(y.dtype).eps)
         if bool(bad.any()):
             raise ConvergenceError(
@@ -104,6 +121,47 @@ class UnrolledNetwork(torch.nn.Module, ABC):
 
     def _per_layer(self) -> list[ParameterList]:
         return [c for c in self.children() if isinstance(c, ParameterList) and len(c) == self.depth]
+
+
+def own_handle(module: LinearMap) -> LinearMap:
+    """The same map, sharing its memory, that `.to(...)` can move without moving the original."""
+    found = copy.copy(module)
+    found._buffers = dict(module._buffers)
+    found._modules = {
+        name: own_handle(child) if isinstance(child, LinearMap) else child for name, child in module._modules.items()
+    }
+    return found
+
+
+def squared_norm(operator: LinearMap) -> float:
+    """|A|^2; raises InputError for an operator that maps everything to zero."""
+    value = operator.norm() ** 2
+    if not value > 0:
+        raise InputError("the operator is zero: no data depend on the unknown")
+    return value
+
+
+def start_matrix(operator: LinearMap, weight: Tensor | None, threshold: float) -> tuple[Tensor, float]:
+    """Weight (m, n) and threshold that a layer starts from: the given ones, or A / |A|^2 and threshold / |A|^2 (ISTA)."""
+    m, n = prod(operator.range), prod(operator.domain)
+    if weight is None:
+        lipschitz = squared_norm(operator)
+        return operator.matrix() / lipschitz, threshold / lipschitz
+    if tuple(weight.shape) != (m, n):
+        raise InputError(f"the weight has shape {tuple(weight.shape)}, but the operator's matrix has shape ({m}, {n})")
+    return weight, threshold
+
+
+def weight_map(operator: LinearMap, weight: LinearMap | Tensor) -> LinearMap:
+    """A weight as a map of the operator's shapes; raises InputError where it does not fit."""
+    if isinstance(weight, Tensor) and tuple(weight.shape) == (prod(operator.range), prod(operator.domain)):
+        return Matrix(weight, operator.domain, operator.range)
+    found = own_handle(as_linear_map(weight))
+    if (found.domain, found.range) != (operator.domain, operator.range):
+        raise InputError(
+            f"the weight maps {found.domain} to {found.range}, but the operator maps {operator.domain} to {operator.range}"
+        )
+    return found
 
 
 def scalars(depth: int, value: float, dtype: torch.dtype) -> ParameterList:

@@ -17,6 +17,7 @@ from bilevel.learned.guards import Certificate, jacobian_norm
 from bilevel.linalg.linear_map import LinearMap
 from bilevel.report import ConvergenceError, InputError, OnFail, fail
 from bilevel.solvers.admm import regularised_inverse
+from bilevel.solvers.composite import require_iterations
 
 Denoise = Callable[[Tensor], Tensor]
 
@@ -46,6 +47,7 @@ class PnPProximalGradient:
     def restore(self, A: LinearMap, y: Tensor, x0: Tensor | None = None, on_fail: OnFail = "raise") -> Restoration:
         """Restore pictures from y (*batch, *range); raises ConvergenceError where the iteration does not settle."""
         A.check_data(y)
+        require_iterations(self.max_iterations)
         lipschitz = A.norm() ** 2
         step = 1 / lipschitz if self.step is None else self.step
         if not 0 < step <= 2 / lipschitz:
@@ -99,6 +101,7 @@ class PnPADMM:
     def restore(self, A: LinearMap, y: Tensor, x0: Tensor | None = None, on_fail: OnFail = "raise") -> Restoration:
         """Restore pictures from y (*batch, *range); raises ConvergenceError where the iteration does not settle."""
         A.check_data(y)
+        require_iterations(self.max_iterations)
         invert = regularised_inverse(A, self.rho)
         back = A.adjoint(y)
         with torch.no_grad():

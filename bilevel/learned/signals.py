@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
@@ -28,15 +29,18 @@ class SparseSignals:
     def __post_init__(self) -> None:
         if not 0 < self.density <= 1:
             raise InputError(f"the density of a sparse signal lies in (0, 1], got {self.density}")
-        if self.operator.domain[-1] % self.group:
-            raise InputError(f"{self.operator.domain[-1]} entries do not divide into groups of {self.group}")
+        n = prod(self.operator.domain)
+        if self.group < 1 or n % self.group:
+            raise InputError(f"{n} entries do not divide into groups of {self.group}")
+        if math.isnan(self.snr_db):
+            raise InputError("the signal-to-noise ratio is NaN; give decibels, or infinity for no noise")
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """(x, y) for `count` signals, in the operator's precision and on its device."""
-        n, like = self.operator.domain[-1], self.operator._reference()
+        n, like = prod(self.operator.domain), self.operator._reference()
         active = torch.rand(count, n // self.group, generator=generator) < self.density
         x = torch.randn(count, n, generator=generator, dtype=torch.float32)
-        x = (x * active.repeat_interleave(self.group, -1)).to(like)
+        x = (x * active.repeat_interleave(self.group, -1)).to(like).reshape(count, *self.operator.domain)
         with torch.no_grad():
             return x, self.measure(x, generator)
 
@@ -46,11 +50,16 @@ class SparseSignals:
         if math.isinf(self.snr_db):
             return y
         noise = torch.randn(y.shape, generator=generator, dtype=torch.float32).to(y)
-        size = torch.linalg.vector_norm(y, dim=-1, keepdim=True) / math.sqrt(y.shape[-1])
+        dims = tuple(range(-len(self.operator.range), 0))
+        size = torch.linalg.vector_norm(y, dim=dims, keepdim=True) / math.sqrt(prod(self.operator.range))
         return y + noise * size * 10 ** (-self.snr_db / 20)
 
 
 def nmse_db(estimate: Tensor, truth: Tensor) -> float:
     """10 log10(sum |estimate - truth|^2 / sum |truth|^2) over all samples, in double precision."""
+    if estimate.shape != truth.shape:
+        raise InputError(f"the estimate has shape {tuple(estimate.shape)}, the truth {tuple(truth.shape)}")
+    if not bool((truth != 0).any()):
+        raise InputError("the truth is zero, so there is no error relative to it")
     error = (estimate.detach().double() - truth.double()).square().sum()
     return float(10 * torch.log10(error / truth.double().square().sum()))

@@ -51,6 +51,12 @@ class Schedule:
     clip: float = 1.0
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.batch < 1 or min(self.alone, self.together, self.final) < 0:
+            raise InputError("a schedule has batch >= 1 and no negative number of steps")
+        if not min(self.rate, self.matrix_rate, self.final_scale, self.clip, *self.refine) > 0:
+            raise InputError("the rates, their factors and the clipping norm of a schedule must be positive")
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -81,15 +87,17 @@ def train(
     sampler: Sampler,
     schedule: Schedule,
     *,
-    checkpoint: Path | None = None,
+    checkpoint: Path | str | None = None,
     progress: bool = False,
     loss: Callable[[Tensor, Tensor], Tensor] = log_error,
 ) -> list[float]:
     """Train in place and return the last loss of every stage.
 
     checkpoint: a file written after every stage; if it exists, training resumes after its last stage.
-    Raises BilevelError if the loss becomes NaN, InputError if the checkpoint was made with another schedule.
+    Raises BilevelError if the loss becomes NaN, InputError if the checkpoint was made with another schedule, network or
+    operator, or if the sampler's pairs do not fit the network.
     """
+    checkpoint = None if checkpoint is None else Path(checkpoint)
     generator = torch.Generator().manual_seed(schedule.seed)
     plan = list(stages(network.depth, schedule))
     losses: list[float] = []
@@ -122,8 +130,10 @@ def _run_stage(
     optimiser = torch.optim.Adam(_groups(parameters, schedule, stage.scale))
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, stage.steps) if stage.cosine else None
     value = torch.tensor(torch.nan)
-    for _ in range(stage.steps):
+    for step in range(stage.steps):
         truth, data = sampler.draw(schedule.batch, generator)
+        if step == 0:
+            _require_fit(network, truth, data)
         with torch.no_grad():
             state = network.run(data, network.start(data), 0, stage.first)
         estimate = network.run(data, State(state.x, state.memory), stage.first, stage.depth).x
@@ -142,6 +152,14 @@ def _run_stage(
     return float(value.detach())
 
 
+def _require_fit(network: UnrolledNetwork, truth: Tensor, data: Tensor) -> None:
+    network.operator.check_data(data)
+    if tuple(truth.shape[1:]) != network.operator.domain:
+        raise InputError(
+            f"the training signals have shape {tuple(truth.shape[1:])}, but the network's operator takes {network.operator.domain}"
+        )
+
+
 def _groups(parameters: list[Parameter], schedule: Schedule, scale: float) -> list[dict]:
     """Scalars learn at `rate`, matrices at `matrix_rate`."""
     small = [p for p in parameters if p.dim() < 2]
@@ -154,6 +172,7 @@ def _save(
     network: UnrolledNetwork, schedule: Schedule, generator: torch.Generator, losses: list[float], file: Path
 ) -> None:
     state = {
+        "kind": type(network).__name__,
         "network": network.state_dict(),
         "schedule": asdict(schedule),
         "generator": generator.get_state(),
@@ -166,9 +185,22 @@ def _save(
 
 
 def _resume(network: UnrolledNetwork, schedule: Schedule, generator: torch.Generator, file: Path) -> list[float]:
-    state = torch.load(file, weights_only=True)
-    if state["schedule"] != asdict(schedule):
+    try:
+        state = torch.load(file, weights_only=True)
+        made_for = state["schedule"]
+    except Exception as error:
+        raise InputError(f"{file} is not a checkpoint of a training ({type(error).__name__}); remove it") from error
+    if made_for != asdict(schedule):
         raise InputError(f"{file} was written by a training with another schedule; remove it or use its schedule")
+    own = network.state_dict()
+    if state["kind"] != type(network).__name__ or {k: v.shape for k, v in own.items()} != {
+        k: v.shape for k, v in state["network"].items()
+    }:
+        raise InputError(f"{file} was written by a training of another network, a {state['kind']}; remove it")
+    if any(
+        not torch.allclose(v, state["network"][k]) for k, v in network.operator.state_dict(prefix="operator.").items()
+    ):
+        raise InputError(f"{file} was written by a training for another operator; remove it or use that operator")
     network.load_state_dict(state["network"])
     generator.set_state(state["generator"])
     return list(state["losses"])

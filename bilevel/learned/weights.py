@@ -28,8 +28,11 @@ class Provenance:
     versions: dict[str, str] = field(default_factory=dict)
 
 
-def save_weights(network: UnrolledNetwork, file: Path, schedule: Schedule, command: str | None = None) -> Provenance:
+def save_weights(
+    network: UnrolledNetwork, file: Path | str, schedule: Schedule, command: str | None = None
+) -> Provenance:
     """Write the learned parameters and their provenance; the operator itself is not stored, only its fingerprint."""
+    file = Path(file)
     made_by = Provenance(
         type(network).__name__,
         network.depth,
@@ -44,7 +47,7 @@ def save_weights(network: UnrolledNetwork, file: Path, schedule: Schedule, comma
     return made_by
 
 
-def load_weights(network: UnrolledNetwork, file: Path) -> Provenance:
+def load_weights(network: UnrolledNetwork, file: Path | str) -> Provenance:
     """Read weights into a network of the same kind and operator; raises InputError where either differs."""
     try:
         content = torch.load(file, weights_only=True, map_location="cpu")

@@ -54,10 +54,15 @@ class LinearMap(torch.nn.Module, ABC):
         return self.adjoint(self(x))
 
     def check_data(self, y: Tensor) -> None:
-        """Raise InputError unless y is finite and shaped (*batch, *range)."""
+        """Raise InputError unless y is finite, shaped (*batch, *range), and of the map's precision and device."""
         if tuple(y.shape[y.dim() - len(self.range) :]) != self.range or y.dim() < len(self.range):
             raise InputError(
                 f"the data have shape {tuple(y.shape)}, but the operator's response has shape (*batch, {_text(self.range)})"
+            )
+        own = self._tensor()
+        if own is not None and (own.dtype, own.device) != (y.dtype, y.device):
+            raise InputError(
+                f"the data are {y.dtype} on {y.device}, but the operator is {own.dtype} on {own.device}; convert one with .to(...)"
             )
         require_finite("the data", y)
 
@@ -90,12 +95,14 @@ class LinearMap(torch.nn.Module, ABC):
             values = (self(q) * p).flatten(1).sum(1)
         return Fingerprint(self.domain, self.range, tuple(float(v) for v in values))
 
+    def _tensor(self) -> Tensor | None:
+        """Any tensor of the map that has its dtype and device."""
+        return next((t for t in [*self.parameters(), *self.buffers()] if t.is_floating_point()), None)
+
     def _reference(self) -> Tensor:
-        """Any tensor of the map, for its dtype and device."""
-        for tensor in [*self.parameters(), *self.buffers()]:
-            if tensor.is_floating_point():
-                return tensor
-        return torch.empty((), dtype=torch.get_default_dtype())
+        """`_tensor`, or one of the default dtype for a map that holds none."""
+        own = self._tensor()
+        return torch.empty((), dtype=torch.get_default_dtype()) if own is None else own
 
     def _random(self, shape: Shape, seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
@@ -124,6 +131,8 @@ class Matrix(LinearMap):
         entries = torch.as_tensor(matrix)
         if entries.dim() != 2:
             raise InputError(f"a matrix has two dimensions, got shape {tuple(entries.shape)}")
+        if not entries.is_floating_point():
+            entries = entries.to(torch.get_default_dtype())
         require_finite("the operator", entries)
         self.register_buffer("entries", entries)
         self.domain = (entries.shape[1],) if domain is None else domain
@@ -133,11 +142,11 @@ class Matrix(LinearMap):
 
     def forward(self, x: Tensor) -> Tensor:
         batch = x.shape[: x.dim() - len(self.domain)]
-        return (x.reshape(*batch, -1) @ self.entries.mT).reshape(*batch, *self.range)
+        return (x.reshape(*batch, prod(self.domain)) @ self.entries.mT).reshape(*batch, *self.range)
 
     def adjoint(self, y: Tensor) -> Tensor:
         batch = y.shape[: y.dim() - len(self.range)]
-        return (y.reshape(*batch, -1) @ self.entries).reshape(*batch, *self.domain)
+        return (y.reshape(*batch, prod(self.range)) @ self.entries).reshape(*batch, *self.domain)
 
     def matrix(self) -> Tensor:
         return self.entries

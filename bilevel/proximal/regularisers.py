@@ -13,9 +13,18 @@ Number = float | Tensor
 
 
 def require_nonnegative(name: str, value: Number) -> None:
-    """Raise InputError if `value` (or any entry of it) is negative or NaN."""
-    if not bool((torch.as_tensor(value) >= 0).all()):
-        raise InputError(f"{name} must not be negative, got {float(torch.as_tensor(value).min()):g}")
+    """Raise InputError if `value` (or any entry of it) is negative, infinite or NaN."""
+    values = torch.as_tensor(value)
+    if not bool(((values >= 0) & torch.isfinite(values)).all()):
+        raise InputError(
+            f"{name} must be finite and not negative, got {float(values.min()):g} to {float(values.max()):g}"
+        )
+
+
+def require_step(step: Number) -> None:
+    """The same for the step of a prox where it is a plain number; tensors are not read, so that they may be traced."""
+    if not isinstance(step, Tensor):
+        require_nonnegative("the step of a proximal operator", step)
 
 
 def soft_threshold(v: Tensor, threshold: Number) -> Tensor:
@@ -52,7 +61,7 @@ def _kth_largest(magnitude: Tensor, count: int | Tensor) -> Tensor:
 
 def block_soft_threshold(v: Tensor, threshold: Number, size: int) -> Tensor:
     """Shrinks each contiguous group of `size` entries of v (*batch, n) towards zero by `threshold` in Euclidean norm."""
-    blocks = v.reshape(*v.shape[:-1], -1, size)
+    blocks = v.unflatten(-1, (-1, size))
     norm = torch.linalg.vector_norm(blocks, dim=-1, keepdim=True)
     if isinstance(threshold, Tensor) and threshold.dim() > 0:
         threshold = threshold.unsqueeze(-1)
@@ -95,6 +104,7 @@ class SquaredL2(Regulariser):
         return 0.5 * self._sum(x.square())
 
     def prox(self, v: Tensor, step: Number) -> Tensor:
+        require_step(step)
         return v / (1 + step)
 
 
@@ -105,6 +115,7 @@ class L1(Regulariser):
         return self._sum(x.abs())
 
     def prox(self, v: Tensor, step: Number) -> Tensor:
+        require_step(step)
         return soft_threshold(v, step)
 
 
@@ -118,10 +129,11 @@ class GroupL1(Regulariser):
 
     def value(self, x: Tensor) -> Tensor:
         self._check(x)
-        return torch.linalg.vector_norm(x.reshape(*x.shape[:-1], -1, self.size), dim=-1).sum(-1)
+        return torch.linalg.vector_norm(x.unflatten(-1, (-1, self.size)), dim=-1).sum(-1)
 
     def prox(self, v: Tensor, step: Number) -> Tensor:
         self._check(v)
+        require_step(step)
         return block_soft_threshold(v, step, self.size)
 
     def _check(self, x: Tensor) -> None:
@@ -161,5 +173,8 @@ class Nuclear(Regulariser):
         return torch.linalg.svdvals(x).sum(-1)
 
     def prox(self, v: Tensor, step: Number) -> Tensor:
+        require_step(step)
         u, s, vh = torch.linalg.svd(v, full_matrices=False)
+        if isinstance(step, Tensor) and step.dim() > 0:
+            step = step.squeeze(-1)
         return (u * soft_threshold(s, step).unsqueeze(-2)) @ vh

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bilevel.proximal.regularisers import Number, Regulariser, require_nonnegative
-from bilevel.report import ConvergenceError, InputError
+from bilevel.report import ConvergenceError, InputError, require_finite
 
 
 class AnalysisNorm(Regulariser):
@@ -39,8 +39,14 @@ class AnalysisNorm(Regulariser):
     def magnitude(self, d: Tensor) -> Tensor:
         """The Euclidean norm of each ball's component of d, kept broadcastable to d."""
 
+    def per_ball(self, weight: Tensor) -> Tensor:
+        """A weight that broadcasts against x, (*batch, 1, ...), made to broadcast against D x."""
+        extra = self._dual_dims - self.event_dims
+        return weight[(..., *(None,) * extra, *(slice(None),) * self.event_dims)] if weight.dim() else weight
+
     def prox(self, v: Tensor, step: Number) -> Tensor:
         require_nonnegative("the weight of the total variation", step)
+        require_finite("the point of the total-variation prox", v)
         if torch.is_grad_enabled() and v.requires_grad:
             raise InputError(
                 "the total-variation prox is not differentiated through its inner loop; call it under torch.no_grad(), "
@@ -51,13 +57,14 @@ class AnalysisNorm(Regulariser):
 
     def _dual(self, v: Tensor, step: Tensor) -> Tensor:
         """The correction step D^T p at the optimum."""
-        if not bool((step > 0).any()):
+        if not bool((step > 0).any()) or self.differences(v).numel() == 0:
             return torch.zeros_like(v)
-        safe = step.clamp_min(torch.finfo(v.dtype).tiny)
+        safe = self.per_ball(step.clamp_min(torch.finfo(v.dtype).tiny))
         p = torch.zeros_like(self.differences(v))
-        q, age = p, torch.ones_like(p.flatten(-self._dual_dims)[..., :1].unflatten(-1, (1,) * self._dual_dims))
+        q, age = p, p.new_ones(*p.shape[: p.dim() - self._dual_dims], *(1,) * self._dual_dims)
         dims = tuple(range(-self._dual_dims, 0))
-        scale = 0.5 * self._sum(v.square()) * self.tolerance + self.tolerance**2
+        tolerance = max(self.tolerance, 4 * torch.finfo(v.dtype).eps)
+        scale = 0.5 * self._sum(v.square()) * tolerance + tolerance**2
         for iteration in range(self.max_iterations):
             ascent = q + self.differences(v - step * self.differences_adjoint(q)) / (self.norm_squared * safe)
             new = ascent / self.magnitude(ascent).clamp_min(1.0)
@@ -136,6 +143,8 @@ class GraphTotalVariation(AnalysisNorm):
             )
         self.edges, self.nodes = edges, nodes
         self.weights = torch.ones(edges.shape[1]) if weights is None else weights
+        if self.weights.shape != edges.shape[1:]:
+            raise InputError(f"{edges.shape[1]} edges have {tuple(self.weights.shape)} weights; give one each")
         require_nonnegative("the weights of the edges", self.weights)
         degree = torch.zeros(nodes, dtype=self.weights.dtype)
         for end in edges:
@@ -146,6 +155,8 @@ class GraphTotalVariation(AnalysisNorm):
         return self.differences(x).abs().sum(-1)
 
     def differences(self, x: Tensor) -> Tensor:
+        if x.shape[-1] != self.nodes:
+            raise InputError(f"the graph has {self.nodes} nodes, but the values have shape {tuple(x.shape)}")
         return (x[..., self.edges[0]] - x[..., self.edges[1]]) * self.weights.to(x)
 
     def differences_adjoint(self, p: Tensor) -> Tensor:

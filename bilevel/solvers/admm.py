@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bilevel.linalg.linear_map import Convolution, LinearMap
 from bilevel.report import Counts, InputError, OnFail, Solution, SolveReport, Status, fail
-from bilevel.solvers.composite import Composite, LeastSquares
+from bilevel.solvers.composite import Composite, LeastSquares, require_iterations
 
 Solve = Callable[[Tensor], Tensor]
 
@@ -64,6 +64,7 @@ class ADMM:
         if not isinstance(smooth, LeastSquares):
             raise InputError("ADMM here takes a least-squares misfit; use ProximalGradient for other functions")
         problem.check_start(x0)
+        require_iterations(self.max_iterations)
         invert = regularised_inverse(smooth.A, self.rho)
         back = smooth.A.adjoint(smooth.data)
         z, u = x0, torch.zeros_like(x0)

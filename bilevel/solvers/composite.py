@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bilevel.linalg.linear_map import LinearMap
 from bilevel.proximal import Number, Regulariser, require_nonnegative
-from bilevel.report import InputError
+from bilevel.report import InputError, require_finite
 
 
 class Smooth(ABC):
@@ -19,6 +19,9 @@ class Smooth(ABC):
 
     lipschitz: float | None = None
     """A bound on the gradient's Lipschitz constant, or None if unknown (the solver then backtracks)."""
+
+    domain: tuple[int, ...] | None = None
+    """The shape of one sample of x, where it is known."""
 
     @abstractmethod
     def value(self, x: Tensor) -> Tensor:
@@ -36,6 +39,7 @@ class LeastSquares(Smooth):
         A.check_data(data)
         self.A, self.data = A, data
         self.lipschitz = A.norm() ** 2
+        self.domain = A.domain
 
     def value(self, x: Tensor) -> Tensor:
         residual = self.A(x) - self.data
@@ -93,3 +97,13 @@ class Composite:
     def check_start(self, x0: Tensor) -> None:
         if x0.dim() < self.event_dims:
             raise InputError(f"the start has shape {tuple(x0.shape)}, the unknown has {self.event_dims} dimension(s)")
+        domain = self.smooth.domain
+        if domain is not None and tuple(x0.shape[x0.dim() - len(domain) :]) != domain:
+            raise InputError(f"the start has shape {tuple(x0.shape)}, but the operator takes (*batch, {domain})")
+        require_finite("the start", x0)
+
+
+def require_iterations(limit: int) -> None:
+    """Raise InputError unless an iteration may take at least one step."""
+    if limit < 1:
+        raise InputError(f"max_iterations must be at least 1, got {limit}")

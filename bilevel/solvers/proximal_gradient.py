@@ -14,8 +14,8 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from bilevel.report import Counts, OnFail, Solution, SolveReport, Status, fail, require_finite
-from bilevel.solvers.composite import Composite
+from bilevel.report import Counts, InputError, OnFail, Solution, SolveReport, Status, fail
+from bilevel.solvers.composite import Composite, require_iterations
 
 
 class Restart(Enum):
@@ -63,10 +63,14 @@ class ProximalGradient:
     step: float | None = None
     monitor: bool = False
 
+    def __post_init__(self) -> None:
+        require_iterations(self.max_iterations)
+        if self.step is not None and not self.step > 0:
+            raise InputError(f"the step of a proximal method must be positive, got {self.step:g}")
+
     def iterates(self, problem: Composite, x0: Tensor) -> Iterator[Iterate]:
         """The endless sequence of iterations."""
         problem.check_start(x0)
-        require_finite("the start", x0)
         x = previous = x0
         step = self._first_step(problem)
         age = torch.zeros_like(problem.norm(x0))
@@ -179,6 +183,11 @@ class Inertial(ProximalGradient):
     """Proximal gradient with a constant extrapolation factor beta in [0, 1)."""
 
     beta: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.beta < 1:
+            raise InputError(f"the extrapolation factor beta lies in [0, 1), got {self.beta:g}")
 
     def extrapolate(self, problem: Composite, x: Tensor, previous: Tensor, age: Tensor) -> tuple[Tensor, Tensor]:
         return x + self.beta * (x - previous), age

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bilevel.proximal import AnalysisNorm
 from bilevel.report import Counts, InputError, OnFail, Solution, SolveReport, Status, fail
-from bilevel.solvers.composite import Composite
+from bilevel.solvers.composite import Composite, require_iterations
 
 
 @dataclass
@@ -38,10 +38,11 @@ class PrimalDual:
                 "primal-dual splitting takes a total variation and a smooth function of known Lipschitz constant"
             )
         problem.check_start(x0)
+        require_iterations(self.max_iterations)
         sigma = self.balance * lipschitz / norm.norm_squared
         tau = 1 / (1.01 * (0.5 * lipschitz + sigma * norm.norm_squared))
         x, p = x0, torch.zeros_like(norm.differences(x0))
-        radius = torch.as_tensor(problem.weight).to(x0)
+        radius = norm.per_ball(torch.as_tensor(problem.weight).to(x0))
         floor = radius.clamp_min(torch.finfo(x0.dtype).tiny)
         history: list[float] = []
         with torch.no_grad():

@@ -57,6 +57,13 @@ def test_conversions_keep_the_map() -> None:
     assert float((scaled.weight.detach() * A).sum(0).mean()) == pytest.approx(1.0)
 
 
+def test_a_lista_cp_has_the_canonical_form_of_its_lista() -> None:
+    coupled = disturbed(LISTACP(operator(), 3))
+    require_same_map(coupled, canonical_form(coupled), torch.randn(9, 12))
+    with pytest.raises(InputError, match="canonical_scale"):
+        canonical_form(TiLISTA(operator(), 3))
+
+
 def test_what_has_no_canonical_form_says_so() -> None:
     with pytest.raises(InputError, match="tied"):
         canonical_form(LISTA(operator(), 2))

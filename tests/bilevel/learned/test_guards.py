@@ -5,7 +5,16 @@ import math
 import pytest
 import torch
 
-from bilevel.learned import ALISTA, StepThresholdISTA, certify, certify_network, clamp_steps, jacobian_norm
+from bilevel.learned import (
+    ALISTA,
+    HyperLISTA,
+    LearnedStep,
+    StepThresholdISTA,
+    certify,
+    certify_network,
+    clamp_steps,
+    jacobian_norm,
+)
 from bilevel.learned.guards import cocoercivity, nonexpansiveness_penalty, step_bound
 from bilevel.report import ConvergenceError, InputError
 
@@ -97,10 +106,17 @@ def test_certificates_tell_stable_from_unstable() -> None:
     assert "without a guarantee" in lucky.verdict
 
 
+def test_only_networks_with_plain_steps_are_clamped() -> None:
+    for network in (HyperLISTA(torch.randn(4, 6), 2), LearnedStep(torch.randn(4, 6), 2)):
+        with pytest.raises(InputError, match="no bound on its steps"):
+            clamp_steps(network)
+
+
 def test_an_exploding_network_is_certified_unstable() -> None:
     A = torch.randn(10, 20)
     network = StepThresholdISTA(A, 12)
     assert certify_network(network, torch.randn(4, 10)).stable
+    assert certify_network(network, torch.randn(10)).stable
     with torch.no_grad():
         for step in network.steps:
             step.mul_(20)

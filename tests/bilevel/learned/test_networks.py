@@ -27,7 +27,7 @@ from bilevel.learned import (
 )
 from bilevel.learned.hyperlista import tune
 from bilevel.learned.network import UnrolledNetwork
-from bilevel.linalg.linear_map import Convolution, Matrix, gaussian_kernel
+from bilevel.linalg.linear_map import Composed, Convolution, Matrix, gaussian_kernel
 from bilevel.proximal import L1
 from bilevel.report import BilevelError, ConvergenceError, InputError
 from bilevel.solvers.composite import Composite, LeastSquares
@@ -119,13 +119,13 @@ def test_a_small_training_beats_ista(name: str, gain: float) -> None:
     signals = SparseSignals(A, 0.08)
     x, y = signals.draw(300, torch.Generator().manual_seed(99))
     before = nmse_db(networks(A, 5)["step-threshold"](y), x)
-    train(network, signals, Schedule(batch=64, alone=30, together=0, final=100, rate=0.05, matrix_rate=5e-3))
+    train(network, signals, Schedule(batch=32, alone=15, together=0, final=60, rate=0.05, matrix_rate=5e-3))
     assert nmse_db(network(y), x) < before - gain
 
 
 def test_hyperlista_is_tuned_by_three_numbers() -> None:
     A = dictionary(60, 100)
-    x, y = SparseSignals(A, 0.05).draw(300, torch.Generator().manual_seed(5))
+    x, y = SparseSignals(A, 0.05).draw(150, torch.Generator().manual_seed(5))
     network = HyperLISTA(A, 8, constants=(0.1, 0.01, 3.0))
     before = nmse_db(network(y), x)
     after = tune(network, x, y, evaluations=60)
@@ -144,8 +144,22 @@ def test_analytic_weights_minimise_the_frobenius_norm() -> None:
         d = d - A * (A * d).sum(0) / A.square().sum(0)
         assert float(((W + 0.01 * d).mT @ A).square().sum()) > float(best)
     assert coherence(W, A) < coherence(A, A)
-    with pytest.raises(InputError, match="full row rank"):
-        analytic_weight(torch.ones(3, 5))
+
+
+@pytest.mark.parametrize("shape", [(12, 4, 20), (15, 8, 8), (6, 3, 9)])
+def test_analytic_weights_of_operators_without_full_row_rank(shape: tuple[int, int, int]) -> None:
+    """Optimal: moving w_i along any direction that keeps w_i . a_i = 1 does not lower |W^T A|_F."""
+    m, rank, n = shape
+    A = torch.randn(m, rank) @ torch.randn(rank, n)
+    W = analytic_weight(A)
+    assert torch.allclose((W * A).sum(0), torch.ones(n))
+    slope = A @ (A.mT @ W)  # gradient of |W^T A|^2 / 2; it must be along a_i
+    along = A * (slope * A).sum(0) / A.square().sum(0)
+    assert torch.allclose(slope, along, atol=1e-8)
+    unseen = A.clone()
+    unseen[:, 2] = 0.0
+    with pytest.raises(InputError, match=r"1 unknowns have a zero column in the operator \(the first is 2\)"):
+        analytic_weight(unseen)
 
 
 def test_groups_of_one_are_the_elementwise_network() -> None:
@@ -167,7 +181,7 @@ def test_groups_are_found_better_as_groups() -> None:
     A = dictionary(40, 60)
     signals = SparseSignals(A, 0.1, group=5)
     x, y = signals.draw(300, torch.Generator().manual_seed(99))
-    schedule = Schedule(batch=64, alone=40, together=0, final=100, rate=0.05, matrix_rate=5e-3)
+    schedule = Schedule(batch=32, alone=20, together=0, final=60, rate=0.05, matrix_rate=5e-3)
     results = []
     for size in (1, 5):
         network = GroupLISTA(A, size, 5, threshold=0.3)
@@ -181,6 +195,40 @@ def test_a_convolution_is_an_operator_like_any_other() -> None:
     x = torch.randn(2, 8, 9)
     network = StepThresholdISTA(A, 30, threshold=1e-6)
     assert float((network(A(x)).detach() - x).norm()) < 0.7 * float((A.adjoint(A(x)) - x).norm())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_unknowns_may_be_pictures(name: str) -> None:
+    """The same matrix between pictures and between vectors: the same network."""
+    flat = dictionary(12, 20)
+    shaped = Matrix(flat.entries, domain=(4, 5), range=(3, 4))
+    y = torch.randn(2, 3, 12)
+    torch.manual_seed(1)
+    expected = networks(flat)[name](y)
+    torch.manual_seed(1)
+    found = networks(shaped)[name](y.reshape(2, 3, 3, 4))
+    assert torch.allclose(found, expected.reshape(2, 3, 4, 5), atol=1e-12)
+    assert networks(shaped)[name](torch.zeros(0, 3, 4)).shape == (0, 4, 5)
+
+
+def test_training_on_pictures_of_blurred_spikes() -> None:
+    A = Convolution(gaussian_kernel(0.6, 1), (5, 6))
+    signals = SparseSignals(A, 0.1, snr_db=40.0)
+    network = ALISTA(A, 3, threshold=0.3)
+    x, y = signals.draw(200, torch.Generator().manual_seed(7))
+    assert x.shape == y.shape == (200, 5, 6)
+    before = nmse_db(network(y), x)
+    train(network, signals, Schedule(batch=32, alone=0, together=0, final=60, rate=0.05))
+    assert nmse_db(network(y), x) < before - 3
+
+
+def test_moving_a_network_leaves_the_users_operator_alone() -> None:
+    A = Composed(dictionary(), Matrix(torch.eye(50)))
+    network = ALISTA(A, 3, weight=dictionary())
+    assert network.operator.inner.entries.data_ptr() == A.inner.entries.data_ptr()
+    network.to(torch.float32)
+    assert network.operator.inner.entries.dtype == torch.float32
+    assert A.outer.entries.dtype == A.inner.entries.dtype == torch.float64
 
 
 def test_training_is_reproducible_and_resumes(tmp_path: Path) -> None:
@@ -209,6 +257,14 @@ def test_training_is_reproducible_and_resumes(tmp_path: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters()))
     with pytest.raises(InputError, match="another schedule"):
         train(ALISTA(A, 3), signals, Schedule(seed=4), checkpoint=file)
+    with pytest.raises(InputError, match="another network, a ALISTA"):
+        train(ALISTA(A, 4), signals, schedule, checkpoint=file)
+    other = dictionary(15, 20)
+    with pytest.raises(InputError, match="another operator"):
+        train(ALISTA(other, 3), SparseSignals(other), schedule, checkpoint=file)
+    file.write_text("no checkpoint")
+    with pytest.raises(InputError, match="not a checkpoint"):
+        train(ALISTA(A, 3), signals, schedule, checkpoint=str(file))
 
 
 def test_weights_know_what_made_them(tmp_path: Path) -> None:
@@ -217,7 +273,7 @@ def test_weights_know_what_made_them(tmp_path: Path) -> None:
     network = ALISTA(A, 3)
     with torch.no_grad():
         network.steps[1].fill_(0.7)
-    save_weights(network, file, Schedule(seed=11), command="train alista")
+    save_weights(network, str(file), Schedule(seed=11), command="train alista")
     fresh = ALISTA(A, 3)
     made_by = load_weights(fresh, file)
     assert float(fresh.steps[1].detach()) == 0.7
@@ -274,6 +330,33 @@ def test_bad_settings_get_a_sentence() -> None:
         ALISTA(A, 2, weight=dictionary(30, 40))
     with pytest.raises(InputError, match="density"):
         SparseSignals(A, 0.0)
+    with pytest.raises(InputError, match="groups of 0"):
+        SparseSignals(A, group=0)
+    with pytest.raises(InputError, match="NaN"):
+        SparseSignals(A, snr_db=math.nan)
+    with pytest.raises(InputError, match="has 2 layers, 3 were asked for"):
+        ALISTA(A, 2)(torch.zeros(30), depth=3)
+    with pytest.raises(InputError, match="the operator is zero"):
+        StepThresholdISTA(torch.zeros(3, 4))
+    with pytest.raises(InputError, match="fall"):
+        ALISTA(A, 2, fall=0.0)
+    with pytest.raises(InputError, match="but the operator is"):
+        ALISTA(A, 2)(torch.zeros(30, dtype=torch.float32))
+    for network in (LISTA, LISTACP, TiLISTA):
+        with pytest.raises(InputError, match=r"the weight has shape \(5, 5\)"):
+            network(A, 2, weight=torch.eye(5))
+    with pytest.raises(InputError, match="rates"):
+        Schedule(rate=-1.0)
+    with pytest.raises(InputError, match="batch"):
+        Schedule(batch=0)
+    with pytest.raises(InputError, match="the training signals have shape"):
+        train(ALISTA(A, 2), SparseSignals(Matrix(torch.randn(30, 51))), Schedule(batch=2))
+    with pytest.raises(InputError, match="the data have shape"):
+        train(ALISTA(A, 2), SparseSignals(dictionary(29, 50)), Schedule(batch=2))
+    with pytest.raises(InputError, match="the truth is zero"):
+        nmse_db(torch.ones(3), torch.zeros(3))
+    with pytest.raises(InputError, match="the estimate has shape"):
+        nmse_db(torch.ones(2, 3), torch.ones(3))
 
 
 def test_an_unstable_network_is_reported_and_not_returned() -> None:

@@ -139,7 +139,7 @@ def test_bad_input_is_refused() -> None:
         GroupL1(4).value(torch.zeros(6))
     with pytest.raises(InputError, match="empty"):
         Box(1.0, 0.0)
-    with pytest.raises(InputError, match="negative"):
+    with pytest.raises(InputError, match="not negative"):
         TotalVariation().prox(torch.zeros(3, 3), -1.0)
     with pytest.raises(InputError, match="nodes"):
         GraphTotalVariation(torch.tensor([[0], [9]]), 5)
@@ -147,3 +147,48 @@ def test_bad_input_is_refused() -> None:
         TotalVariation().prox(torch.zeros(3, 3, requires_grad=True), 1.0)
     with pytest.raises(ConvergenceError, match="duality gap"):
         TotalVariation(tolerance=1e-14, max_iterations=10).prox(torch.randn(20, 20), 5.0)
+
+
+def test_every_sample_may_have_its_own_step() -> None:
+    """As many samples as a picture has difference directions: a step must not slip into their dimension."""
+    cases = [(TotalVariation(), (2, 5, 6)), (TotalVariation(isotropic=False), (2, 5, 6)), (Nuclear(), (2, 3, 4))]
+    cases += [(L1(), (2, 6)), (GroupL1(3), (2, 6)), (GraphTotalVariation(EDGES, 5), (2, 5))]
+    steps = (0.1, 0.8)
+    for g, shape in cases:
+        v = torch.randn(shape)
+        together = g.prox(v, torch.tensor(steps).reshape(2, *[1] * (len(shape) - 1)))
+        for one, sample, step in zip(together, v, steps):
+            assert torch.allclose(one, g.prox(sample, step), atol=1e-4)
+
+
+def test_total_variation_in_single_precision_and_of_thin_pictures() -> None:
+    v = torch.randn(20, 20)
+    single = TotalVariation().prox(v.float(), 0.3)
+    assert single.dtype == torch.float32
+    assert torch.allclose(single.double(), TotalVariation().prox(v, 0.3), atol=1e-2)
+    assert torch.equal(TotalVariation().prox(v[:1, :1], 0.3), v[:1, :1])
+    chain = torch.stack([torch.arange(8), torch.arange(1, 9)])
+    row = v[:1, :9]
+    exact = GraphTotalVariation(chain, 9).prox(row[0], 0.3)
+    assert torch.allclose(TotalVariation().prox(row, 0.3)[0], exact, atol=1e-4)
+
+
+def test_a_graph_without_edges_has_no_variation() -> None:
+    graph, v = GraphTotalVariation(torch.zeros(2, 0, dtype=torch.long), 3), torch.randn(4, 3)
+    assert torch.equal(graph.prox(v, 0.5), v)
+    assert torch.equal(graph.value(v), torch.zeros(4))
+
+
+@pytest.mark.parametrize("g", [SquaredL2(), L1(), GroupL1(3), Nuclear()])
+def test_a_negative_step_is_refused(g: Regulariser) -> None:
+    with pytest.raises(InputError, match="not negative"):
+        g.prox(torch.randn(3, 3), -0.1)
+
+
+def test_what_does_not_fit_a_graph_or_is_not_finite_is_refused() -> None:
+    with pytest.raises(InputError, match="3 nodes"):
+        GraphTotalVariation(torch.tensor([[0], [1]]), 3).prox(torch.zeros(5), 0.1)
+    with pytest.raises(InputError, match="give one each"):
+        GraphTotalVariation(torch.tensor([[0], [1]]), 3, torch.ones(4))
+    with pytest.raises(InputError, match="NaN"):
+        TotalVariation().prox(torch.full((3, 3), torch.nan), 0.1)

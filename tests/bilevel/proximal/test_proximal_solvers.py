@@ -140,10 +140,9 @@ def test_ridge_regression_has_a_closed_form() -> None:
 
 def test_bad_input_is_refused() -> None:
     A = Matrix(torch.randn(6, 4))
-    with pytest.raises(InputError, match="lambda must not be negative"):
-        Composite(LeastSquares(A, torch.zeros(6)), L1(), -0.1)
-    with pytest.raises(InputError, match="lambda must not be negative"):
-        Composite(LeastSquares(A, torch.zeros(6)), L1(), float("nan"))
+    for bad in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(InputError, match="lambda must be finite and not negative"):
+            Composite(LeastSquares(A, torch.zeros(6)), L1(), bad)
     with pytest.raises(InputError, match="shape"):
         LeastSquares(A, torch.zeros(5))
     with pytest.raises(InputError, match="NaN"):
@@ -152,3 +151,34 @@ def test_bad_input_is_refused() -> None:
         ISTA(max_iterations=2).solve(Composite(LeastSquares(A, torch.randn(6)), L1(), 0.1), torch.zeros(4))
     with pytest.raises(InputError, match="rho"):
         regularised_inverse(A, 0.0)
+    with pytest.raises(InputError, match="but the operator is"):
+        LeastSquares(A, torch.zeros(6, dtype=torch.float32))
+    with pytest.raises(InputError, match="step of a proximal method must be positive"):
+        ISTA(step=-1.0)
+    with pytest.raises(InputError, match="beta"):
+        Inertial(beta=1.5)
+    with pytest.raises(InputError, match="max_iterations"):
+        FISTA(max_iterations=0)
+
+
+@pytest.mark.parametrize("solver", [ISTA(), FISTA(), ADMM(), HalfQuadraticSplitting()])
+def test_starts_that_do_not_fit_are_refused(solver) -> None:
+    problem = Composite(LeastSquares(Matrix(torch.randn(6, 4)), torch.zeros(6)), L1(), 0.1)
+    with pytest.raises(InputError, match=r"the start has shape \(3,\)"):
+        solver.solve(problem, torch.zeros(3))
+    with pytest.raises(InputError, match="NaN"):
+        solver.solve(problem, torch.full((4,), torch.nan))
+    if isinstance(solver, ADMM):
+        with pytest.raises(InputError, match="max_iterations"):
+            ADMM(max_iterations=0).solve(problem, torch.zeros(4))
+
+
+def test_every_sample_may_have_its_own_lambda() -> None:
+    A = Convolution(gaussian_kernel(0.6, 1), (5, 6))
+    y, weights = torch.randn(2, 5, 6), (0.05, 0.5)
+    each = torch.tensor(weights).reshape(2, 1, 1)
+    for solver, norm in ((PrimalDual(tolerance=1e-8), TotalVariation()), (FISTA(tolerance=1e-8), NonNegative(2))):
+        together = solver.solve(Composite(LeastSquares(A, y), norm, each), torch.zeros(2, 5, 6)).u
+        for one, data, weight in zip(together, y, weights):
+            alone = solver.solve(Composite(LeastSquares(A, data), norm, weight), torch.zeros(5, 6)).u
+            assert torch.allclose(one, alone, atol=1e-5)
