@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-ADJOINT_TOLERANCE = 1e-12
+ADJOINT_TOLERANCE = 1e-10
 
 
 @dataclass(frozen=True)

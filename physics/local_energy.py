@@ -86,12 +86,16 @@ class LocalEnergy(EnergyProblem):
 
     def value_and_residual(self, u: Tensor, params: Params) -> tuple[Tensor, Tensor]:
         full = self.expand(u, self._checked(params))
-        value, forces = full.new_zeros(()), torch.zeros_like(full)
-        for p in self._pieces(self.terms, full, params):
-            energy, force = p.term.energy_and_force(p.local, p.matrix, p.weights, p.params)
-            value = value + energy
-            forces = forces.index_add(0, p.term.operator.cells[p.rows].reshape(-1), force.flatten(0, 1))
-        return value, self.constraints.reduce(forces)
+        value, total = full.new_zeros(()), torch.zeros_like(full)
+        for term in self.terms:
+            both = [
+                p.term.energy_and_force(p.local, p.matrix, p.weights, p.params)
+                for p in self._pieces([term], full, params)
+            ]
+            if both:
+                energies, forces = zip(*both)
+                value, total = value + torch.stack(energies).sum(), _added(term, total, forces)
+        return value, self.constraints.reduce(total)
 
     def residual(self, u: Tensor, params: Params) -> Tensor:
         full = self.expand(u, self._checked(params))
@@ -103,7 +107,7 @@ class LocalEnergy(EnergyProblem):
         for term in self.terms if terms is None else terms:
             forces = [p.term.force(p.local, p.matrix, p.weights, p.params) for p in self._pieces([term], full, params)]
             if forces:
-                total = total.index_add(0, term.operator.cells.reshape(-1), torch.cat(forces).flatten(0, 1))
+                total = _added(term, total, forces)
         return total
 
     @torch.no_grad()
@@ -158,3 +162,8 @@ class LocalEnergy(EnergyProblem):
             )
         near = kernel.reshape(-1, kernel.shape[-1])[self.constraints.free]
         return Structure(symmetric=True, null_space=motions if motions.shape[1] else None, near_null_space=near)
+
+
+def _added(term: Term, total: Tensor, forces: Sequence[Tensor]) -> Tensor:
+    """The nodal sums (nodes, components) with the forces (e, A, C) on all cells of a term, in pieces."""
+    return total.index_add(0, term.operator.cells.reshape(-1), torch.cat(list(forces)).flatten(0, 1))

@@ -1,11 +1,13 @@
 """Smoothed-aggregation multigrid (Vanek, Mandel and Brezina 1996): pyamg sets the levels up, the cycle is torch.
 
 The smoother is a Chebyshev polynomial in the Jacobi-scaled matrix (Adams, Brezina, Hu and Tuminaro 2003, J. Comput.
-Phys. 188, 593): sparse products only, so that one cycle serves many right-hand sides and any device.
+Phys. 188, 593): sparse products only, so that one cycle serves many right-hand sides and any device. The levels are
+kept in single precision: a preconditioner needs no more, and its products cost what they read from memory.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ LOWEST = 0.1
 COARSEST = 500
 """Size below which a level is solved directly."""
 
+PRECISION = torch.float32
 NULL = 1e-12
 """Coarse eigenvalues below this fraction of the largest count as zero."""
 
@@ -69,9 +72,11 @@ class Hierarchy:
 
     def cycle(self, rows: Tensor) -> Tensor:
         """One symmetric V-cycle for right-hand sides (m, n): an approximate solution, linear in them."""
+        scale = torch.linalg.vector_norm(rows, dim=-1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny)
+        single = (rows / scale).to(self.coarsest.dtype)
         if len(rows) == 1:  # products with a vector are five times faster than with a matrix of one column
-            return self._descend(0, rows[0]).unsqueeze(0)
-        return self._descend(0, rows.mT.contiguous()).mT
+            return scale * self._descend(0, single[0]).unsqueeze(0)
+        return scale * self._descend(0, single.mT.contiguous()).mT
 
     def _descend(self, depth: int, b: Tensor) -> Tensor:
         if depth == len(self.levels):
@@ -94,7 +99,7 @@ def set_up(A: Sparse) -> Hierarchy:
     floor = NULL * values.abs().max()
     inverse = torch.where(values.abs() > floor, 1.0 / values.abs().clamp(min=torch.finfo(values.dtype).tiny), 0.0)
     definite = bool(values[0] >= -floor) and all(bool((level.inverse_diagonal > 0).all()) for level in levels)
-    return Hierarchy(levels, (vectors * inverse) @ vectors.mT, definite)
+    return Hierarchy(levels, ((vectors * inverse) @ vectors.mT).to(PRECISION), definite)
 
 
 def _aggregate(A: Sparse, candidates: np.ndarray) -> Any:
@@ -140,10 +145,10 @@ def _level(level: Any, like: Tensor) -> Level:
     diagonal = matrix.diagonal()
     inverse = np.divide(1.0, diagonal, out=np.zeros_like(diagonal), where=diagonal > 0)
     return Level(
-        _to_torch(matrix, like),
+        _blocks(level.A, like) if _takes_blocks(level.A, like) else _to_torch(matrix, like),
         _to_torch(level.P.tocsr(), like),
         _to_torch(level.R.tocsr(), like),
-        torch.from_numpy(inverse).to(like),
+        torch.from_numpy(inverse).to(like.device, PRECISION),
         _largest(matrix, inverse),
     )
 
@@ -160,4 +165,17 @@ def _largest(matrix: Any, inverse_diagonal: np.ndarray) -> float:
 
 def _to_torch(matrix: Any, like: Tensor) -> Tensor:
     indptr, indices, data = (torch.from_numpy(part) for part in (matrix.indptr, matrix.indices, matrix.data))
-    return compressed(indptr, indices, data.to(like.dtype), *matrix.shape).to(like.device)
+    return compressed(indptr, indices, data.to(PRECISION), *matrix.shape).to(like.device)
+
+
+def _takes_blocks(matrix: Any, like: Tensor) -> bool:
+    """Whether products by square blocks are to be had; they read fewer indices."""
+    rows, columns = getattr(matrix, "blocksize", (1, 1))
+    return rows == columns > 1 and like.device.type == "cpu" and torch.backends.mkl.is_available()
+
+
+def _blocks(matrix: Any, like: Tensor) -> Tensor:
+    indptr, indices, data = (torch.from_numpy(part) for part in (matrix.indptr, matrix.indices, matrix.data))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse BSR tensor support is in beta state")
+        return torch.sparse_bsr_tensor(indptr, indices, data.to(PRECISION), matrix.shape, check_invariants=False)

@@ -219,6 +219,10 @@ class SparsePattern:
         return entries.new_zeros(self.nnz).index_add(0, scatter.reshape(-1), entries.reshape(-1))
 
 
+_FAST = torch.backends.mkl.is_available()
+"""Whether torch multiplies sparse matrices on the CPU, with all threads; else SciPy does."""
+
+
 @dataclass
 class Sparse(LinearOperator):
     """A sparse matrix: values (nnz,) on a pattern."""
@@ -272,8 +276,11 @@ class Sparse(LinearOperator):
 
     def _apply(self, x: Tensor, transposed: bool) -> Tensor:
         transposed = transposed and not self.structure.symmetric
-        if self.values.device.type != "cpu":
-            return (self.to_torch(transposed) @ x.reshape(-1, self.n).mT).mT.reshape(x.shape)
+        rows = x.detach().reshape(-1, self.n)
+        if len(rows) == 1 and _FAST:
+            return (self.to_torch(transposed) @ rows[0].to(self.values.dtype)).to(x).reshape(x.shape)
+        if self.values.device.type != "cpu" or _FAST:
+            return (self.to_torch(transposed) @ rows.to(self.values.dtype).mT).mT.to(x).reshape(x.shape)
         matrix = self.csr().T if transposed else self.csr()
         columns = x.detach().reshape(-1, self.n).numpy().T
         return torch.from_numpy(np.ascontiguousarray((matrix @ columns).T)).reshape(x.shape).to(x)
