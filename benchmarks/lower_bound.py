@@ -7,6 +7,7 @@ import time
 import torch
 from torch import Tensor
 
+from benchmarks.plain_newton import Multigrid
 from bilevel.linalg.cg import cg
 from bilevel.linalg.layout import upper_triangle
 from bilevel.linalg.multigrid import set_up
@@ -45,11 +46,31 @@ def multigrid_seconds(systems: Systems) -> float:
     return time.perf_counter() - started
 
 
-def bound_seconds(systems: Systems, direct_up_to: int) -> tuple[float, str]:
-    """The smaller of the two, and its name; PARDISO is tried up to `direct_up_to` unknowns only."""
-    with torch.no_grad():
-        times = {"multigrid": multigrid_seconds(systems)}
-        if systems[0][0].n <= direct_up_to:
-            times["PARDISO"] = pardiso_seconds(systems)
-    best = min(times, key=lambda name: times[name])
-    return times[best], best
+def pyamg_seconds(systems: Systems) -> float:
+    """The same by pyamg as it comes, cycle included."""
+    modes = systems[0][0].structure.near_null_space
+    assert modes is not None
+    started = time.perf_counter()
+    linear = Multigrid(modes.numpy())
+    for matrix, b, tolerance in systems:
+        linear.update(matrix.csr())
+        linear.solve(b.numpy(), tolerance)
+    return time.perf_counter() - started
+
+
+@torch.no_grad()
+def bound_seconds(systems: Systems, direct_up_to: int) -> dict[str, float]:
+    """Seconds by each way; PARDISO is tried up to `direct_up_to` unknowns only."""
+    times = {"our multigrid": multigrid_seconds(systems), "pyamg": pyamg_seconds(systems)}
+    if systems[0][0].n <= direct_up_to:
+        times["PARDISO"] = pardiso_seconds(systems)
+    return times
+
+
+@torch.no_grad()
+def multigrid_iterations(systems: Systems, tolerance: float) -> int:
+    """Iterations of conjugate gradients for the first system."""
+    matrix, b, _ = systems[0]
+    levels = set_up(matrix)
+    run = cg(matrix.matmul, b.unsqueeze(0), tolerance=tolerance, max_iterations=500, precondition=levels.cycle)
+    return run.products if bool(run.solved.all()) else 500
