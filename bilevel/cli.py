@@ -1,4 +1,4 @@
-"""The command line: bilevel init | check | run | resume | jacobian | uncertainty | plot.
+"""The command line: bilevel init | check | run | resume | jacobian | uncertainty | plot | train-steps | bench-steps.
 
 Nothing heavy is imported before a command needs it, so that `bilevel --help` answers at once.
 Exit codes: 0 done; 1 the calibration or an inner solve failed; 2 bad input, nothing was written.
@@ -130,6 +130,36 @@ def plot(study: StudyPath, out: Out = None, debug: Debug = False) -> None:
     with _errors(debug):
         for path in _session(study, out).draw():
             print(path)
+
+
+@app.command()
+def train_steps(
+    family: Annotated[Path, typer.Argument(help="The family.yml to train from.", metavar="FAMILY")],
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Train a learned first guess or learned steps on a family of problems; an interrupted training goes on."""
+    with _errors(debug):
+        from bilevel.steps.learned.train_steps import train_steps as train
+
+        file = train(family, progress=not quiet)
+        print(f"wrote {file} and its model card {file.with_suffix('.json').name}")
+
+
+@app.command()
+def bench_steps(
+    family: Annotated[str, typer.Argument(help="A family's name, or module:Class.", metavar="FAMILY")],
+    guess: Annotated[Path | None, typer.Option("--guess", help="Weights in place of the shipped ones.")] = None,
+    step: Annotated[Path | None, typer.Option("--step", help="Weights of learned steps, likewise.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Few instances at 4x: a look, no verdict.")] = False,
+    json: Annotated[Path | None, typer.Option("--json", help="Write all numbers to this file.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Compare learned steps with the best classical solvers, each tuned on the same training set."""
+    with _errors(debug):
+        from bilevel.steps.learned.bench_steps import bench_steps as bench
+
+        print(bench(family, guess, step, quick, json))
 
 
 def main() -> None:

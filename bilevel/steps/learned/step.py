@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bilevel.report import BilevelError
 from bilevel.solvers.descent import Descent, Metric
 from bilevel.steps.armijo import Armijo
 from bilevel.steps.family import NodeGraph
-from bilevel.steps.learned.node_network import NodeNetwork, Proposal, View
+from bilevel.steps.learned.node_network import Proposal, View
 from bilevel.steps.step import Move, Step, decreases_at_rounding_level
 
 if TYPE_CHECKING:
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 class LearnedStep(Step):
     """u + damping * factors * d + momentum * (last move) if that decreases the merit enough, else the fallback's step.
 
-    network, graph: what proposes, and the graph of the problem that is solved; one problem at a time, no batches.
+    network, graph: a `NodeNetwork`, or what answers like one, and the graph of the problem that is solved; one problem at a time, no batches.
     fallback: the classical step taken along the same direction d where the proposal is refused; with it the solver
     converges wherever the fallback does. decrease: of Armijo's test, which is on the energy, or on half the squared
     residual of a root problem. safeguard=False takes every proposal that is finite: for measuring how often it diverges.
     Inferences and fallbacks are counted in the solve's report.
     """
 
-    network: NodeNetwork
+    network: nn.Module
     graph: NodeGraph
     fallback: Step = field(default_factory=Armijo)
     decrease: float = 1e-4
@@ -74,7 +74,7 @@ class LearnedStep(Step):
         return move
 
 
-def propose(network: NodeNetwork, view: View, point: Point, direction: Tensor, last: Tensor | None) -> Proposal:
+def propose(network: nn.Module, view: View, point: Point, direction: Tensor, last: Tensor | None) -> Proposal:
     """What the network says at a point; differentiable in its weights."""
     return network(*view.read(point.u, point.residual, direction, last), view.edge_index)
 

@@ -22,6 +22,9 @@ from bilevel.steps.family import Family, Instance
 
 Group = TypeVar("Group")
 
+ALLOWED_SKIPS = 0.05
+"""The share of a stage's updates that may fail (a singular system, a gradient that is not finite) and are left out."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -118,25 +121,31 @@ def _run_stage(
     instances = [family.instance(stage.size, first + k) for k in range(count)]
     groups = [lesson.prepare(instances[k : k + schedule.batch]) for k in range(0, count, schedule.batch)]
     generator = torch.Generator().manual_seed(first)
-    total = 0.0
+    total, skipped = 0.0, 0
     for update in range(stage.updates):
         share = (before + update) / schedule.updates
-        for group in optimiser.param_groups:
-            group["lr"] = schedule.rate * 0.5 * (1.0 + torch.cos(torch.tensor(torch.pi * share)).item())
+        for parameters in optimiser.param_groups:
+            parameters["lr"] = schedule.rate * 0.5 * (1.0 + torch.cos(torch.tensor(torch.pi * share)).item())
         group = groups[int(torch.randint(len(groups), (), generator=generator))]
-        loss = lesson.loss(network, group, stage.rounds, schedule.kept)
-        if not bool(torch.isfinite(loss)):
-            raise BilevelError(f"training diverged in stage {number + 1}: the loss is {float(loss)}; lower the rate")
         optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), schedule.clip)
+        try:
+            loss = lesson.loss(network, group, stage.rounds, schedule.kept)
+            loss.backward()
+            sound = bool(torch.isfinite(nn.utils.clip_grad_norm_(network.parameters(), schedule.clip)))
+        except BilevelError:  # early proposals may make singular systems
+            sound = False
+        if not sound:
+            skipped += 1
+            if skipped > ALLOWED_SKIPS * stage.updates:
+                raise BilevelError(f"training diverged in stage {number + 1}: {skipped} updates failed; lower the rate")
+            continue
         optimiser.step()
         total += float(loss.detach())
         bar.set_description(
             f"stage {number + 1}: {stage.size} nodes, {stage.rounds} rounds, loss {float(loss.detach()):.3f}"
         )
         bar.update()
-    return total / max(1, stage.updates)
+    return total / max(1, stage.updates - skipped)
 
 
 def _save(

@@ -27,6 +27,7 @@ class StateNetwork(nn.Module):
         self.decode = nn.Sequential(nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
         for value in self.decode[-1].parameters():
             nn.init.zeros_(value)
+        self.to(torch.float32)  # whatever the default is
 
     def forward(self, features: Tensor, incidence: Incidence) -> Tensor:
         state = self.encode(features.to(torch.float32))

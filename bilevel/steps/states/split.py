@@ -144,7 +144,11 @@ class SplitProblem(StateProblem):
     def linear_start(self) -> Tensor:
         """The solution u (n,) of the linear problem."""
         slope = self.first_slope()
-        return _Linear.apply(self, slope, torch.zeros_like(slope))[0]
+        return self.linear_solution(slope, torch.zeros_like(slope))
+
+    def linear_solution(self, slope: Tensor, offset: Tensor) -> Tensor:
+        """The solution u (n,) of B^T (slope (B u + g0) + offset) = f; differentiable in slope and offset (E,)."""
+        return _Linear.apply(self, slope, offset)[0]
 
     def begin(self, start: Tensor) -> State:
         """The start with the fluxes of the linear problem if it solves that, else with its own fluxes."""
@@ -197,7 +201,7 @@ class SplitProblem(StateProblem):
         shift = torch.where(aligned, 0.0, (wanted - base) / torch.tanh(gap.abs()).clamp(min=1e-3) / 4.0).clamp(
             -0.9, 0.9
         )
-        return torch.stack((blend.atanh(), 4.0 * shift.atanh(), torch.zeros_like(blend)), 1)
+        return torch.stack((blend.atanh(), shift.atanh(), torch.zeros_like(blend)), 1)
 
     def _about(self, flow: Flow, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients (E,) to linearise about, and slopes; where primal and dual agree, the network has no say.
@@ -213,9 +217,9 @@ class SplitProblem(StateProblem):
         between = primal + (0.5 + torch.tanh(blend)) * gap
         base = torch.where(aligned, between, torch.where(by_flux, dual, primal))
         sign = torch.where(by_flux, flow.fluxes, flow.gradients).sign()
-        point = sign * (base + 4.0 * torch.tanh(0.25 * shift) * weight).exp()
+        point = sign * (base + 2.0 * torch.tanh(shift) * weight).exp()
         least = LEAST_SLOPE * torch.maximum(law.slope(primal.exp()), law.slope(dual.exp()))
-        slope = torch.maximum(law.slope(point), least) * (2.0 * torch.tanh(0.5 * lift) * weight).exp()
+        slope = torch.maximum(law.slope(point), least) * (torch.tanh(lift) * weight).exp()
         return point, torch.maximum(slope, FAINT * self.mean(slope.detach()))
 
     def _flow(self, gradients: Tensor, fluxes: Tensor) -> Flow:

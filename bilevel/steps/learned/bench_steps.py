@@ -1,0 +1,96 @@
+"""`bilevel bench-steps`: a family's learned solvers and their ablations against the classical baselines."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from bilevel.report import InputError
+from bilevel.solvers.oracle import Tolerance
+from bilevel.solvers.solver import Solver
+from bilevel.steps.bench import Method, Settings, run, text, to_json
+from bilevel.steps.bench.methods import Make
+from bilevel.steps.family import Family, Instance
+from bilevel.steps.learned.config import find_family
+from bilevel.steps.learned.node_network import Proposal
+from bilevel.steps.learned.solver import guess_solver, step_solver
+from bilevel.steps.learned.weights import Kind, Weights, shipped
+
+
+def bench_steps(
+    name: str, guess: Path | None = None, step: Path | None = None, quick: bool = False, json: Path | None = None
+) -> str:
+    """The table of a family as text; weights are the shipped ones unless others are given.
+
+    quick: 8 instances at 4x alone. json: a file for all numbers. Raises InputError for an unknown family, for weights
+    that do not fit, or where there are none.
+    """
+    family = find_family(name)
+    found = [w for kind, file in ((Kind.GUESS, guess), (Kind.STEP, step)) if (w := _weights(family, kind, file))]
+    if not found:
+        raise InputError(f"there are no weights for the family '{family.name}'; train some with `bilevel train-steps`")
+    settings = Settings(progress=lambda line: print(line, file=sys.stderr, flush=True))
+    if quick:
+        settings = Settings(instances=8, multiples=(4,), progress=settings.progress)
+    learned = [_method(weights) for weights in found]
+    ablations = [method for weights in found for method in _ablations(weights)]
+    report = run(family, learned, ablations, settings)
+    if json is not None:
+        json.write_text(to_json(report), encoding="utf-8")
+    return text(report)
+
+
+class OneFactor(nn.Module):
+    """A step network with the geometric mean of its factors for every node: what is left is a learned damping."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, nodes: Tensor, edges: Tensor, edge_index: Tensor) -> Proposal:
+        proposal: Proposal = self.network(nodes, edges, edge_index)
+        mean = proposal.factors.log().mean().exp()
+        return Proposal(mean.expand_as(proposal.factors), proposal.damping, proposal.momentum)
+
+
+def _weights(family: Family, kind: Kind, file: Path | None) -> Weights | None:
+    if file is not None:
+        return Weights.load(file, family)
+    try:
+        return Weights.load(shipped(family, kind), family)
+    except InputError:
+        return None
+
+
+def _method(weights: Weights) -> Method:
+    seconds = float(weights.made_by.get("seconds", 0.0))
+    if weights.kind is Kind.GUESS:
+        make = {"shipped": _guess(weights.networks)}
+        return Method("learned guess + Newton", make, learned=True, training_seconds=seconds)
+    make = {"shipped": _step(weights.networks[0])}
+    return Method("Newton, learned steps", make, learned=True, training_seconds=seconds)
+
+
+def _ablations(weights: Weights) -> list[Method]:
+    if weights.kind is Kind.GUESS:
+        return [Method("same guess, no network", {"zeros": _guess((None,))})]
+    network = weights.networks[0]
+    return [
+        Method("learned steps, no safeguard", {"none": _step(network, safeguard=False)}),
+        Method("one factor for all nodes", {"mean": _step(OneFactor(network))}),
+    ]
+
+
+def _guess(networks: tuple[nn.Module | None, ...]) -> Make:
+    def make(instance: Instance, tolerance: Tolerance) -> Solver:
+        states = instance.states
+        assert states is not None
+        return guess_solver(networks, lambda problem, params: states, tolerance, check_minimum=False)
+
+    return make
+
+
+def _step(network: nn.Module, safeguard: bool = True) -> Make:
+    return lambda instance, tolerance: step_solver(network, instance.graph, tolerance, False, safeguard)

@@ -1,0 +1,92 @@
+"""`bilevel train-steps`: from family.yml to a file of weights and its model card."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from bilevel.report import InputError
+from bilevel.steps.family import Family
+from bilevel.steps.learned.config import TrainingConfig, find_family, read_config
+from bilevel.steps.learned.node_network import NodeNetwork
+from bilevel.steps.learned.training import Lesson, train
+from bilevel.steps.learned.unrolled_guess import UnrolledGuess
+from bilevel.steps.learned.unrolled_step import UnrolledStep
+from bilevel.steps.learned.weights import Kind, Weights, versions
+from bilevel.steps.states.network import StateNetwork
+from bilevel.steps.states.split import SplitProblem
+
+
+def train_steps(file: Path, progress: bool = True) -> Path:
+    """Train as family.yml says, write the weights and the card; the file of the weights.
+
+    An unrolled training that was interrupted goes on from its last finished stage: the file `out` with .checkpoint.
+    Raises InputError for a file that is not right or a family that does not fit.
+    """
+    config = read_config(file)
+    family = find_family(config.family)
+    started = time.perf_counter()
+    if config.unrolled is not None:
+        networks, losses = _unrolled(config, family, progress)
+    else:
+        networks, losses = _supervised(config, family, progress), []
+    made_by = {
+        "command": f"bilevel train-steps {file.name}",
+        "settings": config.model_dump(mode="json", exclude={"out"}),
+        "losses": losses,
+        "seconds": time.perf_counter() - started,
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+    }
+    weights = Weights(config.learn, family.name, family.version, networks, made_by)
+    weights.save(config.out)
+    _checkpoint(config).unlink(missing_ok=True)
+    return config.out
+
+
+def _unrolled(config: TrainingConfig, family: Family, progress: bool) -> tuple[tuple[nn.Module, ...], list[float]]:
+    torch.manual_seed(config.seed)
+    example = family.instance(config.schedule.stages[0].size, 0)
+    network: nn.Module
+    lesson: Lesson
+    if config.learn is Kind.GUESS:
+        states = example.states
+        if not isinstance(states, SplitProblem):
+            raise InputError(f"the family '{family.name}' has no energy that splits into cells; train it supervised")
+        network = StateNetwork(states.feature_count, len(states.outputs), hidden=config.hidden, hops=config.hops)
+        lesson = UnrolledGuess()
+    else:
+        graph = example.graph
+        static = graph.node_features.shape[1], graph.edge_features.shape[1]
+        network = NodeNetwork(*static, hidden=config.hidden, rounds=config.hops)
+        lesson = UnrolledStep()
+    losses = train(network, family, lesson, config.schedule, checkpoint=_checkpoint(config), progress=progress)
+    return (network,), losses
+
+
+def _supervised(config: TrainingConfig, family: Family, progress: bool) -> tuple[nn.Module, ...]:
+    from bilevel.steps.states.supervised import train_supervised
+
+    given = config.supervised
+    assert given is not None
+    if family.instance(given.size, 0).states is None:
+        raise InputError(f"the family '{family.name}' has no linear systems to predict; learn steps instead")
+    return train_supervised(
+        family,
+        systems=given.systems,
+        size=given.size,
+        instances=given.instances,
+        epochs=given.epochs,
+        rate=given.rate,
+        hidden=config.hidden,
+        hops=config.hops,
+        seed=config.seed,
+        progress=progress,
+    )
+
+
+def _checkpoint(config: TrainingConfig) -> Path:
+    return config.out.with_suffix(".checkpoint")
