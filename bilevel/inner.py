@@ -95,6 +95,8 @@ class Inner:
         self.factor = self.outcome.factor
         if not self.outcome.report.converged:
             fail(self.outcome.report.sentence, self.on_fail)
+        if any(leaf.requires_grad for leaf in leaves):
+            self.operator(self.outcome.u, leaves)  # for the adjoint, which is to cost no more than a back-substitution
         return self.outcome.u.clone()  # autograd wants an output that is not an input, even where no step was taken
 
     def operator(self, u: Tensor, leaves: Leaves) -> LinearOperator:

@@ -55,6 +55,10 @@ class Density(ABC):
         """Both at once; override where they share work."""
         return self.energy(x, params), self.stress(x, params)
 
+    def work(self, x: Tensor, rate: Tensor, params: Params, weights: Tensor) -> Tensor:
+        """The sum over all points of w stress(x) . rate, for rates shaped like x and weights (cells, points)."""
+        return (per_point(weights, x) * self.stress(x, params) * rate).sum()
+
     def element_matrices(
         self,
         x: Tensor,
@@ -107,6 +111,11 @@ class LinearLoad(Density):
         return -params.unsqueeze(-1).expand(x.shape)
 
 
+def per_point(field: Tensor, like: Tensor) -> Tensor:
+    """A field (cells, points) with as many trailing dimensions as `like` has more, to multiply it."""
+    return field.reshape(*field.shape, *[1] * (like.dim() - field.dim()))
+
+
 def as_density(density: Density | Callable[..., Tensor]) -> Density:
     """A density, or a user's function made into one."""
     return density if isinstance(density, Density) else FunctionDensity(density)
@@ -125,12 +134,19 @@ class Measure:
 
     def state(self, local: Tensor) -> Tensor:
         """x (..., *shape) from B u (..., C, m)."""
-        x = local.flatten(-2)
-        if self.matrix is not None:
-            x = x @ self.matrix.to(x).mT
+        x = self._linear(local)
         if self.offset is not None:
             x = x + self.offset.to(x)
         return x.reshape(*x.shape[:-1], *self.shape)
+
+    def rate(self, local: Tensor) -> Tensor:
+        """The change of x (..., *shape) with a change of B u (..., C, m)."""
+        x = self._linear(local)
+        return x.reshape(*x.shape[:-1], *self.shape)
+
+    def _linear(self, local: Tensor) -> Tensor:
+        x = local.flatten(-2)
+        return x if self.matrix is None else x @ self.matrix.to(x).mT
 
     def pull_stress(self, stress: Tensor, components: int) -> Tensor:
         """d psi / d (B u) as (..., C, m) from d psi / d x."""

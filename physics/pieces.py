@@ -11,7 +11,7 @@ from bilevel.problem import Params
 from physics.density import rows_of
 from physics.term import Term
 
-CHUNK_BYTES = 8 * 2**20
+CHUNK_BYTES = 16 * 2**20
 """Cells are taken in groups whose tangents and element matrices fit about this much cache."""
 
 

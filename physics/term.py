@@ -40,9 +40,8 @@ class Term:
 
     def work(self, local: Tensor, moved: Tensor, matrix: Tensor, weights: Tensor, params: Params) -> Tensor:
         """The work of the forces on cell values `moved` (e, A, C), one number."""
-        stress = self.density.stress(self.measure.state(local_state(local, matrix)), params)
-        stress = self.measure.pull_stress(stress, local.shape[-1])
-        return (weights[..., None, None] * stress * local_state(moved, matrix)).sum()
+        state, rate = self.measure.state(local_state(local, matrix)), self.measure.rate(local_state(moved, matrix))
+        return self.density.work(state, rate, params, weights)
 
     def energy_and_force(self, local: Tensor, matrix: Tensor, weights: Tensor, params: Params) -> tuple[Tensor, Tensor]:
         """Both of the above, where the density shares work between them."""

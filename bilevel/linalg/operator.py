@@ -259,7 +259,7 @@ class Sparse(LinearOperator):
         return Sparse(pattern, values, self.structure)
 
     def absolute(self, x: Tensor, transposed: bool = False) -> Tensor:
-        return Sparse(self.pattern, self.values.abs())._apply(x.abs(), transposed)
+        return Sparse(self.pattern, self.values.abs(), self.structure)._apply(x.abs(), transposed)
 
     def shifted(self, shift: float) -> Sparse:
         stored = self.with_diagonal()
@@ -277,9 +277,10 @@ class Sparse(LinearOperator):
     def _apply(self, x: Tensor, transposed: bool) -> Tensor:
         transposed = transposed and not self.structure.symmetric
         rows = x.detach().reshape(-1, self.n)
-        if len(rows) == 1 and _FAST:
+        fast = _FAST and not transposed  # torch is slow with the transpose of compressed rows
+        if len(rows) == 1 and fast:
             return (self.to_torch(transposed) @ rows[0].to(self.values.dtype)).to(x).reshape(x.shape)
-        if self.values.device.type != "cpu" or _FAST:
+        if self.values.device.type != "cpu" or fast:
             return (self.to_torch(transposed) @ rows.to(self.values.dtype).mT).mT.to(x).reshape(x.shape)
         matrix = self.csr().T if transposed else self.csr()
         columns = x.detach().reshape(-1, self.n).numpy().T

@@ -40,6 +40,13 @@ class NeoHookean(Hyperelastic):
         factor = constants.lame_lambda * torch.log(determinant) - constants.mu
         return per_matrix(constants.mu) * x + per_matrix(factor) * inverted.mT
 
+    def work(self, x: Tensor, rate: Tensor, params: Params, weights: Tensor) -> Tensor:
+        constants = LameParameters.of(params)
+        inverted, determinant = inverse(x)
+        factor = constants.lame_lambda * torch.log(determinant) - constants.mu
+        stretching, swelling = (x * rate).sum((-2, -1)), (inverted.mT * rate).sum((-2, -1))
+        return (weights * (constants.mu * stretching + factor * swelling)).sum()
+
     def tangent(self, x: Tensor, params: Params, state_dims: int) -> Tensor:
         constants = LameParameters.of(params)
         inverted, determinant = inverse(x)
