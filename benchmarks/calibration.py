@@ -32,6 +32,8 @@ LINE = (
 DURATION = "8 minutes"
 
 PEER_SECONDS = 100.0
+FAILED = 1e6
+"""What peers are told of points where the inner solve fails, so that they step back."""
 DIFFERENCE = 1e-4
 """Relative step of finite differences: about the square root of what the inner tolerance leaves of a prediction."""
 
@@ -140,8 +142,11 @@ def finite_differences(case: Case) -> tuple[Race, WarmNewton]:
 
     def residual(t: np.ndarray) -> np.ndarray:
         race.see(t)
-        with torch.no_grad():
-            return (case.predict(torch.from_numpy(np.exp(t)), solver) - case.data).numpy()
+        try:
+            with torch.no_grad():
+                return (case.predict(torch.from_numpy(np.exp(t)), solver) - case.data).numpy()
+        except bilevel.BilevelError:
+            return np.full(len(case.data), FAILED)
 
     options = {"ftol": 1e-15, "xtol": 1e-15, "gtol": None, "x_scale": "jac", "diff_step": DIFFERENCE}
     return race.run(lambda: least_squares(residual, np.log(case.start), **options)), solver
@@ -154,7 +159,10 @@ def quasi_newton(case: Case) -> tuple[Race, WarmNewton]:
     def value_and_gradient(t: np.ndarray) -> tuple[float, np.ndarray]:
         race.see(t)
         x = torch.from_numpy(t.copy()).requires_grad_()
-        phi = (case.predict(x.exp(), solver) - case.data).square().sum()
+        try:
+            phi = (case.predict(x.exp(), solver) - case.data).square().sum()
+        except bilevel.BilevelError:
+            return FAILED, np.zeros_like(t)
         (gradient,) = torch.autograd.grad(phi, x)
         return float(phi.detach()), gradient.numpy()
 
@@ -164,7 +172,7 @@ def quasi_newton(case: Case) -> tuple[Race, WarmNewton]:
 
 
 def block_case(n: int, groups: int, goal: float, tolerance: float) -> Case:
-    """Young's moduli of so many groups of cells, and Poisson's ratio behind them where there are two groups.
+    """Young's moduli of so many groups of cells, and lambda / mu behind them where there are two groups.
 
     Seen are all displacements and the force on the moved face, without which no modulus is known but for a factor.
     """
@@ -175,7 +183,8 @@ def block_case(n: int, groups: int, goal: float, tolerance: float) -> Case:
 
     def predict(values: Tensor, solver: bilevel.Newton) -> Tensor:
         young = block.young * values[group]
-        poisson = values[groups] if len(values) > groups else torch.tensor(0.3, dtype=torch.float64)
+        ratio = values[groups] if len(values) > groups else torch.tensor(1.5, dtype=torch.float64)
+        poisson = ratio / (2.0 * (1.0 + ratio))
         params = block.params(young, poisson)
         u = bilevel.argmin(block.solid, block.start, params, solver=solver).u
         forces = block.solid.nodal_forces(block.solid.expand(u, params), params)
@@ -183,7 +192,7 @@ def block_case(n: int, groups: int, goal: float, tolerance: float) -> Case:
 
     truth, start = drawn(groups)
     if groups == 2:
-        truth, start = np.append(truth, 0.3), np.append(start, 0.2)
+        truth, start = np.append(truth, 1.5), np.append(start, 0.7)
     return Case(f"block, {block.dofs / 1000:.0f}k dofs", truth, start, predict, tolerance, goal)
 
 
