@@ -1,0 +1,185 @@
+"""Training from family.yml to weights: reproducible, resumable, and plain about wrong files."""
+
+import json
+
+import pytest
+import torch
+import yaml
+from typer.testing import CliRunner
+
+import bilevel.steps.learned.training as training
+from bilevel.cli import app
+from bilevel.report import InputError
+from bilevel.solvers import Newton
+from bilevel.solvers.oracle import Tolerance
+from bilevel.steps.learned.config import find_family, read_config
+from bilevel.steps.learned.solver import guess_solver, step_solver
+from bilevel.steps.learned.train_steps import train_steps
+from bilevel.steps.learned.training import Schedule, Stage, train
+from bilevel.steps.learned.unrolled_guess import UnrolledGuess
+from bilevel.steps.learned.weights import Kind, Weights
+from bilevel.steps.states.network import StateNetwork
+from physics.families.large_strain import LargeStrain
+from physics.families.power_law import PowerLawFlow
+
+FAMILY = "physics.families.power_law:PowerLawFlow"
+SCHEDULE = Schedule((Stage(60, 2, 4), Stage(60, 3, 4)), seed=3, groups=2, batch=2)
+
+
+def network():
+    torch.manual_seed(0)
+    return StateNetwork(8, 3, hidden=6, hops=1)
+
+
+def written(folder, **changes):
+    content = {
+        "family": FAMILY,
+        "learn": "guess",
+        "out": "weights.pt",
+        "hidden": 6,
+        "hops": 1,
+        "unrolled": {"stages": [{"size": 60, "rounds": 2, "updates": 6}], "groups": 2, "batch": 2},
+    } | changes
+    file = folder / "family.yml"
+    file.write_text(yaml.safe_dump({k: v for k, v in content.items() if v is not None}))
+    return file
+
+
+class Stopped(Exception):
+    pass
+
+
+def test_an_interrupted_training_ends_at_the_same_weights(tmp_path, monkeypatch):
+    whole = network()
+    losses = train(whole, PowerLawFlow(), UnrolledGuess(), SCHEDULE)
+    file, cut = tmp_path / "checkpoint", network()
+    run_stage = training._run_stage
+
+    def only_first(*args):
+        if args[4] == 1:
+            raise Stopped
+        return run_stage(*args)
+
+    monkeypatch.setattr(training, "_run_stage", only_first)
+    with pytest.raises(Stopped):
+        train(cut, PowerLawFlow(), UnrolledGuess(), SCHEDULE, checkpoint=file)
+    monkeypatch.setattr(training, "_run_stage", run_stage)
+    resumed = network()
+    assert train(resumed, PowerLawFlow(), UnrolledGuess(), SCHEDULE, checkpoint=file) == losses
+    for name, value in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value)
+
+
+def test_training_lowers_the_error_of_unseen_instances():
+    family, lesson, trained = PowerLawFlow(), UnrolledGuess(), network()
+    schedule = Schedule((Stage(60, 2, 40),), groups=4, batch=4, rate=1e-2, discount=0.1, accuracy=0.1)
+    unseen = lesson.prepare([family.instance(60, 10_000 + k) for k in range(8)])
+    with torch.no_grad():
+        before = float(lesson.loss(trained, unseen, 2, 1))
+    train(trained, family, lesson, schedule)
+    with torch.no_grad():
+        assert float(lesson.loss(trained, unseen, 2, 1)) < before - 0.1
+
+
+def test_a_checkpoint_of_another_schedule_or_of_nothing_is_refused(tmp_path):
+    file = tmp_path / "checkpoint"
+    train(network(), PowerLawFlow(), UnrolledGuess(), Schedule((Stage(60, 1, 1),), groups=1, batch=1), checkpoint=file)
+    with pytest.raises(InputError, match="another schedule"):
+        train(network(), PowerLawFlow(), UnrolledGuess(), SCHEDULE, checkpoint=file)
+    file.write_bytes(b"no checkpoint")
+    with pytest.raises(InputError, match="not a checkpoint"):
+        train(network(), PowerLawFlow(), UnrolledGuess(), SCHEDULE, checkpoint=file)
+
+
+@pytest.mark.parametrize("learn", ["guess", "step"])
+def test_from_yaml_to_a_solver_that_finds_what_newton_finds(tmp_path, learn):
+    file = train_steps(written(tmp_path, learn=learn), progress=False)
+    assert file.stat().st_size < 2e6
+    card = json.loads(file.with_suffix(".json").read_text())
+    assert card["family"] == "power_law"
+    assert card["made_by"]["settings"]["seed"] == 0
+    assert len(card["made_by"]["losses"]) == 1
+    assert not file.with_suffix(".checkpoint").exists()
+    weights = Weights.load(file, PowerLawFlow())
+    instance = PowerLawFlow(exponent=3.0).instance(150, 77)
+    tolerance = Tolerance(1e-10)
+    if learn == "guess":
+        solver = guess_solver(weights.networks, lambda problem, params: instance.states, tolerance)
+    else:
+        solver = step_solver(weights.networks[0], instance.graph, tolerance)
+    found = solver.solve(instance.problem, instance.start, instance.params)
+    expected = Newton(tolerance=tolerance).solve(instance.problem, instance.start, instance.params)
+    assert found.report.converged
+    assert found.report.counts.inferences > 0
+    assert torch.allclose(found.u, expected.u, atol=1e-7)
+
+
+def saved(folder):
+    torch.manual_seed(0)
+    weights = Weights(Kind.GUESS, "power_law", PowerLawFlow.version, (network(),), {"seed": 0})
+    weights.save(folder / "weights.pt")
+    return folder / "weights.pt"
+
+
+def test_weights_survive_the_disk(tmp_path):
+    loaded = Weights.load(saved(tmp_path), PowerLawFlow())
+    assert loaded.made_by == {"seed": 0}
+    for name, value in network().state_dict().items():
+        assert torch.equal(loaded.networks[0].state_dict()[name], value)
+
+
+def test_weights_of_another_family_other_features_or_damaged_are_refused(tmp_path):
+    file = saved(tmp_path)
+    with pytest.raises(InputError, match="trained on the family 'power_law', not on 'large_strain'"):
+        Weights.load(file, LargeStrain())
+    with pytest.raises(InputError, match="there is no file of weights"):
+        Weights.load(tmp_path / "absent.pt", PowerLawFlow())
+    content = torch.load(file, weights_only=True)
+    torch.save(content | {"feature_version": content["feature_version"] + 1}, file)
+    with pytest.raises(InputError, match=r"version 1\.2 of the features.*makes version 1\.1"):
+        Weights.load(file, PowerLawFlow())
+    torch.save({"something": torch.zeros(3)}, file)
+    with pytest.raises(InputError, match="not a file of weights written by"):
+        Weights.load(file, PowerLawFlow())
+    bad = dict(content)
+    bad["networks"] = [content["networks"][0] | {"settings": content["networks"][0]["settings"] | {"hidden": 7}}]
+    torch.save(bad, file)
+    with pytest.raises(InputError, match="other names or sizes"):
+        Weights.load(file, PowerLawFlow())
+    whole = saved(tmp_path).read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="damaged"):
+        Weights.load(file, PowerLawFlow())
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"family": "physics.families.power_law:Absent"}, "line 1.*cannot be imported"),
+        ({"family": "nothing_like_it"}, "no family of the name"),
+        ({"family": "physics.flow:FlowNetwork"}, "no subclass of"),
+        ({"learn": "guesses"}, "learn"),
+        ({"hiden": 3}, "unknown key 'hiden'; did you mean 'hidden'?"),
+        ({"unrolled": None}, "one of the keys 'unrolled' and 'supervised'"),
+        ({"seed": -1}, "seed"),
+        ({"unrolled": {"stages": []}}, "stages"),
+    ],
+)
+def test_a_wrong_family_file_is_one_line_and_exit_code_two(tmp_path, changes, said):
+    with pytest.raises(InputError, match=said):
+        read_config(written(tmp_path, **changes))
+    ended = CliRunner().invoke(app, ["train-steps", str(written(tmp_path, **changes))])
+    assert ended.exit_code == 2
+    assert ended.stderr.count("\n") == 1
+
+
+def test_unknown_families_and_missing_weights_end_the_benchmark_with_code_two(tmp_path):
+    ended = CliRunner().invoke(app, ["bench-steps", "nothing_like_it"])
+    assert ended.exit_code == 2
+    ended = CliRunner().invoke(app, ["bench-steps", FAMILY, "--guess", str(tmp_path / "absent.pt")])
+    assert ended.exit_code == 2
+    assert "no file of weights" in ended.stderr
+
+
+def test_a_family_is_found_by_module_and_class():
+    assert isinstance(find_family(FAMILY), PowerLawFlow)
