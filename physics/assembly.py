@@ -32,12 +32,11 @@ class Scatter:
             torch.from_numpy(part.astype(np.int32).reshape(cells.shape[0], cells.shape[1] ** 2))
             for part, cells in zip(np.split(inverse, np.cumsum([len(p) for p in pairs])[:-1]), groups)
         ]
-        rows, columns = _entries(unique, nodes, components)
         origin = _origins(unique, nodes, components, self.planes)
         self._source: Tensor | None = None
         self._reduce: sp.csr_matrix | None = None
-        self.pattern, place, entry, factor = _placed(rows, columns, constraints)
-        if constraints.selects and len(np.unique(place)) == len(place):
+        self.pattern, place, entry, factor = _placed(unique, constraints)
+        if factor is None:
             source = np.full(self.pattern.nnz, self._size, dtype=np.int32)  # what no cell adds to is zero
             source[place] = origin[entry]
             self._source = torch.from_numpy(source)
@@ -105,19 +104,18 @@ def _with_diagonal(rows: np.ndarray, columns: np.ndarray, n: int) -> tuple[Spars
     return pattern, scatter[: len(rows)]
 
 
-Placed = tuple[SparsePattern, np.ndarray, np.ndarray, np.ndarray]
+Placed = tuple[SparsePattern, np.ndarray, np.ndarray, "np.ndarray | None"]
 
 
-def _placed(rows: np.ndarray, columns: np.ndarray, constraints: ConstraintSet) -> Placed:
-    """The pattern of T^T K T; and for each contribution to it the place in its values, the entry of K, the factor."""
+def _placed(unique: np.ndarray, constraints: ConstraintSet) -> Placed:
+    """The pattern of T^T K T; and for each contribution to it the place in its values, the entry of K, the factor.
+
+    The factors are None where each value is one entry of K, as it is without ties.
+    """
+    if constraints.selects and constraints.matrix.nnz == constraints.n:
+        return _picked(unique, constraints)
     matrix = constraints.matrix
-    if constraints.selects:
-        number = np.full(matrix.shape[0], -1, dtype=np.int64)
-        number[np.diff(matrix.indptr) == 1] = matrix.indices
-        row, column = number[rows], number[columns]
-        entry = np.flatnonzero((row >= 0) & (column >= 0))
-        pattern, place = _with_diagonal(row[entry], column[entry], constraints.n)
-        return pattern, place, entry, np.ones(len(entry))
+    rows, columns = _entries(unique, *constraints.shape)
     lengths = np.diff(matrix.indptr)
     per_column = lengths[columns]
     many = lengths[rows] * per_column
@@ -127,3 +125,18 @@ def _placed(rows: np.ndarray, columns: np.ndarray, constraints: ConstraintSet) -
     left, right = matrix.indptr[rows[entry]] + i, matrix.indptr[columns[entry]] + j
     pattern, place = _with_diagonal(matrix.indices[left], matrix.indices[right], constraints.n)
     return pattern, place, entry, matrix.data[left] * matrix.data[right]
+
+
+def _picked(unique: np.ndarray, constraints: ConstraintSet) -> Placed:
+    """The rows and columns of the free degrees of freedom, picked out of the matrix that holds the entries' numbers."""
+    nodes, components = constraints.shape
+    first, second = np.divmod(unique, nodes)
+    numbers = np.arange(1, len(unique) * components**2 + 1).reshape(-1, components, components)
+    blocks = (numbers, second, np.searchsorted(first, np.arange(nodes + 1)))
+    free = constraints.free.numpy()
+    matrix = sp.bsr_matrix(blocks, shape=(nodes * components, nodes * components)).tocsr()[free][:, free]
+    matrix.sort_indices()
+    entry = matrix.data - 1
+    pattern = SparsePattern(len(free), matrix.indptr.astype(np.int32), matrix.indices.astype(np.int32))
+    completed, moved = pattern.with_diagonal()
+    return completed, np.arange(len(entry)) if moved is None else moved.numpy(), entry, None
