@@ -13,7 +13,7 @@ NAME = "learned-groups"
 LINE = "group LISTA, 50 groups of 10 with 10 % active: gain over the element-wise network, medians over 3 seeds"
 DURATION = "15 min on 2 idle cores"
 
-SCHEDULE = Schedule(batch=64, alone=30, together=10, final=300, rate=2e-2, matrix_rate=2e-3)
+SCHEDULE = Schedule(batch=64, alone=15, together=0, final=300, rate=2e-2, matrix_rate=2e-3)
 
 
 def run(quick: bool) -> list[Record]:

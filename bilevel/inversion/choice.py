@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bilevel.inversion.priors import Prior
 from bilevel.linalg.linear_map import LinearMap
-from bilevel.report import ConvergenceError, InputError
+from bilevel.report import ConvergenceError, InputError, require_finite
 
 
 @dataclass
@@ -63,8 +63,8 @@ class Fixed(Choice):
     weight: float
 
     def __post_init__(self) -> None:
-        if not self.weight > 0:
-            raise InputError(f"lambda must be positive, got {self.weight:g}")
+        if not 0 < self.weight < math.inf:
+            raise InputError(f"lambda must be positive and finite, got {self.weight:g}")
 
     def choose(self, problem: Problem) -> Trial:
         return problem.at(math.log(self.weight))
@@ -162,6 +162,8 @@ class GCV(_Search):
 
         grid = np.linspace(*self.limits(), self.points)
         scores = [self.score(problem, problem.at(t)) for t in grid[::-1]][::-1]
+        if not np.isfinite(scores).any():
+            raise ConvergenceError("generalised cross-validation finds no residual to judge by: are the data all zero?")
         best = int(np.argmin(scores))
         bounds = (grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)])
         found = minimize_scalar(
@@ -193,6 +195,11 @@ class Bilevel(_Search):
 
         if not self.examples:
             raise InputError("learning lambda needs at least one example (x, y)")
+        for x, y in self.examples:
+            problem.A.check_data(y)
+            require_finite("the examples", x)
+            if tuple(x.shape) != problem.A.domain:
+                raise InputError(f"an example has shape {tuple(x.shape)}, but the operator takes {problem.A.domain}")
         low, high = self.limits()
         grid = np.linspace(low, high, 9)
         coarse = [self.loss(problem, t) for t in grid]

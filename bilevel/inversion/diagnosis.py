@@ -72,6 +72,10 @@ def diagnose(A: LinearMap, y: Tensor, noise: float | None = None) -> Diagnosis:
     Raises InputError above 4,000 unknowns or data, where a dense decomposition is no diagnosis any more.
     """
     A.check_data(y)
+    if y.dim() != len(A.range):
+        raise InputError(f"the diagnosis takes one sample, the data hold a batch {tuple(y.shape)}")
+    if noise is not None and not 0 <= noise < float("inf"):
+        raise InputError(f"the noise's standard deviation must be finite and not negative, got {noise:g}")
     if y.numel() > LARGEST or A.matrix().shape[1] > LARGEST:
         raise InputError(f"the diagnosis decomposes a dense matrix, of at most {LARGEST} rows and columns")
     u, s, _ = torch.linalg.svd(A.matrix().to(y), full_matrices=False)

@@ -10,6 +10,7 @@ from torch import Tensor
 from bilevel.inversion.choice import Choice, Problem, Trial
 from bilevel.inversion.priors import Prior
 from bilevel.linalg.linear_map import LinearMap, as_linear_map
+from bilevel.report import InputError
 
 
 @dataclass
@@ -35,8 +36,16 @@ def invert(A: LinearMap | Tensor, y: Tensor, prior: Prior, choice: Choice) -> In
     y has the shape of the operator's range (one sample). Raises InputError for data that do not fit or are not finite,
     ConvergenceError where a solver or the rule for lambda fails.
     """
-    A = as_linear_map(A)
+    A, y = as_linear_map(A), torch.as_tensor(y)
     A.check_data(y)
-    problem = Problem(A, torch.as_tensor(y), prior)
+    if y.dim() != len(A.range):
+        raise InputError(
+            f"lambda is chosen for one sample at a time, the data hold a batch {tuple(y.shape)}; invert each"
+        )
+    if not isinstance(prior, Prior) or not isinstance(choice, Choice):
+        raise InputError(
+            "invert takes a prior such as Tikhonov() and a rule such as Fixed(0.1) or Discrepancy(sigma=0.01)"
+        )
+    problem = Problem(A, y, prior)
     trial = choice.choose(problem)
     return Inversion(trial.x, trial.weight, trial.misfit, type(prior).__name__, type(choice).__name__, problem.trials)

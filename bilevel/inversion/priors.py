@@ -148,6 +148,10 @@ class LearnedPrior(Prior):
         self.denoiser, self.accelerate, self.tolerance = denoiser, accelerate, tolerance
 
     def solve(self, A: LinearMap, y: Tensor, weight: float, start: Tensor | None = None) -> Tensor:
+        if len(A.domain) != 2:
+            raise InputError(
+                f"a denoiser is a prior for pictures (height, width), but the unknown has shape {A.domain}"
+            )
         scheme = PnPProximalGradient(
             lambda v: self.denoiser(v, weight),
             accelerate=self.accelerate,

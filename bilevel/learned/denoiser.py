@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from bilevel.learned.guards import nonexpansiveness_penalty
-from bilevel.report import BilevelError, InputError
+from bilevel.report import BilevelError, InputError, require_finite
 
 
 class Denoiser(torch.nn.Module):
@@ -26,6 +26,9 @@ class Denoiser(torch.nn.Module):
     """
 
     def forward(self, x: Tensor, scale: float | Tensor = 1.0) -> Tensor:
+        own = next(self.parameters()).dtype
+        if x.dtype != own:
+            raise InputError(f"the picture is {x.dtype}, the denoiser is {own}; convert one with .to(...)")
         flat = x.reshape(-1, 1, *x.shape[-2:]) / scale
         return (flat - self.noise(flat)).reshape(x.shape) * scale
 
@@ -111,11 +114,23 @@ class DenoiserSchedule:
     margin: float = 0.05
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if not (
+            self.sigma > 0 and self.rate > 0 and self.penalty >= 0 and min(self.steps, self.batch, self.patch) >= 1
+        ):
+            raise InputError(
+                "a denoiser's schedule needs sigma, rate, steps, batch and patch above zero, and penalty >= 0"
+            )
+
 
 def train_denoiser(
     denoiser: Denoiser, pictures: list[Tensor], schedule: DenoiserSchedule, progress: bool = False
 ) -> list[float]:
     """Train in place on pictures (height, width) with values in [0, 1]; returns the mean squared errors, step by step."""
+    if not pictures:
+        raise InputError("training a denoiser needs at least one picture")
+    for picture in pictures:
+        require_finite("a training picture", picture)
     if any(min(p.shape) < schedule.patch for p in pictures):
         raise InputError(f"every training picture must be at least {schedule.patch} pixels wide and high")
     generator = torch.Generator().manual_seed(schedule.seed)

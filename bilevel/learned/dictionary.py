@@ -91,8 +91,19 @@ class SparseClassifier(torch.nn.Module):
             return float((self(y).argmax(1) != labels).double().mean())
 
 
+def require_labels(labels: Tensor, y: Tensor, model: SparseClassifier) -> None:
+    """Raise InputError unless there is one label for each sample, from 0 to the number of classes - 1."""
+    classes = model.linear.out_features
+    if labels.shape != y.shape[:1] or int(labels.min()) < 0 or int(labels.max()) >= classes:
+        raise InputError(
+            f"{y.shape[0]} samples need as many labels from 0 to {classes - 1}, got shape {tuple(labels.shape)} "
+            f"with values {int(labels.min())} to {int(labels.max())}"
+        )
+
+
 def fit_classifier(model: SparseClassifier, y: Tensor, labels: Tensor, decay: float = 1e-4) -> float:
     """Fit the linear part alone on fixed codes, to the optimum of cross entropy + decay |W|^2; returns the loss."""
+    require_labels(labels, y, model)
     with torch.no_grad():
         codes = sparse_codes(y, model.dictionary, model.problem).values
     parameters = list(model.linear.parameters())
@@ -112,6 +123,7 @@ def learn_task_driven(
     model: SparseClassifier, y: Tensor, labels: Tensor, schedule: DictionarySchedule, progress: bool = False
 ) -> TaskHistory:
     """Train dictionary and classifier together on the task's loss, in place; atoms stay on the unit sphere."""
+    require_labels(labels, y, model)
     generator = torch.Generator().manual_seed(schedule.seed)
     optimiser = torch.optim.Adam(model.parameters(), schedule.rate)
     steps = schedule.epochs * -(-y.shape[0] // schedule.batch)

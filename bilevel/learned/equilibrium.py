@@ -23,6 +23,9 @@ class LayerMap(torch.nn.Module):
         super().__init__()
         if not 0 <= k < network.depth:
             raise InputError(f"the network has layers 0 to {network.depth - 1}, there is no layer {k}")
+        probe = torch.zeros(1, *network.operator.range).to(network.operator._reference())
+        if network.start(probe).memory is not None:
+            raise InputError(f"a {type(network).__name__} remembers more than its estimate, so it is no map T(x, y)")
         self.network, self.k = network, k
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
@@ -32,7 +35,7 @@ class LayerMap(torch.nn.Module):
 class Equilibrium(torch.nn.Module):
     """x with x = T(x, y), for any module T(x, y) -> x that treats the samples of a batch independently.
 
-    Called as equilibrium(y, x0); `solution` then holds the solve's report and the certificates of its gradients.
+    solver: Anderson acceleration by default, as accurate as the precision of x0 allows. Called as equilibrium(y, x0); `solution` then holds the solve's report and the certificates of its gradients.
     Raises ConvergenceError where the iteration has not settled (`on_fail`).
     """
 
@@ -54,9 +57,9 @@ class Equilibrium(torch.nn.Module):
         if y.shape[0] != x0.shape[0]:
             raise InputError(f"the data hold {y.shape[0]} samples and the start {x0.shape[0]}")
         problem = FixedPoint(self.map, batch_dims=1)
-        self.solution = bilevel.fixed_point(
-            problem, x0, y, solver=self.solver, adjoint=self.adjoint, on_fail=self.on_fail
-        )
+        attainable = max(1e-10, 100 * torch.finfo(x0.dtype).eps)
+        solver = self.solver or bilevel.Anderson(tolerance=bilevel.Tolerance(relative=attainable))
+        self.solution = bilevel.fixed_point(problem, x0, y, solver=solver, adjoint=self.adjoint, on_fail=self.on_fail)
         return self.solution.u
 
 

@@ -72,7 +72,7 @@ class LearnedStep(ALISTA):
         misfit = _mean_size(residual) / first[1].clamp_min(tiny)
         features = torch.cat([ratio, misfit, start], -1).clamp_min(tiny).log().detach()
         hidden, cell = self.cell(features.reshape(prod(features.shape[:-1]), 3), (hidden, cell))
-        s, t, g = self.head(hidden).reshape(*residual.shape[:-1], 3).clamp(-3, 3).exp().split(1, -1)
+        s, t, g = self.head(hidden).reshape(*residual.shape[:-1], 3).clamp(-1, 1).exp().split(1, -1)
         return s, t, g, hidden, cell, ratio
 
 

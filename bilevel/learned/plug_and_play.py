@@ -15,7 +15,7 @@ from torch import Tensor
 import bilevel
 from bilevel.learned.guards import Certificate, jacobian_norm
 from bilevel.linalg.linear_map import LinearMap
-from bilevel.report import ConvergenceError, InputError, OnFail, fail
+from bilevel.report import ConvergenceError, InputError, OnFail, fail, require_finite
 from bilevel.solvers.admm import regularised_inverse
 from bilevel.solvers.composite import require_iterations
 
@@ -59,7 +59,7 @@ class PnPProximalGradient:
             return self.denoiser(x - step * A.adjoint(A(x) - y))
 
         with torch.no_grad():
-            x = A.adjoint(y) if x0 is None else x0
+            x = A.adjoint(y) if x0 is None else _checked(x0, A)
             x, residuals, reached = self._iterate(map, x)
             return _finish(self.denoiser, x, residuals, reached, on_fail)
 
@@ -69,7 +69,8 @@ class PnPProximalGradient:
         residuals: list[float] = []
         for _ in range(self.max_iterations):
             new = map(point)
-            change = torch.linalg.vector_norm(new - point, dim=dims) / torch.linalg.vector_norm(new, dim=dims)
+            size = torch.linalg.vector_norm(new, dim=dims).clamp_min(torch.finfo(new.dtype).tiny)
+            change = torch.linalg.vector_norm(new - point, dim=dims) / size
             residuals.append(float(change.max()))
             if residuals[-1] <= self.tolerance:
                 return new, residuals, True
@@ -105,7 +106,7 @@ class PnPADMM:
         invert = regularised_inverse(A, self.rho)
         back = A.adjoint(y)
         with torch.no_grad():
-            z = back if x0 is None else x0
+            z = back if x0 is None else _checked(x0, A)
             u = torch.zeros_like(z)
             residuals: list[float] = []
             reached = False
@@ -113,13 +114,20 @@ class PnPADMM:
                 x = invert(back + self.rho * (z - u))
                 new = self.denoiser(x + u)
                 u = u + x - new
-                size = x.norm(dim=(-2, -1))
+                size = x.norm(dim=(-2, -1)).clamp_min(torch.finfo(x.dtype).tiny)
                 change = ((x - new).norm(dim=(-2, -1)) + (new - z).norm(dim=(-2, -1))) / size
                 residuals.append(float(change.max()))
                 z, reached = new, residuals[-1] <= self.tolerance
                 if reached or not residuals[-1] < 1e6:
                     break
             return _finish(self.denoiser, z, residuals, reached, on_fail)
+
+
+def _checked(x0: Tensor, A: LinearMap) -> Tensor:
+    if tuple(x0.shape[-len(A.domain) :]) != A.domain:
+        raise InputError(f"the start has shape {tuple(x0.shape)}, but the operator takes (*batch, {A.domain})")
+    require_finite("the start", x0)
+    return x0
 
 
 def _finish(denoiser: Denoise, x: Tensor, residuals: list[float], reached: bool, on_fail: OnFail) -> Restoration:
@@ -152,6 +160,8 @@ class UnrolledADMM(torch.nn.Module):
         super().__init__()
         if rho <= 0:
             raise InputError(f"the penalty rho must be positive, got {rho:g}")
+        if depth < 1:
+            raise InputError(f"a network has at least one layer, got depth {depth}")
         self.denoiser, self.misfit, self.depth = denoiser, misfit, depth
         self.log_rho = torch.nn.Parameter(torch.tensor(rho, dtype=torch.float64).log())
 

@@ -67,6 +67,8 @@ def sparse_codes(y: Tensor, dictionary: Tensor, problem: ElasticNet, start: Tens
         raise InputError(
             f"data {tuple(y.shape)} and dictionary {tuple(dictionary.shape)} do not fit: (batch, m) and (m, atoms)"
         )
+    if y.dtype != dictionary.dtype:
+        raise InputError(f"the data are {y.dtype}, the dictionary is {dictionary.dtype}; convert one with .to(...)")
     require_finite("the data", y)
     require_finite("the dictionary", dictionary)
     values = _Codes.apply(y, dictionary, problem, start)
@@ -97,6 +99,7 @@ def _solve(y: Tensor, dictionary: Tensor, problem: ElasticNet, start: Tensor | N
     lipschitz = float(torch.linalg.matrix_norm(gram, 2)) + problem.l2
     a = torch.zeros_like(target) if start is None else start.detach().clone()
     point, age = a, torch.ones_like(a[:, :1])
+    tolerance = max(problem.tolerance, 200 * torch.finfo(a.dtype).eps / problem.l1)
     for iteration in range(1, problem.max_iterations + 1):
         gradient = point @ gram - target + problem.l2 * point
         new = soft_threshold(point - gradient / lipschitz, torch.as_tensor(problem.l1 / lipschitz).to(a))
@@ -107,7 +110,7 @@ def _solve(y: Tensor, dictionary: Tensor, problem: ElasticNet, start: Tensor | N
         a, age = new, older
         if iteration % 25 == 0:
             polished = _polish(a, gram, target, problem)
-            if bool((_violation(polished, gram, target, problem) <= problem.tolerance).all()):
+            if bool((_violation(polished, gram, target, problem) <= tolerance).all()):
                 return polished
     worst = float(_violation(a, gram, target, problem).max())
     raise ConvergenceError(
@@ -138,13 +141,13 @@ def _active_solve(active: Tensor, dictionary: Tensor, l2: float, right: Tensor) 
 
 def _masked_solve(active: Tensor, gram: Tensor, l2: float, right: Tensor) -> Tensor:
     """(gram_SS + l2)^-1 right_S for every sample's own S, zero elsewhere; sorted so that systems are as small as the largest S."""
-    size = max(int(active.sum(1).max()), 1)
+    size = max(int(active.sum(1).max()) if len(active) else 0, 1)
     order = torch.argsort(active.to(torch.int8), dim=1, descending=True, stable=True)[:, :size]
     on = active.gather(1, order)
     block = gram[order[:, :, None], order[:, None, :]]
     both = on[:, :, None] & on[:, None, :]
     identity = torch.eye(size).to(gram)
-    matrix = torch.where(both, block, 0.0) + identity * torch.where(on, l2, 1.0)[:, :, None]
+    matrix = torch.where(both, block, 0.0) + identity * torch.where(on, l2, 1.0).to(gram)[:, :, None]
     factor, info = torch.linalg.cholesky_ex(matrix)
     if bool((info != 0).any()):
         raise SingularError("the active atoms of a sample are linearly dependent and l2 = 0; set l2 > 0")

@@ -72,9 +72,23 @@ def test_bad_input_is_refused() -> None:
         ElasticNet(-0.1)
     with pytest.raises(InputError, match="l1 > 0"):
         ElasticNet(0.0)
+    with pytest.raises(InputError, match="the dictionary is"):
+        sparse_codes(torch.zeros(3, 20, dtype=torch.float32), D, ElasticNet())
+    model = SparseClassifier(D, 3, ElasticNet())
+    for labels in (torch.tensor([0, 3]), torch.tensor([0, -1]), torch.tensor([0, 1, 2])):
+        with pytest.raises(InputError, match="as many labels from 0 to 2"):
+            fit_classifier(model, torch.randn(2, 20), labels)
     twins = torch.cat([D[:, :1], D[:, :1]], 1)
     with pytest.raises(SingularError, match="linearly dependent"):
         sparse_codes(D[:, :1].mT, twins, ElasticNet(0.1, 0.0))
+
+
+def test_codes_in_single_precision_and_of_no_samples() -> None:
+    D, y = atoms(), torch.randn(7, 20)
+    exact = sparse_codes(y, D, ElasticNet(0.3)).values
+    found = sparse_codes(y.float(), D.float(), ElasticNet(0.3)).values
+    assert torch.allclose(found.double(), exact, atol=1e-4)
+    assert sparse_codes(y[:0], D, ElasticNet(0.3)).values.shape == (0, 30)
 
 
 def planted(count: int, D: torch.Tensor, seed: int) -> torch.Tensor:

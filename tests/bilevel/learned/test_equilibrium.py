@@ -8,6 +8,7 @@ import torch
 import bilevel
 from bilevel.learned import (
     Equilibrium,
+    HyperLISTA,
     LayerMap,
     StepThresholdISTA,
     TruncationRate,
@@ -66,6 +67,16 @@ def test_memory_is_flat_in_the_iterations_while_unrolling_grows() -> None:
         )
     assert held[1000][0] == held[10][0]
     assert held[1000][1] > 50 * held[10][1]
+
+
+def test_single_precision_and_maps_with_memory() -> None:
+    map, y, x0 = layer()
+    exact = Equilibrium(map)(y, x0).detach()
+    found = Equilibrium(map.float())(y.detach().float(), x0.float())
+    assert found.dtype == torch.float32
+    assert torch.allclose(found.double(), exact, atol=1e-4)
+    with pytest.raises(InputError, match="HyperLISTA remembers"):
+        LayerMap(HyperLISTA(torch.randn(6, 9), 1))
 
 
 def test_a_map_that_does_not_settle_is_reported() -> None:

@@ -117,6 +117,31 @@ def test_bad_input_is_refused() -> None:
         UnrolledADMM(convex(), lambda x, y: x.sum(), rho=-1.0)
 
 
+def test_zero_data_have_a_zero_answer_and_starts_are_checked() -> None:
+    A, denoiser = Convolution(gaussian_kernel(1.0, 2), (12, 14)), convex()
+    for scheme in (PnPProximalGradient, PnPADMM):
+        assert float(scheme(denoiser).restore(A, torch.zeros(12, 14)).x.abs().max()) == 0.0
+        with pytest.raises(InputError, match="the start has shape"):
+            scheme(denoiser).restore(A, torch.zeros(12, 14), torch.zeros(5, 5))
+        with pytest.raises(InputError, match="NaN"):
+            scheme(denoiser).restore(A, torch.zeros(12, 14), torch.full((12, 14), torch.nan))
+        with pytest.raises(InputError, match="max_iterations"):
+            scheme(denoiser, max_iterations=0).restore(A, torch.zeros(12, 14))
+
+
+def test_denoisers_refuse_what_they_cannot_learn_from() -> None:
+    with pytest.raises(InputError, match="at least one picture"):
+        train_denoiser(convex(), [], DenoiserSchedule())
+    with pytest.raises(InputError, match="NaN"):
+        train_denoiser(convex(), [torch.full((50, 50), torch.nan)], DenoiserSchedule())
+    with pytest.raises(InputError, match="sigma"):
+        DenoiserSchedule(sigma=-1.0)
+    with pytest.raises(InputError, match="the denoiser is"):
+        convex()(torch.zeros(9, 9, dtype=torch.float32))
+    with pytest.raises(InputError, match="at least one layer"):
+        UnrolledADMM(convex(), lambda x, y: x.sum(), depth=0)
+
+
 def test_end_to_end_admm_differentiates_its_x_update_implicitly() -> None:
     """Against the closed form of the x-update differentiated by autograd."""
     A = Matrix(torch.randn(30, 36))
