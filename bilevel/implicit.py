@@ -233,6 +233,8 @@ def solve_implicitly(
     u0 = torch.as_tensor(u0).detach()
     if not u0.is_floating_point():
         u0 = u0.to(torch.get_default_dtype())
+    if u0.numel() == 0:
+        raise ValueError(f"the start has no entries (shape {tuple(u0.shape)}): there is nothing to solve for")
     problem = problem.for_unknown(u0)
     vector = u0.reshape(*u0.shape[: problem.batch_dims], -1)
     leaves, names, rebuild = _split(problem.collect(params))

@@ -112,6 +112,8 @@ def _unpacked(path: Path) -> tuple[str, Evaluation, dict[str, dict[str, Tensor]]
         if name.startswith("state/"):
             _, experiment, key = name.split("/", 2)
             states.setdefault(experiment, {})[key] = torch.from_numpy(value)
+    if "scope" not in arrays:
+        raise InputError(f"{path}: the checkpoint is of an earlier version; start again with run --force")
     evaluation = Evaluation(
         t=arrays["t"],
         residual=arrays["residual"],

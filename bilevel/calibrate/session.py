@@ -90,7 +90,7 @@ class Session:
                 f"{self.folder}: already holds results ({found[0]}); "
                 "use --force to replace them or --out for another folder"
             )
-        if self._checkpoint.exists():
+        if any(self._checkpoint.glob("*.npz")):  # a run that failed before its first evaluation left nothing to lose
             raise InputError(
                 f"{self.folder}: holds an interrupted run; go on with bilevel resume, or start again with --force"
             )

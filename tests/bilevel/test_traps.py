@@ -235,3 +235,8 @@ def test_misspelt_options_do_not_silence_failures():
 def test_a_start_of_whole_numbers_is_taken_as_real():
     u = bilevel.argmin(lambda u, p: ((u - p) ** 2).sum(), torch.zeros(2, dtype=torch.int64), torch.tensor(1.5)).u
     torch.testing.assert_close(u, torch.full((2,), 1.5))
+
+
+def test_an_empty_start_is_refused():
+    with pytest.raises(ValueError, match="nothing to solve for"):
+        bilevel.argmin(lambda u: (u**2).sum(), torch.zeros(0))

@@ -94,6 +94,15 @@ def test_interrupted_run_is_not_overwritten_and_a_changed_study_is_not_resumed(s
     assert "changed since this run began" in outcome.err
 
 
+def test_a_run_that_failed_before_its_first_evaluation_leaves_no_obstacle(study):
+    sound = (study.folder / "model.py").read_text()
+    study.edit("return ", "from bilevel import InputError; raise InputError('no water'); return ", "model.py")
+    outcome = study.call("run")
+    assert (outcome.code, "no water" in outcome.err) == (2, True)
+    (study.folder / "model.py").write_text(sound)
+    assert study.call("run").code == 0
+
+
 def test_a_folder_in_use_is_refused(study):
     from bilevel.calibrate.files import locked
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -87,6 +88,17 @@ def test_damaged_checkpoint_is_said(study):
     outcome = study.call("resume")
     assert outcome.code == 2
     assert "damaged" in outcome.err
+
+
+def test_a_checkpoint_of_an_earlier_version_is_said(study):
+    study.call("run")
+    point = next((study.results / "checkpoint").glob("*.npz"))
+    with np.load(point) as file:
+        arrays = {name: value for name, value in file.items() if name != "scope"}
+    np.savez(point, **arrays)
+    outcome = study.call("resume")
+    assert outcome.code == 2
+    assert "earlier version" in outcome.err
 
 
 @pytest.mark.slow
