@@ -163,7 +163,8 @@ def linear_records(cells: int, dim: int, repeat: int) -> list[Record]:
     params = {"flow": {"hydraulic_conductivity": log_k.detach().exp()}}
     with torch.no_grad():
         system = (flow.tangent(flow.start(), params), -flow.residual(flow.start(), params), 1e-10)
-    costs, bounds = [], []
+    costs: list[Cost] = []
+    bounds: list[tuple[float, str]] = []
     for _ in range(repeat):
         costs.append(cost())
         bounds.append(bound_seconds([system], flow.n if dim == 2 else 0))

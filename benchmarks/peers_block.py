@@ -48,12 +48,13 @@ def _torch_fem(block: Block) -> Found:
     started = time.perf_counter()
     mu = young / (2.0 * (1.0 + poisson))
     params = torch.stack([mu, 2.0 * mu * poisson / (1.0 - 2.0 * poisson)], -1)
-    model = Solid(block.mesh.coordinates, block.mesh.cells[:, _usual_order(block)], Hyperelastic3D(psi, params))
+    material = Hyperelastic3D(psi, params)
+    model = Solid(block.mesh.coordinates, block.mesh.cells[:, _usual_order(block)], material)
     left, right = block.mesh.nodes_on("left"), block.mesh.nodes_on("right")
     model.constraints[left] = True
     model.constraints[right] = True
     model.displacements[right, 0] = STRETCH
-    u, *_ = model.solve(rtol=TOLERANCE, atol=0.0, max_iter=20, differentiable_parameters=model.material.params)
+    u, *_ = model.solve(rtol=TOLERANCE, atol=0.0, max_iter=20, differentiable_parameters=material.params)
     solved = time.perf_counter()
     free = block.solid.constraints.free
     by_young, by_poisson = torch.autograd.grad(block.misfit(u.reshape(-1)[free]), (young, poisson))

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bilevel.chain import Trajectory, chain
-from bilevel.implicit import argmin
-from bilevel.problem import Params
+from bilevel.implicit import argmin, root
+from bilevel.problem import EnergyProblem, Params
 from bilevel.report import Solution
 from bilevel.solvers.newton import Newton
 from bilevel.solvers.solver import Solver
@@ -78,12 +78,13 @@ def march(
 ) -> Trajectory:
     """The heads after each time step, differentiable in `initial`, `params` and `loads`.
 
-    energy: an EnergyProblem with a `stage` (see `Transient`). initial (n,): the head at the first time. params: those
+    energy: an EnergyProblem with a `stage` (see `Transient`), or a Problem whose residual balances storage likewise. initial (n,): the head at the first time. params: those
     of the steady energy and of its storage. loads: entries of params that hold within each step, with a leading entry
     for each step (N, ...). observe: what to keep of each head; all of it by default. watch: told of every minimisation.
     Returns the final head and the observed ones (N, ...). Raises what the minimisations raise.
     """
     solver = solver or Newton()
+    find = argmin if isinstance(energy, EnergyProblem) else root
     # What stages take over from those before. As tensors among the parameters: constants make forward mode slow.
     ratios = [[torch.tensor(a / scheme.diagonal, dtype=initial.dtype) for a in row] for row in scheme.rows]
     taus = torch.from_numpy(steps.stage_lengths(scheme.diagonal, scheme.nodes)).to(initial)
@@ -96,7 +97,7 @@ def march(
             anchor = old
             for ratio, change in zip(row, changes):
                 anchor = anchor + ratio * change
-            solution = argmin(energy, head, energy.stage(setting, anchor, tau), solver=solver)
+            solution = find(energy, head, energy.stage(setting, anchor, tau), solver=solver)
             watch(solution)
             head = solution.u
             changes.append(head - anchor)
