@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from benchmarks import learned_problem
@@ -25,7 +27,7 @@ def run(quick: bool) -> list[Record]:
     errors = {}
     for size in (1, 10):
         errors[size], _ = over_seeds(
-            lambda s=size: GroupLISTA(data.D, s, weight=data.W, threshold=0.5), signals, schedule, x, y
+            partial(GroupLISTA, data.D, size, weight=data.W, threshold=0.5), signals, schedule, x, y
         )
     alike, plain = GroupLISTA(data.D, 1, weight=data.W, threshold=0.2), ALISTA(data.D, weight=data.W, threshold=0.2)
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from benchmarks.shared_data import shared_data
 from bilevel.learned import Schedule, SparseSignals, nmse_db, train
 from bilevel.learned.network import UnrolledNetwork
 from bilevel.linalg.linear_map import Matrix
+from bilevel.report import ConvergenceError
 
 SEEDS = (0, 1, 2)
 Make = Callable[[], UnrolledNetwork]
@@ -43,14 +45,18 @@ def published(dtype: torch.dtype = torch.float32) -> SparseRecovery:
 
 
 def trained(make: Make, signals: SparseSignals, schedule: Schedule, x: Tensor, y: Tensor) -> tuple[float, float]:
-    """NMSE in dB on (x, y) after training a fresh network, and the seconds of training."""
+    """NMSE in dB on (x, y) after training a fresh network, and the seconds of training; NaN where the network is unstable."""
     torch.manual_seed(schedule.seed)
     network = make()
     start = time.perf_counter()
     train(network, signals, schedule, progress=True)
     seconds = time.perf_counter() - start
-    with torch.no_grad():
-        value = nmse_db(network(y), x)
+    try:
+        with torch.no_grad():
+            value = nmse_db(network(y), x)
+    except ConvergenceError as error:
+        print(error, file=sys.stderr)
+        value = math.nan
     print(f"{type(network).__name__}, seed {schedule.seed}: {value:.2f} dB after {seconds:.0f} s", file=sys.stderr)
     return value, seconds
 
