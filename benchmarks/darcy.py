@@ -164,12 +164,12 @@ def linear_records(cells: int, dim: int, repeat: int) -> list[Record]:
     with torch.no_grad():
         system = (flow.tangent(flow.start(), params), -flow.residual(flow.start(), params), 1e-10)
     costs: list[Cost] = []
-    bounds: list[tuple[float, str]] = []
+    bounds: list[dict[str, float]] = []
     for _ in range(repeat):
         costs.append(cost())
         bounds.append(bound_seconds([system], flow.n if dim == 2 else 0))
     forward, gradient = min(c.forward for c in costs), min(c.gradient for c in costs)
-    bound, method = min(bounds)
+    bound, method = min((seconds, name) for bare in bounds for name, seconds in bare.items())
     size = f"linear {dim}-D, {flow.n / 1000:.0f}k unknowns"
     return [
         stated(f"forward, {size}", forward, "s"),
