@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import bilevel
+from benchmarks.learned_equilibrium import saved_bytes
 from bilevel.learned import (
     Equilibrium,
     HyperLISTA,
@@ -25,20 +26,6 @@ def layer() -> tuple[LayerMap, torch.Tensor, torch.Tensor]:
     network = StepThresholdISTA(A, 1, threshold=0.05)
     y = (torch.randn(4, 12) @ A.mT).requires_grad_()
     return LayerMap(network), y, torch.zeros(4, 12)
-
-
-def saved_bytes(run) -> int:
-    """Bytes that autograd keeps for the backward pass of `run`, every storage once."""
-    storages: dict[int, int] = {}
-
-    def pack(t: torch.Tensor) -> torch.Tensor:
-        storages[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
-        return t
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        keep = run()
-    assert keep.requires_grad
-    return sum(storages.values())
 
 
 def test_the_gradient_is_that_of_the_unrolled_network() -> None:
@@ -62,8 +49,8 @@ def test_memory_is_flat_in_the_iterations_while_unrolling_grows() -> None:
         picard = bilevel.Picard(tolerance=bilevel.Tolerance(relative=1e-300), max_iterations=iterations)
         deq = Equilibrium(map, solver=picard, on_fail="ignore")
         held[iterations] = (
-            saved_bytes(lambda d=deq: d(y, x0)),
-            saved_bytes(lambda i=iterations: UnrolledMap(map, i)(y, x0)),
+            saved_bytes(deq(y, x0)),
+            saved_bytes(UnrolledMap(map, iterations)(y, x0)),
         )
     assert held[1000][0] == held[10][0]
     assert held[1000][1] > 50 * held[10][1]
