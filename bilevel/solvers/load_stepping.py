@@ -28,7 +28,8 @@ class LoadStepping(Solver):
 
     path: the parameters at fraction t. The layer's derivative is that of the last step alone, so it does not depend on
     the path. easy: a step that took at most this many iterations lets the next one grow. predict: start each step along
-    the path's tangent, by one back-substitution with the last factorisation; u0 is then the state at t = 0.
+    the path's tangent, by one back-substitution with the last factorisation; u0 is then the state at t = 0. from_rest: that state is u = 0,
+    whatever u0 is.
     """
 
     path: Path
@@ -38,6 +39,7 @@ class LoadStepping(Solver):
     growth: float = 2.0
     easy: int = 8
     predict: bool = False
+    from_rest: bool = False
 
     @property
     def tolerance(self) -> Tolerance:  # type: ignore[override]
@@ -45,6 +47,7 @@ class LoadStepping(Solver):
 
     def solve(self, problem: Problem, u0: Tensor, params: Params, record: bool = False) -> Outcome:
         started, total = time.perf_counter(), Counts()
+        u0 = torch.zeros_like(u0) if self.from_rest else u0
         u, reached, increment, cutbacks, steps = u0, 0.0, self.first, 0, 0
         predictor = _Predictor(problem, u0, self.path(params, 0.0), total) if self.predict else None
         while True:

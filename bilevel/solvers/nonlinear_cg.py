@@ -11,7 +11,7 @@ from torch import Tensor
 from bilevel.solvers.descent import Descent, Metric
 from bilevel.solvers.solver import DescentSolver
 from bilevel.steps.step import Step
-from bilevel.steps.wolfe import Wolfe
+from bilevel.steps.strong_wolfe import StrongWolfe
 
 if TYPE_CHECKING:
     from bilevel.solvers.oracle import Oracle, Point
@@ -52,9 +52,9 @@ class ConjugateDirection(Descent):
 
 @dataclass
 class NonlinearCG(DescentSolver):
-    """Polak-Ribiere+ conjugate gradients on an energy, with Wolfe steps of the tight curvature that they need."""
+    """Polak-Ribiere+ conjugate gradients on an energy, with strong Wolfe steps unless another step is given."""
 
-    step: Step = field(default_factory=lambda: Wolfe(curvature=0.1))
+    step: Step = field(default_factory=StrongWolfe)
     max_iterations: int = 10_000
     energies_only = True
 

@@ -37,6 +37,12 @@ from physics.term import Term
 SMALLEST, LARGEST = 0.15, 6.0
 """Principal stretches of the states are cut to this range."""
 
+LEAST_STIFF = 0.9
+"""Dilatations stay below this fraction of the one at which U' is largest, where cells lose their stiffness."""
+
+SETTLED = 0.02
+"""Where the linear stresses err by less than this fraction, Newton's method needs no more help."""
+
 
 @dataclass(frozen=True)
 class CellStates:
@@ -114,7 +120,7 @@ class SolidStates(StateProblem):
         turn = rotation(self._angles())[:, None].expand(*self.weights.shape, 2, 2)
         state = State(torch.zeros_like(start))
         state.counts.factorisations, state.counts.back_substitutions = 1, 1
-        return self._linear(state, turn, -self.mu)
+        return self.linear(state, turn, -self.mu)
 
     def hessian(self, u: Tensor) -> Sparse:
         """The Hessian of the energy at u (n,)."""
@@ -132,6 +138,15 @@ class SolidStates(StateProblem):
     def mean(self, values: Tensor) -> Tensor:
         """Means over the points of each cell (E, ...) of values (E, Q, ...)."""
         return torch.einsum("eq,eq...->e...", self.geometry.share, values)
+
+    def settled(self, state: State) -> bool:
+        m: CellStates = state.memory
+        det = determinant(m.gradients)
+        if not bool((det > 0.0).all()):
+            return False
+        pressure = self.pressure(self.mean(det))[:, None, None, None]
+        true = self.mu[:, None, None, None] * m.gradients + pressure * cofactor(m.gradients)
+        return bool((true - m.stress).norm() <= SETTLED * true.norm())
 
     def features(self, state: State) -> Tensor:
         m: CellStates = state.memory
@@ -162,7 +177,7 @@ class SolidStates(StateProblem):
         return torch.stack([column.clamp(-4.0, 4.0) for column in columns], 1)
 
     def solve(self, state: State, outputs: Tensor) -> State:
-        return self._linear(state, *self.chosen(state, outputs))
+        return self.linear(state, *self.chosen(state, outputs))
 
     def chosen(self, state: State, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """F^ (E, Q, 2, 2) and p^ (E,) that outputs (E, 5) ask for."""
@@ -198,15 +213,15 @@ class SolidStates(StateProblem):
         return (self.lame + self.mu - self.lame * theta.log()) / theta**2
 
     def _dilatation(self, pressure: Tensor) -> Tensor:
-        """theta^ with U'(theta^) = p^, up to where U' is largest; Newton's method on the concave U' from the left."""
+        """theta^ with U'(theta^) = p^, up to where U' is nearly largest; Newton's method on the concave U' from the left."""
+        largest = LEAST_STIFF * (1.0 + self.mu / self.lame).exp()
         theta = torch.full_like(pressure, 0.3)
-        for _ in range(8):
-            theta = (theta + (pressure - (self.lame * theta.log() - self.mu) / theta) / self._curvature(theta)).clamp(
-                0.2, 1.6
-            )
+        for _ in range(12):
+            step = (pressure - (self.lame * theta.log() - self.mu) / theta) / self._curvature(theta)
+            theta = torch.minimum((theta + step).clamp(min=0.1), largest)
         return theta
 
-    def _linear(self, state: State, about: Tensor, pressure: Tensor) -> State:
+    def linear(self, state: State, about: Tensor, pressure: Tensor) -> State:
         swelling = local_force(self.weights[..., None, None] * cofactor(about), self.matrix)
         theta = self._dilatation(pressure)
         stiffness = self._curvature(theta)

@@ -26,6 +26,7 @@ from bilevel.solvers.solver import Outcome
 from bilevel.steps.armijo import Armijo
 from bilevel.steps.barzilai_borwein import BarzilaiBorwein
 from bilevel.steps.family import Instance
+from bilevel.steps.strong_wolfe import StrongWolfe
 from bilevel.steps.trust_region import TrustRegion
 
 MANY = 100_000
@@ -97,12 +98,12 @@ def classical_methods() -> list[Method]:
     return [
         Method("gradient, Armijo", {f"shrink {s}": _gradient(Armijo(shrink=s)) for s in (0.5, 0.25)}),
         Method("gradient, BB", {f"memory {m}": _gradient(BarzilaiBorwein(memory=m)) for m in (5, 10, 20)}),
-        Method("nonlinear CG", {f"curvature {c}": _conjugate(c) for c in (0.1, 0.4)}),
+        Method("nonlinear CG", {f"curvature {c}": _conjugate(c) for c in (0.01, 0.1)}),
         Method("L-BFGS(10)", {"Wolfe": _lbfgs(), "Armijo": _lbfgs(Armijo())}),
         Method("Anderson(5)", {f"fraction {f}": _anderson(f) for f in (0.5, 1.0, 1.8)}),
-        Method("Newton, line search", {f"shrink {s}": _newton(shrink=s) for s in (0.5, 0.25)}),
+        Method("Newton, line search", {f"decrease {d}": _newton(d) for d in (1e-4, 0.1, 0.3)}),
         Method("Newton, trust region", {"radius from the state": _trust_region()}),
-        Method("Newton-CG, AMG", {f"shrink {s}": _newton_cg(s) for s in (0.5, 0.25)}),
+        Method("Newton-CG, AMG", {f"decrease {d}": _newton_cg(d) for d in (1e-4, 0.3)}),
         Method("load stepping", _load_stepping(), stepped=True, applies=lambda instance: instance.path is not None),
     ]
 
@@ -114,11 +115,9 @@ def _gradient(step: Armijo | BarzilaiBorwein) -> Make:
 
 
 def _conjugate(curvature: float) -> Make:
-    from bilevel.steps.wolfe import Wolfe
-
     def make(instance: Instance, tolerance: Tolerance) -> Solver:
         return NonlinearCG(
-            step=Wolfe(curvature=curvature), tolerance=tolerance, max_iterations=MANY, check_minimum=False
+            step=StrongWolfe(curvature=curvature), tolerance=tolerance, max_iterations=MANY, check_minimum=False
         )
 
     return make
@@ -138,16 +137,16 @@ def _anderson(fraction: float) -> Make:
     return lambda instance, tolerance: GradientMap(fraction, tolerance)
 
 
-def _newton(shrink: float) -> Make:
-    return lambda instance, tolerance: newton(tolerance, Armijo(shrink=shrink))
+def _newton(decrease: float) -> Make:
+    return lambda instance, tolerance: newton(tolerance, Armijo(decrease=decrease))
 
 
 def _trust_region() -> Make:
     return lambda instance, tolerance: newton(tolerance, TrustRegion())
 
 
-def _newton_cg(shrink: float) -> Make:
-    return lambda instance, tolerance: newton(tolerance, Armijo(shrink=shrink), linear=AMGCG())
+def _newton_cg(decrease: float) -> Make:
+    return lambda instance, tolerance: newton(tolerance, Armijo(decrease=decrease), linear=AMGCG())
 
 
 def newton(

@@ -84,6 +84,8 @@ def warm_up(instance: Instance) -> None:
         factorise(instance.problem.tangent(torch.zeros_like(instance.start), _unloaded(instance)), on_fail="ignore")
         if instance.states is not None:
             instance.states.begin(instance.start)
+            if instance.states.incidence.features.numel() == 0:
+                _ = instance.states.incidence.means
 
 
 def _unloaded(instance: Instance) -> Any:

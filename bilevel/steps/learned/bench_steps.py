@@ -87,7 +87,7 @@ def _guess(networks: tuple[nn.Module | None, ...]) -> Make:
     def make(instance: Instance, tolerance: Tolerance) -> Solver:
         states = instance.states
         assert states is not None
-        return guess_solver(networks, lambda problem, params: states, tolerance, check_minimum=False)
+        return guess_solver(networks, lambda problem, params: states, tolerance, False, instance.path)
 
     return make
 

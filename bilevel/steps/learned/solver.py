@@ -9,6 +9,7 @@ from typing import cast
 from torch import nn
 
 from bilevel.problem import EnergyProblem, Params
+from bilevel.solvers.load_stepping import LoadStepping, Path
 from bilevel.solvers.newton import Newton
 from bilevel.solvers.oracle import Tolerance
 from bilevel.steps.armijo import Armijo
@@ -17,11 +18,15 @@ from bilevel.steps.learned.step import LearnedStep
 from bilevel.steps.states.guess import LearnedStart
 from bilevel.steps.states.network import StateNetwork
 from bilevel.steps.states.problem import StateProblem
+from bilevel.steps.trust_region import TrustRegion
 
 SYSTEMS = 16
 """At most so many linear systems in a guess whose last network may be used again; few problems take more than eight."""
 
 MAX_ITERATIONS = 300
+
+LOAD_STEP = 15
+"""Iterations in which a load step, or the solve from a guess that makes load steps needless, should end."""
 
 
 def guess_solver(
@@ -29,15 +34,20 @@ def guess_solver(
     make: Callable[[EnergyProblem, Params], StateProblem],
     tolerance: Tolerance,
     check_minimum: bool = True,
+    path: Path | None = None,
 ) -> LearnedStart:
     """Newton's method from a guess of up to SYSTEMS linear systems, the last network serving all that follow.
 
-    Where the guess has no lower energy than the user's start, or Newton's method fails from it, the classical solve from
-    that start follows.
+    Where the guess has no lower energy than the user's start, or Newton's method fails from it, the classical solve
+    follows: from that start, or in load steps from the unloaded state where their path is given.
     """
     asked = [cast("StateNetwork | None", network) for network in networks]
     asked += [asked[-1]] * (SYSTEMS - len(asked))
-    return LearnedStart(make, asked, _newton(tolerance, check_minimum), otherwise=_newton(tolerance, check_minimum))
+    if path is None:
+        return LearnedStart(make, asked, _newton(tolerance, check_minimum), otherwise=_newton(tolerance, check_minimum))
+    inner = Newton(step=TrustRegion(), tolerance=tolerance, max_iterations=LOAD_STEP, check_minimum=check_minimum)
+    stepping = LoadStepping(path, inner, predict=True, from_rest=True)
+    return LearnedStart(make, asked, inner, otherwise=stepping)
 
 
 def step_solver(

@@ -47,18 +47,15 @@ SAME_START = 1e-6
 class Flow:
     """Gradients (E,) of a linear system's solution and its fluxes (E,), which balance the loads.
 
-    primal, dual (E,): the logarithms of |gradient| and of the gradient that belongs to |flux|.
+    primal, dual (E,): the logarithms of |gradient| and of the gradient that belongs to |flux|. aligned (E,): whether
+    gradient and flux have one sign.
     """
 
     gradients: Tensor
     fluxes: Tensor
     primal: Tensor
     dual: Tensor
-
-    @property
-    def aligned(self) -> Tensor:
-        """Whether gradient and flux (E,) have one sign."""
-        return self.gradients * self.fluxes > 0
+    aligned: Tensor
 
 
 class CellLaw(ABC):
@@ -81,8 +78,23 @@ class CellLaw(ABC):
         """psi'' (E,); differentiable."""
 
     @abstractmethod
-    def gradients(self, fluxes: Tensor) -> Tensor:
-        """The positive gradients (E,) at which psi' equals the positive `fluxes` (E,); differentiable."""
+    def flux_and_slope(self, gradients: Tensor) -> tuple[Tensor, Tensor]:
+        """Both at once."""
+
+    @abstractmethod
+    def log_gradients(self, fluxes: Tensor) -> Tensor:
+        """The logarithms of the gradients (E,) at which psi' equals the positive `fluxes` (E,); differentiable.
+
+        Where psi is no pure power a few digits are enough.
+        """
+
+    @cached_property
+    def log_threshold(self) -> Tensor:
+        return self.threshold.log()
+
+    @cached_property
+    def log_conductance(self) -> Tensor:
+        return self.conductance.log()
 
     @classmethod
     @abstractmethod
@@ -169,23 +181,28 @@ class SplitProblem(StateProblem):
         """Differences of logarithms and the exponent alone, float32, so that units do not matter."""
         flow: Flow = state.memory
         primal, dual = flow.primal, flow.dual
-        ratio, p, conductance = dual - primal, self.law.exponent, self.law.conductance.log()
+        ratio, still = dual - primal, self._still_features
         columns = (
             _squashed(ratio),
             _squashed(primal - self.mean(primal)),
             _squashed(dual - self.mean(dual)),
-            _squashed(primal - self.law.threshold.log()),
-            _squashed(conductance - self.mean(conductance)),
-            flow.aligned.to(primal),
-            (p - 2.0) / p,
-            self.mean(ratio.clamp(-WIDEST, WIDEST).abs()) / 4.0,
+            _squashed(primal - self.law.log_threshold),
+            still[0],
+            flow.aligned,
+            still[1],
+            self.mean(_cut(ratio).abs()) / 4.0,
         )
-        return torch.stack(columns, 1).to(torch.float32)
+        return torch.stack([column.to(torch.float32) for column in columns], 1)
+
+    @cached_property
+    def _still_features(self) -> tuple[Tensor, Tensor]:
+        """What does not change from system to system: the conductance against the mean, and the exponent."""
+        conductance, p = self.law.log_conductance, self.law.exponent
+        return _squashed(conductance - self.mean(conductance)), (p - 2.0) / p
 
     def solve(self, state: State, outputs: Tensor) -> State:
         """The next state; differentiable in `outputs` (E, 3) and in the state's gradients and fluxes."""
-        point, slope = self._about(state.memory, outputs)
-        offset = self.law.flux(point) - slope * point
+        slope, offset = self._about(state.memory, outputs)
         u, gradients = _Linear.apply(self, slope, offset)
         counts = replace(state.counts, factorisations=state.counts.factorisations + 1)
         return State(u, self._flow(gradients, slope * gradients + offset), counts)
@@ -204,27 +221,29 @@ class SplitProblem(StateProblem):
         return torch.stack((blend.atanh(), shift.atanh(), torch.zeros_like(blend)), 1)
 
     def _about(self, flow: Flow, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients (E,) to linearise about, and slopes; where primal and dual agree, the network has no say.
+        """Slope and offset (E,) of the next system; where primal and dual agree, the network has no say.
 
         Gradient and flux of one sign: about the middle of the two on a logarithmic scale. Of opposite signs: about the
         one that determines the other well, the flux for p < 2 and the gradient for p > 2.
         """
-        law, primal, dual, aligned = self.law, flow.primal, flow.dual, flow.aligned
-        blend, shift, lift = outputs.unbind(1)
-        gap = _cut(dual - primal)
+        law, primal, dual = self.law, flow.primal, flow.dual
+        blend, shift, lift = torch.tanh(outputs).unbind(1)
+        gap, below_two = _cut(dual - primal), law.exponent < 2.0
         weight = torch.tanh(gap.abs())
-        by_flux = ~aligned & (law.exponent < 2.0)
-        between = primal + (0.5 + torch.tanh(blend)) * gap
-        base = torch.where(aligned, between, torch.where(by_flux, dual, primal))
+        by_flux = ~flow.aligned & below_two
+        between = primal + (0.5 + blend) * gap
+        base = torch.where(flow.aligned, between, torch.where(by_flux, dual, primal))
         sign = torch.where(by_flux, flow.fluxes, flow.gradients).sign()
-        point = sign * (base + 2.0 * torch.tanh(shift) * weight).exp()
-        least = LEAST_SLOPE * torch.maximum(law.slope(primal.exp()), law.slope(dual.exp()))
-        slope = torch.maximum(law.slope(point), least) * (torch.tanh(lift) * weight).exp()
-        return point, torch.maximum(slope, FAINT * self.mean(slope.detach()))
+        point = sign * (base + 2.0 * shift * weight).exp()
+        flux, tangent = law.flux_and_slope(point)
+        steeper = torch.where(below_two, torch.minimum(primal, dual), torch.maximum(primal, dual)).exp()
+        slope = torch.maximum(tangent, LEAST_SLOPE * law.slope(steeper)) * (lift * weight).exp()
+        slope = torch.maximum(slope, FAINT * self.mean(slope.detach()))
+        return slope, flux - slope * point
 
     def _flow(self, gradients: Tensor, fluxes: Tensor) -> Flow:
-        dual = self.law.gradients(self._lifted(fluxes)).log()
-        return Flow(gradients, fluxes, self._lifted(gradients).log(), dual)
+        dual = self.law.log_gradients(self._lifted(fluxes))
+        return Flow(gradients, fluxes, self._lifted(gradients).log(), dual, gradients * fluxes > 0)
 
     def _off_balance(self, fluxes: Tensor) -> float:
         """The imbalance of fluxes relative to their size."""
