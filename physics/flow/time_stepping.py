@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bilevel.adjoint import Adjoint
 from bilevel.chain import Trajectory, chain
 from bilevel.implicit import argmin, root
 from bilevel.problem import EnergyProblem, Params
@@ -74,6 +75,7 @@ def march(
     observe: Callable[[Tensor], Tensor] | None = None,
     scheme: Scheme = SDIRK2,
     solver: Solver | None = None,
+    adjoint: Adjoint | None = None,
     watch: Callable[[Solution], None] = lambda solution: None,
 ) -> Trajectory:
     """The heads after each time step, differentiable in `initial`, `params` and `loads`.
@@ -81,6 +83,7 @@ def march(
     energy: an EnergyProblem with a `stage` (see `Transient`), or a Problem whose residual balances storage likewise. initial (n,): the head at the first time. params: those
     of the steady energy and of its storage. loads: entries of params that hold within each step, with a leading entry
     for each step (N, ...). observe: what to keep of each head; all of it by default. watch: told of every minimisation.
+    adjoint: that of every stage; `Exact(certify=False)` spares the certificates, which cost as much as the gradient.
     Returns the final head and the observed ones (N, ...). Raises what the minimisations raise.
     """
     solver = solver or Newton()
@@ -97,7 +100,7 @@ def march(
             anchor = old
             for ratio, change in zip(row, changes):
                 anchor = anchor + ratio * change
-            solution = find(energy, head, energy.stage(setting, anchor, tau), solver=solver)
+            solution = find(energy, head, energy.stage(setting, anchor, tau), solver=solver, adjoint=adjoint)
             watch(solution)
             head = solution.u
             changes.append(head - anchor)
