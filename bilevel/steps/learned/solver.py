@@ -21,7 +21,7 @@ from bilevel.steps.states.problem import StateProblem
 from bilevel.steps.trust_region import TrustRegion
 
 SYSTEMS = 16
-"""At most so many linear systems in a guess whose last network may be used again; few problems take more than eight."""
+"""At most so many linear systems in a guess; few problems take more than eight."""
 
 MAX_ITERATIONS = 300
 
@@ -36,13 +36,16 @@ def guess_solver(
     check_minimum: bool = True,
     path: Path | None = None,
 ) -> LearnedStart:
-    """Newton's method from a guess of up to SYSTEMS linear systems, the last network serving all that follow.
+    """Newton's method from a guess of up to SYSTEMS linear systems.
+
+    One network serves them all; of several each serves one, and none those that follow.
 
     Where the guess has no lower energy than the user's start, or Newton's method fails from it, the classical solve
     follows: from that start, or in load steps from the unloaded state where their path is given.
     """
     asked = [cast("StateNetwork | None", network) for network in networks]
-    asked += [asked[-1]] * (SYSTEMS - len(asked))
+    follows = asked[0] if len(asked) == 1 else None
+    asked += [follows] * (SYSTEMS - len(asked))
     if path is None:
         return LearnedStart(make, asked, _newton(tolerance, check_minimum), otherwise=_newton(tolerance, check_minimum))
     inner = Newton(step=TrustRegion(), tolerance=tolerance, max_iterations=LOAD_STEP, check_minimum=check_minimum)

@@ -35,7 +35,7 @@ class Kind(str, Enum):
 
 @dataclass(frozen=True)
 class Weights:
-    """Trained networks: one for each linear system of a guess, the last of which serves all that follow, or one step.
+    """Trained networks: one for all linear systems of a guess, or one for each of its first ones; or one step.
 
     family, family_version: the family that they were trained on. made_by: seeds, schedule, command, versions, numbers.
     """
