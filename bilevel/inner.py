@@ -21,7 +21,7 @@ from bilevel.solvers.solver import Outcome, Solver
 
 Leaves = Sequence[Tensor]
 
-SEVERAL = 4
+SEVERAL = 2
 """Directions from which on a model's own derivative in all of its parameters is cheaper than one derivative each."""
 
 SAME_TANGENT = 1e-9
