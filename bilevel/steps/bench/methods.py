@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -46,7 +46,7 @@ class Method:
     """
 
     name: str
-    variants: dict[str, Make]
+    variants: Mapping[str, Make]
     stepped: bool = False
     learned: bool = False
     training_seconds: float = 0.0

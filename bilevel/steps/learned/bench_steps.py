@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from bilevel.report import InputError
 from bilevel.solvers.oracle import Tolerance
-from bilevel.solvers.solver import Solver
 from bilevel.steps.bench import Method, Settings, run, text, to_json
 from bilevel.steps.bench.methods import Make
 from bilevel.steps.family import Family, Instance
@@ -17,6 +18,7 @@ from bilevel.steps.learned.config import find_family
 from bilevel.steps.learned.node_network import Proposal
 from bilevel.steps.learned.solver import guess_solver, step_solver
 from bilevel.steps.learned.weights import Kind, Weights, shipped
+from bilevel.steps.states.guess import LearnedStart
 
 
 def bench_steps(
@@ -67,29 +69,39 @@ def _weights(family: Family, kind: Kind, file: Path | None) -> Weights | None:
 def _method(weights: Weights) -> Method:
     seconds = float(weights.made_by.get("seconds", 0.0))
     if weights.kind is Kind.GUESS:
-        make = {"shipped": _guess(weights.networks)}
-        return Method("learned guess + Newton", make, learned=True, training_seconds=seconds)
+        return Method(
+            "learned guess + Newton", {"shipped": _guess(weights.networks)}, learned=True, training_seconds=seconds
+        )
     make = {"shipped": _step(weights.networks[0])}
     return Method("Newton, learned steps", make, learned=True, training_seconds=seconds)
 
 
 def _ablations(weights: Weights) -> list[Method]:
     if weights.kind is Kind.GUESS:
-        return [Method("same guess, no network", {"zeros": _guess((None,))})]
+        return [
+            Method("same guess, no network", {"zeros": _guess((None,))}),
+            Method("learned guess, no safeguard", {"none": _unguarded(weights.networks)}, learned=True),
+        ]
     network = weights.networks[0]
     return [
-        Method("learned steps, no safeguard", {"none": _step(network, safeguard=False)}),
-        Method("one factor for all nodes", {"mean": _step(OneFactor(network))}),
+        Method("learned steps, no safeguard", {"none": _step(network, safeguard=False)}, learned=True),
+        Method("one factor for all nodes", {"mean": _step(OneFactor(network))}, learned=True),
     ]
 
 
-def _guess(networks: tuple[nn.Module | None, ...]) -> Make:
-    def make(instance: Instance, tolerance: Tolerance) -> Solver:
+def _guess(networks: tuple[nn.Module | None, ...]) -> Callable[[Instance, Tolerance], LearnedStart]:
+    def make(instance: Instance, tolerance: Tolerance) -> LearnedStart:
         states = instance.states
         assert states is not None
         return guess_solver(networks, lambda problem, params: states, tolerance, False, instance.path)
 
     return make
+
+
+def _unguarded(networks: tuple[nn.Module, ...]) -> Make:
+    """The guess and the solver after it, with nobody to take over where they fail."""
+    guarded = _guess(networks)
+    return lambda instance, tolerance: replace(guarded(instance, tolerance), otherwise=None)
 
 
 def _step(network: nn.Module, safeguard: bool = True) -> Make:
