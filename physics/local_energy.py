@@ -166,4 +166,7 @@ class LocalEnergy(EnergyProblem):
 
 def _added(term: Term, total: Tensor, forces: Sequence[Tensor]) -> Tensor:
     """The nodal sums (nodes, components) with the forces (e, A, C) on all cells of a term, in pieces."""
-    return total.index_add(0, term.operator.cells.reshape(-1), torch.cat(list(forces)).flatten(0, 1))
+    nodes, added = term.operator.cells.reshape(-1), torch.cat(list(forces)).flatten(0, 1)
+    if total.shape[1] == 1:  # twice as fast along one dimension
+        return total[:, 0].index_add(0, nodes, added[:, 0]).unsqueeze(1)
+    return total.index_add(0, nodes, added)

@@ -16,6 +16,7 @@ from physics.free_motions import constants
 from physics.local_energy import LocalEnergy
 from physics.local_operator import nodal_operator
 from physics.mesh import Mesh
+from physics.small_products import matmul
 from physics.term import Term
 
 VALUE = Measure((1,))
@@ -38,6 +39,20 @@ class Conduction(Density):
     def tangent(self, x: Tensor, params: Params, state_dims: int) -> Tensor:
         unit = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
         return (params[self.name][..., None, None] * unit).expand(*x.shape, x.shape[-1])
+
+    def element_matrices(
+        self,
+        x: Tensor,
+        params: Params,
+        measure: Measure,
+        weights: Tensor,
+        matrix: Tensor,
+        planes: Sequence[tuple[int, int]],
+    ) -> Tensor:
+        if measure.matrix is not None:
+            return super().element_matrices(x, params, measure, weights, matrix, planes)
+        scaled = (weights * params[self.name])[:, None, :, None] * matrix
+        return matmul(matrix.flatten(2), scaled.flatten(2).mT).unsqueeze(0)
 
 
 class Spring(Density):
