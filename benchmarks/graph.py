@@ -35,7 +35,9 @@ class Network:
         rng = np.random.default_rng(0)
         points = rng.random((edges // 3, 2))
         triangles = np.sort(Delaunay(points).simplices, axis=1)
-        self.edges = np.unique(np.concatenate([triangles[:, [0, 1]], triangles[:, [0, 2]], triangles[:, [1, 2]]]), axis=0)
+        self.edges = np.unique(
+            np.concatenate([triangles[:, [0, 1]], triangles[:, [0, 2]], triangles[:, [1, 2]]]), axis=0
+        )
         spacing = len(points) ** -0.5
         held = np.flatnonzero((points[:, 0] < spacing) | (points[:, 0] > 1.0 - spacing))
         heads = torch.from_numpy((points[held, 0] < 0.5).astype(float))
