@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -31,6 +32,7 @@ class AMGCG(LinearSolver):
     matrix use `refine` with the old factor.
     """
 
+    reuses: ClassVar[bool] = True
     tolerance: float = 1e-10
     max_iterations: int = 500
     otherwise: LinearSolver = field(default_factory=MINRES)

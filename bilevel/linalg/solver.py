@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -100,7 +101,9 @@ class Factor(ABC):
 
 
 class LinearSolver(ABC):
-    """A way to solve linear systems; its fields are its settings."""
+    """A way to solve linear systems; its fields are its settings. reuses: whether `follow` builds on the earlier factor."""
+
+    reuses: ClassVar[bool] = False
 
     @abstractmethod
     def factor(self, A: LinearOperator, on_fail: OnFail = "raise") -> Factor:

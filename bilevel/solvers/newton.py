@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from bilevel.linalg import factorise, follow, negative_curvature
+from bilevel.linalg import factorise, negative_curvature, pick
 from bilevel.linalg.operator import Dense, LinearOperator
 from bilevel.linalg.solver import Factor, LinearSolver
 from bilevel.report import ConvergenceError
@@ -64,8 +64,11 @@ class NewtonDirection(Descent):
 
     def _factorise(self, oracle: Oracle, tangent: LinearOperator) -> Factor:
         oracle.counts.factorisations += 1
+        solver = self.linear or pick(tangent)
+        earlier = self.factor if solver.reuses else None
+        self.factor = None  # a factor that is of no more use gives its memory back before the next is made
         # A singular sample of a batch, or a flat energy far from its minimum, must not end the others' solve.
-        return follow(tangent, self.factor, self.linear, on_fail="ignore")
+        return solver.follow(tangent, earlier, on_fail="ignore")
 
     def _forcing(self, oracle: Oracle, point: Point) -> float:
         """The relative residual at which an iterative linear solve may stop."""
