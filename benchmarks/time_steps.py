@@ -74,4 +74,4 @@ def case_records(cells: int, dim: int, steps: tuple[int, int]) -> list[Record]:
 def run(quick: bool) -> list[Record]:
     if quick:
         return [*case_records(30, 2, (10, 40)), *case_records(8, 3, (10, 40))]
-    return [*case_records(150, 2, (50, 200)), *case_records(20, 3, (50, 200))]
+    return [*case_records(100, 2, (50, 200)), *case_records(14, 3, (50, 200))]

@@ -67,7 +67,7 @@ def _derivative(term: Term, full: Tensor, fields: Params, coordinates: Tensor | 
     entries = torch.cat(changes).flatten(1).numpy()
     components = full.shape[1]
     rows = (term.operator.cells.numpy()[:, :, None] * components + np.arange(components)).reshape(entries.shape)
-    ends = np.arange(len(rows) + 1) * rows.shape[1]
+    ends = np.arange(len(rows) + 1) * (rows.size // len(rows))
     return sp.csc_matrix((entries.ravel(), rows.ravel(), ends), shape=(full.numel(), len(rows)))
 
 
