@@ -57,8 +57,7 @@ def case_records(cells: int, dim: int, steps: tuple[int, int]) -> list[Record]:
     if "error" in few or "error" in many:
         return [stated(f"{dim}-D: {few.get('error', many.get('error'))}", None)]
     size = f"{dim}-D, {few['unknowns'] / 1000:.0f}k unknowns"
-    per_state = 8.0 * few["unknowns"] / 2**20
-    growth = (many["added_mb"] - few["added_mb"]) / ((steps[1] - steps[0]) * per_state)
+    ratio = steps[1] / steps[0]
     return [
         stated(f"{steps[0]} steps forward, {size}", few["forward"], "s"),
         stated(f"{steps[0]} steps gradient, {size}", few["gradient"], "s"),
@@ -67,7 +66,8 @@ def case_records(cells: int, dim: int, steps: tuple[int, int]) -> list[Record]:
         ),
         stated(f"memory beyond the first steps, {steps[0]} steps, {size}", few["added_mb"], "MB"),
         stated(f"memory beyond the first steps, {steps[1]} steps, {size}", many["added_mb"], "MB"),
-        at_most(f"states kept per further step ({steps[0]} to {steps[1]} steps), {size}", growth, 0.5),
+        # Checkpoints are as many as the square root of the steps.
+        at_most(f"memory for {ratio:g} times the steps, {size}", many["added_mb"] / few["added_mb"], ratio**0.5),
     ]
 
 
