@@ -21,7 +21,7 @@ NAME = "learned-plug-and-play"
 LINE = (
     "deblurring of held-out pictures (Gaussian blur, noise 0.01): PnP against Wiener and TV; convergence and its loss"
 )
-DURATION = "15 min on 2 idle cores"
+DURATION = "30 min on 2 idle cores"
 
 SIGMA = 0.01
 WIDTH = 1.6
