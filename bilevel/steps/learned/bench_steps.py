@@ -35,7 +35,7 @@ def bench_steps(
         raise InputError(f"there are no weights for the family '{family.name}'; train some with `bilevel train-steps`")
     settings = Settings(progress=lambda line: print(line, file=sys.stderr, flush=True))
     if quick:
-        settings = Settings(instances=8, multiples=(4,), progress=settings.progress)
+        settings = Settings(instances=8, multiples=(4,), tuning=2, budget=1.0, progress=settings.progress)
     learned = [_method(weights) for weights in found]
     ablations = [method for weights in found for method in _ablations(weights)]
     report = run(family, learned, ablations, settings)
@@ -69,9 +69,8 @@ def _weights(family: Family, kind: Kind, file: Path | None) -> Weights | None:
 def _method(weights: Weights) -> Method:
     seconds = float(weights.made_by.get("seconds", 0.0))
     if weights.kind is Kind.GUESS:
-        return Method(
-            "learned guess + Newton", {"shipped": _guess(weights.networks)}, learned=True, training_seconds=seconds
-        )
+        make_guess = {"shipped": _guess(weights.networks)}
+        return Method("learned guess + Newton", make_guess, False, True, seconds, applies=_has_states)
     make = {"shipped": _step(weights.networks[0])}
     return Method("Newton, learned steps", make, learned=True, training_seconds=seconds)
 
@@ -79,14 +78,21 @@ def _method(weights: Weights) -> Method:
 def _ablations(weights: Weights) -> list[Method]:
     if weights.kind is Kind.GUESS:
         return [
-            Method("same guess, no network", {"zeros": _guess((None,))}),
-            Method("learned guess, no safeguard", {"none": _unguarded(weights.networks)}, learned=True),
+            Method("same guess, no network", {"zeros": _guess((None,))}, applies=_has_states),
+            Method(
+                "learned guess, no safeguard", {"none": _unguarded(weights.networks)}, learned=True, applies=_has_states
+            ),
         ]
     network = weights.networks[0]
     return [
         Method("learned steps, no safeguard", {"none": _step(network, safeguard=False)}, learned=True),
         Method("one factor for all nodes", {"mean": _step(OneFactor(network))}, learned=True),
     ]
+
+
+def _has_states(instance: Instance) -> bool:
+    """A guess is made of a problem's own linear systems; a quadratic model has none beside itself."""
+    return instance.states is not None
 
 
 def _guess(networks: tuple[nn.Module | None, ...]) -> Callable[[Instance, Tolerance], LearnedStart]:
