@@ -59,18 +59,10 @@ class Density(ABC):
         """The sum over all points of w stress(x) . rate, for rates shaped like x and weights (cells, points)."""
         return (per_point(weights, x) * self.stress(x, params) * rate).sum()
 
-    def element_matrices(
-        self,
-        x: Tensor,
-        params: Params,
-        measure: Measure,
-        weights: Tensor,
-        matrix: Tensor,
-        planes: Sequence[tuple[int, int]],
-    ) -> Tensor:
-        """The element matrices as planes (P, e, A, A) from weights w (e, Q) and B (e, A, Q, m); see `local_matrix`."""
-        tangent = measure.pull_tangent(self.tangent(x, params, len(measure.shape)), matrix.shape[-1])
-        return local_matrix(weights[..., None, None, None, None] * tangent, matrix, planes)
+    def element_matrices(self, x: Tensor, params: Params, cells: Cells) -> Tensor:
+        """The element matrices as cells.planes (P, e, A, A) from cells.weights w (e, Q) and B (e, A, Q, m); see `local_matrix`."""
+        tangent = cells.measure.pull_tangent(self.tangent(x, params, len(cells.measure.shape)), cells.matrix.shape[-1])
+        return local_matrix(cells.weights[..., None, None, None, None] * tangent, cells.matrix, cells.planes)
 
 
 class FunctionDensity(Density):
@@ -119,6 +111,19 @@ def per_point(field: Tensor, like: Tensor) -> Tensor:
 def as_density(density: Density | Callable[..., Tensor]) -> Density:
     """A density, or a user's function made into one."""
     return density if isinstance(density, Density) else FunctionDensity(density)
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """What some cells contribute to their matrices beside the density: how the state is measured and summed up.
+
+    measure: from B u to the state. weights w (e, Q), matrix B (e, A, Q, m). planes: the pairs of components wanted.
+    """
+
+    measure: Measure
+    weights: Tensor
+    matrix: Tensor
+    planes: Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True, eq=False)

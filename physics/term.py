@@ -9,7 +9,7 @@ from torch import Tensor
 from bilevel.problem import Params
 from bilevel.report import InputError
 from physics.assembly import component_pairs
-from physics.density import Density, Measure
+from physics.density import Cells, Density, Measure
 from physics.local_operator import LocalOperator, local_force, local_state
 
 
@@ -55,8 +55,8 @@ class Term:
     ) -> Tensor:
         """The second derivatives as planes (P, e, A, A) of pairs of components, see `Scatter`."""
         state = self.measure.state(local_state(local, matrix))
-        planes = component_pairs(local.shape[-1], symmetric)
-        return self.density.element_matrices(state, params, self.measure, weights, matrix, planes)
+        cells = Cells(self.measure, weights, matrix, component_pairs(local.shape[-1], symmetric))
+        return self.density.element_matrices(state, params, cells)
 
     def _require_one_value(self, density: Tensor, weights: Tensor) -> None:
         if density.dim() > weights.dim():

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from tqdm import tqdm
 
+from bilevel.learned.checkpoint import read_checkpoint, write_checkpoint
 from bilevel.learned.network import State, UnrolledNetwork
 from bilevel.report import BilevelError, InputError
 
@@ -178,20 +179,11 @@ def _save(
         "generator": generator.get_state(),
         "losses": losses,
     }
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    torch.save(state, partial)
-    partial.replace(file)
+    write_checkpoint(state, file)
 
 
 def _resume(network: UnrolledNetwork, schedule: Schedule, generator: torch.Generator, file: Path) -> list[float]:
-    try:
-        state = torch.load(file, weights_only=True)
-        made_for = state["schedule"]
-    except Exception as error:
-        raise InputError(f"{file} is not a checkpoint of a training ({type(error).__name__}); remove it") from error
-    if made_for != asdict(schedule):
-        raise InputError(f"{file} was written by a training with another schedule; remove it or use its schedule")
+    state = read_checkpoint(asdict(schedule), file)
     own = network.state_dict()
     if state["kind"] != type(network).__name__ or {k: v.shape for k, v in own.items()} != {
         k: v.shape for k, v in state["network"].items()

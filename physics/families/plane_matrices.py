@@ -21,15 +21,6 @@ def angle_of(a: Tensor) -> Tensor:
     return torch.atan2(a[..., 1, 0] - a[..., 0, 1], a[..., 0, 0] + a[..., 1, 1])
 
 
-def cofactor(a: Tensor) -> Tensor:
-    """The cofactor matrices, linear in a: the derivative of the determinant."""
-    return torch.stack((a[..., 1, 1], -a[..., 1, 0], -a[..., 0, 1], a[..., 0, 0]), -1).reshape(a.shape)
-
-
-def determinant(a: Tensor) -> Tensor:
-    return a[..., 0, 0] * a[..., 1, 1] - a[..., 0, 1] * a[..., 1, 0]
-
-
 def symmetric_function(s: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
     """f(S) of symmetric matrices by their two eigenvalues."""
     mean = 0.5 * (s[..., 0, 0] + s[..., 1, 1])

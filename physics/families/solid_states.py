@@ -24,7 +24,7 @@ from bilevel.problem import Params
 from bilevel.steps.states.problem import Incidence, State, StateProblem
 from physics.constraints import Constraint
 from physics.density import Measure
-from physics.families.plane_matrices import angle_of, bounded, cofactor, determinant, rotation, symmetric_function
+from physics.families.plane_matrices import angle_of, bounded, rotation, symmetric_function
 from physics.flow.darcy import Conduction
 from physics.local_energy import LocalEnergy
 from physics.local_operator import local_force, local_state
@@ -32,6 +32,7 @@ from physics.mesh import Mesh
 from physics.solids.kinematics import Kinematics
 from physics.solids.neo_hookean import NeoHookean
 from physics.solids.solid import Solid
+from physics.tensors import cofactor, determinant
 from physics.term import Term
 
 SMALLEST, LARGEST = 0.15, 6.0

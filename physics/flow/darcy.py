@@ -11,7 +11,7 @@ from torch import Tensor
 from bilevel.problem import Params
 from bilevel.report import InputError
 from physics.constraints import Constraint
-from physics.density import Density, Measure
+from physics.density import Cells, Density, Measure
 from physics.free_motions import constants
 from physics.local_energy import LocalEnergy
 from physics.local_operator import nodal_operator
@@ -40,19 +40,11 @@ class Conduction(Density):
         unit = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
         return (params[self.name][..., None, None] * unit).expand(*x.shape, x.shape[-1])
 
-    def element_matrices(
-        self,
-        x: Tensor,
-        params: Params,
-        measure: Measure,
-        weights: Tensor,
-        matrix: Tensor,
-        planes: Sequence[tuple[int, int]],
-    ) -> Tensor:
-        if measure.matrix is not None:
-            return super().element_matrices(x, params, measure, weights, matrix, planes)
-        scaled = (weights * params[self.name])[:, None, :, None] * matrix
-        return matmul(matrix.flatten(2), scaled.flatten(2).mT).unsqueeze(0)
+    def element_matrices(self, x: Tensor, params: Params, cells: Cells) -> Tensor:
+        if cells.measure.matrix is not None:
+            return super().element_matrices(x, params, cells)
+        scaled = (cells.weights * params[self.name])[:, None, :, None] * cells.matrix
+        return matmul(cells.matrix.flatten(2), scaled.flatten(2).mT).unsqueeze(0)
 
 
 class Spring(Density):

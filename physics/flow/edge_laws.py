@@ -7,7 +7,7 @@ Head drops in m, fluxes in m3/d; the drop of an edge is the head at its first no
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bilevel.problem import Params
 from bilevel.report import InputError
-from physics.density import Density, Measure
+from physics.density import Cells, Density
 
 
 class EdgeLaw(Density):
@@ -45,21 +45,12 @@ class EdgeLaw(Density):
     def tangent(self, x: Tensor, params: Params, state_dims: int) -> Tensor:
         return self.conductance(x[..., 0], params)[..., None, None]
 
-    def element_matrices(
-        self,
-        x: Tensor,
-        params: Params,
-        measure: Measure,
-        weights: Tensor,
-        matrix: Tensor,
-        planes: Sequence[tuple[int, int]],
-    ) -> Tensor:
-        if matrix.shape[2:] != (1, 1) or measure.matrix is not None:
-            return super().element_matrices(x, params, measure, weights, matrix, planes)
-        ends = matrix[:, :, 0, 0]
-        return ((weights * self.conductance(x[..., 0], params)).unsqueeze(1) * ends.unsqueeze(2) * ends.unsqueeze(1))[
-            None
-        ]
+    def element_matrices(self, x: Tensor, params: Params, cells: Cells) -> Tensor:
+        if cells.matrix.shape[2:] != (1, 1) or cells.measure.matrix is not None:
+            return super().element_matrices(x, params, cells)
+        ends = cells.matrix[:, :, 0, 0]
+        slopes = cells.weights * self.conductance(x[..., 0], params)
+        return (slopes.unsqueeze(1) * ends.unsqueeze(2) * ends.unsqueeze(1)).unsqueeze(0)
 
 
 class Linear(EdgeLaw):

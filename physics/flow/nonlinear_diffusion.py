@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bilevel.problem import Params
 from physics.constraints import Constraint
-from physics.density import Measure
+from physics.density import Cells, Measure
 from physics.flow.darcy import VALUE, Source, Storage
 from physics.local_residual import Flux, LocalResidual
 from physics.mesh import Mesh
@@ -64,20 +64,12 @@ class VariableConduction(Flux):
         result[..., :-1, :-1].diagonal(dim1=-2, dim2=-1).copy_((k * self.relative.value(u)).unsqueeze(-1))
         return result
 
-    def element_matrices(
-        self,
-        x: Tensor,
-        params: Params,
-        measure: Measure,
-        weights: Tensor,
-        matrix: Tensor,
-        planes: Sequence[tuple[int, int]],
-    ) -> Tensor:
+    def element_matrices(self, x: Tensor, params: Params, cells: Cells) -> Tensor:
         # Contracted by hand: the tangent has no more entries than a scalar and a vector for each point.
-        g, u, scale = x[..., :-1], x[..., -1], weights * params["conductivity"]
-        along = (scale * self.relative.value(u))[:, None, :, None] * matrix[..., :-1]
-        across = ((scale * self.relative.slope(u)).unsqueeze(-1) * g).unsqueeze(1) * matrix[..., -1:]
-        left, right = matrix[..., :-1].flatten(2), (along + across).flatten(2)
+        g, u, scale = x[..., :-1], x[..., -1], cells.weights * params["conductivity"]
+        along = (scale * self.relative.value(u))[:, None, :, None] * cells.matrix[..., :-1]
+        across = ((scale * self.relative.slope(u)).unsqueeze(-1) * g).unsqueeze(1) * cells.matrix[..., -1:]
+        left, right = cells.matrix[..., :-1].flatten(2), (along + across).flatten(2)
         return matmul(left, right.mT).unsqueeze(0)
 
 

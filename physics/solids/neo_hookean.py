@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from bilevel.problem import Params
-from physics.density import Measure
+from physics.density import Cells
 from physics.solids.hyperelastic import Hyperelastic
 from physics.solids.isotropic_stiffness import isotropic_stiffness
 from physics.solids.lame import LameParameters, per_matrix
@@ -68,19 +66,13 @@ class NeoHookean(Hyperelastic):
         stress = per_matrix(constants.mu) * x + per_matrix(volumetric - constants.mu) * inverted.mT
         return energy, stress
 
-    def element_matrices(
-        self,
-        x: Tensor,
-        params: Params,
-        measure: Measure,
-        weights: Tensor,
-        matrix: Tensor,
-        planes: Sequence[tuple[int, int]],
-    ) -> Tensor:
-        if measure.matrix is not None:
-            return super().element_matrices(x, params, measure, weights, matrix, planes)
+    def element_matrices(self, x: Tensor, params: Params, cells: Cells) -> Tensor:
+        if cells.measure.matrix is not None:
+            return super().element_matrices(x, params, cells)
         constants = LameParameters.of(params)
         inverted, determinant = inverse(x)
-        volumetric = weights * constants.lame_lambda
-        shear = (weights * constants.mu).expand(weights.shape)
-        return isotropic_stiffness(inverted, shear, volumetric, volumetric * torch.log(determinant) - shear, matrix)
+        volumetric = cells.weights * constants.lame_lambda
+        shear = (cells.weights * constants.mu).expand(cells.weights.shape)
+        return isotropic_stiffness(
+            inverted, shear, volumetric, volumetric * torch.log(determinant) - shear, cells.matrix
+        )

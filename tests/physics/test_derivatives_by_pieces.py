@@ -6,7 +6,7 @@ import torch
 import bilevel
 from bilevel.problem import Problem
 from physics.assembly import component_pairs
-from physics.density import Density
+from physics.density import Cells, Density
 from physics.local_operator import local_state
 from physics.mesh import Shape, box, rectangle
 from physics.solids.kinematics import Kinematics
@@ -136,8 +136,8 @@ def test_element_matrices_contracted_by_hand_are_those_of_the_moduli(shape, orde
     params = {"mu": 1.0 + torch.rand(len(matrix), 1), "lame_lambda": torch.tensor(2.0)}
     mine = term.stiffness(local, matrix, weights, params)
     x = term.measure.state(local_state(local, matrix))
-    planes = component_pairs(3)
-    expected = Density.element_matrices(density, x, params, term.measure, weights, matrix, planes)
+    cells = Cells(term.measure, weights, matrix, component_pairs(3))
+    expected = Density.element_matrices(density, x, params, cells)
     torch.testing.assert_close(mine, expected, rtol=1e-12, atol=1e-14)
     energy, stress = density.energy_and_stress(x, params)
     torch.testing.assert_close(energy, density.energy(x, params), rtol=1e-11, atol=1e-14)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from enum import Enum
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -16,13 +15,6 @@ from bilevel.steps.learned.training import Schedule, Stage
 from bilevel.steps.learned.weights import Kind
 
 GROUP = "bilevel.families"
-
-
-class Teacher(str, Enum):
-    """unrolled: through the linear systems that follow. supervised: by what the solution itself would ask for."""
-
-    UNROLLED = "unrolled"
-    SUPERVISED = "supervised"
 
 
 class _Section(BaseModel):

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from bilevel.learned.checkpoint import read_checkpoint, write_checkpoint
 from bilevel.learned.truncation import depth_from_discount
-from bilevel.report import BilevelError, InputError
+from bilevel.report import BilevelError
 from bilevel.steps.family import Family, Instance
 
 Group = TypeVar("Group")
@@ -157,20 +158,11 @@ def _save(
         "schedule": asdict(schedule),
         "losses": losses,
     }
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    torch.save(state, partial)
-    partial.replace(file)
+    write_checkpoint(state, file)
 
 
 def _resume(network: nn.Module, optimiser: torch.optim.Optimizer, schedule: Schedule, file: Path) -> list[float]:
-    try:
-        state = torch.load(file, weights_only=True)
-        known = state["schedule"]
-    except Exception as error:
-        raise InputError(f"{file} is not a checkpoint of a training ({type(error).__name__}); remove it") from error
-    if known != asdict(schedule):
-        raise InputError(f"{file} was written by a training with another schedule; remove it or use its schedule")
+    state = read_checkpoint(asdict(schedule), file)
     network.load_state_dict(state["network"])
     optimiser.load_state_dict(state["optimiser"])
     return list(state["losses"])
