@@ -1,8 +1,7 @@
-"""Family c: images freed from noise by smoothed total variation, which is non-smooth as its smoothing goes to zero."""
+"""Family c: volumes freed from noise by smoothed total variation, which is non-smooth as its smoothing goes to zero."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,9 +15,10 @@ from physics.density import Density, Measure
 from physics.families.family import generator, neighbours, node_graph
 from physics.families.random_field import smooth
 from physics.families.variation_states import VariationStates
+from physics.families.variation_systems import VariationSystems
 from physics.local_energy import LocalEnergy
 from physics.local_operator import nodal_operator
-from physics.mesh import Mesh, Shape, rectangle
+from physics.mesh import Mesh, Shape, box
 from physics.term import Term
 
 COARSE = 100.0
@@ -63,17 +63,17 @@ class Misfit(Density):
 
 @dataclass(frozen=True)
 class TotalVariation(Family):
-    """Noisy images on triangles of side one pixel: discs, half planes and stripes of random grey; larger ones show more.
+    """Noisy volumes, as of tomography, on tetrahedra of side one voxel: balls and blocks of random grey; larger ones hold more.
 
     TRAINING: noise of standard deviation 0.05 to 0.15 of the range of greys. CONTRAST: 0.2 to 0.3. MESH: shifted nodes.
-    LOADS: smooth shades without edges beside the shapes. grey_unit: the same images in another unit.
+    LOADS: smooth shades without edges beside the shapes. grey_unit: the same volumes in another unit.
     """
 
     grey_unit: float = 1.0
 
     name: ClassVar[str] = "total_variation"
-    version: ClassVar[int] = 1
-    training_size: ClassVar[int] = 400
+    version: ClassVar[int] = 2
+    training_size: ClassVar[int] = 512
 
     def instance(self, size: int, seed: int, variation: Variation = Variation.TRAINING) -> Instance:
         rng = generator(self.name, size, seed, variation)
@@ -84,31 +84,31 @@ class TotalVariation(Family):
         if variation is Variation.LOADS:
             image = 0.5 * image + 0.5 * smooth(points, rng.uniform(5.0, 15.0), rng)
         value = torch.from_numpy(image + noise * rng.normal(size=nodes)) * self.grey_unit
-        weight = rng.uniform(2.0, 4.0) * noise * self.grey_unit
-        smoothing = 10.0 ** rng.uniform(-4.0, -2.0) * self.grey_unit
+        weight = rng.uniform(1.0, 2.0) * noise * self.grey_unit
+        smoothing = 10.0 ** rng.uniform(-6.0, -3.0) * self.grey_unit
         terms = [
-            Term("variation", mesh.operator(), SmoothedVariation(), Measure((2,))),
+            Term("variation", mesh.operator(), SmoothedVariation(), Measure((3,))),
             Term("data", nodal_operator(torch.arange(nodes)), Misfit(), Measure((1, 1))),
         ]
         problem = LocalEnergy(terms, nodes)
         params = {
             "variation": {"weight": torch.tensor(weight), "smoothing": torch.tensor(smoothing)},
-            "data": {"mass": _areas(mesh), "value": value},
+            "data": {"mass": _volumes(mesh), "value": value},
         }
-        states = VariationStates(problem, params, mesh, COARSE)
-        start = states.first().u
+        states = VariationStates(VariationSystems.of(problem, params), COARSE)
+        start = states.first()
         edges = neighbours(mesh.cells)
         jump = ((value[edges[0]] - value[edges[1]]).abs() / weight)[:, None]
         graph = node_graph(problem, params, edges, torch.empty(nodes, 0, dtype=torch.float64), jump)
         described = (
-            f"{variation.value}: {nodes} pixels, noise {noise:.2f}, weight {weight:.3g}, smoothing {smoothing:.1e}"
+            f"{variation.value}: {nodes} voxels, noise {noise:.2f}, weight {weight:.3g}, smoothing {smoothing:.1e}"
         )
         return Instance(problem, params, start, graph, described, states=states)
 
 
 def _mesh(size: int, variation: Variation, rng: np.random.Generator) -> Mesh:
-    across = max(6, round(math.sqrt(size)) - 1)
-    mesh = rectangle(across, across, (float(across), float(across)), Shape.TRIANGLE)
+    across = max(3, round(size ** (1.0 / 3.0)) - 1)
+    mesh = box(across, across, across, (float(across),) * 3, Shape.TETRAHEDRON)
     if variation is not Variation.MESH:
         return mesh
     x = mesh.coordinates
@@ -117,24 +117,23 @@ def _mesh(size: int, variation: Variation, rng: np.random.Generator) -> Mesh:
 
 
 def _shapes(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Greys (N,) between 0 and 1 of one background and about a shape for every 80 pixels, drawn over each other."""
+    """Greys (N,) between 0 and 1 of one background and a shape for every 80 voxels, drawn over each other."""
     side = points.max()
     image = np.full(len(points), rng.uniform())
     for _ in range(max(3, round(len(points) / 80))):
-        centre, angle = rng.uniform(0.0, side, 2), rng.uniform(0.0, np.pi)
-        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        along, across = ((points - centre) @ turn).T
+        centre, turn = rng.uniform(0.0, side, 3), np.linalg.qr(rng.normal(size=(3, 3)))[0]
+        place = np.abs((points - centre) @ turn)
         if rng.uniform() < 0.5:
-            inside = np.hypot(along, across) < rng.uniform(2.0, 8.0)
+            inside = np.linalg.norm(place, axis=1) < rng.uniform(1.5, 5.0)
         else:
-            inside = (np.abs(along) < rng.uniform(2.0, 10.0)) & (np.abs(across) < rng.uniform(1.5, 6.0))
+            inside = (place < rng.uniform(1.5, 6.0, 3)).all(1)
         image = np.where(inside, rng.uniform(), image)
     return image
 
 
-def _areas(mesh: Mesh) -> Tensor:
-    area = mesh.operator().weights().sum(-1) / mesh.cells.shape[1]
+def _volumes(mesh: Mesh) -> Tensor:
+    volume = mesh.operator().weights().sum(-1) / mesh.cells.shape[1]
     total = torch.zeros(len(mesh.coordinates), dtype=torch.float64)
     for column in mesh.cells.unbind(1):
-        total = total.index_add(0, column, area)
+        total = total.index_add(0, column, volume)
     return total

@@ -1,29 +1,28 @@
 """Smoothed total variation as linear systems made from gradients and fluxes that cells choose by themselves.
 
-E(u) = sum of a sqrt(|g|^2 + e^2) |cell| + 1/2 sum of m (u - d)^2. In units of e and a, flux w and gradient g obey w r = g
-with r = sqrt(|g|^2 + 1). Newton's method on that equation (Chan, Golub & Mulet 1999, SIAM J. Sci. Comput. 20, 1964, with
-the matrix made symmetric) takes for the flux of the next gradient G
+In units of e and a (see `variation_systems`), flux w and gradient g obey w r = g with r = sqrt(|g|^2 + 1). Newton's
+method on that equation (Chan, Golub & Mulet 1999, SIAM J. Sci. Comput. 20, 1964, with the matrix made symmetric) takes
+for the flux of the next gradient G
 
     g / r + D (G - g),    D = (I - (w g' + g w') / 2r) / r
 
-with g and w as the last linear system left them. A network says what they will be at the solution.
+with g and w as the last linear system left them. A network says how far to go from there, for each cell by a few
+factors of vectors that the cell has anyway, so that it turns with the mesh.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from bilevel.linalg import factorise
-from bilevel.linalg.operator import Sparse
-from bilevel.steps.states.problem import Incidence, State, StateProblem
-from physics.local_energy import LocalEnergy
-from physics.local_operator import local_force, local_state
-from physics.mesh import Mesh
+from bilevel.report import InputError
+from bilevel.steps.states.problem import Incidence, State
+from bilevel.steps.states.unrolled import UnrolledProblem
+from physics.families.variation_systems import VariationSystems
 
 LARGEST_FLUX = 0.9999
 """Fluxes, as a fraction of what the total variation allows, are cut here."""
@@ -31,108 +30,165 @@ LARGEST_FLUX = 0.9999
 SETTLED = 1e-3
 """Where the fluxes of the gradients differ from those of the linear system by less than this fraction, Newton ends it."""
 
+FADING = 0.03
+"""Below this difference of fluxes the network's say fades with it, so that convergence stays superlinear."""
+
+WIDEST = 20.0
+"""Gradients are cut here on the arc scale: e^20 / 2 times the smoothing."""
+
+FAINT = 1e-15
+"""Lengths of vectors are at least this."""
+
 
 @dataclass(frozen=True, eq=False)
 class Gradients:
-    """The cells' gradients and fluxes (E, 2), in units of e and of a; the fluxes are those of a linear system."""
+    """The cells' gradients and fluxes (E, dim) as a linear system left them, in units of e and of a.
+
+    before (E, 1), direction (E, dim): the size, on the arc scale, and direction of the gradients one system earlier.
+    """
 
     primal: Tensor
     flux: Tensor
+    before: Tensor
+    direction: Tensor
 
 
-class VariationStates(StateProblem):
-    """A denoising problem on a mesh of linear triangles; items are the cells, hubs the nodes."""
+class VariationStates(UnrolledProblem):
+    """A denoising problem on a mesh of linear cells; items are the cells, hubs the nodes.
 
-    outputs = ("gradient x", "gradient y", "flux x", "flux y")
+    coarse: the start solves the quadratic problem whose gradients cost as much as those of size coarse * e do.
+    """
 
-    def __init__(self, problem: LocalEnergy, params: dict[str, Any], mesh: Mesh, coarse: float) -> None:
-        self.problem, self.params, self.mesh, self.cells = problem, params, mesh, mesh.cells
-        matrix, weights = problem.terms[0].operator.evaluate(None, slice(None))
-        self.matrix, self.area = matrix[:, :, :1], weights.sum(1)  # gradients are the same at all points of a triangle
-        self.weight, self.smoothing = params["variation"]["weight"], params["variation"]["smoothing"]
-        self.mass, self.data = params["data"]["mass"], params["data"]["value"]
-        self.coarse = coarse
-        count, nodes = mesh.cells.shape
-        corners = mesh.coordinates[mesh.cells]
-        self.size = self.area.sqrt()
-        self._sharpness = 0.25 * math.log(float(self.smoothing * self.area.mean() / self.weight))
-        place = (corners - corners.mean(1, keepdim=True)) / self.size[:, None, None]
-        pairs = torch.stack((torch.arange(count).repeat_interleave(nodes), mesh.cells.reshape(-1)))
-        self.incidence = Incidence(count, len(mesh.coordinates), pairs, place.reshape(-1, 2))
+    outputs = ("length", "towards the dual", "turn", "onward", "flux", "stiffness")
+    feature_count = 12
+
+    def __init__(self, systems: VariationSystems, coarse: float) -> None:
+        self.systems, self.coarse = systems, coarse
+        count, nodes = systems.cells.shape
+        pairs = torch.stack((torch.arange(count).repeat_interleave(nodes), systems.cells.reshape(-1)))
+        self.incidence = Incidence(count, len(systems.data), pairs, torch.empty(pairs.shape[1], 0))
+
+    @staticmethod
+    def side_by_side(parts: Sequence[UnrolledProblem]) -> VariationStates:
+        own = [part for part in parts if isinstance(part, VariationStates)]
+        return VariationStates(VariationSystems.side_by_side([part.systems for part in own]), own[0].coarse)
 
     def begin(self, start: Tensor) -> State:
         """The start with the fluxes of the linear problem that it solves."""
-        gradients = self._gradients(start)
-        return State(start, Gradients(gradients, gradients / self.coarse))
+        gradients = self.systems.gradients(start)
+        return State(start, _left(gradients, gradients / self.coarse, gradients))
 
-    def first(self) -> State:
-        """The solution of the quadratic problem whose gradients cost as much as those of size coarse * smoothing do."""
-        zero = torch.zeros(len(self.data), dtype=torch.float64)
-        slope = torch.eye(2, dtype=torch.float64).expand(len(self.cells), 2, 2) / self.coarse
-        return self._linear(State(zero), slope, torch.zeros(len(self.cells), 2, dtype=torch.float64))
+    def first(self) -> Tensor:
+        """The solution u (n,) of the quadratic problem."""
+        count, dim = len(self.systems.cells), self.systems.dim
+        slope = torch.eye(dim, dtype=torch.float64).expand(count, dim, dim) / self.coarse
+        return self.systems.solution(slope, torch.zeros(count, dim, dtype=torch.float64))[0]
+
+    def detached(self, state: State) -> State:
+        now: Gradients = state.memory
+        kept = Gradients(now.primal.detach(), now.flux.detach(), now.before.detach(), now.direction.detach())
+        return State(state.u.detach(), kept, state.counts)
 
     def settled(self, state: State) -> bool:
-        now: Gradients = state.memory
-        true = _flux(now.primal)
-        return bool((true - now.flux).norm() <= SETTLED * true.norm())
+        return bool((self._difference(state) <= SETTLED).all())
+
+    def excess(self, state: State, solution: Tensor) -> Tensor:
+        systems, now = self.systems, state.memory.primal
+        then = systems.gradients(solution)
+        of_cells = systems.cost * ((_flux(now) - _flux(then)) * (now - then)).sum(1)
+        return systems.cell_totals(of_cells) + systems.node_totals(systems.mass * (state.u - solution).square())
 
     def features(self, state: State) -> Tensor:
+        """Lengths on the arc scale, angles, and the misfit against what the total variation can tell; float32."""
         now: Gradients = state.memory
-        arc, flux = _arc(now.primal), _flux(now.primal)
-        misfit = (state.u - self.data) * (self.size.mean() / self.weight)
-        local = misfit[self.cells]
-        contrast = torch.asinh(self.size * self.smoothing * self.size / self.weight * now.primal.norm(dim=1))
+        gradient, flux = now.primal.float(), now.flux.float()
+        size, carried = _size(gradient)[:, 0], _size(flux)[:, 0]
+        arc, allowed = torch.asinh(size), carried.clamp(max=LARGEST_FLUX)
+        own = size / (size.square() + 1.0).sqrt()
+        unit = gradient / size[:, None]
+        aligned = (unit * flux).sum(1) / carried
+        apart = (own.square() + carried.square() - 2.0 * own * carried * aligned).clamp(min=0.0).sqrt()
+        misfit = ((state.u - self.systems.data) / self._contrast).float()[self.systems.cells]
+        mean = misfit.mean(1)
+        data, of_data, sharpness = self._still
         columns = (
-            *arc.unbind(1),
-            *flux.unbind(1),
-            *now.flux.clamp(-3.0, 3.0).unbind(1),
-            arc.norm(dim=1),
-            now.flux.norm(dim=1).clamp(max=3.0),
-            *(self.incidence.neighbourhood(arc) - arc).unbind(1),
-            *(self.incidence.neighbourhood(now.flux) - now.flux).clamp(-3.0, 3.0).unbind(1),
-            torch.asinh(local.mean(1)),
-            torch.asinh(local.std(1)),
-            contrast,
-            *_arc(self._gradients(self.data)).unbind(1),
-            torch.full_like(contrast, self._sharpness),
+            arc / 4.0,
+            carried.clamp(max=3.0),
+            torch.atanh(allowed) / 4.0,
+            aligned,
+            apart.clamp(max=3.0),
+            of_data / 4.0,
+            (unit * data).sum(1),
+            (arc - now.before[:, 0].float()) / 4.0,
+            (unit * now.direction.float()).sum(1),
+            torch.asinh(mean.abs()),
+            torch.asinh(_size(misfit - mean[:, None])[:, 0]),
+            sharpness,
         )
-        return torch.stack([column.clamp(-12.0, 12.0) for column in columns], 1)
+        return torch.stack([column.clamp(-5.0, 5.0) for column in columns], 1)
 
     def solve(self, state: State, outputs: Tensor) -> State:
+        """The next state; differentiable in `outputs` (E, 6) and in the state."""
         now: Gradients = state.memory
-        about = _from_arc(_arc(now.primal) + outputs[:, :2])
-        flux = _allowed(_allowed(now.flux) + outputs[:, 2:])
-        root = (about.square().sum(1) + 1.0).sqrt()[:, None]
-        crossed = flux[:, :, None] * (about / root)[:, None, :]
-        slope = (torch.eye(2, dtype=about.dtype) - 0.5 * (crossed + crossed.mT)) / root[:, :, None]
-        return self._linear(state, slope, about / root - torch.einsum("eij,ej->ei", slope, about))
+        about, flux, stiffness = now.primal, _allowed(now.flux), torch.ones_like(now.before)
+        if outputs.requires_grad or bool(outputs.any()):
+            about, flux, stiffness = self._asked(state, outputs)
+        root = (about.square().sum(1, keepdim=True) + 1.0).sqrt()
+        unit = about / root
+        crossed = 0.5 * flux[:, :, None] * unit[:, None, :]
+        identity = torch.eye(about.shape[1], dtype=about.dtype)
+        slope = (identity - crossed - crossed.mT) * (stiffness / root)[:, :, None]
+        offset = unit - _times(slope, about)
+        u, gradients = self.systems.solution(slope, offset)
+        counts = replace(
+            state.counts,
+            tangents=state.counts.tangents + 1,
+            factorisations=state.counts.factorisations + 1,
+            back_substitutions=state.counts.back_substitutions + 1,
+        )
+        return State(u, _left(gradients, _times(slope, gradients) + offset, now.primal), counts)
 
     def targets(self, state: State, solution: Tensor) -> Tensor:
+        """None: a few factors of vectors do not reach the solution's state. Raises InputError."""
+        raise InputError("total variation has no targets to teach a network supervised; train it unrolled")
+
+    def _asked(self, state: State, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The gradients and fluxes (E, dim) to linearise about, and the factor (E, 1) of the slope."""
         now: Gradients = state.memory
-        then = self._gradients(solution)
-        return torch.cat((_arc(then) - _arc(now.primal), _flux(then) - _allowed(now.flux)), 1)
+        say = (self._difference(state) / FADING).clamp(max=1.0)[self.systems.of_cell]
+        length, dual, turn, onward, along, stiffness = ((say[:, None] * outputs).T[:, :, None]).unbind(0)
+        size, flux = _size(now.primal), _allowed(now.flux)
+        arc, carried, unit = torch.asinh(size), _size(flux), now.primal / size
+        direction = unit + turn * (flux / carried - unit)
+        far = arc * (1.0 + length) + dual * (torch.atanh(carried) - arc) + onward * (arc - now.before)
+        about = direction * (torch.sinh(far.clamp(-WIDEST, WIDEST)) / _size(direction))
+        return about, _allowed(flux + along * (_flux(now.primal) - flux)), stiffness.clamp(-3.0, 3.0).exp()
 
-    def _gradients(self, u: Tensor) -> Tensor:
-        return local_state(u[self.cells, None], self.matrix)[:, 0, 0] / self.smoothing
+    def _difference(self, state: State) -> Tensor:
+        """Between the fluxes of the gradients and those of the linear system, as a fraction, for each part (parts,)."""
+        now: Gradients = state.memory
+        true, totals = _flux(now.primal), self.systems.cell_totals
+        return (totals((true - now.flux).square().sum(1)) / totals(true.square().sum(1))).sqrt()
 
-    def _linear(self, state: State, slope: Tensor, offset: Tensor) -> State:
-        """The solution for fluxes slope g + offset (in units of e and a), and what it makes of gradients and fluxes."""
-        scale = self.weight * self.area
-        stiffness = (scale / self.smoothing)[:, None, None] * slope
-        columns = self.matrix[:, :, 0]
-        scatter = self.problem.scatter
-        sums = scatter.zeros(slope)
-        scatter.add(sums, (columns @ stiffness @ columns.mT)[None])
-        scatter.add(sums, self.mass[None, :, None, None], group=1)
-        matrix = Sparse(scatter.pattern, scatter.finish(sums), self.problem.structure)
-        force = local_force((scale[:, None] * offset)[:, None, None, :], self.matrix)
-        right = (self.mass * self.data).index_add(0, self.cells.reshape(-1), -force.reshape(-1))
-        u = factorise(matrix).solve(right)
-        state.counts.tangents += 1
-        state.counts.factorisations += 1
-        state.counts.back_substitutions += 1
-        gradients = self._gradients(u)
-        return State(u, Gradients(gradients, torch.einsum("eij,ej->ei", slope, gradients) + offset), state.counts)
+    @cached_property
+    def _contrast(self) -> Tensor:
+        """The contrast (n,) of the cells around each node."""
+        volume = self.systems.volume
+        return self.systems.to_nodes(volume * self.systems.contrast) / self.systems.to_nodes(volume)
+
+    @cached_property
+    def _still(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What does not change from system to system: the data's gradients, and the smoothing against the contrast."""
+        systems = self.systems
+        gradients = systems.gradients(systems.data)
+        size = _size(gradients)
+        sharpness = 0.1 * (systems.smoothing * systems.size / systems.contrast).log()
+        return (gradients / size).float(), torch.asinh(size[:, 0]).float(), sharpness.float()
+
+
+def _left(gradients: Tensor, flux: Tensor, before: Tensor) -> Gradients:
+    size = _size(before)
+    return Gradients(gradients, flux, torch.asinh(size), before / size)
 
 
 def _flux(gradients: Tensor) -> Tensor:
@@ -140,15 +196,13 @@ def _flux(gradients: Tensor) -> Tensor:
 
 
 def _allowed(flux: Tensor) -> Tensor:
-    return flux * (LARGEST_FLUX / flux.norm(dim=1, keepdim=True).clamp(min=LARGEST_FLUX))
+    return flux * (LARGEST_FLUX / _size(flux).clamp(min=LARGEST_FLUX))
 
 
-def _arc(gradients: Tensor) -> Tensor:
-    """asinh of the size, with the direction kept: the scale on which edges and plateaus are equally far from neutral."""
-    size = gradients.norm(dim=1, keepdim=True)
-    return gradients * (torch.asinh(size) / size.clamp(min=1e-12))
+def _size(vectors: Tensor) -> Tensor:
+    """Lengths (E, 1), never zero, so that they can be divided by and differentiated."""
+    return (vectors.square().sum(1, keepdim=True) + FAINT**2).sqrt()
 
 
-def _from_arc(arc: Tensor) -> Tensor:
-    size = arc.norm(dim=1, keepdim=True).clamp(max=20.0)
-    return arc * (torch.sinh(size) / arc.norm(dim=1, keepdim=True).clamp(min=1e-12))
+def _times(matrices: Tensor, vectors: Tensor) -> Tensor:
+    return (matrices * vectors[:, None, :]).sum(2)

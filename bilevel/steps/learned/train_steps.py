@@ -13,11 +13,10 @@ from bilevel.steps.family import Family
 from bilevel.steps.learned.config import TrainingConfig, find_family, read_config
 from bilevel.steps.learned.node_network import NodeNetwork
 from bilevel.steps.learned.training import Lesson, train
-from bilevel.steps.learned.unrolled_guess import UnrolledGuess
+from bilevel.steps.learned.unrolled_guess import UnrolledGuess, network_for
 from bilevel.steps.learned.unrolled_step import UnrolledStep
 from bilevel.steps.learned.weights import Kind, Weights, versions
-from bilevel.steps.states.network import StateNetwork
-from bilevel.steps.states.split import SplitProblem
+from bilevel.steps.states.unrolled import UnrolledProblem
 
 
 def train_steps(file: Path, progress: bool = True) -> Path:
@@ -54,9 +53,9 @@ def _unrolled(config: TrainingConfig, family: Family, progress: bool) -> tuple[t
     lesson: Lesson
     if config.learn is Kind.GUESS:
         states = example.states
-        if not isinstance(states, SplitProblem):
-            raise InputError(f"the family '{family.name}' has no energy that splits into cells; train it supervised")
-        network = StateNetwork(states.feature_count, len(states.outputs), hidden=config.hidden, hops=config.hops)
+        if not isinstance(states, UnrolledProblem):
+            raise InputError(f"the linear systems of '{family.name}' are not differentiable; train it supervised")
+        network = network_for(states, config.hidden, config.hops)
         lesson = UnrolledGuess()
     else:
         graph = example.graph

@@ -1,4 +1,4 @@
-"""Learning the next linear system of a split problem through its solution: the first guess, trained unrolled."""
+"""Learning the next linear system of a problem through its solution: the first guess, trained unrolled."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ from bilevel.solvers.oracle import Tolerance
 from bilevel.steps.armijo import Armijo
 from bilevel.steps.family import Instance
 from bilevel.steps.learned.training import Lesson
-from bilevel.steps.states.joined import Joined
 from bilevel.steps.states.network import StateNetwork
-from bilevel.steps.states.problem import State
-from bilevel.steps.states.split import SplitProblem
+from bilevel.steps.states.unrolled import UnrolledProblem
 
 CLASSICAL_ROUNDS = 8
 """Linear systems without a network before Newton's method takes over, for the reference solutions."""
@@ -28,57 +26,54 @@ FLOOR = 1e-14
 
 @dataclass(frozen=True, eq=False)
 class Solved:
-    """Split problems side by side, their starts (n,), and the gradients (E,) at their solutions."""
+    """Problems side by side, their starts (n,) and their solutions (n,)."""
 
-    problem: Joined
+    problem: UnrolledProblem
     start: Tensor
-    gradients: Tensor
+    solution: Tensor
 
 
 class UnrolledGuess(Lesson[Solved]):
     """The logarithm of the energy error after every linear system, relative to that of the start.
 
-    The error is the symmetric Bregman distance sum (q - q*) (g - g*), which near the solution is twice the excess of
-    the energy, and does not cancel in floating point.
+    The error is `UnrolledProblem.excess`.
     """
 
     def prepare(self, instances: Sequence[Instance]) -> Solved:
-        problems, gradients = [], []
+        problems, solutions = [], []
         for instance in instances:
-            if not isinstance(instance.states, SplitProblem):
+            if not isinstance(instance.states, UnrolledProblem):
                 raise BilevelError(
-                    "a guess is trained unrolled on energies that split into cells; this family has none"
+                    "a guess is trained unrolled on linear systems that are differentiable; this family has none"
                 )
             problems.append(instance.states)
-            gradients.append(instance.states.gradients(_solution(instance, instance.states)))
+            solutions.append(_solution(instance, instance.states))
         starts = torch.cat([instance.start for instance in instances])
-        return Solved(Joined(problems), starts, torch.cat(gradients))
+        return Solved(problems[0].side_by_side(problems), starts, torch.cat(solutions))
 
     def loss(self, network: nn.Module, group: Solved, rounds: int, kept: int) -> Tensor:
         problem = group.problem
         state = problem.begin(group.start)
-        first = _errors(group, state)
+        first = problem.excess(state, group.solution)
         total = torch.zeros((), dtype=torch.float64)
         for number in range(rounds):
             if number % kept == 0:
                 state = problem.detached(state)
             state = problem.solve(state, network(problem.features(state), problem.incidence).double())
-            total = total + (_errors(group, state) / first + FLOOR).log().mean()
+            total = total + (problem.excess(state, group.solution) / first + FLOOR).log().mean()
         return total / rounds
 
 
-def _errors(group: Solved, state: State) -> Tensor:
-    law, gradients = group.problem.law, state.memory.gradients
-    return group.problem.total((law.flux(gradients) - law.flux(group.gradients)) * (gradients - group.gradients))
-
-
-def _solution(instance: Instance, problem: SplitProblem) -> Tensor:
+def _solution(instance: Instance, problem: UnrolledProblem) -> Tensor:
     """The solution (n,) by linear systems without a network and Newton's method from the best of their energies."""
     state, best = problem.begin(instance.start), instance.start
     lowest = instance.problem.value(best, instance.params)
     nothing = torch.zeros(problem.incidence.items, len(problem.outputs), dtype=torch.float64)
     for _ in range(CLASSICAL_ROUNDS):
-        state = problem.solve(state, nothing)
+        try:
+            state = problem.solve(state, nothing)
+        except BilevelError:  # without a network the systems may run away
+            break
         value = instance.problem.value(state.u, instance.params)
         if bool(value < lowest):
             lowest, best = value, state.u
@@ -89,6 +84,6 @@ def _solution(instance: Instance, problem: SplitProblem) -> Tensor:
     return outcome.u
 
 
-def network_for(problem: SplitProblem, hidden: int, hops: int) -> StateNetwork:
-    """A network with the inputs and outputs of a split problem."""
+def network_for(problem: UnrolledProblem, hidden: int, hops: int) -> StateNetwork:
+    """A network with the inputs and outputs of a problem."""
     return StateNetwork(problem.feature_count, len(problem.outputs), hidden=hidden, hops=hops)

@@ -52,7 +52,6 @@ class Joined(SplitProblem):
         return (self.total(values) / torch.tensor(self._of_cells))[self._part_of_cell]
 
     def total(self, values: Tensor) -> Tensor:
-        """The sum of values (E,) over the cells of each part (parts,)."""
         return values.new_zeros(len(self.parts)).index_add(0, self._part_of_cell, values)
 
     def _cellwise(self, function: Callable[[SplitProblem, Tensor], Tensor], values: Tensor) -> Tensor:

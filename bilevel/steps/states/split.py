@@ -25,7 +25,8 @@ from torch import Tensor
 from bilevel.linalg import factorise
 from bilevel.linalg.operator import LinearOperator
 from bilevel.linalg.solver import Factor
-from bilevel.steps.states.problem import Incidence, State, StateProblem
+from bilevel.steps.states.problem import Incidence, State
+from bilevel.steps.states.unrolled import UnrolledProblem
 
 FEATURE_VERSION = 1
 """Raised whenever the features below change their meaning; weights carry it."""
@@ -102,7 +103,7 @@ class CellLaw(ABC):
         """The law of all cells of several laws of this class in a row."""
 
 
-class SplitProblem(StateProblem):
+class SplitProblem(UnrolledProblem):
     """A problem at fixed parameters, seen cell by cell.
 
     cells (E, A): the nodes of each cell. nodes: how many there are. n: how many unknowns. law: psi. settled_at: the
@@ -140,6 +141,20 @@ class SplitProblem(StateProblem):
     def mean(self, values: Tensor) -> Tensor:
         """The mean of values (E,) over the cells of the problem, for each cell (E,)."""
         return values.mean().expand_as(values)
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum of values (E,) over the cells of each part (parts,)."""
+        return values.sum()[None]
+
+    @staticmethod
+    def side_by_side(parts: Sequence[UnrolledProblem]) -> SplitProblem:
+        from bilevel.steps.states.joined import Joined
+
+        return Joined([part for part in parts if isinstance(part, SplitProblem)])
+
+    def excess(self, state: State, solution: Tensor) -> Tensor:
+        now, then = state.memory.gradients, self.gradients(solution)
+        return self.total((self.law.flux(now) - self.law.flux(then)) * (now - then))
 
     @cached_property
     def incidence(self) -> Incidence:  # type: ignore[override]

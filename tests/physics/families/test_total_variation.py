@@ -1,28 +1,51 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
+from bilevel.report import InputError
 from bilevel.solvers import Newton, Tolerance
 from bilevel.steps import Armijo
 from bilevel.steps.family import Instance, Variation
 from bilevel.steps.states.guess import LearnedStart
+from bilevel.steps.states.problem import State
 from physics.families.total_variation import SmoothedVariation, TotalVariation
+from physics.families.variation_states import VariationStates
 
 
 @pytest.fixture(scope="module")
-def image() -> Instance:
-    return TotalVariation().instance(100, 4)
+def volume() -> Instance:
+    return TotalVariation().instance(125, 4)
 
 
-def solve(image: Instance) -> torch.Tensor:
+def states_of(volume: Instance) -> VariationStates:
+    assert isinstance(volume.states, VariationStates)
+    return volume.states
+
+
+def random_outputs(states: VariationStates, size: float = 0.1) -> torch.Tensor:
+    shape = states.incidence.items, len(states.outputs)
+    return size * torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def on(states: VariationStates, start: torch.Tensor, systems: int = 1) -> State:
+    """The state after some systems without a network."""
+    state = states.begin(start)
+    for _ in range(systems):
+        state = states.solve(state, 0.0 * random_outputs(states))
+    return state
+
+
+def solve(volume: Instance) -> torch.Tensor:
     newton = Newton(step=Armijo(decrease=0.3), tolerance=Tolerance(1e-10), max_iterations=300, check_minimum=False)
-    outcome = newton.solve(image.problem, image.start, image.params)
+    outcome = newton.solve(volume.problem, volume.start, volume.params)
     assert outcome.report.converged
     return outcome.u
 
 
 def test_density_and_its_derivatives() -> None:
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(6, 1, 2, generator=generator, dtype=torch.float64)
+    x = torch.randn(6, 1, 3, generator=generator, dtype=torch.float64)
     params = {"weight": torch.tensor(2.0), "smoothing": torch.tensor(0.3)}
     density = SmoothedVariation()
     slope = torch.func.grad(lambda y: density.energy(y, params).sum())(x)
@@ -31,41 +54,107 @@ def test_density_and_its_derivatives() -> None:
     torch.testing.assert_close(density.tangent(x, params, 1)[:, 0], curvature, rtol=1e-10, atol=1e-12)
 
 
-def test_the_start_solves_its_quadratic_problem(image: Instance) -> None:
-    assert image.states is not None
-    state = image.states.begin(image.start)
-    full = image.states.first()  # type: ignore[attr-defined]
-    torch.testing.assert_close(state.u, full.u, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(state.memory.flux, full.memory.flux, rtol=1e-10, atol=1e-12)
+def test_the_start_solves_its_quadratic_problem(volume: Instance) -> None:
+    states = states_of(volume)
+    systems, state = states.systems, states.begin(volume.start)
+    balance = systems.mass * (state.u - systems.data) + systems.divergence(systems.cost[:, None] * state.memory.flux)
+    assert float(balance.norm()) < 1e-12 * float((systems.mass * systems.data).norm())
+    torch.testing.assert_close(state.memory.flux, state.memory.primal / states.coarse, rtol=1e-14, atol=0.0)
 
 
-def test_the_solutions_own_states_give_the_solution(image: Instance) -> None:
-    assert image.states is not None
-    solution = solve(image)
-    state = image.states.begin(image.start)
-    found = image.states.solve(state, image.states.targets(state, solution)).u
+def test_whatever_the_network_says_the_fluxes_of_a_system_balance_the_misfit(volume: Instance) -> None:
+    states = states_of(volume)
+    systems, state = states.systems, states.solve(on(states, volume.start), random_outputs(states, 1.0))
+    balance = systems.mass * (state.u - systems.data) + systems.divergence(systems.cost[:, None] * state.memory.flux)
+    assert float(balance.norm()) < 1e-8 * float((systems.mass * systems.data).norm())
+
+
+def test_the_solution_stays_where_it_is_whatever_the_network_says(volume: Instance) -> None:
+    states, solution = states_of(volume), solve(volume)
+    gradients = states.systems.gradients(solution)
+    state = states.begin(solution)
+    flux = gradients / (gradients.square().sum(1, keepdim=True) + 1.0).sqrt()
+    state.memory = type(state.memory)(gradients, flux, state.memory.before, state.memory.direction)
+    assert states.settled(state)
+    found = states.solve(state, random_outputs(states)).u
     assert float((found - solution).norm() / solution.norm()) < 1e-6
 
 
-def test_without_a_network_the_systems_are_a_primal_dual_newton_method(image: Instance) -> None:
-    states = image.states
-    assert states is not None
+def test_without_a_network_the_systems_are_a_primal_dual_newton_method(volume: Instance) -> None:
+    states = states_of(volume)
     inner = Newton(tolerance=Tolerance(1e-10), max_iterations=5, check_minimum=False)
     outcome = LearnedStart(lambda problem, params: states, [None] * 20, inner).solve(
-        image.problem, image.start, image.params
+        volume.problem, volume.start, volume.params
     )
     assert outcome.report.converged
     assert outcome.report.counts.inferences == 0
     assert outcome.report.counts.factorisations <= 20
-    torch.testing.assert_close(outcome.u, solve(image), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(outcome.u, solve(volume), rtol=1e-6, atol=1e-7)
+
+
+def test_a_chain_of_systems_is_differentiable_in_what_the_network_says(volume: Instance) -> None:
+    states, solution = states_of(volume), solve(volume)
+    first = states.begin(volume.start)
+
+    def loss(outputs: torch.Tensor) -> torch.Tensor:
+        state = states.solve(states.solve(first, outputs), outputs)
+        return states.excess(state, solution).log().sum() + state.memory.flux.square().sum()
+
+    outputs = random_outputs(states).requires_grad_(True)
+    loss(outputs).backward()
+    assert outputs.grad is not None
+    along = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    with torch.no_grad():
+        slope = (loss(outputs + 1e-5 * along) - loss(outputs - 1e-5 * along)) / 2e-5
+    torch.testing.assert_close((outputs.grad * along).sum(), slope, rtol=1e-4, atol=0.0)
+
+
+def test_the_excess_is_twice_that_of_the_energy_near_the_solution(volume: Instance) -> None:
+    states, solution = states_of(volume), solve(volume)
+    aside = torch.randn(len(solution), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    near = solution + 1e-7 * aside
+    product = volume.problem.product(solution, volume.params, near - solution)
+    excess = states.excess(states.begin(near), solution)
+    torch.testing.assert_close(excess, ((near - solution) @ product)[None], rtol=0.1, atol=0.0)
+
+
+def test_problems_side_by_side_do_not_see_each_other(volume: Instance) -> None:
+    other = TotalVariation().instance(64, 9)
+    parts = states_of(volume), states_of(other)
+    both = VariationStates.side_by_side(parts)
+    state = both.begin(torch.cat((volume.start, other.start)))
+    alone = [part.begin(one.start) for part, one in zip(parts, (volume, other))]
+    said = [random_outputs(part) for part in parts]
+    for _ in range(2):
+        state = both.solve(state, torch.cat(said))
+        alone = [part.solve(one, outputs) for part, one, outputs in zip(parts, alone, said)]
+    torch.testing.assert_close(state.u, torch.cat([one.u for one in alone]), rtol=1e-9, atol=1e-9)
+    features = torch.cat([part.features(one) for part, one in zip(parts, alone)])
+    torch.testing.assert_close(both.features(state), features, rtol=1e-3, atol=1e-3)
+    apart = torch.cat([part.excess(one, 0.0 * one.u) for part, one in zip(parts, alone)])
+    torch.testing.assert_close(both.excess(state, 0.0 * state.u), apart, rtol=1e-9, atol=0.0)
+
+
+def test_total_variation_is_not_taught_supervised(volume: Instance) -> None:
+    with pytest.raises(InputError, match="train it unrolled"):
+        states_of(volume).targets(on(states_of(volume), volume.start), volume.start)
 
 
 @pytest.mark.parametrize("variation", list(Variation))
 def test_features_do_not_depend_on_the_unit_of_grey(variation: Variation) -> None:
-    one = TotalVariation().instance(100, 5, variation)
-    other = TotalVariation(grey_unit=255.0).instance(100, 5, variation)
-    assert one.states is not None
-    assert other.states is not None
-    first, second = one.states.begin(one.start), other.states.begin(other.start)
+    one = TotalVariation().instance(125, 5, variation)
+    other = TotalVariation(grey_unit=255.0).instance(125, 5, variation)
+    first, second = (on(states_of(each), each.start) for each in (one, other))
     torch.testing.assert_close(second.u, 255.0 * first.u, rtol=1e-8, atol=1e-6)
-    torch.testing.assert_close(other.states.features(second), one.states.features(first), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(states_of(other).features(second), states_of(one).features(first), rtol=1e-4, atol=1e-4)
+
+
+def test_features_and_systems_do_not_depend_on_the_unit_of_energy_or_a_turn_of_the_volume(volume: Instance) -> None:
+    states = states_of(volume)
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(4), dtype=torch.float64))[0]
+    own = states.systems
+    changed = replace(own, weight=7.0 * own.weight, mass=7.0 * own.mass, columns=own.columns @ turn)
+    other, outputs = VariationStates(changed, states.coarse), random_outputs(states)
+    first, second = (s.solve(s.begin(volume.start), outputs) for s in (states, other))
+    torch.testing.assert_close(second.u, first.u, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(other.features(second), states.features(first), rtol=1e-3, atol=1e-3)
