@@ -66,24 +66,21 @@ class Mesh:
     @staticmethod
     def from_skfem(mesh: Any, order: int | None = None, element: Any = None) -> Mesh:
         """From a scikit-fem mesh; `order` 1 or 2 picks the element (curved meshes give their own), or name the `element`."""
-        import skfem
-
         if order not in (None, 1, 2):
             raise InputError(f"elements are linear (order=1) or quadratic (order=2), got order={order}")
         shape = Shape(mesh.refdom.name)
         element = (
             element if element is not None else lagrange(shape, order or (2 if mesh.nvertices != mesh.dofs.N else 1))
         )
-        with np.errstate(all="ignore"):  # flat elements are reported by the checks, in words
-            basis = skfem.CellBasis(mesh, element, intorder=1)
-        if basis.element_dofs.shape[0] != element.doflocs.shape[0]:
+        nodes, of_cells = _nodes(mesh, element)
+        if of_cells.shape[0] != element.doflocs.shape[0]:
             raise InputError(f"{type(element).__name__} is not a scalar Lagrange element")
         exterior = _facets(mesh, mesh.boundary_facets())
         inside = np.flatnonzero(mesh.f2t[1] >= 0)
         interior = (_facets(mesh, inside), _facets(mesh, inside, side=1))
         tagged = {name: _facets(mesh, np.asarray(f)) for name, f in (mesh.boundaries or {}).items()}
-        coordinates = torch.as_tensor(np.ascontiguousarray(basis.doflocs.T), dtype=torch.float64)
-        cells = torch.as_tensor(np.ascontiguousarray(basis.element_dofs.T), dtype=torch.int64)
+        coordinates = torch.as_tensor(np.ascontiguousarray(nodes.T), dtype=torch.float64)
+        cells = torch.as_tensor(np.ascontiguousarray(of_cells.T), dtype=torch.int64)
         return Mesh(coordinates, cells, element, exterior, interior, tagged)
 
     @property
@@ -273,7 +270,18 @@ def read(path: str | Path, order: int | None = None) -> Mesh:
     return Mesh.from_skfem(mesh, order)
 
 
+def _nodes(mesh: Any, element: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates (dim, nodes) and cells (nodes per cell, cells) of the element's nodes on a scikit-fem mesh."""
+    import skfem
+
+    if isinstance(element, mesh.elem):
+        return mesh.doflocs, mesh.dofs.element_dofs
+    with np.errstate(all="ignore"):  # flat elements are reported by the checks, in words
+        basis = skfem.CellBasis(mesh, element, intorder=1)
+    return basis.doflocs, basis.element_dofs
+
+
 def _facets(mesh: Any, index: np.ndarray, side: int = 0) -> Facets:
     cells = mesh.f2t[side, index]
     local = np.argmax(mesh.t2f[:, cells] == index[None, :], axis=0)
-    return Facets(cells.astype(np.int64), local.astype(np.int64))
+    return Facets(cells.astype(np.int32), local.astype(np.int8))

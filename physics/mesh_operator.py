@@ -11,9 +11,13 @@ import torch
 from torch import Tensor
 
 from bilevel.report import InputError
+from physics.cell_shapes import AFFINE, KEPT_UP_TO, AffineShapes, CellShapes, StoredShapes
 from physics.local_operator import LocalOperator, Rows
 from physics.mesh import Facets, Mesh, Shape
 from physics.tensors import inverse
+
+AT_ONCE = 50_000
+"""Cells whose Jacobians are looked at together."""
 
 
 def reference_shapes(element: Any, points: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -37,7 +41,6 @@ class MeshOperator(LocalOperator):
     """
 
     cells: Tensor
-    owner: Tensor
     coordinates: Tensor
     values: Tensor
     gradients: Tensor
@@ -47,11 +50,12 @@ class MeshOperator(LocalOperator):
     tangents: Tensor | None
     columns: tuple[bool, bool, bool]
     axisymmetric: bool
-    at_rest: tuple[Tensor, Tensor] = field(init=False)
+    at_rest: CellShapes = field(init=False)
 
     def __post_init__(self) -> None:
         # Made here and not on first use, which may be inside a torch.func transform that the tensors must not outlive.
-        object.__setattr__(self, "at_rest", self._from_coordinates(self.coordinates, slice(None)))
+        at_rest = self._affine() or StoredShapes(*self._from_coordinates(self.coordinates, slice(None)))
+        object.__setattr__(self, "at_rest", at_rest)
 
     @property
     def points(self) -> int:
@@ -63,23 +67,18 @@ class MeshOperator(LocalOperator):
         return gradient * self.coordinates.shape[1] + hoop + value
 
     def evaluate(self, coordinates: Tensor | None, rows: Rows) -> tuple[Tensor, Tensor]:
-        if coordinates is None:
-            matrix, weights = self.at_rest
-            return matrix[rows], weights[rows]
-        return self._from_coordinates(coordinates, rows)
+        return self.at_rest[rows] if coordinates is None else self._from_coordinates(coordinates, rows)
 
     def positions(self) -> Tensor:
         """The quadrature points themselves, (E, Q, dim), in metres."""
         return torch.einsum("ead,eaq->eqd", self.coordinates[self.cells], self.values[self.kind])
 
     def _from_coordinates(self, coordinates: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
-        x = coordinates[self.cells[rows]]
         one_kind = self.values.shape[0] == 1
         kind = slice(None) if one_kind else self.kind[rows]
         values, gradients = self.values[kind], self.gradients[kind]
-        count, nodes, dim = x.shape
-        jacobian = torch.matmul(x.mT, gradients.reshape(gradients.shape[0], nodes, -1))
-        jacobian = jacobian.reshape(count, dim, self.points, dim).transpose(1, 2)
+        jacobian = self._jacobian(coordinates, rows, gradients)
+        count, nodes, dim = len(jacobian), values.shape[1], jacobian.shape[-1]
         inverted, determinant = inverse(jacobian)
         measure = determinant * self.orientation[rows][:, None]
         measure = torch.where(measure > 0, measure, torch.nan)
@@ -91,13 +90,46 @@ class MeshOperator(LocalOperator):
         if self.columns[0]:
             columns.append(torch.einsum("eaqr,eqri->eaqi", gradients.expand(count, nodes, self.points, dim), inverted))
         if self.axisymmetric:
-            radius = torch.einsum("eaq,ea->eq", values, x[..., 0])
+            radius = torch.einsum("eaq,ea->eq", values, coordinates[self.cells[rows], 0])
             weights = weights * (2.0 * math.pi) * radius
             if self.columns[1]:
                 columns.append((values / radius[:, None]).unsqueeze(-1))
         if self.columns[2]:
             columns.append(values.unsqueeze(-1))
         return torch.cat(columns, -1), weights
+
+    def _jacobian(self, coordinates: Tensor, rows: Rows, gradients: Tensor) -> Tensor:
+        """dx/dxi (e, Q, dim, dim) from reference gradients (1 or e, A, Q, dim)."""
+        x = coordinates[self.cells[rows]]
+        count, nodes, dim = x.shape
+        jacobian = torch.matmul(x.mT, gradients.reshape(gradients.shape[0], nodes, -1))
+        return jacobian.reshape(count, dim, self.points, dim).transpose(1, 2)
+
+    def _affine(self) -> AffineShapes | None:
+        """The shape functions of many cells that are affine images of the reference cell; None for others."""
+        per_cell = 8 * self.points * (self.cells.shape[1] * self.width + 1)
+        if self.tangents is not None or self.axisymmetric or len(self.cells) * per_cell <= KEPT_UP_TO:
+            return None
+        inverses, measures = [], []
+        for start in range(0, len(self.cells), AT_ONCE):
+            rows = slice(start, start + AT_ONCE)
+            jacobian = self._jacobian(self.coordinates, rows, self.gradients)
+            first = jacobian[:, 0]
+            differ = (jacobian - first.unsqueeze(1)).abs().amax((1, 2, 3))
+            if bool((differ > AFFINE * first.abs().amax((1, 2))).any()):
+                return None
+            inverted, determinant = inverse(first)
+            measure = determinant * self.orientation[rows]
+            inverses.append(inverted)
+            measures.append(torch.where(measure > 0, measure, torch.nan))
+        gradient, _, value = self.columns
+        return AffineShapes.of(
+            torch.cat(inverses),
+            torch.cat(measures),
+            self.gradients[0] if gradient else None,
+            self.values[0] if value else None,
+            self.quadrature_weights,
+        )
 
 
 def _facet_measure(span: Tensor) -> Tensor:
@@ -119,11 +151,11 @@ def cell_operator(
     count = mesh.cells.shape[0]
     return _operator(
         mesh,
-        np.arange(count),
+        slice(None),
         values[None],
         gradients[None],
         torch.from_numpy(weights),
-        torch.zeros(count, dtype=torch.int64),
+        torch.zeros(1, dtype=torch.int64).expand(count),
         None,
         (gradient, axisymmetric and gradient, value),
         axisymmetric,
@@ -140,11 +172,11 @@ def facet_operator(mesh: Mesh, facets: Facets, *, axisymmetric: bool, quadrature
     shapes = [reference_shapes(mesh.element, origin[:, None] + span @ points) for origin, span in spans]
     return _operator(
         mesh,
-        facets.cells,
+        torch.from_numpy(facets.cells),
         torch.stack([value for value, _ in shapes]),
         torch.stack([gradient for _, gradient in shapes]),
         torch.from_numpy(weights),
-        torch.from_numpy(facets.local),
+        torch.from_numpy(facets.local).long(),
         torch.stack([torch.from_numpy(span.astype(float)) for _, span in spans]),
         (False, False, True),
         axisymmetric,
@@ -161,7 +193,7 @@ def _facet_span(corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _operator(
     mesh: Mesh,
-    owner: np.ndarray,
+    owner: Tensor | slice,
     values: Tensor,
     gradients: Tensor,
     weights: Tensor,
@@ -170,7 +202,7 @@ def _operator(
     columns: tuple[bool, bool, bool],
     axisymmetric: bool,
 ) -> MeshOperator:
-    cells = mesh.cells[torch.from_numpy(owner)]
+    cells = mesh.cells[owner]
     x = mesh.coordinates.detach()
     middle = reference_shapes(mesh.element, mesh.element.refdom.p.mean(1, keepdims=True))[1][:, 0]
     orientation = torch.sign(torch.linalg.det(x[cells].mT @ middle))
@@ -178,7 +210,6 @@ def _operator(
         raise InputError("axisymmetric mesh: the first coordinate is the radius and must not be negative")
     return MeshOperator(
         cells,
-        torch.from_numpy(owner),
         x,
         values,
         gradients,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -32,7 +31,6 @@ class AMGCG(LinearSolver):
     matrix use `refine` with the old factor.
     """
 
-    reuses: ClassVar[bool] = True
     tolerance: float = 1e-10
     max_iterations: int = 500
     otherwise: LinearSolver = field(default_factory=MINRES)
@@ -50,11 +48,14 @@ class AMGCG(LinearSolver):
         other.positive_definite = False
         return other
 
+    def reuses(self, A: LinearOperator, earlier: Factor | None) -> bool:
+        return isinstance(earlier, AMGFactor) and earlier.serves(A)
+
     def follow(self, A: LinearOperator, earlier: Factor | None, on_fail: OnFail = "raise") -> Factor:
         A = ready(A)
         if not bool((A.diagonal_entries() > 0).all()):
             return self.factor(A, on_fail)
-        known = earlier.hierarchy if isinstance(earlier, AMGFactor) and earlier.serves(A) else None
+        known = earlier.hierarchy if isinstance(earlier, AMGFactor) and self.reuses(A, earlier) else None
         factor = AMGFactor(A, self.tolerance, self.max_iterations, on_fail, known)
         return factor if factor.set_up_definite else self.factor(A, on_fail)
 
@@ -76,7 +77,7 @@ class AMGFactor(CGFactor):
         self.precondition = self.hierarchy.cycle
         self.most_products = 0
 
-    def serves(self, A: Sparse) -> bool:
+    def serves(self, A: LinearOperator) -> bool:
         """Whether the levels are worth using for another matrix."""
         return self.A.n == A.n and self.most_products <= WORN and self.positive_definite is not False
 

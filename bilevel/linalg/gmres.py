@@ -18,7 +18,7 @@ def gmres(
     precondition: Product = identity,
     start: Tensor | None = None,
 ) -> Run:
-    """Solve A x = b for any regular A; b (m, *batch, n). Holds `restart` vectors for each right-hand side."""
+    """Solve A x = b for any regular A; b (m, *batch, n). Holds up to 2 `restart` vectors for each right-hand side."""
     x, residual, products = (torch.zeros_like(b), b, 0) if start is None else (start, b - product(start), 1)
     run = judge(product, b, x, residual, tolerance, products)
     while not bool(run.solved.all()) and run.products < max_iterations and bool(torch.isfinite(residual).all()):
@@ -34,12 +34,13 @@ def gmres(
 def _cycle(product: Product, b: Tensor, target: Tensor, steps: int, precondition: Product) -> tuple[Tensor, int]:
     """One Arnoldi process, orthogonalised twice; the increment and the number of products."""
     size = norm(b)
-    basis = [divide(b, size)]
+    basis, images = [divide(b, size)], []
     hessenberg = b.new_zeros(*b.shape[:-1], steps + 1, steps)
     y = b.new_zeros(*b.shape[:-1], 0, 1)
     used = 0
     for j in range(steps):
-        w = product(precondition(basis[-1]))
+        images.append(precondition(basis[-1]))  # kept, for a preconditioner may cost more than all else
+        w = product(images[-1])
         v = torch.stack(basis, dim=-2)
         coefficients = torch.zeros_like(v[..., :1])
         for _ in range(2):
@@ -58,8 +59,7 @@ def _cycle(product: Product, b: Tensor, target: Tensor, steps: int, precondition
             break
     if used == 0:
         return torch.zeros_like(b), 1
-    combination = (torch.stack(basis[:used], dim=-1) @ y).squeeze(-1)
-    return precondition(combination), used
+    return (torch.stack(images[:used], dim=-1) @ y).squeeze(-1), used
 
 
 def _least_squares(hessenberg: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:

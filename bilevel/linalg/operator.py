@@ -177,7 +177,7 @@ class SparsePattern:
     @property
     def rows(self) -> np.ndarray:
         """The row of each entry (nnz,)."""
-        return self.derive("rows", lambda: np.repeat(np.arange(self.n, dtype=np.int32), np.diff(self.indptr)))
+        return np.repeat(np.arange(self.n, dtype=np.int32), np.diff(self.indptr))
 
     @staticmethod
     def from_pairs(rows: np.ndarray, cols: np.ndarray, n: int) -> tuple[SparsePattern, np.ndarray]:

@@ -14,10 +14,13 @@ from bilevel.linalg.grounding import Grounding
 from bilevel.linalg.layout import Selection, ready, upper_triangle, whole
 from bilevel.linalg.operator import LinearOperator, Sparse, SparsePattern
 from bilevel.linalg.pardiso import Analysis, MatrixType, NumericFactor
+from bilevel.linalg.reused import ReusedFactor, made_for_similar
 from bilevel.linalg.solver import Factor, LinearSolver
 from bilevel.linalg.sparse_factor import NotPositiveDefinite, SparseFactor
 from bilevel.report import OnFail
 
+REUSED_FROM = 50_000
+"""Unknowns from which on an LU factorisation costs as much as the 15 to 20 solves that an earlier one may take."""
 SMALL_PIVOT = 1e-12
 """Cholesky pivots below this fraction of their diagonal entry call for a look at the condition."""
 
@@ -32,10 +35,18 @@ class PardisoLDL(LinearSolver):
 
 @dataclass(frozen=True)
 class PardisoLU(LinearSolver):
-    """LU of any square matrix."""
+    """LU of any square matrix; in a sequence of large similar ones, LU of an earlier one as preconditioner."""
 
     def factor(self, A: LinearOperator, on_fail: OnFail = "raise") -> Factor:
         return _sound_factor(ready(A), MatrixType.UNSYMMETRIC, on_fail)
+
+    def reuses(self, A: LinearOperator, earlier: Factor | None) -> bool:
+        return A.n >= REUSED_FROM and isinstance(A, Sparse) and made_for_similar(A, earlier)
+
+    def follow(self, A: LinearOperator, earlier: Factor | None, on_fail: OnFail = "raise") -> Factor:
+        if earlier is not None and self.reuses(A, earlier):
+            return ReusedFactor(ready(A), earlier, lambda matrix: self.factor(matrix, on_fail))
+        return self.factor(A, on_fail)
 
 
 @dataclass(frozen=True)

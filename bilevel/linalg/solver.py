@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -101,9 +100,7 @@ class Factor(ABC):
 
 
 class LinearSolver(ABC):
-    """A way to solve linear systems; its fields are its settings. reuses: whether `follow` builds on the earlier factor."""
-
-    reuses: ClassVar[bool] = False
+    """A way to solve linear systems; its fields are its settings."""
 
     @abstractmethod
     def factor(self, A: LinearOperator, on_fail: OnFail = "raise") -> Factor:
@@ -113,6 +110,10 @@ class LinearSolver(ABC):
         declared null space is not one; with `on_fail` "warn" or "ignore" singular matrices are marked in
         `Factor.singular` instead.
         """
+
+    def reuses(self, A: LinearOperator, earlier: Factor | None) -> bool:
+        """Whether `follow` builds on the earlier factor; if not, that may as well give its memory back first."""
+        return False
 
     def follow(self, A: LinearOperator, earlier: Factor | None, on_fail: OnFail = "raise") -> Factor:
         """As `factor`, within a sequence of similar matrices: what was made for the earlier one may be used again.

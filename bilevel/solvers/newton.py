@@ -41,7 +41,13 @@ class NewtonDirection(Descent):
 
     def direction(self, oracle: Oracle, point: Point) -> Tensor:
         tangent = self.tangent = oracle.tangent(point.u)
-        self.factor = self._factorise(oracle, tangent)
+        self.factor = self._factorise(tangent)
+        step = self._step(oracle, point, tangent)
+        oracle.counts.factorisations += self.factor.counts.factorisations
+        return step
+
+    def _step(self, oracle: Oracle, point: Point, tangent: LinearOperator) -> Tensor:
+        assert self.factor is not None
         self.singular = _per_sample(self.factor.singular, point)
         self._plain, self.safe = True, False
         oracle.counts.back_substitutions += 1
@@ -62,10 +68,9 @@ class NewtonDirection(Descent):
             return torch.where(sound.unsqueeze(-1), -self.factor.solve(point.residual), bent)
         return -self._shifted(oracle, tangent).solve(point.residual)
 
-    def _factorise(self, oracle: Oracle, tangent: LinearOperator) -> Factor:
-        oracle.counts.factorisations += 1
+    def _factorise(self, tangent: LinearOperator) -> Factor:
         solver = self.linear or pick(tangent)
-        earlier = self.factor if solver.reuses else None
+        earlier = self.factor if solver.reuses(tangent, self.factor) else None
         self.factor = None  # a factor that is of no more use gives its memory back before the next is made
         # A singular sample of a batch, or a flat energy far from its minimum, must not end the others' solve.
         return solver.follow(tangent, earlier, on_fail="ignore")

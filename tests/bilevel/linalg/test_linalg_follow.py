@@ -10,6 +10,8 @@ import torch
 
 from bilevel.linalg import AMGCG, PardisoCholesky, Sparse, SparsePattern, Structure
 from bilevel.linalg.amg import AMGFactor
+from bilevel.linalg.pardiso_solvers import PardisoLU
+from bilevel.linalg.reused import ReusedFactor
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +94,39 @@ def test_units_do_not_leave_the_range_of_single_precision(laplacian: Sparse, sti
     expected = AMGCG().factor(laplacian).solve(b) * (load / stiff)
     found = AMGCG().factor(scaled).solve(load * b)
     assert float((found - expected).norm() / expected.norm()) < 1e-8
+
+
+def unsymmetric(laplacian: Sparse, change: float) -> Sparse:
+    """The Laplacian with entries changed at random by this fraction."""
+    noise = torch.rand(laplacian.pattern.nnz, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 0.5
+    return Sparse(laplacian.pattern, laplacian.values * (1.0 + 2.0 * change * noise), Structure())
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_lu_of_a_similar_matrix_solves_as_well_as_its_own(monkeypatch, laplacian: Sparse, transposed: bool) -> None:
+    monkeypatch.setattr("bilevel.linalg.pardiso_solvers.REUSED_FROM", 1)
+    first = PardisoLU().factor(unsymmetric(laplacian, 0.0).shifted(0.1))
+    near = unsymmetric(laplacian, 0.02).shifted(0.1)
+    near = replace(near, pattern=first.A.pattern)
+    assert PardisoLU().reuses(near, first)
+    second = PardisoLU().follow(near, first)
+    b = torch.randn(3, near.n, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    x = second.solve_transposed(b) if transposed else second.solve(b)
+    own = PardisoLU().factor(near)
+    torch.testing.assert_close(x, own.solve_transposed(b) if transposed else own.solve(b), rtol=1e-10, atol=1e-12)
+    assert isinstance(second, ReusedFactor)
+    assert second.counts.factorisations == 0
+    assert second.counts.products > 0
+
+
+def test_what_is_too_different_is_factorised(monkeypatch, laplacian: Sparse) -> None:
+    monkeypatch.setattr("bilevel.linalg.pardiso_solvers.REUSED_FROM", 1)
+    first = PardisoLU().factor(unsymmetric(laplacian, 0.0).shifted(0.1))
+    far = replace(unsymmetric(laplacian, 0.9).shifted(0.1), pattern=first.A.pattern)
+    assert not PardisoLU().reuses(far, first)
+    renewed = ReusedFactor(far, first, PardisoLU().factor)  # taken against that advice, it finds out by itself
+    b = torch.ones(far.n, dtype=torch.float64)
+    assert residual(far, renewed.solve(b), b) < 1e-12
+    assert renewed.counts.factorisations == 1
+    assert residual(far, renewed.solve_roughly(b, 1e-2), b) < 1e-6
+    assert renewed.counts.factorisations == 1
