@@ -83,7 +83,11 @@ def darcy_records(cells: int) -> list[Record]:
 
 
 def run(quick: bool) -> list[Record]:
-    jax_fem = "not installed" if find_spec("jax_fem") is None else "not timed here"
+    jax_fem = (
+        "not installed: it needs PETSc, for which there are no wheels"
+        if find_spec("jax_fem") is None
+        else "not timed here"
+    )
     return [
         *(row for n in ((6,) if quick else (14, 25)) for row in block_records(n, with_direct=n < 20)),
         *darcy_records(40 if quick else 316),
