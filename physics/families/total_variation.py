@@ -113,7 +113,7 @@ def _mesh(size: int, variation: Variation, rng: np.random.Generator) -> Mesh:
         return mesh
     x = mesh.coordinates
     inside = ((x > 1e-9) & (x < across - 1e-9)).all(1)
-    return mesh.moved(torch.where(inside[:, None], x + torch.from_numpy(rng.uniform(-0.25, 0.25, size=x.shape)), x))
+    return mesh.moved(torch.where(inside[:, None], x + torch.from_numpy(rng.uniform(-0.15, 0.15, size=x.shape)), x))
 
 
 def _shapes(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -23,6 +23,7 @@ from bilevel.report import InputError
 from bilevel.steps.states.problem import Incidence, State
 from bilevel.steps.states.unrolled import UnrolledProblem
 from physics.families.variation_systems import VariationSystems
+from physics.small_products import matmul
 
 LARGEST_FLUX = 0.9999
 """Fluxes, as a fraction of what the total variation allows, are cut here."""
@@ -106,7 +107,7 @@ class VariationStates(UnrolledProblem):
         arc, allowed = torch.asinh(size), carried.clamp(max=LARGEST_FLUX)
         own = size / (size.square() + 1.0).sqrt()
         unit = gradient / size[:, None]
-        aligned = (unit * flux).sum(1) / carried
+        aligned = _dot(unit, flux) / carried
         apart = (own.square() + carried.square() - 2.0 * own * carried * aligned).clamp(min=0.0).sqrt()
         misfit = ((state.u - self.systems.data) / self._contrast).float()[self.systems.cells]
         mean = misfit.mean(1)
@@ -118,9 +119,9 @@ class VariationStates(UnrolledProblem):
             aligned,
             apart.clamp(max=3.0),
             of_data / 4.0,
-            (unit * data).sum(1),
+            _dot(unit, data),
             (arc - now.before[:, 0].float()) / 4.0,
-            (unit * now.direction.float()).sum(1),
+            _dot(unit, now.direction.float()),
             torch.asinh(mean.abs()),
             torch.asinh(_size(misfit - mean[:, None])[:, 0]),
             sharpness,
@@ -133,7 +134,7 @@ class VariationStates(UnrolledProblem):
         about, flux, stiffness = now.primal, _allowed(now.flux), torch.ones_like(now.before)
         if outputs.requires_grad or bool(outputs.any()):
             about, flux, stiffness = self._asked(state, outputs)
-        root = (about.square().sum(1, keepdim=True) + 1.0).sqrt()
+        root = (_dot(about, about)[:, None] + 1.0).sqrt()
         unit = about / root
         crossed = 0.5 * flux[:, :, None] * unit[:, None, :]
         identity = torch.eye(about.shape[1], dtype=about.dtype)
@@ -156,7 +157,7 @@ class VariationStates(UnrolledProblem):
         """The gradients and fluxes (E, dim) to linearise about, and the factor (E, 1) of the slope."""
         now: Gradients = state.memory
         say = (self._difference(state) / FADING).clamp(max=1.0)[self.systems.of_cell]
-        length, dual, turn, onward, along, stiffness = ((say[:, None] * outputs).T[:, :, None]).unbind(0)
+        length, dual, turn, onward, along, stiffness = (say[:, None] * outputs).T.contiguous()[:, :, None].unbind(0)
         size, flux = _size(now.primal), _allowed(now.flux)
         arc, carried, unit = torch.asinh(size), _size(flux), now.primal / size
         direction = unit + turn * (flux / carried - unit)
@@ -168,7 +169,7 @@ class VariationStates(UnrolledProblem):
         """Between the fluxes of the gradients and those of the linear system, as a fraction, for each part (parts,)."""
         now: Gradients = state.memory
         true, totals = _flux(now.primal), self.systems.cell_totals
-        return (totals((true - now.flux).square().sum(1)) / totals(true.square().sum(1))).sqrt()
+        return (totals(_dot(true - now.flux, true - now.flux)) / totals(_dot(true, true))).sqrt()
 
     @cached_property
     def _contrast(self) -> Tensor:
@@ -192,7 +193,7 @@ def _left(gradients: Tensor, flux: Tensor, before: Tensor) -> Gradients:
 
 
 def _flux(gradients: Tensor) -> Tensor:
-    return gradients / (gradients.square().sum(1, keepdim=True) + 1.0).sqrt()
+    return gradients / (_dot(gradients, gradients)[:, None] + 1.0).sqrt()
 
 
 def _allowed(flux: Tensor) -> Tensor:
@@ -201,8 +202,14 @@ def _allowed(flux: Tensor) -> Tensor:
 
 def _size(vectors: Tensor) -> Tensor:
     """Lengths (E, 1), never zero, so that they can be divided by and differentiated."""
-    return (vectors.square().sum(1, keepdim=True) + FAINT**2).sqrt()
+    return (_dot(vectors, vectors)[:, None] + FAINT**2).sqrt()
+
+
+def _dot(one: Tensor, other: Tensor) -> Tensor:
+    """Products (E,) of vectors (E, dim): a sum of columns takes a tenth of the time of a reduction over so few."""
+    columns = [a * b for a, b in zip(one.unbind(1), other.unbind(1))]
+    return torch.stack(columns).sum(0)
 
 
 def _times(matrices: Tensor, vectors: Tensor) -> Tensor:
-    return (matrices * vectors[:, None, :]).sum(2)
+    return matmul(matrices, vectors[:, :, None])[:, :, 0]

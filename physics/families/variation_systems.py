@@ -117,11 +117,11 @@ class VariationSystems:
 
     def gradients(self, u: Tensor) -> Tensor:
         """g (E, dim) at u (n,)."""
-        return (u[self.cells][:, :, None] * self.columns).sum(1) / self.smoothing[:, None]
+        return matmul(u[self.cells][:, None, :], self.columns)[:, 0] / self.smoothing[:, None]
 
     def divergence(self, fluxes: Tensor) -> Tensor:
         """The transpose of `gradients`, (n,), for fluxes (E, dim) in units of energy."""
-        local = (self.columns * (fluxes / self.smoothing[:, None])[:, None, :]).sum(2)
+        local = matmul(self.columns, (fluxes / self.smoothing[:, None])[:, :, None])
         return torch.zeros_like(self.data).index_add(0, self.cells.reshape(-1), local.reshape(-1))
 
     def to_nodes(self, values: Tensor) -> Tensor:
@@ -131,6 +131,8 @@ class VariationSystems:
 
     def cell_totals(self, values: Tensor) -> Tensor:
         """The sums (problems,) of values of cells (E,)."""
+        if self.problems == 1:
+            return values.sum()[None]
         return values.new_zeros(self.problems).index_add(0, self.of_cell, values)
 
     def node_totals(self, values: Tensor) -> Tensor:
