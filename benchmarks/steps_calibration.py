@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from bilevel.steps.learned.solver import guess_solver
 from bilevel.steps.learned.weights import Kind, Weights, shipped
 from physics.constraints import Dirichlet
 from physics.families.edge_split import EdgeSplit
-from physics.families.networks import triangulated
+from physics.families.networks import pores
 from physics.families.power_law import THRESHOLD, PowerLawFlow
 from physics.families.random_field import log_normal
 from physics.flow import FlowNetwork, PowerLaw
@@ -37,17 +38,17 @@ DURATION = "3 minutes"
 
 EXPONENT = 1.5
 """Turbulent pipes and fractures (Darcy-Weisbach): drop = R flux^2."""
-COLUMNS, ROWS = 16, 8
+GRID = (8, 4, 4)
 NOISE = 0.005
 TOLERANCE = Tolerance(relative=1e-10)
 
 
 class Study:
-    """Heads observed at one node in 25; log C = rough background + bumps on a 16 x 8 grid, weighted by theta (128,)."""
+    """Heads observed at one node in 25; log C = rough background + bumps on a grid, weighted by theta (128,)."""
 
     def __init__(self, nodes: int) -> None:
         rng = np.random.default_rng(0)
-        network = triangulated(nodes, rng)
+        network = pores(nodes, rng)
         middles = network.points[network.edges].mean(1)
         self.background = torch.from_numpy(log_normal(middles, 0.1, 0.5, rng)).log()
         self.bumps = torch.from_numpy(_bumps(middles))
@@ -58,7 +59,7 @@ class Study:
         law = PowerLaw(EXPONENT, THRESHOLD * self.typical)
         self.problem = FlowNetwork(graph, law, (Dirichlet("sides", torch.from_numpy(held), value=head[:, None]),))
         self.inflow = torch.zeros(graph.nodes, dtype=torch.float64)
-        self.truth = torch.from_numpy(rng.normal(size=COLUMNS * ROWS))
+        self.truth = torch.from_numpy(rng.normal(size=math.prod(GRID)))
         self.seen = torch.from_numpy(rng.choice(self.problem.n, self.problem.n // 25, replace=False))
         solution = bilevel.argmin(self.problem, self.linear_start(self.truth), self.params(self.truth), solver=newton())
         self.heads = solution.u[self.seen] + NOISE * torch.from_numpy(rng.normal(size=len(self.seen)))
@@ -107,7 +108,7 @@ def calibrate(study: Study, solver: Solver, warm: bool) -> Run:
 
     started = time.perf_counter()
     options = {"maxiter": 1000, "maxfun": 2000, "maxcor": 30, "ftol": 0.0, "gtol": 1e-5}
-    found = minimize(objective, np.zeros(COLUMNS * ROWS), jac=True, method="L-BFGS-B", options=options)
+    found = minimize(objective, np.zeros(math.prod(GRID)), jac=True, method="L-BFGS-B", options=options)
     return Run(found.x, time.perf_counter() - started, **counts)
 
 
@@ -147,9 +148,10 @@ def run(quick: bool) -> list[Record]:
 
 def _bumps(points: np.ndarray) -> np.ndarray:
     """Gaussian bumps (points, 128) around a grid's nodes, as wide as its cells, that sum to one."""
-    x = (np.arange(COLUMNS) + 0.5) / COLUMNS
-    y = (np.arange(ROWS) + 0.5) / ROWS
-    along = ((points[:, None, 0] - x) * COLUMNS) ** 2
-    across = ((points[:, None, 1] - y) * ROWS) ** 2
-    bumps = np.exp(-0.5 * (along[:, :, None] + across[:, None, :])).reshape(len(points), -1)
+    distance = np.zeros((len(points), 1))
+    for axis, count in enumerate(GRID):
+        nodes = (np.arange(count) + 0.5) / count
+        along = ((points[:, axis, None] - nodes) * count) ** 2
+        distance = (distance[:, :, None] + along[:, None, :]).reshape(len(points), -1)
+    bumps = np.exp(-0.5 * distance)
     return bumps / bumps.sum(1, keepdims=True)

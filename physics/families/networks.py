@@ -10,7 +10,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import Delaunay
 
 THINNING = 0.25
-"""The share of edges that is taken out before what is no longer connected is dropped."""
+"""The share of a lattice's edges that is taken out before what is no longer connected is dropped."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,14 +30,15 @@ class Network:
         return np.flatnonzero(distance <= max(distance.min(), 0.5 * self.spacing))
 
 
-def triangulated(size: int, rng: np.random.Generator) -> Network:
-    """A Delaunay triangulation of random points, thinned."""
-    points = rng.uniform(size=(size, 2))
-    triangles = Delaunay(points).simplices
-    pairs = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
+def pores(size: int, rng: np.random.Generator) -> Network:
+    """Pores in a block of rock: the shortest edges of a tetrahedralisation of random points, six to a pore on average."""
+    points = rng.uniform(size=(size, 3))
+    tetrahedra = Delaunay(points).simplices
+    pairs = np.concatenate([tetrahedra[:, [i, j]] for i in range(4) for j in range(i)])
     edges = np.unique(np.sort(pairs, 1), axis=0)
     length = np.linalg.norm(points[edges[:, 0]] - points[edges[:, 1]], axis=1)
-    return _thinned(points, edges[length < 4.0 / np.sqrt(size)], rng)  # slivers along the hull are no pipes
+    shortest = np.argsort(length)[: 3 * size]
+    return _connected(points, edges[np.sort(shortest)])
 
 
 def lattice(size: int, dimension: int, rng: np.random.Generator) -> Network:
@@ -51,12 +52,11 @@ def lattice(size: int, dimension: int, rng: np.random.Generator) -> Network:
         ]
     )
     points = np.stack(np.unravel_index(number.ravel(), number.shape), 1) / (count - 1)
-    return _thinned(points, edges, rng)
+    return _connected(points, edges[rng.uniform(size=len(edges)) >= THINNING])
 
 
-def _thinned(points: np.ndarray, edges: np.ndarray, rng: np.random.Generator) -> Network:
-    """The largest connected part of what is left when a share of the edges is taken out."""
-    edges = edges[rng.uniform(size=len(edges)) >= THINNING]
+def _connected(points: np.ndarray, edges: np.ndarray) -> Network:
+    """The largest connected part."""
     matrix = coo_matrix((np.ones(len(edges)), edges.T), (len(points),) * 2)
     part = connected_components(matrix, directed=False)[1]
     kept = part == np.bincount(part).argmax()

@@ -13,7 +13,7 @@ from bilevel.steps.family import Family, Instance, NodeGraph, Variation
 from physics.constraints import Dirichlet
 from physics.families.edge_split import EdgeSplit
 from physics.families.family import generator, node_graph
-from physics.families.networks import Network, lattice, triangulated
+from physics.families.networks import Network, lattice, pores
 from physics.families.random_field import log_normal
 from physics.flow.edge_laws import PowerLaw
 from physics.flow.network import FlowNetwork
@@ -30,7 +30,7 @@ THRESHOLD = 1e-3
 class PowerLawFlow(Family):
     """Heads fixed on two sides, wells in between; p from 1.2 to 6.
 
-    TRAINING: thinned triangulations, log-conductances of standard deviation 0.5 to 1.5. CONTRAST: 2 to 3. MESH: square
+    TRAINING: pores in a block of rock, log-conductances of standard deviation 0.5 to 1.5. CONTRAST: 2 to 3. MESH: square
     and cubic lattices. LOADS: heads fixed on one side only, ten times as many wells.
     head_unit, conductance_unit: the same problems in other units. exponent: p for all instances, None to draw it.
     """
@@ -40,8 +40,8 @@ class PowerLawFlow(Family):
     exponent: float | None = None
 
     name: ClassVar[str] = "power_law"
-    version: ClassVar[int] = 1
-    training_size: ClassVar[int] = 400
+    version: ClassVar[int] = 2
+    training_size: ClassVar[int] = 800
 
     def instance(self, size: int, seed: int, variation: Variation = Variation.TRAINING) -> Instance:
         rng = generator(self.name, size, seed, variation)
@@ -76,7 +76,7 @@ class PowerLawFlow(Family):
     def _network(size: int, variation: Variation, rng: np.random.Generator) -> Network:
         if variation is Variation.MESH:
             return lattice(size, int(rng.integers(2, 4)), rng)
-        return triangulated(size, rng)
+        return pores(size, rng)
 
 
 def _wells(network: Network, per_thousand: int, rng: np.random.Generator) -> Tensor:

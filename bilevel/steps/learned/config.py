@@ -30,9 +30,13 @@ class StageSection(_Section):
 
 
 class UnrolledSection(_Section):
-    """How the unrolled training runs; see `Schedule`."""
+    """How the unrolled training runs; see `Schedule`.
+
+    systems: how many of the first linear systems a guess asks its network for; all of them if absent.
+    """
 
     stages: list[StageSection] = Field(min_length=1)
+    systems: int | None = Field(None, ge=2)
     groups: PositiveInt = 20
     batch: PositiveInt = 8
     rate: PositiveFloat = 4e-3
@@ -72,13 +76,15 @@ class TrainingConfig(_Section):
             raise ValueError("expected one of the keys 'unrolled' and 'supervised'")
         if self.learn is Kind.STEP and self.unrolled is None:
             raise ValueError("steps are trained unrolled; give the key 'unrolled'")
+        if self.learn is Kind.STEP and self.unrolled is not None and self.unrolled.systems is not None:
+            raise ValueError("a step is asked for in every iteration; leave out the key 'systems'")
         return self
 
     @property
     def schedule(self) -> Schedule:
         """The schedule of an unrolled training."""
         assert self.unrolled is not None
-        given = self.unrolled.model_dump(exclude={"stages"})
+        given = self.unrolled.model_dump(exclude={"stages", "systems"})
         stages = tuple(Stage(s.size, s.rounds, s.updates) for s in self.unrolled.stages)
         return Schedule(stages, self.seed, **given)
 

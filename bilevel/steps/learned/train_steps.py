@@ -47,6 +47,8 @@ def train_steps(file: Path, progress: bool = True) -> Path:
 
 
 def _unrolled(config: TrainingConfig, family: Family, progress: bool) -> tuple[tuple[nn.Module, ...], list[float]]:
+    assert config.unrolled is not None
+    systems = config.unrolled.systems
     torch.manual_seed(config.seed)
     example = family.instance(config.schedule.stages[0].size, 0)
     network: nn.Module
@@ -56,14 +58,14 @@ def _unrolled(config: TrainingConfig, family: Family, progress: bool) -> tuple[t
         if not isinstance(states, UnrolledProblem):
             raise InputError(f"the linear systems of '{family.name}' are not differentiable; train it supervised")
         network = network_for(states, config.hidden, config.hops)
-        lesson = UnrolledGuess()
+        lesson = UnrolledGuess(systems)
     else:
         graph = example.graph
         static = graph.node_features.shape[1], graph.edge_features.shape[1]
         network = NodeNetwork(*static, hidden=config.hidden, rounds=config.hops)
         lesson = UnrolledStep()
     losses = train(network, family, lesson, config.schedule, checkpoint=_checkpoint(config), progress=progress)
-    return (network,), losses
+    return (network,) * (systems or 1), losses
 
 
 def _supervised(config: TrainingConfig, family: Family, progress: bool) -> tuple[nn.Module, ...]:

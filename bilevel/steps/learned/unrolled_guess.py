@@ -14,6 +14,7 @@ from bilevel.solvers.oracle import Tolerance
 from bilevel.steps.armijo import Armijo
 from bilevel.steps.family import Instance
 from bilevel.steps.learned.training import Lesson
+from bilevel.steps.states.guess import predict
 from bilevel.steps.states.network import StateNetwork
 from bilevel.steps.states.unrolled import UnrolledProblem
 
@@ -33,11 +34,14 @@ class Solved:
     solution: Tensor
 
 
+@dataclass(frozen=True)
 class UnrolledGuess(Lesson[Solved]):
     """The logarithm of the energy error after every linear system, relative to that of the start.
 
-    The error is `UnrolledProblem.excess`.
+    The error is `UnrolledProblem.excess`. systems: how many of the first ones the network is asked for; None for all.
     """
+
+    systems: int | None = None
 
     def prepare(self, instances: Sequence[Instance]) -> Solved:
         problems, solutions = [], []
@@ -59,7 +63,8 @@ class UnrolledGuess(Lesson[Solved]):
         for number in range(rounds):
             if number % kept == 0:
                 state = problem.detached(state)
-            state = problem.solve(state, network(problem.features(state), problem.incidence).double())
+            asked = self.systems is None or number < self.systems
+            state = problem.solve(state, predict(network if asked else None, problem, state))
             total = total + (problem.excess(state, group.solution) / first + FLOOR).log().mean()
         return total / rounds
 

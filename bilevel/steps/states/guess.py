@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bilevel.problem import EnergyProblem, Params, Problem
 from bilevel.report import BilevelError, Counts
@@ -76,8 +76,9 @@ class LearnedStart(Solver):
         return u0, state.counts
 
 
-def predict(network: StateNetwork | None, problem: StateProblem, state: State) -> Tensor:
+def predict(network: nn.Module | None, problem: StateProblem, state: State) -> Tensor:
     """The outputs (items, K) of a network, or zeros without one."""
     if network is None:
         return torch.zeros(problem.incidence.items, len(problem.outputs), dtype=state.u.dtype)
-    return network(problem.features(state), problem.incidence).to(state.u)
+    outputs: Tensor = network(problem.features(state), problem.incidence)
+    return outputs.to(state.u)
