@@ -152,14 +152,22 @@ def bench_steps(
     guess: Annotated[Path | None, typer.Option("--guess", help="Weights in place of the shipped ones.")] = None,
     step: Annotated[Path | None, typer.Option("--step", help="Weights of learned steps, likewise.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Few instances at 4x: a look, no verdict.")] = False,
+    instances: Annotated[int, typer.Option("--instances", min=1, help="Unseen instances of each size.")] = 100,
+    times: Annotated[
+        list[int] | None, typer.Option("--times", min=1, help="A size in training sizes (default 4, 16 and 64).")
+    ] = None,
+    budget: Annotated[float, typer.Option("--budget", min=0.1, help="Seconds for one solve at 4x.")] = 10.0,
     json: Annotated[Path | None, typer.Option("--json", help="Write all numbers to this file.")] = None,
     debug: Debug = False,
 ) -> None:
     """Compare learned steps with the best classical solvers, each tuned on the same training set."""
     with _errors(debug):
+        from bilevel.steps.bench import Settings
+        from bilevel.steps.learned.bench_steps import QUICK
         from bilevel.steps.learned.bench_steps import bench_steps as bench
 
-        print(bench(family, guess, step, quick, json))
+        settings = QUICK if quick else Settings(instances, tuple(times or (4, 16, 64)), budget=budget)
+        print(bench(family, settings, guess, step, json))
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import torch
@@ -42,20 +42,21 @@ class Method:
     """A solver in some settings; `variants` maps a description of each to what makes the solver for an instance.
 
     stepped: it starts from the unloaded state (all zeros), not from the start of the instance. learned: it counts as
-    learned, not classical. training_seconds: what its training took, for the break-even number.
+    learned, not classical. unlearned: a learned method with nothing learned in it, which is neither. training_seconds:
+    what its training took, for the break-even number.
     """
 
     name: str
     variants: Mapping[str, Make]
     stepped: bool = False
     learned: bool = False
+    unlearned: bool = False
     training_seconds: float = 0.0
     applies: Callable[[Instance], bool] = lambda instance: True
 
     def chosen(self, variant: str) -> Method:
         """This method with one of its variants only."""
-        kept = {variant: self.variants[variant]}
-        return Method(self.name, kept, self.stepped, self.learned, self.training_seconds, self.applies)
+        return replace(self, variants={variant: self.variants[variant]})
 
     def start(self, instance: Instance) -> Tensor:
         return torch.zeros_like(instance.start) if self.stepped else instance.start

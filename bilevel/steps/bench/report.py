@@ -14,9 +14,10 @@ class Settings:
     """What is measured.
 
     instances: unseen instances of each size, shared out evenly among the variations. multiples: sizes in units of the
-    family's training size. tolerance: relative to the imbalance of the load. budget: seconds for one solve at the first
-    size, growing with the size; a solve that takes longer has failed. hopeless: methods this many times slower than the
-    best classical one when tuned are dropped. tuning: training instances that settings are chosen on.
+    family's training size. tolerance: relative to the imbalance of the load. budget: seconds for one solve of an instance
+    of 4 times the training size or less, growing with the size; a solve that takes longer has failed. hopeless: methods
+    this many times slower than the best classical one are dropped, when tuned and after the first `look` instances of
+    each size. tuning: training instances that settings are chosen on.
     """
 
     instances: int = 100
@@ -25,6 +26,7 @@ class Settings:
     tolerance: float = 1e-8
     budget: float = 10.0
     hopeless: float = 20.0
+    look: int = 8
     tuning: int = 8
     linear: bool = True
     progress: Callable[[str], None] = field(default=lambda line: None)
@@ -32,7 +34,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Dropped:
-    """A method that was not measured at larger sizes, and why."""
+    """A method that was not measured any further, where and why."""
 
     method: str
     reason: str

@@ -16,6 +16,9 @@ from bilevel.steps.family import Family, Instance
 FIRST_TUNING_SEED, FIRST_TEST_SEED = 1_000_000, 2_000_000
 """Training draws its seeds below these: no instance serves two purposes."""
 
+FIRST_MULTIPLE = 4
+"""Sizes above this many times the training size are given more time, in proportion."""
+
 
 def run(
     family: Family,
@@ -29,9 +32,12 @@ def run(
     baselines, tuned, dropped, first = _tune(family, classical or classical_methods(), settings)
     tables = [first]
     for multiple in settings.multiples:
-        methods = [*baselines, *learned, *ablations]
-        tables.append(_measure(family, methods, multiple, settings))
-        settings.progress(table_text(tables[-1]))
+        table, hopeless = _measure(family, [*baselines, *learned, *ablations], multiple, settings)
+        tables.append(table)
+        dropped += hopeless
+        lost = {item.method for item in hopeless}
+        baselines, ablations = ([m for m in some if m.name not in lost] for some in (baselines, ablations))
+        settings.progress(table_text(table))
     if settings.linear:
         tables.append(_linear(family, [*baselines, *learned], settings))
     return Report(family.name, settings, torch.get_num_threads(), tuned, dropped, tables)
@@ -58,19 +64,25 @@ def _tune(
         settings.progress(f"tuned {method.name}: {best}")
     summaries = {name: summarise(method, [t for t in trials if t.method == name]) for name, method in kept.items()}
     fastest = best_of(list(summaries.values()))
-    dropped = [Dropped(name, reason) for name, s in summaries.items() if (reason := _hopeless(s, fastest, settings))]
+    dropped = _drop(list(summaries.values()), fastest, settings, "the training instances")
     for item in dropped:
         del kept[item.method]
     table = Table(f"tuning, {family.training_size} nodes", len(instances), list(summaries.values()), trials)
     return list(kept.values()), tuned, dropped, table
 
 
-def _hopeless(summary: Summary, fastest: Summary | None, settings: Settings) -> str:
-    if summary.failures == 1.0:
-        return "solved no training instance"
-    if fastest is None or summary.median <= settings.hopeless * fastest.median:
-        return ""
-    return f"{summary.median / fastest.median:.0f} times slower than {fastest.method} on the training instances"
+def _drop(summaries: Sequence[Summary], fastest: Summary | None, settings: Settings, where: str) -> list[Dropped]:
+    """The methods, learned ones aside, that solved nothing or take hopelessly longer than the fastest."""
+    found = []
+    for summary in summaries:
+        if summary.learned:
+            continue
+        if summary.failures == 1.0:
+            found.append(Dropped(summary.method, f"solved none of {where}"))
+        elif fastest is not None and summary.median > settings.hopeless * fastest.median:
+            times = summary.median / fastest.median
+            found.append(Dropped(summary.method, f"{times:.0f} times slower than {fastest.method} on {where}"))
+    return found
 
 
 def _solve_all(method: Method, instances: Sequence[Instance], seeds: Sequence[int], settings: Settings) -> list[Trial]:
@@ -83,19 +95,36 @@ def _solve_all(method: Method, instances: Sequence[Instance], seeds: Sequence[in
     return trials
 
 
-def _measure(family: Family, methods: Sequence[Method], multiple: int, settings: Settings) -> Table:
+def _measure(
+    family: Family, methods: Sequence[Method], multiple: int, settings: Settings
+) -> tuple[Table, list[Dropped]]:
     """Unseen instances at `multiple` times the training size, every method on each before the next."""
-    budget = settings.budget * max(1.0, multiple / settings.multiples[0])
+    budget = settings.budget * max(1.0, multiple / FIRST_MULTIPLE)
+    title = f"{multiple}x ({multiple * family.training_size} nodes)"
     trials: list[Trial] = []
+    dropped: list[Dropped] = []
     for k in range(settings.instances):
         variation = settings.variations[k % len(settings.variations)]
         seed = FIRST_TEST_SEED + k
         instance = family.instance(multiple * family.training_size, seed, variation)
         warm_up(instance)
-        trials += [attempt(m, instance, seed, settings.tolerance, budget) for m in methods if m.applies(instance)]
+        lost = {item.method for item in dropped}
+        trials += [
+            attempt(m, instance, seed, settings.tolerance, budget)
+            for m in methods
+            if m.applies(instance) and m.name not in lost
+        ]
         settings.progress(f"{multiple}x, instance {k + 1} of {settings.instances}: {instance.description}")
-    summaries = [summarise(m, [t for t in trials if t.method == m.name]) for m in methods]
-    return Table(f"{multiple}x ({multiple * family.training_size} nodes)", settings.instances, summaries, trials)
+        if k + 1 == settings.look < settings.instances:
+            seen = Table(title, k + 1, _summaries(methods, trials), trials)
+            dropped = _drop(
+                seen.summaries, seen.best_classical, settings, f"the first {k + 1} instances at {multiple}x"
+            )
+    return Table(title, settings.instances, _summaries(methods, trials), trials), dropped
+
+
+def _summaries(methods: Sequence[Method], trials: Sequence[Trial]) -> list[Summary]:
+    return [summarise(method, [t for t in trials if t.method == method.name]) for method in methods]
 
 
 def _linear(family: Family, methods: Sequence[Method], settings: Settings) -> Table:

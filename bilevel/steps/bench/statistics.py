@@ -19,6 +19,7 @@ class Summary:
 
     method: str
     learned: bool
+    unlearned: bool
     training_seconds: float
     count: int
     failures: float
@@ -31,9 +32,9 @@ class Summary:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A method against the best classical one on the same instances.
+    """A method against another on the same instances.
 
-    speedup: its median time into that of the best. wins: the share of instances where it was faster. break_even: how
+    speedup: its median time into that of the other. wins: the share of instances where it was faster. break_even: how
     many solves pay for the training, infinite where a solve saves nothing.
     """
 
@@ -53,20 +54,24 @@ class Table:
 
     @property
     def best_classical(self) -> Summary | None:
-        return best_of([summary for summary in self.summaries if not summary.learned])
+        return best_of([summary for summary in self.summaries if not (summary.learned or summary.unlearned)])
+
+    @property
+    def best_unlearned(self) -> Summary | None:
+        return best_of([summary for summary in self.summaries if summary.unlearned])
 
     def against_best(self, summary: Summary) -> Comparison | None:
         """None if no classical method solved anything."""
-        best = self.best_classical
-        if best is None:
-            return None
-        theirs = {trial.seed: trial for trial in self.trials if trial.method == best.method}
+        return None if self.best_classical is None else self.against(summary, self.best_classical)
+
+    def against(self, summary: Summary, other: Summary) -> Comparison:
+        theirs = {trial.seed: trial for trial in self.trials if trial.method == other.method}
         ours = {trial.seed: trial for trial in self.trials if trial.method == summary.method}
         shared = [seed for seed in ours if seed in theirs]
         won = sum(ours[s].solved and (ours[s].seconds < theirs[s].seconds or not theirs[s].solved) for s in shared)
-        saved = best.mean - summary.mean
+        saved = other.mean - summary.mean
         even = math.ceil(summary.training_seconds / saved) if saved > 0 else math.inf
-        return Comparison(best.median / summary.median, won / max(1, len(shared)), even)
+        return Comparison(other.median / summary.median, won / max(1, len(shared)), even)
 
 
 def summarise(method: Method, trials: Sequence[Trial]) -> Summary:
@@ -81,6 +86,7 @@ def summarise(method: Method, trials: Sequence[Trial]) -> Summary:
     return Summary(
         method.name,
         method.learned,
+        method.unlearned,
         method.training_seconds,
         len(trials),
         failures,

@@ -67,17 +67,22 @@ def _row(table: Table, summary: Summary) -> tuple[str, ...]:
 
 def _verdicts(table: Table) -> list[str]:
     """One sentence for each learned method, a loss as plain as a win."""
-    best, sentences = table.best_classical, []
+    best, unlearned, sentences = table.best_classical, table.best_unlearned, []
     for summary in table.summaries:
-        against = table.against_best(summary)
-        if not summary.learned or best is None or against is None:
+        if not summary.learned or best is None:
             continue
-        if against.speedup >= 1.0:
-            said = f"wins: {against.speedup:.2f} times as fast as"
-        else:
-            said = f"LOSES: {1.0 / against.speedup:.2f} times the time of"
-        sentences.append(f"{summary.method} {said} {best.method} (medians), fails on {100 * summary.failures:.0f} %")
+        said = f"{summary.method} {_verdict(table, summary, best)} (medians)"
+        if unlearned is not None:
+            said += f"; {_verdict(table, summary, unlearned)}"
+        sentences.append(f"{said}; fails on {100 * summary.failures:.0f} %")
     return sentences
+
+
+def _verdict(table: Table, summary: Summary, other: Summary) -> str:
+    speedup = table.against(summary, other).speedup
+    if speedup >= 1.0:
+        return f"wins: {speedup:.2f} times as fast as {other.method}"
+    return f"LOSES: {1.0 / speedup:.2f} times the time of {other.method}"
 
 
 def _solves(count: float) -> str:

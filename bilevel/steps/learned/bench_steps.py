@@ -19,29 +19,43 @@ from bilevel.steps.learned.node_network import Proposal
 from bilevel.steps.learned.solver import guess_solver, step_solver
 from bilevel.steps.learned.weights import Kind, Weights, shipped
 from bilevel.steps.states.guess import LearnedStart
+from bilevel.steps.states.problem import Incidence
+
+QUICK = Settings(instances=8, multiples=(4,), tuning=2, budget=1.0)
+"""A look that ends in a minute."""
 
 
 def bench_steps(
-    name: str, guess: Path | None = None, step: Path | None = None, quick: bool = False, json: Path | None = None
+    name: str, settings: Settings, guess: Path | None = None, step: Path | None = None, json: Path | None = None
 ) -> str:
     """The table of a family as text; weights are the shipped ones unless others are given.
 
-    quick: 8 instances at 4x alone. json: a file for all numbers. Raises InputError for an unknown family, for weights
-    that do not fit, or where there are none.
+    json: a file for all numbers. Raises InputError for an unknown family, for weights that do not fit, or where there
+    are none.
     """
     family = find_family(name)
     found = [w for kind, file in ((Kind.GUESS, guess), (Kind.STEP, step)) if (w := _weights(family, kind, file))]
     if not found:
         raise InputError(f"there are no weights for the family '{family.name}'; train some with `bilevel train-steps`")
-    settings = Settings(progress=lambda line: print(line, file=sys.stderr, flush=True))
-    if quick:
-        settings = Settings(instances=8, multiples=(4,), tuning=2, budget=1.0, progress=settings.progress)
+    settings = replace(settings, progress=lambda line: print(line, file=sys.stderr, flush=True))
     learned = [_method(weights) for weights in found]
     ablations = [method for weights in found for method in _ablations(weights)]
     report = run(family, learned, ablations, settings)
     if json is not None:
         json.write_text(to_json(report), encoding="utf-8")
     return text(report)
+
+
+class OneAnswer(nn.Module):
+    """A guess network with its mean answer for every item: what is left is a learned schedule."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, features: Tensor, incidence: Incidence) -> Tensor:
+        answers: Tensor = self.network(features, incidence)
+        return answers.mean(0).expand_as(answers)
 
 
 class OneFactor(nn.Module):
@@ -70,7 +84,7 @@ def _method(weights: Weights) -> Method:
     seconds = float(weights.made_by.get("seconds", 0.0))
     if weights.kind is Kind.GUESS:
         make_guess = {"shipped": _guess(weights.networks)}
-        return Method("learned guess + Newton", make_guess, False, True, seconds, applies=_has_states)
+        return Method("learned guess + Newton", make_guess, learned=True, training_seconds=seconds, applies=_has_states)
     make = {"shipped": _step(weights.networks[0])}
     return Method("Newton, learned steps", make, learned=True, training_seconds=seconds)
 
@@ -78,9 +92,15 @@ def _method(weights: Weights) -> Method:
 def _ablations(weights: Weights) -> list[Method]:
     if weights.kind is Kind.GUESS:
         return [
-            Method("same guess, no network", {"zeros": _guess((None,))}, applies=_has_states),
+            Method("same guess, no network", {"zeros": _guess((None,))}, unlearned=True, applies=_has_states),
             Method(
                 "learned guess, no safeguard", {"none": _unguarded(weights.networks)}, learned=True, applies=_has_states
+            ),
+            Method(
+                "one answer for all cells",
+                {"mean": _guess(tuple(OneAnswer(network) for network in weights.networks))},
+                learned=True,
+                applies=_has_states,
             ),
         ]
     network = weights.networks[0]

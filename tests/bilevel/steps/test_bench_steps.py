@@ -50,6 +50,10 @@ class _Sleepy(Newton):
         return super().solve(problem, u0, params, record)
 
 
+def fair_learned():
+    return [Method("learned", {"": slow}, learned=True, training_seconds=10.0)]
+
+
 def newton(instance, tolerance):
     return Newton(tolerance=tolerance)
 
@@ -71,7 +75,27 @@ def report():
 def test_tuning_picks_the_faster_variant_and_drops_what_fails(report):
     assert report.tuned["Newton"] == "plain"
     assert [item.method for item in report.dropped] == ["diverging"]
-    assert "solved no training instance" in report.dropped[0].reason
+    assert "solved none of the training instances" in report.dropped[0].reason
+
+
+def test_what_turns_out_hopeless_is_dropped_after_a_first_look():
+    fair = [Method("Newton", {"plain": newton})]
+    own = [Method("no network", {"": slow}, unlearned=True), Method("stuck", {"": diverging})]
+    found = run(Chain(), fair_learned(), own, replace(QUICK, instances=6, look=2, hopeless=50.0), classical=fair)
+    counts = {summary.method: summary.count for summary in found.tables[-1].summaries}
+    assert counts == {"Newton": 6, "learned": 6, "no network": 6, "stuck": 2}
+    assert [item.method for item in found.dropped] == ["stuck"]
+    assert "first 2 instances at 2x" in found.dropped[0].reason
+
+
+def test_what_a_network_adds_is_told_apart_from_what_it_rests_on():
+    fair = [Method("Newton", {"plain": newton})]
+    own = [Method("no network", {"": slow}, unlearned=True)]
+    found = run(Chain(), fair_learned(), own, QUICK, classical=fair)
+    assert found.tables[-1].best_classical.method == "Newton"
+    said = text(found)
+    assert "LOSES" in said.split("of Newton (medians)")[0]
+    assert "times as fast as no network" in said or "times the time of no network" in said
 
 
 def test_a_loss_is_printed_as_plainly_as_a_win(report):
