@@ -48,7 +48,7 @@ class PowerLawFlow(Family):
         p = self._exponent(rng)
         network = self._network(size, variation, rng)
         deviation = rng.uniform(2.0, 3.0) if variation is Variation.CONTRAST else rng.uniform(0.5, 1.5)
-        length = np.exp(rng.uniform(np.log(2.0 * network.spacing), np.log(0.5)))
+        length = np.exp(rng.uniform(np.log(min(2.0 * network.spacing, 0.4)), np.log(0.5)))
         middles = network.points[network.edges].mean(1)
         conductance = torch.from_numpy(log_normal(middles, length, deviation, rng)) * self.conductance_unit
         typical = network.spacing * self.head_unit

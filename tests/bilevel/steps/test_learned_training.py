@@ -127,6 +127,29 @@ def saved(folder):
     return folder / "weights.pt"
 
 
+def test_a_network_may_be_asked_for_the_first_systems_only(tmp_path):
+    stages = {"stages": [{"size": 60, "rounds": 4, "updates": 2}], "groups": 1, "batch": 2}
+    file = written(tmp_path, unrolled=stages | {"systems": 3})
+    weights = Weights.load(train_steps(file, progress=False), PowerLawFlow())
+    assert len(weights.networks) == 3
+    for one, other in zip(weights.networks[0].parameters(), weights.networks[2].parameters(), strict=True):
+        assert torch.equal(one, other)
+
+    calls = []
+    asked = network()
+    asked.register_forward_hook(lambda *_: calls.append(1))
+    lesson = UnrolledGuess(systems=3)
+    group = lesson.prepare([PowerLawFlow().instance(60, 0)])
+    lesson.loss(asked, group, rounds=5, kept=5)
+    assert len(calls) == 3
+
+    instance = PowerLawFlow().instance(60, 1)
+    solver = guess_solver(weights.networks, lambda problem, params: instance.states, Tolerance(1e-10), False)
+    outcome = solver.solve(instance.problem, instance.start, instance.params)
+    assert outcome.report.converged
+    assert outcome.report.counts.inferences <= 3
+
+
 def test_weights_survive_the_disk(tmp_path):
     loaded = Weights.load(saved(tmp_path), PowerLawFlow())
     assert loaded.made_by == {"seed": 0}
@@ -142,7 +165,7 @@ def test_weights_of_another_family_other_features_or_damaged_are_refused(tmp_pat
         Weights.load(tmp_path / "absent.pt", PowerLawFlow())
     content = torch.load(file, weights_only=True)
     torch.save(content | {"feature_version": content["feature_version"] + 1}, file)
-    with pytest.raises(InputError, match=r"version 1\.2 of the features.*makes version 1\.1"):
+    with pytest.raises(InputError, match=r"version 2\.2 of the features.*makes version 2\.1"):
         Weights.load(file, PowerLawFlow())
     torch.save({"something": torch.zeros(3)}, file)
     with pytest.raises(InputError, match="not a file of weights written by"):
@@ -169,6 +192,7 @@ def test_weights_of_another_family_other_features_or_damaged_are_refused(tmp_pat
         ({"unrolled": None}, "one of the keys 'unrolled' and 'supervised'"),
         ({"seed": -1}, "seed"),
         ({"unrolled": {"stages": []}}, "stages"),
+        ({"learn": "step", "unrolled": {"stages": [{"size": 60, "rounds": 2, "updates": 6}], "systems": 2}}, "systems"),
     ],
 )
 def test_a_wrong_family_file_is_one_line_and_exit_code_two(tmp_path, changes, said):
