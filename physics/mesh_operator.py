@@ -11,13 +11,9 @@ import torch
 from torch import Tensor
 
 from bilevel.report import InputError
-from physics.cell_shapes import AFFINE, KEPT_UP_TO, AffineShapes, CellShapes, StoredShapes
 from physics.local_operator import LocalOperator, Rows
 from physics.mesh import Facets, Mesh, Shape
 from physics.tensors import inverse
-
-AT_ONCE = 50_000
-"""Cells whose Jacobians are looked at together."""
 
 
 def reference_shapes(element: Any, points: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -50,12 +46,11 @@ class MeshOperator(LocalOperator):
     tangents: Tensor | None
     columns: tuple[bool, bool, bool]
     axisymmetric: bool
-    at_rest: CellShapes = field(init=False)
+    at_rest: tuple[Tensor, Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
         # Made here and not on first use, which may be inside a torch.func transform that the tensors must not outlive.
-        at_rest = self._affine() or StoredShapes(*self._from_coordinates(self.coordinates, slice(None)))
-        object.__setattr__(self, "at_rest", at_rest)
+        object.__setattr__(self, "at_rest", self._from_coordinates(self.coordinates, slice(None)))
 
     @property
     def points(self) -> int:
@@ -67,18 +62,23 @@ class MeshOperator(LocalOperator):
         return gradient * self.coordinates.shape[1] + hoop + value
 
     def evaluate(self, coordinates: Tensor | None, rows: Rows) -> tuple[Tensor, Tensor]:
-        return self.at_rest[rows] if coordinates is None else self._from_coordinates(coordinates, rows)
+        if coordinates is None:
+            matrix, weights = self.at_rest
+            return matrix[rows], weights[rows]
+        return self._from_coordinates(coordinates, rows)
 
     def positions(self) -> Tensor:
         """The quadrature points themselves, (E, Q, dim), in metres."""
         return torch.einsum("ead,eaq->eqd", self.coordinates[self.cells], self.values[self.kind])
 
     def _from_coordinates(self, coordinates: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+        x = coordinates[self.cells[rows]]
         one_kind = self.values.shape[0] == 1
         kind = slice(None) if one_kind else self.kind[rows]
         values, gradients = self.values[kind], self.gradients[kind]
-        jacobian = self._jacobian(coordinates, rows, gradients)
-        count, nodes, dim = len(jacobian), values.shape[1], jacobian.shape[-1]
+        count, nodes, dim = x.shape
+        jacobian = torch.matmul(x.mT, gradients.reshape(gradients.shape[0], nodes, -1))
+        jacobian = jacobian.reshape(count, dim, self.points, dim).transpose(1, 2)
         inverted, determinant = inverse(jacobian)
         measure = determinant * self.orientation[rows][:, None]
         measure = torch.where(measure > 0, measure, torch.nan)
@@ -90,46 +90,13 @@ class MeshOperator(LocalOperator):
         if self.columns[0]:
             columns.append(torch.einsum("eaqr,eqri->eaqi", gradients.expand(count, nodes, self.points, dim), inverted))
         if self.axisymmetric:
-            radius = torch.einsum("eaq,ea->eq", values, coordinates[self.cells[rows], 0])
+            radius = torch.einsum("eaq,ea->eq", values, x[..., 0])
             weights = weights * (2.0 * math.pi) * radius
             if self.columns[1]:
                 columns.append((values / radius[:, None]).unsqueeze(-1))
         if self.columns[2]:
             columns.append(values.unsqueeze(-1))
-        return torch.cat(columns, -1), weights
-
-    def _jacobian(self, coordinates: Tensor, rows: Rows, gradients: Tensor) -> Tensor:
-        """dx/dxi (e, Q, dim, dim) from reference gradients (1 or e, A, Q, dim)."""
-        x = coordinates[self.cells[rows]]
-        count, nodes, dim = x.shape
-        jacobian = torch.matmul(x.mT, gradients.reshape(gradients.shape[0], nodes, -1))
-        return jacobian.reshape(count, dim, self.points, dim).transpose(1, 2)
-
-    def _affine(self) -> AffineShapes | None:
-        """The shape functions of many cells that are affine images of the reference cell; None for others."""
-        per_cell = 8 * self.points * (self.cells.shape[1] * self.width + 1)
-        if self.tangents is not None or self.axisymmetric or len(self.cells) * per_cell <= KEPT_UP_TO:
-            return None
-        inverses, measures = [], []
-        for start in range(0, len(self.cells), AT_ONCE):
-            rows = slice(start, start + AT_ONCE)
-            jacobian = self._jacobian(self.coordinates, rows, self.gradients)
-            first = jacobian[:, 0]
-            differ = (jacobian - first.unsqueeze(1)).abs().amax((1, 2, 3))
-            if bool((differ > AFFINE * first.abs().amax((1, 2))).any()):
-                return None
-            inverted, determinant = inverse(first)
-            measure = determinant * self.orientation[rows]
-            inverses.append(inverted)
-            measures.append(torch.where(measure > 0, measure, torch.nan))
-        gradient, _, value = self.columns
-        return AffineShapes.of(
-            torch.cat(inverses),
-            torch.cat(measures),
-            self.gradients[0] if gradient else None,
-            self.values[0] if value else None,
-            self.quadrature_weights,
-        )
+        return columns[0] if len(columns) == 1 else torch.cat(columns, -1), weights  # values alone take no memory
 
 
 def _facet_measure(span: Tensor) -> Tensor:

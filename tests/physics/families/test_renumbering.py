@@ -1,0 +1,112 @@
+"""First guesses on the same problem with its nodes numbered in another order: the same systems, whatever a network says."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bilevel.steps.states.guess import predict
+from bilevel.steps.states.network import StateNetwork
+from bilevel.steps.states.problem import StateProblem
+from physics.constraints import Dirichlet
+from physics.families.edge_split import EdgeSplit
+from physics.families.large_strain import LargeStrain
+from physics.families.power_law import PowerLawFlow
+from physics.families.solid_states import PlaneNeoHookean, SolidStates
+from physics.families.total_variation import COARSE, TotalVariation
+from physics.families.variation_states import VariationStates
+from physics.families.variation_systems import VariationSystems
+from physics.flow.network import FlowNetwork
+from physics.graph import Graph
+from physics.local_energy import LocalEnergy
+from physics.local_operator import nodal_operator
+
+Field = Callable[[Tensor], Tensor]
+"""The unknowns (n,) as a nodal field (nodes, components)."""
+
+
+def order_of(nodes: int) -> tuple[Tensor, Tensor]:
+    """The node that comes in each place, and the place of each node."""
+    order = torch.randperm(nodes, generator=torch.Generator().manual_seed(7))
+    return order, torch.argsort(order)
+
+
+def network_of(states: StateProblem, start: Tensor) -> StateNetwork:
+    """A network that says something at random."""
+    torch.manual_seed(0)
+    features = states.features(states.begin(start)).shape[1]
+    network = StateNetwork(features, len(states.outputs), states.incidence.features.shape[1], hidden=8, hops=2)
+    torch.nn.init.normal_(network.decode[-1].weight, std=0.05)
+    return network
+
+
+def require_same(
+    one: tuple[StateProblem, Tensor, Field], other: tuple[StateProblem, Tensor, Field], order: Tensor
+) -> None:
+    network = network_of(*one[:2])
+    fields = []
+    for states, start, field in (one, other):
+        state = states.begin(start)
+        for _ in range(2):
+            state = states.solve(state, predict(network, states, state))
+        fields.append(field(state.u))
+    difference = torch.linalg.vector_norm(fields[1] - fields[0][order]) / torch.linalg.vector_norm(fields[0])
+    assert float(difference) < 1e-6
+
+
+@torch.no_grad()
+def test_pores_in_another_order() -> None:
+    instance = PowerLawFlow().instance(150, 3)
+    problem, params, states = instance.problem, instance.params, instance.states
+    assert isinstance(problem, FlowNetwork)
+    assert isinstance(states, EdgeSplit)
+    order, place = order_of(problem.graph.nodes)
+    free = torch.zeros(problem.graph.nodes, dtype=torch.bool)
+    free[problem.constraints.free] = True
+    held = torch.nonzero(~free)[:, 0]
+    head = problem.expand(instance.start, params)[held]
+    graph = Graph(problem.graph.nodes, place[problem.graph.edges])
+    renumbered = FlowNetwork(graph, problem.law, (Dirichlet("sides", place[held], value=head),))
+    moved: dict[str, Any] = {"flow": params["flow"], "inflow": params["inflow"][order]}
+    split = EdgeSplit(renumbered, moved, states.typical)
+    one = states, instance.start, lambda u: problem.expand(u, params)
+    require_same(one, (split, split.linear_start(), lambda u: renumbered.expand(u, moved)), order)
+
+
+@torch.no_grad()
+def test_rubber_bars_in_another_order() -> None:
+    instance = LargeStrain().instance(120, 3)
+    problem, params = instance.problem, instance.params
+    assert isinstance(problem, PlaneNeoHookean)
+    mesh = problem.mesh
+    order, place = order_of(len(mesh.coordinates))
+    other = replace(mesh, coordinates=mesh.coordinates[order], cells=place[mesh.cells])
+    solid = PlaneNeoHookean(other, [other.fixed("left"), other.fixed("right")])
+    # The end's nodes are listed by their numbers, and so are the displacements that they are given.
+    known = {int(node): k for k, node in enumerate(mesh.nodes_on("right"))}
+    rows = [known[int(order[node])] for node in other.nodes_on("right")]
+    moved = {**params, "boundary": {"right": params["boundary"]["right"][rows]}}
+    angles = {"left": 0.0, "right": 0.4}
+    pairs = [(s, SolidStates(s, p, angles), p) for s, p in ((problem, params), (solid, moved))]
+    one, two = ((states, s.start(), lambda u, s=s, p=p: s.expand(u, p)) for s, states, p in pairs)
+    require_same(one, two, order)
+
+
+@torch.no_grad()
+def test_volumes_in_another_order() -> None:
+    instance = TotalVariation().instance(125, 4)
+    problem, params, states = instance.problem, instance.params, instance.states
+    assert isinstance(problem, LocalEnergy)
+    assert isinstance(states, VariationStates)
+    variation, data = problem.terms
+    mesh = variation.operator
+    order, place = order_of(problem.n)
+    operator = replace(mesh, coordinates=mesh.coordinates[order], cells=place[mesh.cells])
+    terms = [replace(variation, operator=operator), replace(data, operator=nodal_operator(torch.arange(problem.n)))]
+    renumbered = LocalEnergy(terms, problem.n)
+    moved = {**params, "data": {name: value[order] for name, value in params["data"].items()}}
+    other = VariationStates(VariationSystems.of(renumbered, moved), COARSE)
+    one = states, instance.start, lambda u: u[:, None]
+    require_same(one, (other, other.first(), lambda u: u[:, None]), order)
