@@ -7,6 +7,7 @@ from bilevel.linalg.iterative import CG, GMRES, MINRES
 from bilevel.linalg.operator import Dense, LinearOperator, MatrixFree, Sparse, SparsePattern, Structure
 from bilevel.linalg.pardiso_solvers import PardisoCholesky, PardisoLDL, PardisoLU
 from bilevel.linalg.pick import factorise, follow, pick
+from bilevel.linalg.preconditioner import Jacobi, Multigrid, Preconditioner
 from bilevel.linalg.refine import refine
 from bilevel.linalg.solver import Factor, LinearSolver
 from bilevel.linalg.superlu import SuperLU
@@ -21,12 +22,15 @@ __all__ = [
     "DenseLDL",
     "DenseLU",
     "Factor",
+    "Jacobi",
     "LinearOperator",
     "LinearSolver",
     "MatrixFree",
+    "Multigrid",
     "PardisoCholesky",
     "PardisoLDL",
     "PardisoLU",
+    "Preconditioner",
     "Sparse",
     "SparsePattern",
     "Structure",

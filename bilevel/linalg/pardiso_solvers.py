@@ -19,8 +19,8 @@ from bilevel.linalg.solver import Factor, LinearSolver
 from bilevel.linalg.sparse_factor import NotPositiveDefinite, SparseFactor
 from bilevel.report import OnFail
 
-REUSED_FROM = 50_000
-"""Unknowns from which on an LU factorisation costs as much as the 15 to 20 solves that an earlier one may take."""
+REUSED_FROM = 20_000
+"""Unknowns from which on an LU factorisation costs as much as 10 (plane meshes) to 30 solves (meshes in space)."""
 SMALL_PIVOT = 1e-12
 """Cholesky pivots below this fraction of their diagonal entry call for a look at the condition."""
 

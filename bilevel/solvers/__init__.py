@@ -7,6 +7,7 @@ from bilevel.solvers.load_stepping import LoadStepping
 from bilevel.solvers.newton import Newton
 from bilevel.solvers.nonlinear_cg import NonlinearCG
 from bilevel.solvers.oracle import Tolerance
+from bilevel.solvers.preconditioned import PreconditionedGradient
 from bilevel.solvers.solver import DescentSolver, Outcome, Solver
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "NonlinearCG",
     "Outcome",
     "Picard",
+    "PreconditionedGradient",
     "Solver",
     "Tolerance",
 ]

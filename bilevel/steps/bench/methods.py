@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bilevel.linalg.amg import AMGCG
+from bilevel.linalg.preconditioner import Jacobi, Multigrid, Preconditioner
 from bilevel.linalg.solver import LinearSolver
 from bilevel.problem import FixedPoint, Params, Problem
 from bilevel.solvers import (
@@ -19,6 +20,7 @@ from bilevel.solvers import (
     LoadStepping,
     Newton,
     NonlinearCG,
+    PreconditionedGradient,
     Solver,
     Tolerance,
 )
@@ -99,6 +101,8 @@ def classical_methods() -> list[Method]:
     return [
         Method("gradient, Armijo", {f"shrink {s}": _gradient(Armijo(shrink=s)) for s in (0.5, 0.25)}),
         Method("gradient, BB", {f"memory {m}": _gradient(BarzilaiBorwein(memory=m)) for m in (5, 10, 20)}),
+        Method("gradient, Jacobi", {f"renewed after {k}": _preconditioned(Jacobi(), k) for k in (1, 10)}),
+        Method("gradient, AMG", {f"renewed after {k}": _preconditioned(Multigrid(), k) for k in (1, 5)}),
         Method("nonlinear CG", {f"curvature {c}": _conjugate(c) for c in (0.01, 0.1)}),
         Method("L-BFGS(10)", {"Wolfe": _lbfgs(), "Armijo": _lbfgs(Armijo())}),
         Method("Anderson(5)", {f"fraction {f}": _anderson(f) for f in (0.5, 1.0, 1.8)}),
@@ -112,6 +116,16 @@ def classical_methods() -> list[Method]:
 def _gradient(step: Armijo | BarzilaiBorwein) -> Make:
     return lambda instance, tolerance: GradientDescent(
         step=step, tolerance=tolerance, max_iterations=MANY, check_minimum=False
+    )
+
+
+def _preconditioned(preconditioner: Preconditioner, renewed: int) -> Make:
+    return lambda instance, tolerance: PreconditionedGradient(
+        preconditioner=preconditioner,
+        renewed=renewed,
+        tolerance=tolerance,
+        max_iterations=MANY,
+        check_minimum=False,
     )
 
 
