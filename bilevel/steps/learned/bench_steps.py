@@ -127,7 +127,7 @@ def _guess(networks: tuple[nn.Module | None, ...]) -> Callable[[Instance, Tolera
 def _unguarded(networks: tuple[nn.Module, ...]) -> Make:
     """The guess and the solver after it, with nobody to take over where they fail."""
     guarded = _guess(networks)
-    return lambda instance, tolerance: replace(guarded(instance, tolerance), otherwise=None)
+    return lambda instance, tolerance: replace(guarded(instance, tolerance), otherwise=())
 
 
 def _step(network: nn.Module, safeguard: bool = True) -> Make:

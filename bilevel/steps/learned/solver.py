@@ -41,16 +41,17 @@ def guess_solver(
     One network serves them all; of several each serves one, and none those that follow.
 
     Where the guess has no lower energy than the user's start, or Newton's method fails from it, the classical solve
-    follows: from that start, or in load steps from the unloaded state where their path is given.
+    follows from that start; where a path of loads is given, load steps from the unloaded state come before it.
     """
     asked = [cast("StateNetwork | None", network) for network in networks]
     follows = asked[0] if len(asked) == 1 else None
     asked += [follows] * (SYSTEMS - len(asked))
     if path is None:
-        return LearnedStart(make, asked, _newton(tolerance, check_minimum), otherwise=_newton(tolerance, check_minimum))
+        classical = _newton(tolerance, check_minimum)
+        return LearnedStart(make, asked, _newton(tolerance, check_minimum), otherwise=(classical,))
     inner = Newton(step=TrustRegion(), tolerance=tolerance, max_iterations=LOAD_STEP, check_minimum=check_minimum)
     stepping = LoadStepping(path, inner, predict=True, from_rest=True)
-    return LearnedStart(make, asked, inner, otherwise=stepping)
+    return LearnedStart(make, asked, inner, otherwise=(stepping, replace(inner, max_iterations=MAX_ITERATIONS)))
 
 
 def step_solver(

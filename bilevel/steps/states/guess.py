@@ -24,14 +24,14 @@ NOISE = 1e-12
 class LearnedStart(Solver):
     """Solves one linear system for each network, then runs `inner` from the best field found.
 
-    make: the problem as linear systems. inner: judges convergence, as it would without any guess. otherwise: takes over
-    from the start that the user gave where `inner` fails, so that nothing is lost but time; None for no such help.
+    make: the problem as linear systems. inner: judges convergence, as it would without any guess. otherwise: take over one
+    after the other, from the start that the user gave, where `inner` fails, so that nothing is lost but time.
     """
 
     make: Callable[[EnergyProblem, Params], StateProblem]
     networks: Sequence[StateNetwork | None]
     inner: Solver
-    otherwise: Solver | None = None
+    otherwise: Sequence[Solver] = ()
 
     @property
     def tolerance(self) -> Tolerance:  # type: ignore[override]
@@ -45,11 +45,13 @@ class LearnedStart(Solver):
             u, counts = self._guess(problem, u0, params)
         outcome = self.inner.solve(problem, u, params, record)
         notes = list(outcome.report.notes)
-        if self.otherwise is not None and not outcome.report.converged:
+        for classical in self.otherwise:
+            if outcome.report.converged:
+                break
             counts.add(outcome.report.counts)
             counts.fallbacks += 1
-            notes.append("the learned start did not lead to a solution; the classical solver took over")
-            outcome = self.otherwise.solve(problem, u0, params, record)
+            notes.append(f"no solution yet; {type(classical).__name__} took over from the start")
+            outcome = classical.solve(problem, u0, params, record)
         outcome.report.counts.add(counts)
         outcome.report.notes = notes
         outcome.report.seconds = time.perf_counter() - started

@@ -80,7 +80,7 @@ def reference_solution(instance: Instance) -> Tensor | None:
     solver: Solver = inner
     states = instance.states
     if states is not None and instance.path is None:
-        solver = LearnedStart(lambda problem, params: states, [None] * 40, inner, otherwise=inner)
+        solver = LearnedStart(lambda problem, params: states, [None] * 40, inner, otherwise=(inner,))
     if instance.path is not None:
         careful = Newton(step=TrustRegion(), tolerance=tolerance, max_iterations=15, check_minimum=False)
         solver = LoadStepping(instance.path, careful, predict=True, from_rest=True, smallest=1e-3)

@@ -93,7 +93,7 @@ def test_a_network_that_errs_costs_time_and_not_the_solution(bar: Instance, solu
     torch.nn.init.normal_(wrong.decode[-1].weight, std=30.0)  # type: ignore[arg-type]
     inner = Newton(step=TrustRegion(), tolerance=Tolerance(1e-10), max_iterations=15, check_minimum=False)
     stepping = LoadStepping(path, inner, predict=True, from_rest=True)
-    solver = LearnedStart(lambda problem, params: states, [wrong], replace(inner, max_iterations=1), stepping)
+    solver = LearnedStart(lambda problem, params: states, [wrong], replace(inner, max_iterations=1), (stepping,))
     outcome = solver.solve(bar.problem, bar.start, bar.params)
     assert outcome.report.converged
     assert outcome.report.counts.fallbacks >= 1
