@@ -107,7 +107,7 @@ def calibrate(study: Study, solver: Solver, warm: bool) -> Run:
         return float(misfit.detach()), gradient.numpy()
 
     started = time.perf_counter()
-    options = {"maxiter": 1000, "maxfun": 2000, "maxcor": 30, "ftol": 0.0, "gtol": 1e-5}
+    options = {"maxiter": 1000, "maxfun": 2000, "maxcor": 30, "ftol": 0.0, "gtol": 1e-7}
     found = minimize(objective, np.zeros(math.prod(GRID)), jac=True, method="L-BFGS-B", options=options)
     return Run(found.x, time.perf_counter() - started, **counts)
 
