@@ -55,7 +55,7 @@ class AMGCG(LinearSolver):
         A = ready(A)
         if not bool((A.diagonal_entries() > 0).all()):
             return self.factor(A, on_fail)
-        known = earlier.hierarchy if isinstance(earlier, AMGFactor) and self.reuses(A, earlier) else None
+        known = earlier.hierarchy if isinstance(earlier, AMGFactor) and earlier.serves(A) else None
         factor = AMGFactor(A, self.tolerance, self.max_iterations, on_fail, known)
         return factor if factor.set_up_definite else self.factor(A, on_fail)
 

@@ -30,9 +30,9 @@ class ReusedFactor(Factor):
     earlier: a direct factor, or a ReusedFactor, whose direct factor is then taken. renew: factorises A.
     """
 
-    def __init__(self, A: Sparse, earlier: Factor, renew: Callable[[Sparse], Factor]) -> None:
+    def __init__(self, A: Sparse, earlier: Factor, renew: Callable[[LinearOperator], Factor]) -> None:
         super().__init__(A)
-        self.matrix, self.renew = A, renew
+        self.renew = renew
         self.direct: Factor | None = direct_of(earlier)
         self.counts.factorisations = 0
 
@@ -47,12 +47,12 @@ class ReusedFactor(Factor):
         return self._refined(rows, transposed, EXACT)
 
     def _refined(self, rows: Tensor, transposed: bool, tolerance: float) -> Tensor:
-        run = self._known().refine_rows(self.matrix, rows, transposed, tolerance, PRODUCTS)
+        run = self._known().refine_rows(self.A, rows, transposed, tolerance, PRODUCTS)
         self.counts.products += run.products
         if bool(run.solved.all()):
             return run.x
         self.direct = None  # gives its memory back before the next is made
-        self.direct = self.renew(self.matrix)
+        self.direct = self.renew(self.A)
         self.singular = self.direct.singular
         self.counts.factorisations += 1
         return self.direct.solve_transposed(rows) if transposed else self.direct.solve(rows)
