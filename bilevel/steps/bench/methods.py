@@ -44,8 +44,9 @@ class Method:
     """A solver in some settings; `variants` maps a description of each to what makes the solver for an instance.
 
     stepped: it starts from the unloaded state (all zeros), not from the start of the instance. learned: it counts as
-    learned, not classical. unlearned: a learned method with nothing learned in it, which is neither. training_seconds:
-    what its training took, for the break-even number.
+    learned, not classical. unlearned: a learned method with nothing learned in it, which is neither. guarded: it promises
+    to solve what classical methods solve, and is given `Settings.patience` budgets to keep the promise.
+    training_seconds: what its training took, for the break-even number.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Method:
     stepped: bool = False
     learned: bool = False
     unlearned: bool = False
+    guarded: bool = False
     training_seconds: float = 0.0
     applies: Callable[[Instance], bool] = lambda instance: True
 

@@ -15,7 +15,8 @@ class Settings:
 
     instances: unseen instances of each size, shared out evenly among the variations. multiples: sizes in units of the
     family's training size. tolerance: relative to the imbalance of the load. budget: seconds for one solve of an instance
-    of 4 times the training size or less, growing with the size; a solve that takes longer has failed. hopeless: methods
+    of 4 times the training size or less, growing with the size; a solve that takes longer has failed. patience: how many
+    budgets guarded methods are given; what takes them longer than one is called late. hopeless: methods
     this many times slower than the best classical one are dropped, when tuned and after the first `look` instances of
     each size. tuning: training instances that settings are chosen on.
     """
@@ -25,6 +26,7 @@ class Settings:
     variations: tuple[Variation, ...] = tuple(Variation)
     tolerance: float = 1e-8
     budget: float = 10.0
+    patience: float = 30.0
     hopeless: float = 20.0
     look: int = 8
     tuning: int = 8

@@ -110,7 +110,7 @@ def _measure(
         warm_up(instance)
         lost = {item.method for item in dropped}
         trials += [
-            attempt(m, instance, seed, settings.tolerance, budget)
+            attempt(m, instance, seed, settings.tolerance, budget, settings.patience)
             for m in methods
             if m.applies(instance) and m.name not in lost
         ]

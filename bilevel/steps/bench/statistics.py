@@ -15,7 +15,11 @@ from bilevel.steps.bench.trial import Trial
 
 @dataclass(frozen=True)
 class Summary:
-    """Times in seconds over all instances, failures at their budget; counts are medians over the instances solved."""
+    """Times in seconds over all instances, failures at their budget; counts are medians over the instances solved.
+
+    failures, late, fallen_back: shares of the instances that were not solved, that were solved after their budget, and
+    where a safeguard acted.
+    """
 
     method: str
     learned: bool
@@ -23,6 +27,8 @@ class Summary:
     training_seconds: float
     count: int
     failures: float
+    late: float
+    fallen_back: float
     mean: float
     lower: float
     median: float
@@ -68,7 +74,8 @@ class Table:
         theirs = {trial.seed: trial for trial in self.trials if trial.method == other.method}
         ours = {trial.seed: trial for trial in self.trials if trial.method == summary.method}
         shared = [seed for seed in ours if seed in theirs]
-        won = sum(ours[s].solved and (ours[s].seconds < theirs[s].seconds or not theirs[s].solved) for s in shared)
+        in_time = [s for s in shared if ours[s].solved and not ours[s].late]
+        won = sum(ours[s].seconds < theirs[s].seconds or not theirs[s].solved for s in in_time)
         saved = other.mean - summary.mean
         even = math.ceil(summary.training_seconds / saved) if saved > 0 else math.inf
         return Comparison(other.median / summary.median, won / max(1, len(shared)), even)
@@ -82,20 +89,25 @@ def summarise(method: Method, trials: Sequence[Trial]) -> Summary:
         item.name: float(np.median([getattr(trial.counts, item.name) for trial in solved])) if solved else math.nan
         for item in fields(Counts)
     }
-    failures = 1.0 - len(solved) / max(1, len(trials))
     return Summary(
         method.name,
         method.learned,
         method.unlearned,
         method.training_seconds,
         len(trials),
-        failures,
+        _share([not trial.solved for trial in trials]),
+        _share([trial.late for trial in trials]),
+        _share([trial.counts.fallbacks > 0 for trial in trials]),
         float(seconds.mean()),
         float(lower),
         float(median),
         float(upper),
         counts,
     )
+
+
+def _share(marked: Sequence[bool]) -> float:
+    return sum(marked) / max(1, len(marked))
 
 
 def best_of(summaries: Sequence[Summary]) -> Summary | None:

@@ -14,6 +14,7 @@ from bilevel.steps.bench.statistics import Summary, Table
 COLUMNS = (
     "method",
     "failed",
+    "late",
     "s, lower",
     "median",
     "upper quartile",
@@ -26,13 +27,16 @@ COLUMNS = (
     "tangents",
     "factorised",
     "inferences",
-    "fallbacks",
+    "fell back",
 )
-COUNTED = ("values", "residuals", "products", "tangents", "factorisations", "inferences", "fallbacks")
+COUNTED = ("values", "residuals", "products", "tangents", "factorisations", "inferences")
 
 
 def text(report: Report) -> str:
-    """The tables as text: quartiles of seconds (failures at their budget), shares in percent, medians of counts."""
+    """The tables as text: quartiles of seconds (failures at their budget), shares in percent, medians of counts.
+
+    late: solved after the budget, which only guarded methods may. fell back: their safeguard acted at least once.
+    """
     lines = [
         f"family {report.family}, {report.threads} thread(s), residual {report.settings.tolerance:g} of the load's"
     ]
@@ -58,11 +62,12 @@ def table_text(table: Table) -> str:
 
 def _row(table: Table, summary: Summary) -> tuple[str, ...]:
     against = table.against_best(summary)
-    compared = ("-", "-") if against is None else (f"{against.speedup:.2f}", f"{100 * against.wins:.0f} %")
+    compared = ("-", "-") if against is None else (f"{against.speedup:.2f}", _percent(against.wins))
     paid = "-" if against is None or not summary.training_seconds else _solves(against.break_even)
     times = (f"{x:.3g}" for x in (summary.lower, summary.median, summary.upper))
     counted = (_number(summary.counts[name]) for name in COUNTED)
-    return (summary.method, f"{100 * summary.failures:.0f} %", *times, *compared, paid, *counted)
+    shares = (_percent(summary.failures), _percent(summary.late))
+    return (summary.method, *shares, *times, *compared, paid, *counted, _percent(summary.fallen_back))
 
 
 def _verdicts(table: Table) -> list[str]:
@@ -74,7 +79,7 @@ def _verdicts(table: Table) -> list[str]:
         said = f"{summary.method} {_verdict(table, summary, best)} (medians)"
         if unlearned is not None:
             said += f"; {_verdict(table, summary, unlearned)}"
-        sentences.append(f"{said}; fails on {100 * summary.failures:.0f} %")
+        sentences.append(f"{said}; fails on {_percent(summary.failures)}")
     return sentences
 
 
@@ -87,6 +92,10 @@ def _verdict(table: Table, summary: Summary, other: Summary) -> str:
 
 def _solves(count: float) -> str:
     return "never" if math.isinf(count) else f"{count:.0f}"
+
+
+def _percent(share: float) -> str:
+    return f"{100.0 * share:.0f} %"
 
 
 def _number(value: float) -> str:

@@ -24,7 +24,7 @@ SLACK = 1.01
 
 @dataclass(frozen=True)
 class Trial:
-    """How one solve went; seconds is the budget where it failed, `reason` says why."""
+    """How one solve went; seconds is the budget where it failed, `reason` says why. late: solved, but after its budget."""
 
     method: str
     seed: int
@@ -33,6 +33,7 @@ class Trial:
     counts: Counts
     residual: float
     reason: str = ""
+    late: bool = False
 
     def to_record(self) -> dict[str, Any]:
         return asdict(self)
@@ -51,13 +52,13 @@ def threshold(instance: Instance, relative: float) -> float:
 
 
 def attempt(
-    method: Method, instance: Instance, seed: int, relative: float, budget: float, prepare: bool = True
+    method: Method, instance: Instance, seed: int, relative: float, budget: float, patience: float = 1.0
 ) -> Trial:
-    """Solve `instance` by the only variant of `method`, within `budget` seconds."""
+    """Solve `instance` by the only variant of `method`, within `budget` seconds, or `patience` times as many if it is guarded."""
     (make,) = method.variants.values()
     goal = threshold(instance, relative)
     solver = make(instance, Tolerance(relative=0.0, absolute=goal))
-    problem = Budgeted(instance.problem, budget)
+    problem = Budgeted(instance.problem, budget * (patience if method.guarded else 1.0))
     started = time.perf_counter()
     try:
         with torch.no_grad():
@@ -68,7 +69,8 @@ def attempt(
     residual = _residual(instance, outcome.u)
     solved = outcome.report.converged and residual <= SLACK * goal
     reason = "" if solved else outcome.report.sentence
-    return Trial(method.name, seed, solved, seconds if solved else budget, outcome.report.counts, residual, reason)
+    counts, late = outcome.report.counts, solved and seconds > budget
+    return Trial(method.name, seed, solved, seconds if solved else budget, counts, residual, reason, late)
 
 
 def _residual(instance: Instance, u: Tensor) -> float:

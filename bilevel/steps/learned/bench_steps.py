@@ -84,9 +84,16 @@ def _method(weights: Weights) -> Method:
     seconds = float(weights.made_by.get("seconds", 0.0))
     if weights.kind is Kind.GUESS:
         make_guess = {"shipped": _guess(weights.networks)}
-        return Method("learned guess + Newton", make_guess, learned=True, training_seconds=seconds, applies=_has_states)
+        return Method(
+            "learned guess + Newton",
+            make_guess,
+            learned=True,
+            guarded=True,
+            training_seconds=seconds,
+            applies=_has_states,
+        )
     make = {"shipped": _step(weights.networks[0])}
-    return Method("Newton, learned steps", make, learned=True, training_seconds=seconds)
+    return Method("Newton, learned steps", make, learned=True, guarded=True, training_seconds=seconds)
 
 
 def _ablations(weights: Weights) -> list[Method]:

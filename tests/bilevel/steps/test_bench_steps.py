@@ -134,6 +134,19 @@ def test_what_does_not_converge_has_failed_and_costs_the_budget():
     assert trial.reason
 
 
+def test_a_guarded_method_may_be_late_but_wins_nothing_by_it():
+    instance = Chain().instance(10, 1)
+    guarded = Method("learned", {"": slow}, learned=True, guarded=True)
+    for method, solved in ((guarded, True), (replace(guarded, guarded=False), False)):
+        trial = attempt(method, instance, 1, 1e-8, budget=0.1, patience=50.0)
+        assert trial.solved is trial.late is solved
+    late = attempt(guarded, instance, 1, 1e-8, budget=0.1, patience=50.0)
+    stuck = Trial("c", 1, False, 0.1, Counts(), float("nan"), "out of budget")
+    table = Table("t", 1, [summarise(guarded, [late]), summarise(Method("c", {}), [stuck])], [late, stuck])
+    assert table.summaries[0].late == 1.0
+    assert table.against(*table.summaries).wins == 0.0
+
+
 def test_a_problem_out_of_budget_says_so():
     instance = Chain().instance(10, 1)
     with pytest.raises(OverBudget):
