@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -187,7 +188,7 @@ class Inner:
 def _norm_estimate(operator: LinearOperator, like: Tensor) -> float:
     """||H|| by power iteration on H^T H (15 products each way)."""
     shape = like.shape[like.dim() - 1 - len(operator.batch) :]
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=like.dtype).to(like.device)
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal(shape)).to(like)  # torch refuses to draw under vmap
     norm = 1.0
     for _ in range(15):
         x = operator.matmul_transposed(operator.matmul(x / torch.linalg.vector_norm(x)))

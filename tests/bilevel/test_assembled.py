@@ -8,6 +8,7 @@ from torch import Tensor
 
 import bilevel
 from bilevel.linalg import LinearOperator, Sparse, SparsePattern, Structure
+from bilevel.linalg.condition import random_signs
 from bilevel.problem import DENSE_LIMIT, EnergyProblem, Params
 
 N = DENSE_LIMIT + 200
@@ -65,3 +66,16 @@ def test_the_gradient_is_that_of_the_energy_whatever_the_assembled_tangent_says(
     found, estimate = gradient(error)
     assert found == pytest.approx((misfit(2.0 + step) - misfit(2.0 - step)) / (2 * step), rel=1e-5)
     assert estimate < 1e-8
+
+
+@pytest.mark.parametrize("adjoint", [None, bilevel.Neumann(terms=30)])
+def test_rows_of_a_jacobian_are_the_first_to_need_random_numbers(adjoint: bilevel.Adjoint | None) -> None:
+    """Nothing was drawn before: the check of the tangent, and Neumann's norm, must not ask torch for it under vmap."""
+    random_signs.cache_clear()
+    k = torch.tensor(0.2, dtype=torch.float64, requires_grad=True)
+    start = torch.zeros(N, dtype=torch.float64)
+    u = bilevel.argmin(Pushed(0.0), start, {"k": k}, adjoint=adjoint, on_fail="ignore").u
+    seen = u[[3, 100, N - 5]]
+    (rows,) = torch.autograd.grad(seen, k, torch.eye(3, dtype=torch.float64), is_grads_batched=True, retain_graph=True)
+    alone = torch.stack([torch.autograd.grad(value, k, retain_graph=True)[0] for value in seen])
+    torch.testing.assert_close(rows, alone, rtol=1e-9, atol=1e-12)
