@@ -22,7 +22,7 @@ from bilevel.steps.states.unrolled import UnrolledProblem
 def train_steps(file: Path, progress: bool = True) -> Path:
     """Train as family.yml says, write the weights and the card; the file of the weights.
 
-    An unrolled training that was interrupted goes on from its last finished stage: the file `out` with .checkpoint.
+    A training that was interrupted goes on from its last finished stage, or network: the file `out` with .checkpoint.
     Raises InputError for a file that is not right or a family that does not fit.
     """
     config = read_config(file)
@@ -69,24 +69,14 @@ def _unrolled(config: TrainingConfig, family: Family, progress: bool) -> tuple[t
 
 
 def _supervised(config: TrainingConfig, family: Family, progress: bool) -> tuple[nn.Module, ...]:
-    from bilevel.steps.states.supervised import train_supervised
+    from bilevel.steps.states.supervised import Supervision, train_supervised
 
     given = config.supervised
     assert given is not None
     if family.instance(given.size, 0).states is None:
         raise InputError(f"the family '{family.name}' has no linear systems to predict; learn steps instead")
-    return train_supervised(
-        family,
-        systems=given.systems,
-        size=given.size,
-        instances=given.instances,
-        epochs=given.epochs,
-        rate=given.rate,
-        hidden=config.hidden,
-        hops=config.hops,
-        seed=config.seed,
-        progress=progress,
-    )
+    plan = Supervision(**given.model_dump(), hidden=config.hidden, hops=config.hops, seed=config.seed)
+    return train_supervised(family, plan, checkpoint=_checkpoint(config), progress=progress)
 
 
 def _checkpoint(config: TrainingConfig) -> Path:

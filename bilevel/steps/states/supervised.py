@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from bilevel.learned.checkpoint import read_checkpoint, write_checkpoint
 from bilevel.report import BilevelError
 from bilevel.solvers import LoadStepping, Newton, Solver, Tolerance
 from bilevel.steps.armijo import Armijo
@@ -22,54 +26,90 @@ ROBUST = 0.1
 """Errors beyond this count linearly: a few items that cannot be predicted must not outweigh all others."""
 
 
-def train_supervised(
-    family: Family,
-    *,
-    systems: int,
-    size: int,
-    instances: int,
-    epochs: int,
-    rate: float,
-    hidden: int,
-    hops: int,
-    seed: int,
-    progress: bool = False,
-) -> tuple[StateNetwork, ...]:
-    """One network for each of `systems` linear systems, each taught on the states that those before it lead to.
-
-    The instances have seeds from seed * instances on; those that no classical solver solves are left out. Raises
-    BilevelError where that leaves none.
+@dataclass(frozen=True)
+class Supervision:
+    """What a training does, from its seed on: one network for each of `systems` linear systems, `epochs` over `instances`
+    instances of about `size` nodes, whose seeds start at seed * instances. rate: Adam's largest. hidden, hops: of networks.
     """
-    bar = tqdm(total=instances + systems * epochs, disable=not progress, unit="step")
-    solved = []
-    for k in range(instances):
-        instance = family.instance(size, seed * instances + k)
-        solution = reference_solution(instance)
-        if solution is not None and instance.states is not None:
-            solved.append((instance.states, instance.states.begin(instance.start), solution))
-        bar.update()
-    if not solved:
-        raise BilevelError(f"no classical solver solved any training instance of '{family.name}'; lower the loads")
-    networks: list[StateNetwork] = []
-    for system in range(systems):
-        with torch.no_grad():
-            lessons = [lesson(problem, state, solution) for problem, state, solution in solved]
-        torch.manual_seed(seed * systems + system)
-        network = StateNetwork(
-            lessons[0].features.shape[1],
-            lessons[0].targets.shape[1],
-            lessons[0].incidence.features.shape[1],
-            hidden,
-            hops,
-        )
-        for epoch_error in fit(network, lessons, epochs, rate, seed * systems + system):
-            bar.set_description(f"system {system + 1}, error {epoch_error:.4g}")
-            bar.update()
-        networks.append(network)
-        with torch.no_grad():
-            solved = [(p, p.solve(state, predict(network, p, state)), u) for p, state, u in solved]
-    bar.close()
+
+    systems: int
+    size: int
+    instances: int
+    epochs: int
+    rate: float
+    hidden: int
+    hops: int
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Pupil:
+    """A training instance as far as the networks so far have brought it, and its solution u (n,)."""
+
+    problem: StateProblem
+    state: State
+    solution: Tensor
+
+    def after(self, network: StateNetwork) -> Pupil:
+        state = self.problem.solve(self.state, predict(network, self.problem, self.state))
+        return replace(self, state=state)
+
+
+def train_supervised(
+    family: Family, plan: Supervision, *, checkpoint: Path | None = None, progress: bool = False
+) -> tuple[StateNetwork, ...]:
+    """Networks each taught on the states that those before it lead to; instances that no classical solver solves are left out.
+
+    checkpoint: a file written once all instances are solved and after every network; where it exists, training goes on
+    from there. Raises InputError if it is another training's, BilevelError where no instance is solved.
+    """
+    saved: dict[str, Any] = {"schedule": asdict(plan), "solutions": [], "networks": []}
+    if checkpoint is not None and checkpoint.exists():
+        saved = read_checkpoint(saved["schedule"], checkpoint)
+    keep = (lambda: None) if checkpoint is None else partial(write_checkpoint, saved, checkpoint)
+    with tqdm(total=plan.instances + plan.systems * plan.epochs, disable=not progress, unit="step") as bar:
+        pupils = _pupils(family, plan, saved["solutions"], bar)
+        keep()
+        networks: list[StateNetwork] = []
+        for system in range(plan.systems):
+            with torch.no_grad():
+                lessons = [lesson(one.problem, one.state, one.solution) for one in pupils]
+            torch.manual_seed(plan.seed * plan.systems + system)
+            network = _network(lessons[0], plan)
+            if system < len(saved["networks"]):
+                network.load_state_dict(saved["networks"][system])
+                bar.update(plan.epochs)
+            else:
+                for epoch_error in fit(network, lessons, plan.epochs, plan.rate, plan.seed * plan.systems + system):
+                    bar.set_description(f"system {system + 1}, error {epoch_error:.4g}")
+                    bar.update()
+                saved["networks"].append(network.state_dict())
+                keep()
+            networks.append(network)
+            with torch.no_grad():
+                pupils = [one.after(network) for one in pupils]
     return tuple(networks)
+
+
+def _pupils(family: Family, plan: Supervision, solutions: list[Tensor | None], bar: tqdm) -> list[Pupil]:
+    """All instances that have a solution; those that `solutions` lacks are solved and added to it."""
+    found = []
+    for k in range(plan.instances):
+        instance = family.instance(plan.size, plan.seed * plan.instances + k)
+        if k == len(solutions):
+            solutions.append(reference_solution(instance))
+        solution, states = solutions[k], instance.states
+        if solution is not None and states is not None:
+            found.append(Pupil(states, states.begin(instance.start), solution))
+        bar.update()
+    if not found:
+        raise BilevelError(f"no classical solver solved any training instance of '{family.name}'; lower the loads")
+    return found
+
+
+def _network(example: Lesson, plan: Supervision) -> StateNetwork:
+    pairs = example.incidence.features.shape[1]
+    return StateNetwork(example.features.shape[1], example.targets.shape[1], pairs, plan.hidden, plan.hops)
 
 
 @torch.no_grad()

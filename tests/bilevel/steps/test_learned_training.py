@@ -1,6 +1,7 @@
 """Training from family.yml to weights: reproducible, resumable, and plain about wrong files."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import yaml
 from typer.testing import CliRunner
 
 import bilevel.steps.learned.training as training
+import bilevel.steps.states.supervised as supervised
 from bilevel.cli import app
 from bilevel.report import InputError
 from bilevel.solvers import Newton
@@ -19,6 +21,7 @@ from bilevel.steps.learned.training import Schedule, Stage, train
 from bilevel.steps.learned.unrolled_guess import UnrolledGuess
 from bilevel.steps.learned.weights import Kind, Weights
 from bilevel.steps.states.network import StateNetwork
+from bilevel.steps.states.supervised import Supervision, train_supervised
 from physics.families.large_strain import LargeStrain
 from physics.families.power_law import PowerLawFlow
 
@@ -68,6 +71,33 @@ def test_an_interrupted_training_ends_at_the_same_weights(tmp_path, monkeypatch)
     assert train(resumed, PowerLawFlow(), UnrolledGuess(), SCHEDULE, checkpoint=file) == losses
     for name, value in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value)
+
+
+def test_an_interrupted_supervised_training_ends_at_the_same_weights(tmp_path, monkeypatch):
+    plan = Supervision(systems=2, size=60, instances=3, epochs=2, rate=1e-3, hidden=6, hops=1, seed=1)
+    whole = train_supervised(PowerLawFlow(), plan)
+    file, fit, solve = tmp_path / "checkpoint", supervised.fit, supervised.reference_solution
+    begun = []
+
+    def only_first(*args):
+        begun.append(args)
+        if len(begun) == 2:
+            raise Stopped
+        return fit(*args)
+
+    monkeypatch.setattr(supervised, "fit", only_first)
+    with pytest.raises(Stopped):
+        train_supervised(PowerLawFlow(), plan, checkpoint=file)
+    solved_again = []
+    monkeypatch.setattr(supervised, "reference_solution", lambda one: solved_again.append(one) or solve(one))
+    resumed = train_supervised(PowerLawFlow(), plan, checkpoint=file)
+    assert len(begun) == 3
+    assert not solved_again
+    for one, other in zip(whole, resumed, strict=True):
+        for name, value in one.state_dict().items():
+            assert torch.equal(other.state_dict()[name], value)
+    with pytest.raises(InputError, match="another schedule"):
+        train_supervised(PowerLawFlow(), replace(plan, seed=2), checkpoint=file)
 
 
 @pytest.mark.parametrize("seed", range(2))
