@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from bilevel.steps.states.split import CellLaw
+from bilevel.steps.states.cell_law import CellLaw
 
 NEWTON_STEPS = 3
 """For the inverse; in logarithms the law has slopes between 1 and p - 1 only, so that few are enough."""
@@ -23,17 +23,14 @@ class PowerLawCells(CellLaw):
     threshold: Tensor
     conductance: Tensor
 
-    def flux(self, gradients: Tensor) -> Tensor:
-        return self.conductance * gradients * self._powered(gradients**2 + self._small)
+    def secant(self, sizes: Tensor) -> Tensor:
+        return self.conductance * self._powered(sizes**2 + self._small)
 
-    def slope(self, gradients: Tensor) -> Tensor:
-        return self.flux_and_slope(gradients)[1]
-
-    def flux_and_slope(self, gradients: Tensor) -> tuple[Tensor, Tensor]:
-        own = gradients**2
+    def secant_and_slope(self, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        own = sizes**2
         square = own + self._small
         secant = self.conductance * self._powered(square)
-        return secant * gradients, secant * (1.0 + (self.exponent - 2.0) * own / square)
+        return secant, secant * (1.0 + (self.exponent - 2.0) * own / square)
 
     def log_gradients(self, fluxes: Tensor) -> Tensor:
         target = fluxes.log() - self.log_conductance

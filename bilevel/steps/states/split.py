@@ -1,7 +1,8 @@
-"""Energies that split into cells, E(u) = sum over cells of psi(g) - f.u with g = B u + g0, by linear systems.
+"""Energies that split into cells, E(u) = sum over cells of psi(|g|) - f.u with g = B u + g0, by linear systems.
 
-Newton's method linearises the flux q = psi'(g) of every cell about its present gradient. A linear system is just as
-cheap about any other gradients, also such that belong to no u: with q = slope g + offset in every cell,
+Cells are edges with one number for a gradient, or pieces of the plane or of space with a vector. Newton's method
+linearises the flux q = psi'(|g|) g/|g| of every cell about its present gradient. A linear system is just as cheap about
+any other gradients, also such that belong to no u: with q = slope g + offset in every cell,
 
     B^T (slope (B u + g0) + offset) = f
 
@@ -13,7 +14,7 @@ Chan, Golub, Mulet 1999, SIAM J. Sci. Comput. 20, 1964); a network says where be
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -25,6 +26,8 @@ from torch import Tensor
 from bilevel.linalg import factorise
 from bilevel.linalg.operator import LinearOperator
 from bilevel.linalg.solver import Factor
+from bilevel.steps.states import vectors
+from bilevel.steps.states.cell_law import CellLaw
 from bilevel.steps.states.problem import Incidence, State
 from bilevel.steps.states.unrolled import UnrolledProblem
 
@@ -46,68 +49,30 @@ SAME_START = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Flow:
-    """Gradients (E,) of a linear system's solution and its fluxes (E,), which balance the loads.
+    """Gradients (E,) or (E, d) of a linear system's solution and its fluxes, which balance the loads.
 
-    primal, dual (E,): the logarithms of |gradient| and of the gradient that belongs to |flux|. aligned (E,): whether
-    gradient and flux have one sign.
+    primal, dual (E,): the logarithms of |gradient| and of the gradient that belongs to |flux|. agreement (E,): how far
+    the directions of gradient and flux agree, from 0 to 1.
     """
 
     gradients: Tensor
     fluxes: Tensor
     primal: Tensor
     dual: Tensor
-    aligned: Tensor
+    agreement: Tensor
 
-
-class CellLaw(ABC):
-    """psi of every cell, by its derivatives; gradients, fluxes and slopes are (E,) with a sign of their own.
-
-    exponent (E,): the degree p of psi. threshold (E,): a gradient below which psi is quadratic. conductance (E,): what
-    multiplies psi. All three are known to the network.
-    """
-
-    exponent: Tensor
-    threshold: Tensor
-    conductance: Tensor
-
-    @abstractmethod
-    def flux(self, gradients: Tensor) -> Tensor:
-        """psi' (E,), odd and increasing in the gradient; differentiable."""
-
-    @abstractmethod
-    def slope(self, gradients: Tensor) -> Tensor:
-        """psi'' (E,); differentiable."""
-
-    @abstractmethod
-    def flux_and_slope(self, gradients: Tensor) -> tuple[Tensor, Tensor]:
-        """Both at once."""
-
-    @abstractmethod
-    def log_gradients(self, fluxes: Tensor) -> Tensor:
-        """The logarithms of the gradients (E,) at which psi' equals the positive `fluxes` (E,); differentiable.
-
-        Where psi is no pure power a few digits are enough.
-        """
-
-    @cached_property
-    def log_threshold(self) -> Tensor:
-        return self.threshold.log()
-
-    @cached_property
-    def log_conductance(self) -> Tensor:
-        return self.conductance.log()
-
-    @classmethod
-    @abstractmethod
-    def joined(cls, laws: Sequence[Any]) -> CellLaw:
-        """The law of all cells of several laws of this class in a row."""
+    @property
+    def aligned(self) -> Tensor:
+        """Whether gradient and flux point the same way (E,)."""
+        return self.agreement > 0.5
 
 
 class SplitProblem(UnrolledProblem):
     """A problem at fixed parameters, seen cell by cell.
 
     cells (E, A): the nodes of each cell. nodes: how many there are. n: how many unknowns. law: psi. settled_at: the
-    imbalance of the fluxes, relative to their size, below which Newton's method needs no more help.
+    imbalance of the fluxes, relative to their size, below which Newton's method needs no more help. Gradients and
+    fluxes are (E,), or (E, d) on meshes; slopes are (E,) or symmetric (E, d, d).
     """
 
     outputs = ("blend", "shift", "lift")
@@ -120,11 +85,11 @@ class SplitProblem(UnrolledProblem):
 
     @abstractmethod
     def gradients(self, u: Tensor) -> Tensor:
-        """g (E,) at u (n,)."""
+        """g at u (n,)."""
 
     @abstractmethod
     def first_slope(self) -> Tensor:
-        """Slopes (E,) of the linear problem whose solution is the family's start."""
+        """Slopes of the linear problem whose solution is the family's start."""
 
     @abstractmethod
     def matrix(self, slope: Tensor) -> LinearOperator:
@@ -143,7 +108,7 @@ class SplitProblem(UnrolledProblem):
         return values.mean().expand_as(values)
 
     def total(self, values: Tensor) -> Tensor:
-        """The sum of values (E,) over the cells of each part (parts,)."""
+        """The energy of each part (parts,) that energies (E,) of cells make."""
         return values.sum()[None]
 
     @staticmethod
@@ -154,7 +119,7 @@ class SplitProblem(UnrolledProblem):
 
     def excess(self, state: State, solution: Tensor) -> Tensor:
         now, then = state.memory.gradients, self.gradients(solution)
-        return self.total((self.law.flux(now) - self.law.flux(then)) * (now - then))
+        return self.total(vectors.dot(self.law.flux(now) - self.law.flux(then), now - then))
 
     @cached_property
     def incidence(self) -> Incidence:  # type: ignore[override]
@@ -165,22 +130,21 @@ class SplitProblem(UnrolledProblem):
 
     @cached_property
     def still(self) -> Tensor:
-        """g0 (E,)."""
+        """g0."""
         return self.gradients(torch.zeros(self.n, dtype=torch.float64))
 
     def linear_start(self) -> Tensor:
         """The solution u (n,) of the linear problem."""
-        slope = self.first_slope()
-        return self.linear_solution(slope, torch.zeros_like(slope))
+        return self.linear_solution(self.first_slope(), torch.zeros_like(self.still))
 
     def linear_solution(self, slope: Tensor, offset: Tensor) -> Tensor:
-        """The solution u (n,) of B^T (slope (B u + g0) + offset) = f; differentiable in slope and offset (E,)."""
+        """The solution u (n,) of B^T (slope (B u + g0) + offset) = f; differentiable in slope and offset."""
         return _Linear.apply(self, slope, offset)[0]
 
     def begin(self, start: Tensor) -> State:
         """The start with the fluxes of the linear problem if it solves that, else with its own fluxes."""
         gradients = self.gradients(start)
-        linear = self.first_slope() * gradients
+        linear = vectors.times(self.first_slope(), gradients)
         balanced = self._off_balance(linear) <= SAME_START
         return State(start, self._flow(gradients, linear if balanced else self.law.flux(gradients)))
 
@@ -203,7 +167,7 @@ class SplitProblem(UnrolledProblem):
             _squashed(dual - self.mean(dual)),
             _squashed(primal - self.law.log_threshold),
             still[0],
-            flow.aligned,
+            flow.agreement,
             still[1],
             self.mean(_cut(ratio).abs()) / 4.0,
         )
@@ -220,7 +184,7 @@ class SplitProblem(UnrolledProblem):
         slope, offset = self._about(state.memory, outputs)
         u, gradients = _Linear.apply(self, slope, offset)
         counts = replace(state.counts, factorisations=state.counts.factorisations + 1)
-        return State(u, self._flow(gradients, slope * gradients + offset), counts)
+        return State(u, self._flow(gradients, vectors.times(slope, gradients) + offset), counts)
 
     def targets(self, state: State, solution: Tensor) -> Tensor:
         """The outputs that ask for the solution's own gradients, as far as their ranges allow."""
@@ -236,36 +200,45 @@ class SplitProblem(UnrolledProblem):
         return torch.stack((blend.atanh(), shift.atanh(), torch.zeros_like(blend)), 1)
 
     def _about(self, flow: Flow, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Slope and offset (E,) of the next system; where primal and dual agree, the network has no say.
+        """Slope and offset of the next system; where primal and dual agree, the network has no say.
 
-        Gradient and flux of one sign: about the middle of the two on a logarithmic scale. Of opposite signs: about the
-        one that determines the other well, the flux for p < 2 and the gradient for p > 2.
+        Gradient and flux that point the same way: about the middle of the two, on a logarithmic scale and in direction.
+        Else: about the one that determines the other well, the flux for p < 2 and the gradient for p > 2.
         """
-        law, primal, dual = self.law, flow.primal, flow.dual
+        law, primal, dual, aligned = self.law, flow.primal, flow.dual, flow.aligned
         blend, shift, lift = torch.tanh(outputs).unbind(1)
         gap, below_two = _cut(dual - primal), law.exponent < 2.0
         weight = torch.tanh(gap.abs())
-        by_flux = ~flow.aligned & below_two
+        by_flux = ~aligned & below_two
         between = primal + (0.5 + blend) * gap
-        base = torch.where(flow.aligned, between, torch.where(by_flux, dual, primal))
-        sign = torch.where(by_flux, flow.fluxes, flow.gradients).sign()
-        point = sign * (base + 2.0 * shift * weight).exp()
-        flux, tangent = law.flux_and_slope(point)
+        base = torch.where(aligned, between, torch.where(by_flux, dual, primal))
+        length = (base + 2.0 * shift * weight).exp()
+        direction = vectors.direction(flow.gradients, flow.fluxes, aligned, by_flux)
         steeper = torch.where(below_two, torch.minimum(primal, dual), torch.maximum(primal, dual)).exp()
-        slope = torch.maximum(tangent, LEAST_SLOPE * law.slope(steeper)) * (lift * weight).exp()
-        slope = torch.maximum(slope, FAINT * self.mean(slope.detach()))
-        return slope, flux - slope * point
+        lifted = (lift * weight).exp()
+
+        def kept(slope: Tensor, steep: Tensor) -> Tensor:
+            slope = torch.maximum(slope, LEAST_SLOPE * steep) * lifted
+            return torch.maximum(slope, FAINT * self.mean(slope.detach()))
+
+        secant, tangent = law.secant_and_slope(length)
+        steep_secant, steep_tangent = law.secant_and_slope(steeper)
+        along = kept(tangent, steep_tangent)
+        across = along if direction.dim() == 1 else kept(secant, steep_secant)
+        offset = vectors.scaled(length * (secant - along), direction)
+        return vectors.slope_about(direction, along, across), offset
 
     def _flow(self, gradients: Tensor, fluxes: Tensor) -> Flow:
         dual = self.law.log_gradients(self._lifted(fluxes))
-        return Flow(gradients, fluxes, self._lifted(gradients).log(), dual, gradients * fluxes > 0)
+        return Flow(gradients, fluxes, self._lifted(gradients).log(), dual, vectors.agreement(gradients, fluxes))
 
     def _off_balance(self, fluxes: Tensor) -> float:
         """The imbalance of fluxes relative to their size."""
         return float(torch.linalg.vector_norm(self.imbalance(fluxes)) / torch.linalg.vector_norm(fluxes))
 
     def _lifted(self, values: Tensor) -> Tensor:
-        size = values.abs()
+        """The sizes (E,) of vectors, never zero."""
+        size = vectors.size(values)
         return torch.maximum(size, FAINT * self.mean(size.detach()))
 
 
@@ -275,7 +248,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, split: SplitProblem, slope: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
         factor: Factor = factorise(split.matrix(slope))
-        u = -factor.solve(split.imbalance(slope * split.still + offset))
+        u = -factor.solve(split.imbalance(vectors.times(slope, split.still) + offset))
         gradients = split.gradients(u)
         ctx.split, ctx.factor = split, factor
         ctx.save_for_backward(gradients)
@@ -287,7 +260,7 @@ class _Linear(torch.autograd.Function):
         of_u, of_gradients = cotangents
         adjoint = ctx.factor.solve(of_u + ctx.split.divergence(of_gradients))
         state = ctx.split.gradients(adjoint) - ctx.split.still
-        return None, -state * gradients, -state
+        return None, -vectors.outer(state, gradients), -state
 
 
 def _squashed(logarithm: Tensor) -> Tensor:
