@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -11,11 +12,14 @@ from bilevel.steps.states.guess import predict
 from bilevel.steps.states.network import StateNetwork
 from bilevel.steps.states.problem import StateProblem
 from physics.constraints import Dirichlet
+from physics.families.bars import Bars
 from physics.families.edge_split import EdgeSplit
 from physics.families.large_strain import LargeStrain
 from physics.families.power_law import PowerLawFlow
-from physics.families.solid_states import PlaneNeoHookean, SolidStates
+from physics.families.rubber import Rubber
+from physics.families.solid_states import SolidStates
 from physics.families.total_variation import COARSE, TotalVariation
+from physics.families.twisted_bars import TwistedBars
 from physics.families.variation_states import VariationStates
 from physics.families.variation_systems import VariationSystems
 from physics.flow.network import FlowNetwork
@@ -75,22 +79,23 @@ def test_pores_in_another_order() -> None:
     require_same(one, (split, split.linear_start(), lambda u: renumbered.expand(u, moved)), order)
 
 
+@pytest.mark.parametrize("family", [LargeStrain(), TwistedBars()])
 @torch.no_grad()
-def test_rubber_bars_in_another_order() -> None:
-    instance = LargeStrain().instance(120, 3)
-    problem, params = instance.problem, instance.params
-    assert isinstance(problem, PlaneNeoHookean)
+def test_rubber_bars_in_another_order(family: Bars) -> None:
+    instance = family.instance(120, 3)
+    problem, params, states = instance.problem, instance.params, instance.states
+    assert isinstance(problem, Rubber)
+    assert isinstance(states, SolidStates)
     mesh = problem.mesh
     order, place = order_of(len(mesh.coordinates))
     other = replace(mesh, coordinates=mesh.coordinates[order], cells=place[mesh.cells])
-    solid = PlaneNeoHookean(other, [other.fixed("left"), other.fixed("right")])
+    solid = Rubber(other, [other.fixed("left"), other.fixed("right")])
     # The end's nodes are listed by their numbers, and so are the displacements that they are given.
     known = {int(node): k for k, node in enumerate(mesh.nodes_on("right"))}
     rows = [known[int(order[node])] for node in other.nodes_on("right")]
     moved = {**params, "boundary": {"right": params["boundary"]["right"][rows]}}
-    angles = {"left": 0.0, "right": 0.4}
-    pairs = [(s, SolidStates(s, p, angles), p) for s, p in ((problem, params), (solid, moved))]
-    one, two = ((states, s.start(), lambda u, s=s, p=p: s.expand(u, p)) for s, states, p in pairs)
+    one = states, instance.start, lambda u: problem.expand(u, params)
+    two = SolidStates(solid, moved, states.turn), solid.start(), lambda u: solid.expand(u, moved)
     require_same(one, two, order)
 
 

@@ -1,0 +1,106 @@
+"""What families of rubber bars share: clamped ends, of which the right one is moved in one step; log-normal stiffness."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bilevel.problem import Params
+from bilevel.steps.family import Family, Instance, Variation
+from physics.families.family import generator, neighbours, node_graph
+from physics.families.random_field import log_normal
+from physics.families.rubber import Rubber
+from physics.families.solid_states import SolidStates
+from physics.mesh import Mesh
+from physics.solids import Solid
+
+
+class Motion(Protocol):
+    """How the right end of a bar moves."""
+
+    def displacement(self, points: Tensor, fraction: float) -> Tensor:
+        """Displacements (K, d) of the end's nodes at points (K, d), at a fraction of the load."""
+
+    def turn(self, fractions: Tensor) -> Tensor:
+        """The rotations (..., d, d) of cross-sections on the way (...) from the left end, 0, to the right, 1."""
+
+
+@dataclass(frozen=True)
+class Bars(Family):
+    """Bars along x between clamped ends; lengths 2 to 4 widths, Poisson's ratios 0.3 to 0.49.
+
+    CONTRAST: standard deviation of the log-stiffness 0.8 to 1.2 in place of 0.2 to 0.7. stiffness_unit: the same problems
+    in other units.
+    """
+
+    stiffness_unit: float = 1.0
+
+    @abstractmethod
+    def motion(self, length: float, variation: Variation, rng: np.random.Generator) -> Motion:
+        """A load of a variation."""
+
+    @abstractmethod
+    def mesh(self, size: int, length: float, variation: Variation, rng: np.random.Generator) -> Mesh:
+        """A bar of about `size` nodes."""
+
+    def instance(self, size: int, seed: int, variation: Variation = Variation.TRAINING) -> Instance:
+        rng = generator(self.name, size, seed, variation)
+        length = rng.uniform(2.0, 4.0)
+        poisson = 0.5 - 0.5 * 10.0 ** rng.uniform(-1.7, -0.4)
+        motion = self.motion(length, variation, rng)
+        mesh = self.mesh(size, length, variation, rng)
+        deviation = rng.uniform(0.8, 1.2) if variation is Variation.CONTRAST else rng.uniform(0.2, 0.7)
+        middles = mesh.coordinates[mesh.cells].mean(1).numpy()
+        correlation = np.exp(rng.uniform(np.log(0.1), np.log(1.0)))
+        mu = torch.from_numpy(log_normal(middles, correlation, deviation, rng)) * self.stiffness_unit
+        solid = Rubber(mesh, [mesh.fixed("left"), mesh.fixed("right")])
+        material = {"mu": mu, "lame_lambda": mu * (2.0 * poisson / (1.0 - 2.0 * poisson))}
+        end = mesh.coordinates[mesh.nodes_on("right")]
+
+        def path(params: Params, fraction: float) -> Params:
+            return {**params, "boundary": {"right": motion.displacement(end, fraction)}}
+
+        params = path({"material": material}, 1.0)
+        states = SolidStates(solid, params, motion.turn)
+        start = _classical_start(solid, states, params)
+        graph = node_graph(solid, params, neighbours(mesh.cells), *_node_features(solid, mu, poisson))
+        described = (
+            f"{variation.value}: {len(mesh.coordinates)} nodes, {mesh.shape.value}, length {length:.2f}, {motion}, "
+            f"nu {poisson:.3f}, deviation {deviation:.2f}"
+        )
+        return Instance(solid, params, start, graph, described, states=states, path=path)
+
+
+def shifted(mesh: Mesh, most: float, rng: np.random.Generator) -> Mesh:
+    """With the nodes inside moved by up to `most` along each axis."""
+    x = mesh.coordinates
+    inside = ((x > x.amin(0) + 1e-9) & (x < x.amax(0) - 1e-9)).all(1, keepdim=True)
+    return mesh.moved(torch.where(inside, x + most * torch.from_numpy(rng.uniform(-1.0, 1.0, size=x.shape)), x))
+
+
+def _classical_start(solid: Solid, states: SolidStates, params: Params) -> Tensor:
+    """The rotated linear-elastic field where no element is inverted in it, else zero displacement of the free nodes."""
+    linear = states.begin(solid.start()).u
+    return linear if bool(torch.isfinite(solid.value(linear, params))) else solid.start()
+
+
+def _node_features(solid: Solid, mu: Tensor, poisson: float) -> tuple[Tensor, Tensor]:
+    """Whether a node is free, and Poisson's ratio; edges know the mean log-stiffness of the cells at their two ends."""
+    mesh = solid.mesh
+    nodes = len(mesh.coordinates)
+    free = torch.zeros(nodes, dtype=torch.float64)
+    free[solid.constraints.free // mesh.dim] = 1.0
+    total, count = torch.zeros(nodes, dtype=torch.float64), torch.zeros(nodes, dtype=torch.float64)
+    logarithm = mu.log() - mu.log().mean()
+    for column in mesh.cells.unbind(1):
+        total.index_add_(0, column, logarithm)
+        count.index_add_(0, column, torch.ones_like(logarithm))
+    mean = total / count
+    edges = neighbours(mesh.cells)
+    features = torch.stack((free, torch.full_like(free, 2.0 * poisson)), 1)
+    return features, (0.5 * (mean[edges[0]] + mean[edges[1]]))[:, None]
