@@ -19,8 +19,8 @@ from bilevel.linalg.operator import Sparse, Structure
 from bilevel.linalg.solver import Factor
 from physics.assembly import Scatter
 from physics.constraints import ConstraintSet
+from physics.families.linear_cells import columns_and_volume, divergence, element_matrices, gradients
 from physics.local_energy import LocalEnergy
-from physics.small_products import matmul
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +48,13 @@ class VariationSystems:
     def of(problem: LocalEnergy, params: dict[str, Any]) -> VariationSystems:
         """Those of an energy with a term of total variation and, after it, one of the misfit at nodes."""
         operator = problem.terms[0].operator
-        columns, weights = operator.evaluate(None, slice(None))
+        columns, volume = columns_and_volume(operator)
         variation, data = params["variation"], params["data"]
-        count, nodes = len(weights), len(data["value"])
+        count, nodes = len(volume), len(data["value"])
         return VariationSystems(
             operator.cells,
-            columns[:, :, 0].contiguous(),  # gradients are the same at all points of a linear cell
-            weights.sum(1),
+            columns,
+            volume,
             variation["weight"].detach().expand(count),
             variation["smoothing"].detach().expand(count),
             data["mass"].detach(),
@@ -117,12 +117,11 @@ class VariationSystems:
 
     def gradients(self, u: Tensor) -> Tensor:
         """g (E, dim) at u (n,)."""
-        return matmul(u[self.cells][:, None, :], self.columns)[:, 0] / self.smoothing[:, None]
+        return gradients(u, self.cells, self.columns) / self.smoothing[:, None]
 
     def divergence(self, fluxes: Tensor) -> Tensor:
         """The transpose of `gradients`, (n,), for fluxes (E, dim) in units of energy."""
-        local = matmul(self.columns, (fluxes / self.smoothing[:, None])[:, :, None])
-        return torch.zeros_like(self.data).index_add(0, self.cells.reshape(-1), local.reshape(-1))
+        return divergence(fluxes / self.smoothing[:, None], self.cells, self.columns, len(self.data))
 
     def to_nodes(self, values: Tensor) -> Tensor:
         """The sums (n,) at the nodes of values (E,) at each node of a cell."""
@@ -147,7 +146,7 @@ class VariationSystems:
         """The factorised matrix for slopes (E, dim, dim)."""
         scale = self.weight * self.volume / self.smoothing
         sums = self.scatter.zeros(slope)
-        local = matmul(matmul(self.columns, slope * scale[:, None, None]), self.columns.mT)
+        local = element_matrices(slope * scale[:, None, None], self.columns)
         self.scatter.add(sums, local[None])
         self.scatter.add(sums, self.mass[None, :, None, None], group=1)
         return factorise(Sparse(self.scatter.pattern, self.scatter.finish(sums), self.structure))

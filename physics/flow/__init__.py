@@ -3,6 +3,7 @@
 from physics.flow.darcy import DarcyFlow, HeatConduction
 from physics.flow.edge_laws import Forchheimer, Linear, PowerLaw
 from physics.flow.network import FlowNetwork
+from physics.flow.p_laplacian import PLaplacian
 from physics.flow.pumping import Drawdown, PumpingTest
 from physics.flow.radial import RadialFlow, RadialGrid
 from physics.flow.time_stepping import march
@@ -16,6 +17,7 @@ __all__ = [
     "Forchheimer",
     "HeatConduction",
     "Linear",
+    "PLaplacian",
     "PowerLaw",
     "PumpingTest",
     "RadialFlow",

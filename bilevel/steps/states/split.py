@@ -108,7 +108,7 @@ class SplitProblem(UnrolledProblem):
         return values.mean().expand_as(values)
 
     def total(self, values: Tensor) -> Tensor:
-        """The energy of each part (parts,) that energies (E,) of cells make."""
+        """The sum of values (E,) over the cells of each part (parts,)."""
         return values.sum()[None]
 
     @staticmethod

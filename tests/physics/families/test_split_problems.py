@@ -14,11 +14,18 @@ from bilevel.steps.states import vectors
 from bilevel.steps.states.joined import Joined
 from bilevel.steps.states.network import StateNetwork
 from physics.families.forchheimer import ForchheimerFlow
+from physics.families.p_laplacian import PLaplacianFlow
 from physics.families.power_law import PowerLawFlow
 
 SMALL = 90
-FAMILIES = [PowerLawFlow(), ForchheimerFlow()]
-CASES = [PowerLawFlow(exponent=1.4), PowerLawFlow(exponent=4.0), ForchheimerFlow(inertia=30.0)]
+FAMILIES = [PowerLawFlow(), ForchheimerFlow(), PLaplacianFlow()]
+CASES = [
+    PowerLawFlow(exponent=1.4),
+    PowerLawFlow(exponent=4.0),
+    ForchheimerFlow(inertia=30.0),
+    PLaplacianFlow(exponent=1.4),
+    PLaplacianFlow(exponent=4.0),
+]
 
 
 def named(family):
