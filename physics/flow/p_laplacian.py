@@ -100,7 +100,7 @@ class PLaplacian(LocalEnergy):
 
     def __init__(self, mesh: Mesh, exponent: float, threshold: float, constraints: Sequence[Constraint]) -> None:
         nodes = len(mesh.coordinates)
-        self.law = PowerLawConduction(exponent, threshold)
+        self.mesh, self.law = mesh, PowerLawConduction(exponent, threshold)
         terms = [
             Term("flow", mesh.operator(), self.law, Measure((mesh.dim,))),
             Term("source", mesh.operator(gradient=False, value=True), Source(), VALUE),

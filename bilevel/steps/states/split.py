@@ -202,8 +202,9 @@ class SplitProblem(UnrolledProblem):
     def _about(self, flow: Flow, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Slope and offset of the next system; where primal and dual agree, the network has no say.
 
-        Gradient and flux that point the same way: about the middle of the two, on a logarithmic scale and in direction.
-        Else: about the one that determines the other well, the flux for p < 2 and the gradient for p > 2.
+        Gradient and flux that point the same way: about the middle of the two on a logarithmic scale, in a direction
+        nearer to the flux for p < 2 and nearer to the gradient for p > 2 (share 1/p, which takes the fewest systems).
+        Else: about the one of them that determines the other well, again the flux for p < 2.
         """
         law, primal, dual, aligned = self.law, flow.primal, flow.dual, flow.aligned
         blend, shift, lift = torch.tanh(outputs).unbind(1)
@@ -213,7 +214,7 @@ class SplitProblem(UnrolledProblem):
         between = primal + (0.5 + blend) * gap
         base = torch.where(aligned, between, torch.where(by_flux, dual, primal))
         length = (base + 2.0 * shift * weight).exp()
-        direction = vectors.direction(flow.gradients, flow.fluxes, aligned, by_flux)
+        direction = vectors.direction(flow.gradients, flow.fluxes, 1.0 / law.exponent, aligned, by_flux)
         steeper = torch.where(below_two, torch.minimum(primal, dual), torch.maximum(primal, dual)).exp()
         lifted = (lift * weight).exp()
 

@@ -48,14 +48,13 @@ def agreement(one: Tensor, other: Tensor) -> Tensor:
     return 0.5 + 0.5 * dot(one, other) / (size(one) * size(other))
 
 
-def direction(one: Tensor, other: Tensor, agree: Tensor, take_other: Tensor) -> Tensor:
-    """Unit vectors: midway between the directions of both where they agree, else along the chosen one."""
+def direction(one: Tensor, other: Tensor, share: Tensor, agree: Tensor, take_other: Tensor) -> Tensor:
+    """Unit vectors between the directions of both, by the other's share (E,), where they agree; else the chosen one."""
     if one.dim() == 1:
         return torch.where(take_other, other, one).sign()
-    first, second = scaled(1.0 / size(one), one), scaled(1.0 / size(other), other)
-    chosen = torch.where(take_other[:, None], second, first)
-    midway = torch.where(agree[:, None], first + second, chosen)
-    return scaled(1.0 / size(midway), midway)
+    share = torch.where(agree, share, take_other.to(share))
+    between = scaled((1.0 - share) / size(one), one) + scaled(share / size(other), other)
+    return scaled(1.0 / size(between), between)
 
 
 def slope_about(direction: Tensor, along: Tensor, across: Tensor) -> Tensor:

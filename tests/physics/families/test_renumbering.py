@@ -8,13 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from bilevel.steps.family import Family
 from bilevel.steps.states.guess import predict
 from bilevel.steps.states.network import StateNetwork
 from bilevel.steps.states.problem import StateProblem
 from physics.constraints import Dirichlet
 from physics.families.bars import Bars
 from physics.families.edge_split import EdgeSplit
+from physics.families.forchheimer import ForchheimerFlow
 from physics.families.large_strain import LargeStrain
+from physics.families.mesh_split import MeshSplit
+from physics.families.p_laplacian import PLaplacianFlow
 from physics.families.power_law import PowerLawFlow
 from physics.families.rubber import Rubber
 from physics.families.solid_states import SolidStates
@@ -23,6 +27,7 @@ from physics.families.twisted_bars import TwistedBars
 from physics.families.variation_states import VariationStates
 from physics.families.variation_systems import VariationSystems
 from physics.flow.network import FlowNetwork
+from physics.flow.p_laplacian import PLaplacian
 from physics.graph import Graph
 from physics.local_energy import LocalEnergy
 from physics.local_operator import nodal_operator
@@ -60,9 +65,10 @@ def require_same(
     assert float(difference) < 1e-6
 
 
+@pytest.mark.parametrize("family", [PowerLawFlow(), ForchheimerFlow()], ids=lambda family: family.name)
 @torch.no_grad()
-def test_pores_in_another_order() -> None:
-    instance = PowerLawFlow().instance(150, 3)
+def test_pores_in_another_order(family: Family) -> None:
+    instance = family.instance(150, 3)
     problem, params, states = instance.problem, instance.params, instance.states
     assert isinstance(problem, FlowNetwork)
     assert isinstance(states, EdgeSplit)
@@ -79,7 +85,24 @@ def test_pores_in_another_order() -> None:
     require_same(one, (split, split.linear_start(), lambda u: renumbered.expand(u, moved)), order)
 
 
-@pytest.mark.parametrize("family", [LargeStrain(), TwistedBars()])
+@torch.no_grad()
+def test_triangles_in_another_order() -> None:
+    instance = PLaplacianFlow().instance(150, 3)
+    problem, params, states = instance.problem, instance.params, instance.states
+    assert isinstance(problem, PLaplacian)
+    assert isinstance(states, MeshSplit)
+    mesh = problem.mesh
+    order, place = order_of(len(mesh.coordinates))
+    other = replace(mesh, coordinates=mesh.coordinates[order], cells=place[mesh.cells])
+    held = [other.fixed("left"), other.fixed("right", value=1.0)]
+    renumbered = PLaplacian(other, problem.law.exponent, problem.law.threshold, held)
+    moved: dict[str, Any] = {"flow": params["flow"], "inflow": params["inflow"][order]}
+    split = MeshSplit(renumbered, moved, 1.0)
+    one = states, instance.start, lambda u: problem.expand(u, params)
+    require_same(one, (split, split.linear_start(), lambda u: renumbered.expand(u, moved)), order)
+
+
+@pytest.mark.parametrize("family", [LargeStrain(), TwistedBars()], ids=lambda family: family.name)
 @torch.no_grad()
 def test_rubber_bars_in_another_order(family: Bars) -> None:
     instance = family.instance(120, 3)
