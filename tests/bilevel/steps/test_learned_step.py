@@ -7,14 +7,16 @@ import torch
 
 import bilevel
 from bilevel.adjoint import Unrolled
+from bilevel.linalg.preconditioner import Jacobi, Multigrid
 from bilevel.problem import Energy, Residual
 from bilevel.report import BilevelError, InputError
-from bilevel.solvers import LBFGS, GradientDescent, Newton
+from bilevel.solvers import LBFGS, GradientDescent, Newton, PreconditionedGradient
 from bilevel.solvers.oracle import Oracle, Tolerance
 from bilevel.steps import BarzilaiBorwein, Constant
 from bilevel.steps.family import NodeGraph
 from bilevel.steps.learned.node_network import NodeNetwork, View
 from bilevel.steps.learned.step import LearnedStep, displacement, propose
+from physics.families.power_law import PowerLawFlow
 
 NODES = 12
 
@@ -97,6 +99,27 @@ def test_any_descent_converges_under_any_network(solver, seed):
     counts = solution.report.counts
     assert counts.inferences >= solution.report.iterations - counts.fallbacks
     assert 0 < counts.fallbacks <= solution.report.iterations
+
+
+@pytest.mark.parametrize("preconditioner", [Jacobi(), Multigrid()])
+def test_preconditioned_gradients_on_a_sparse_problem_end_at_newtons_solution(preconditioner):
+    instance = PowerLawFlow(exponent=2.1).instance(60, 4)
+    torch.manual_seed(1)
+    network = NodeNetwork(instance.graph.node_features.shape[1], instance.graph.edge_features.shape[1])
+    for head in (network.factor, network.whole):
+        torch.nn.init.normal_(head.weight, std=0.1)
+    solver = PreconditionedGradient(
+        preconditioner=preconditioner,
+        step=LearnedStep(network, instance.graph),
+        tolerance=Tolerance(1e-5),
+        max_iterations=300,
+        check_minimum=False,
+    )
+    found = solver.solve(instance.problem, instance.start, instance.params)
+    expected = Newton(tolerance=Tolerance(1e-11)).solve(instance.problem, instance.start, instance.params)
+    assert found.report.converged, found.report.sentence
+    assert 0 < found.report.counts.inferences >= found.report.counts.fallbacks
+    assert torch.allclose(found.u, expected.u, atol=1e-3)
 
 
 def test_an_untrained_network_takes_the_full_newton_step():
