@@ -64,7 +64,7 @@ class Flow:
     @property
     def aligned(self) -> Tensor:
         """Whether gradient and flux point the same way (E,)."""
-        return self.agreement > 0.5
+        return self.agreement if self.agreement.dtype is torch.bool else self.agreement > 0.5
 
 
 class SplitProblem(UnrolledProblem):

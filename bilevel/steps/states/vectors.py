@@ -42,9 +42,9 @@ def outer(one: Tensor, other: Tensor) -> Tensor:
 
 
 def agreement(one: Tensor, other: Tensor) -> Tensor:
-    """How far directions agree (E,): 1 for the same, 0 for opposite ones; (1 + cosine) / 2."""
+    """How far directions agree (E,): (1 + cosine) / 2, from 0 to 1; of numbers whether they have one sign, as bool."""
     if one.dim() == 1:
-        return (one * other > 0).to(one)
+        return one * other > 0
     return 0.5 + 0.5 * dot(one, other) / (size(one) * size(other))
 
 

@@ -9,6 +9,7 @@ from bilevel.steps.family import Family, Variation
 from bilevel.steps.learned.solver import guess_solver, step_solver
 from bilevel.steps.learned.weights import Kind, Weights, shipped
 from bilevel.steps.states.supervised import reference_solution
+from physics.families.forchheimer import ForchheimerFlow
 from physics.families.large_strain import LargeStrain
 from physics.families.power_law import PowerLawFlow
 from physics.families.total_variation import TotalVariation
@@ -16,6 +17,7 @@ from physics.families.total_variation import TotalVariation
 SHIPPED = [
     (PowerLawFlow(), Kind.GUESS, 150),
     (PowerLawFlow(), Kind.STEP, 150),
+    (ForchheimerFlow(), Kind.GUESS, 150),
     (LargeStrain(), Kind.GUESS, 120),
     (TotalVariation(), Kind.GUESS, 64),
 ]
