@@ -15,19 +15,16 @@ from bilevel.steps.family import Family, Instance, Variation
 from physics.families.family import generator, neighbours, node_graph
 from physics.families.random_field import log_normal
 from physics.families.rubber import Rubber
-from physics.families.solid_states import SolidStates
+from physics.families.solid_states import Motion, SolidStates
 from physics.mesh import Mesh
 from physics.solids import Solid
 
 
-class Motion(Protocol):
+class EndMotion(Motion, Protocol):
     """How the right end of a bar moves."""
 
     def displacement(self, points: Tensor, fraction: float) -> Tensor:
         """Displacements (K, d) of the end's nodes at points (K, d), at a fraction of the load."""
-
-    def turn(self, fractions: Tensor) -> Tensor:
-        """The rotations (..., d, d) of cross-sections on the way (...) from the left end, 0, to the right, 1."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ class Bars(Family):
     stiffness_unit: float = 1.0
 
     @abstractmethod
-    def motion(self, length: float, variation: Variation, rng: np.random.Generator) -> Motion:
+    def motion(self, length: float, variation: Variation, rng: np.random.Generator) -> EndMotion:
         """A load of a variation."""
 
     @abstractmethod
@@ -66,7 +63,7 @@ class Bars(Family):
             return {**params, "boundary": {"right": motion.displacement(end, fraction)}}
 
         params = path({"material": material}, 1.0)
-        states = SolidStates(solid, params, motion.turn)
+        states = SolidStates(solid, params, motion)
         start = _classical_start(solid, states, params)
         graph = node_graph(solid, params, neighbours(mesh.cells), *_node_features(solid, mu, poisson))
         described = (

@@ -13,11 +13,12 @@ from torch import Tensor
 from bilevel.steps.family import Variation
 from physics.families.bars import Bars, shifted
 from physics.families.plane_matrices import PlaneMatrices
+from physics.families.rubber import Dilatation
 from physics.mesh import Mesh, Shape, rectangle
 
 
 @dataclass(frozen=True)
-class EndMotion:
+class PlaneMotion:
     """The right end of a bar turns by `angle` (radians) on an arc, while it is pulled by `stretch` and moved by `shear` heights."""
 
     length: float
@@ -37,9 +38,9 @@ class EndMotion:
         y = along * angle / 2.0 * np.sinc(angle / (2.0 * np.pi)) ** 2 + math.cos(angle) * across
         return torch.cat((x, y + 0.5 + fraction * self.shear), 1) - points
 
-    def turn(self, fractions: Tensor) -> Tensor:
-        """The rotations (..., 2, 2) of cross-sections on the way (...) from the left end, 0, to the right, 1."""
-        return PlaneMatrices().rotation(self.angle * fractions[..., None])
+    def first(self, fractions: Tensor, dilatation: Dilatation) -> tuple[Tensor, Tensor]:
+        """Rotations alone, and the pressure of rest: linear elasticity in cells that have turned."""
+        return PlaneMatrices().rotation(self.angle * fractions[:, None]), -dilatation.mu
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,10 @@ class LargeStrain(Bars):
     version: ClassVar[int] = 1
     training_size: ClassVar[int] = 150
 
-    def motion(self, length: float, variation: Variation, rng: np.random.Generator) -> EndMotion:
+    def motion(self, length: float, variation: Variation, rng: np.random.Generator) -> PlaneMotion:
         sign = rng.choice([-1.0, 1.0])
         if variation is Variation.LOADS:
-            return EndMotion(
+            return PlaneMotion(
                 length,
                 rng.uniform(1.3, 1.8),
                 sign * length * rng.uniform(0.2, 0.6),
@@ -66,10 +67,10 @@ class LargeStrain(Bars):
             )
         kind = rng.integers(3)
         if kind == 0:
-            return EndMotion(length, stretch=rng.uniform(1.5, 3.0))
+            return PlaneMotion(length, stretch=rng.uniform(1.5, 3.0))
         if kind == 1:
-            return EndMotion(length, stretch=rng.uniform(1.2, 2.0), angle=sign * length * rng.uniform(0.3, 0.7))
-        return EndMotion(length, stretch=rng.uniform(1.2, 2.0), shear=sign * rng.uniform(0.5, 2.0))
+            return PlaneMotion(length, stretch=rng.uniform(1.2, 2.0), angle=sign * length * rng.uniform(0.3, 0.7))
+        return PlaneMotion(length, stretch=rng.uniform(1.2, 2.0), shear=sign * rng.uniform(0.5, 2.0))
 
     def mesh(self, size: int, length: float, variation: Variation, rng: np.random.Generator) -> Mesh:
         across = max(4, round(math.sqrt(size / length)))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -40,16 +39,23 @@ class Polar:
     logarithm: Tensor
 
 
+class Motion(Protocol):
+    """What the ends of a bar do to it."""
+
+    def first(self, fractions: Tensor, dilatation: Dilatation) -> tuple[Tensor, Tensor]:
+        """Gradients F^ (E, d, d) and pressures p^ (E,) to begin with, at fractions (E,) of the way to the right end."""
+
+
 class SolidStates(StateProblem):
     """`Rubber` at its parameters, as linear systems.
 
-    turn: the rotations (E, d, d) that belong to fractions (E,) of the way, in the harmonic sense, from the left end to
-    the right; the first field follows them. Outputs are changes of the logarithm of the stretch and a rotation, both in
-    the frame that turns with the cell, and one of the pressure.
+    motion: what the first system is made about, on the way from the left end to the right in the harmonic sense. Outputs
+    are changes of the logarithm of the stretch and a rotation, both in the frame that turns with the cell, and one of the
+    pressure.
     """
 
-    def __init__(self, solid: Rubber, params: dict[str, Any], turn: Callable[[Tensor], Tensor]) -> None:
-        self.solid, self.params, self.turn = solid, params, turn
+    def __init__(self, solid: Rubber, params: dict[str, Any], motion: Motion) -> None:
+        self.solid, self.params, self.motion = solid, params, motion
         self.matrices, self.incidence = solid.matrices, solid.geometry.incidence
         self.dilatation = Dilatation.of(params)
         self.mu = self.dilatation.mu
@@ -61,11 +67,11 @@ class SolidStates(StateProblem):
         self._held = held.reshape(-1, solid.mesh.dim)[:, 0][solid.mesh.cells].mean(1)
 
     def begin(self, start: Tensor) -> State:
-        rotation = self.turn(self._fractions())[:, None]
+        about, pressure = self.motion.first(self._fractions(), self.dilatation)
         state = State(torch.zeros_like(start))
         state.counts.factorisations, state.counts.back_substitutions = 1, 1
         points = self.solid.geometry.weights.shape[1]
-        return self.linear(state, rotation.expand(-1, points, -1, -1), -self.mu)
+        return self.linear(state, about[:, None].expand(-1, points, -1, -1), pressure)
 
     def gradients(self, u: Tensor) -> Tensor:
         """F (E, Q, d, d)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -12,15 +12,17 @@ from torch import Tensor
 
 from bilevel.steps.family import Variation
 from physics.families.bars import Bars, shifted
+from physics.families.rubber import Dilatation
 from physics.families.space_matrices import SpaceMatrices
 from physics.mesh import Mesh, box
 
 
 @dataclass(frozen=True)
-class EndScrew:
+class SpaceMotion:
     """The right end is pulled by `stretch`, turns by `bend` on an arc, and by `twist` about the bar; angles in radians.
 
-    towards: the direction in the cross-section, an angle from y, in which the bar is bent.
+    towards: the direction in the cross-section, an angle from y, in which the bar is bent. first_stretch: of the cells
+    that the first linear system is made about.
     """
 
     length: float
@@ -28,6 +30,7 @@ class EndScrew:
     twist: float = 0.0
     bend: float = 0.0
     towards: float = 0.0
+    first_stretch: float = 1.0
 
     def __str__(self) -> str:
         return f"stretch {self.stretch:.2f}, bend {self.bend:.2f}, twist {self.twist:.2f}"
@@ -40,6 +43,16 @@ class EndScrew:
         arc = torch.tensor([along * np.sinc(bend / np.pi) - self.length, *(aside * c for c in self._direction)])
         turn = self.turn(torch.tensor(fraction, dtype=torch.float64))
         return (points - middle) @ turn.mT + middle + arc - points
+
+    def first(self, fractions: Tensor, dilatation: Dilatation) -> tuple[Tensor, Tensor]:
+        """Cells that have turned and are stretched along the bar, without stress across it; linear elasticity at stretch 1.
+
+        With lateral stretches a and theta = stretch a^2: mu a + U'(theta) stretch a = 0.
+        """
+        pressure = -dilatation.mu / self.first_stretch
+        lateral = (dilatation.at(pressure) / self.first_stretch).sqrt()
+        stretches = torch.stack((torch.full_like(lateral, self.first_stretch), lateral, lateral), -1)
+        return self.turn(fractions) * stretches[:, None], pressure
 
     def turn(self, fractions: Tensor) -> Tensor:
         """The rotations (..., 3, 3) of cross-sections on the way (...) from the left end, 0, to the right, 1."""
@@ -61,25 +74,32 @@ class TwistedBars(Bars):
     TRAINING: square sections in hexahedra, lengths 2 to 4, Poisson's ratios 0.3 to 0.49; twists of 0.4 to 0.9 radians
     for each width of length, bends in any direction. CONTRAST: standard deviation of the log-stiffness 0.8 to 1.2 in
     place of 0.2 to 0.7. MESH: sections of height 0.6 to 1.6, with shifted nodes. LOADS: stretched, bent and twisted at
-    once.
+    once. stretched_start: the start knows how much the bar is stretched as a whole, which other bodies do not tell; in
+    its absence it is linear elasticity in cells that have turned.
     """
+
+    stretched_start: bool = False
 
     name: ClassVar[str] = "twisted_bars"
     version: ClassVar[int] = 1
     training_size: ClassVar[int] = 400
 
-    def motion(self, length: float, variation: Variation, rng: np.random.Generator) -> EndScrew:
+    def motion(self, length: float, variation: Variation, rng: np.random.Generator) -> SpaceMotion:
+        motion = self._load(length, variation, rng)
+        return replace(motion, first_stretch=motion.stretch) if self.stretched_start else motion
+
+    def _load(self, length: float, variation: Variation, rng: np.random.Generator) -> SpaceMotion:
         sign, towards = rng.choice([-1.0, 1.0]), rng.uniform(0.0, 2.0 * math.pi)
         if variation is Variation.LOADS:
             twist, bend = sign * length * rng.uniform(0.3, 0.7), length * rng.uniform(0.2, 0.5)
-            return EndScrew(length, rng.uniform(1.3, 1.8), twist, bend, towards)
+            return SpaceMotion(length, rng.uniform(1.3, 1.8), twist, bend, towards)
         kind = rng.integers(3)
         if kind == 0:
-            return EndScrew(length, stretch=rng.uniform(1.5, 3.0))
+            return SpaceMotion(length, stretch=rng.uniform(1.5, 3.0))
         stretch = rng.uniform(1.2, 2.0)
         if kind == 1:
-            return EndScrew(length, stretch, bend=length * rng.uniform(0.3, 0.7), towards=towards)
-        return EndScrew(length, stretch, twist=sign * length * rng.uniform(0.4, 0.9))
+            return SpaceMotion(length, stretch, bend=length * rng.uniform(0.3, 0.7), towards=towards)
+        return SpaceMotion(length, stretch, twist=sign * length * rng.uniform(0.4, 0.9))
 
     def mesh(self, size: int, length: float, variation: Variation, rng: np.random.Generator) -> Mesh:
         across = max(3, round((size / length) ** (1.0 / 3.0) - 1.0))

@@ -13,12 +13,13 @@ from bilevel.steps.states.guess import LearnedStart
 from bilevel.steps.states.network import StateNetwork
 from bilevel.steps.states.problem import State
 from physics.families.bars import Bars
-from physics.families.large_strain import EndMotion, LargeStrain
+from physics.families.large_strain import LargeStrain, PlaneMotion
 from physics.families.rubber import Rubber
 from physics.families.solid_states import SolidStates
-from physics.families.twisted_bars import EndScrew, TwistedBars
+from physics.families.twisted_bars import SpaceMotion, TwistedBars
 from physics.mesh import box
 from physics.solids import Kinematics, NeoHookean, Solid
+from physics.tensors import cofactor
 
 FAMILIES = [LargeStrain(), TwistedBars()]
 
@@ -65,7 +66,7 @@ def test_about_states_that_fit_together_the_linear_system_is_a_newton_step(famil
     assert isinstance(bar.states, SolidStates)
     assert bar.path is not None
     params = bar.path(bar.params, 0.0)
-    states = SolidStates(bar.problem, params, bar.states.turn)
+    states = SolidStates(bar.problem, params, bar.states.motion)
     u = small_state(bar.problem.n, 0.002)
     gradients = states.gradients(u)
     pressure = states.pressure(bar.problem.mean(torch.linalg.det(gradients)))
@@ -171,7 +172,7 @@ def test_a_network_that_errs_costs_time_and_not_the_solution(solved: tuple[Insta
 
 
 def test_a_plane_end_moves_on_its_arc() -> None:
-    motion = EndMotion(3.0, stretch=1.5, angle=1.2, shear=0.3)
+    motion = PlaneMotion(3.0, stretch=1.5, angle=1.2, shear=0.3)
     points = torch.tensor([[3.0, 0.0], [3.0, 1.0]], dtype=torch.float64)
     moved = points + motion.displacement(points, 1.0)
     middle, across = moved.mean(0), moved[1] - moved[0]
@@ -184,7 +185,7 @@ def test_a_plane_end_moves_on_its_arc() -> None:
 
 
 def test_an_end_in_space_turns_as_a_whole() -> None:
-    screw = EndScrew(3.0, stretch=1.5, twist=2.0, bend=0.0)
+    screw = SpaceMotion(3.0, stretch=1.5, twist=2.0, bend=0.0)
     points = box(3, 2, 2, (3.0, 1.0, 1.0)).coordinates
     end = points[points[:, 0] > 3.0 - 1e-9]
     moved = end + screw.displacement(end, 1.0)
@@ -204,6 +205,23 @@ def test_an_end_in_space_turns_as_a_whole() -> None:
     assert float(chord.norm()) == pytest.approx(float(length), rel=1e-6)
     assert float(lean) == pytest.approx(0.55)
     torch.testing.assert_close(both.displacement(end, 0.0), torch.zeros_like(end))
+
+
+@torch.no_grad()
+def test_a_stretched_start_has_no_stress_across_the_bar_and_spares_newton_the_way() -> None:
+    plain, stretched = (TwistedBars(stretched_start=flag).instance(60, 11) for flag in (False, True))
+    states = stretched.states
+    assert isinstance(states, SolidStates)
+    fractions = torch.linspace(0.0, 1.0, len(states.mu), dtype=torch.float64)
+    about, pressure = states.motion.first(fractions, states.dilatation)
+    theta = torch.linalg.det(about)
+    torch.testing.assert_close(states.pressure(theta), pressure, rtol=1e-9, atol=1e-9)
+    stress = states.mu[:, None, None] * about + pressure[:, None, None] * cofactor(about)
+    torch.testing.assert_close(stress[..., 1:], torch.zeros_like(stress[..., 1:]), rtol=0.0, atol=1e-9)
+    solve = newton(60).solve
+    slow, fast = (solve(bar.problem, bar.start, bar.params).report for bar in (plain, stretched))
+    assert fast.converged
+    assert fast.iterations < (slow.iterations if slow.converged else 60)
 
 
 def test_twisted_bars_are_solids_in_space() -> None:

@@ -118,7 +118,7 @@ def test_rubber_bars_in_another_order(family: Bars) -> None:
     rows = [known[int(order[node])] for node in other.nodes_on("right")]
     moved = {**params, "boundary": {"right": params["boundary"]["right"][rows]}}
     one = states, instance.start, lambda u: problem.expand(u, params)
-    two = SolidStates(solid, moved, states.turn), solid.start(), lambda u: solid.expand(u, moved)
+    two = SolidStates(solid, moved, states.motion), solid.start(), lambda u: solid.expand(u, moved)
     require_same(one, two, order)
 
 
