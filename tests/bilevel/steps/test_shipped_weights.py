@@ -11,6 +11,7 @@ from bilevel.steps.learned.weights import Kind, Weights, shipped
 from bilevel.steps.states.supervised import reference_solution
 from physics.families.forchheimer import ForchheimerFlow
 from physics.families.large_strain import LargeStrain
+from physics.families.p_laplacian import PLaplacianFlow
 from physics.families.power_law import PowerLawFlow
 from physics.families.total_variation import TotalVariation
 
@@ -18,6 +19,7 @@ SHIPPED = [
     (PowerLawFlow(), Kind.GUESS, 150),
     (PowerLawFlow(), Kind.STEP, 150),
     (ForchheimerFlow(), Kind.GUESS, 150),
+    (PLaplacianFlow(), Kind.GUESS, 150),
     (LargeStrain(), Kind.GUESS, 120),
     (TotalVariation(), Kind.GUESS, 64),
 ]
