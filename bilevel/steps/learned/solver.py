@@ -26,7 +26,10 @@ SYSTEMS = 16
 MAX_ITERATIONS = 300
 
 LOAD_STEP = 15
-"""Iterations in which a load step, or the solve from a guess that makes load steps needless, should end."""
+"""Iterations in which a load step should end; a shorter one is tried where it does not."""
+
+FROM_GUESS = 60
+"""Iterations from a guess that makes load steps needless; many short steps of a trust region still cost less than those."""
 
 
 def guess_solver(
@@ -41,7 +44,8 @@ def guess_solver(
     One network serves them all; of several each serves one, and none those that follow.
 
     Where the guess has no lower energy than the user's start, or Newton's method fails from it, the classical solve
-    follows from that start; where a path of loads is given, load steps from the unloaded state come before it.
+    follows from that start. Where a path of loads is given, load steps from the unloaded state take its place: first such
+    as end soon or are cut back, then such as may take all iterations that a trust region needs.
     """
     asked = [cast("StateNetwork | None", network) for network in networks]
     follows = asked[0] if len(asked) == 1 else None
@@ -49,9 +53,11 @@ def guess_solver(
     if path is None:
         classical = _newton(tolerance, check_minimum)
         return LearnedStart(make, asked, _newton(tolerance, check_minimum), otherwise=(classical,))
-    inner = Newton(step=TrustRegion(), tolerance=tolerance, max_iterations=LOAD_STEP, check_minimum=check_minimum)
-    stepping = LoadStepping(path, inner, predict=True, from_rest=True)
-    return LearnedStart(make, asked, inner, otherwise=(stepping, replace(inner, max_iterations=MAX_ITERATIONS)))
+    quick, patient = (
+        LoadStepping(path, _trust_region(tolerance, check_minimum, iterations), predict=True, from_rest=True)
+        for iterations in (LOAD_STEP, MAX_ITERATIONS)
+    )
+    return LearnedStart(make, asked, _trust_region(tolerance, check_minimum, FROM_GUESS), otherwise=(quick, patient))
 
 
 def step_solver(
@@ -64,6 +70,10 @@ def step_solver(
 
 def _armijo() -> Armijo:
     return Armijo(decrease=0.3)
+
+
+def _trust_region(tolerance: Tolerance, check_minimum: bool, iterations: int) -> Newton:
+    return Newton(step=TrustRegion(), tolerance=tolerance, max_iterations=iterations, check_minimum=check_minimum)
 
 
 def _newton(tolerance: Tolerance, check_minimum: bool) -> Newton:

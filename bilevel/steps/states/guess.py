@@ -58,24 +58,32 @@ class LearnedStart(Solver):
         return outcome
 
     def _guess(self, problem: EnergyProblem, u0: Tensor, params: Params) -> tuple[Tensor, Counts]:
-        """The last field, or u0 where that has no higher energy."""
-        states = self.make(problem, params)
-        state = states.begin(u0)
+        """The last system's field; where that has more energy than u0, the field that has least."""
+        fields, counts = self._fields(self.make(problem, params), u0)
+        before, after = (problem.value(u, params) for u in (u0, fields[-1]))
+        counts.values += 2
+        if bool(torch.isfinite(after)) and bool(after <= before + NOISE * before.abs()):
+            return fields[-1], counts
+        energies = torch.stack([problem.value(u, params) for u in fields])
+        counts.values += len(fields)
+        counts.fallbacks += 1
+        return fields[int(energies.nan_to_num(torch.inf).argmin())], counts
+
+    def _fields(self, states: StateProblem, u0: Tensor) -> tuple[list[Tensor], Counts]:
+        """u0 and the field of every system, until one settles or cannot be solved."""
+        state, fields = states.begin(u0), [u0]
+        counts = state.counts
         try:
             for network in self.networks:
                 if states.settled(state):
                     break
                 state = states.solve(state, predict(network, states, state))
-                state.counts.inferences += network is not None
-        except BilevelError:  # a linear system that cannot be solved ends the guess, not the solve
-            state.counts.fallbacks += 1
-            return u0, state.counts
-        before, after = (problem.value(u, params) for u in (u0, state.u))
-        state.counts.values += 2
-        if bool(torch.isfinite(after)) and bool(after <= before + NOISE * before.abs()):
-            return state.u, state.counts
-        state.counts.fallbacks += 1
-        return u0, state.counts
+                counts = state.counts
+                counts.inferences += network is not None
+                fields.append(state.u)
+        except BilevelError:  # ends the guess, not the solve
+            counts.fallbacks += 1
+        return fields, counts
 
 
 def predict(network: nn.Module | None, problem: StateProblem, state: State) -> Tensor:
