@@ -74,9 +74,14 @@ def _verdicts(table: Table) -> list[str]:
     """One sentence for each learned method, a loss as plain as a win."""
     best, unlearned, sentences = table.best_classical, table.best_unlearned, []
     for summary in table.summaries:
-        if not summary.learned or best is None:
+        if not summary.learned:
             continue
-        said = f"{summary.method} {_verdict(table, summary, best)} (medians)"
+        if best is None:
+            said = (
+                f"{summary.method} takes {summary.median:.3g} s where no classical method solves half of the instances"
+            )
+        else:
+            said = f"{summary.method} {_verdict(table, summary, best)} (medians)"
         if unlearned is not None:
             said += f"; {_verdict(table, summary, unlearned)}"
         sentences.append(f"{said}; fails on {_percent(summary.failures)}")

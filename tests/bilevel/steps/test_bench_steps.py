@@ -15,6 +15,7 @@ from bilevel.steps.bench import Method, Settings, classical_methods, run, text, 
 from bilevel.steps.bench.budget import Budgeted, OverBudget
 from bilevel.steps.bench.linear import quadratic_model
 from bilevel.steps.bench.statistics import Table, summarise
+from bilevel.steps.bench.table import table_text
 from bilevel.steps.bench.trial import Trial, attempt, threshold
 from bilevel.steps.family import Family, Instance, NodeGraph, Variation
 
@@ -105,6 +106,14 @@ def test_a_loss_is_printed_as_plainly_as_a_win(report):
     assert table.against_best(learned).speedup < 0.5
     assert "learned LOSES" in text(report)
     assert "never" in text(report)  # a slower solve never pays for its training
+
+
+def test_where_no_classical_method_arrives_the_verdict_says_so():
+    solved = [Trial("m", seed, True, 1.25, Counts(), 0.0) for seed in range(2)]
+    stuck = [Trial("c", seed, False, 2.0, Counts(), 0.0) for seed in range(2)]
+    summaries = [summarise(Method("m", {}, learned=True), solved), summarise(Method("c", {}), stuck)]
+    said = table_text(Table("t", 2, summaries, [*solved, *stuck]))
+    assert "m takes 1.25 s where no classical method solves half of the instances" in said
 
 
 def test_json_holds_every_trial(report):
