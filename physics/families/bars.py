@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -37,6 +37,8 @@ class Bars(Family):
 
     stiffness_unit: float = 1.0
 
+    body: ClassVar[type[Rubber]] = Rubber
+
     @abstractmethod
     def motion(self, length: float, variation: Variation, rng: np.random.Generator) -> EndMotion:
         """A load of a variation."""
@@ -55,7 +57,7 @@ class Bars(Family):
         middles = mesh.coordinates[mesh.cells].mean(1).numpy()
         correlation = np.exp(rng.uniform(np.log(0.1), np.log(1.0)))
         mu = torch.from_numpy(log_normal(middles, correlation, deviation, rng)) * self.stiffness_unit
-        solid = Rubber(mesh, [mesh.fixed("left"), mesh.fixed("right")])
+        solid = self.body(mesh, [mesh.fixed("left"), mesh.fixed("right")])
         material = {"mu": mu, "lame_lambda": mu * (2.0 * poisson / (1.0 - 2.0 * poisson))}
         end = mesh.coordinates[mesh.nodes_on("right")]
 

@@ -108,6 +108,24 @@ class Rubber(Solid):
         return local_force(self.geometry.weights[..., None, None] * stress, self.geometry.matrix)
 
 
+class UprightRubber(Rubber):
+    """`Rubber` whose energy is infinite where a point is turned inside out, which the mean dilatation of its cell may hide.
+
+    Otherwise bricks have equilibria, even stable ones, with corners inside out.
+    """
+
+    def value(self, u: Tensor, params: Params) -> Tensor:
+        return self._guarded(super().value(u, params), u, params)
+
+    def value_and_residual(self, u: Tensor, params: Params) -> tuple[Tensor, Tensor]:
+        value, residual = super().value_and_residual(u, params)
+        return self._guarded(value, u, params), residual
+
+    def _guarded(self, value: Tensor, u: Tensor, params: Params) -> Tensor:
+        upright = (determinant(self.gradients(u, params)) > 0.0).all()
+        return torch.where(upright, value, torch.inf)
+
+
 @dataclass(frozen=True, eq=False)
 class Linearised:
     """Stresses linear in the field about F^ (E, Q, d, d), p^ (E,) and theta^ (E,)."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bilevel.steps.family import Variation
 from physics.families.bars import Bars, shifted
-from physics.families.rubber import Dilatation
+from physics.families.rubber import Dilatation, Rubber, UprightRubber
 from physics.families.space_matrices import SpaceMatrices
 from physics.mesh import Mesh, box
 
@@ -83,6 +83,7 @@ class TwistedBars(Bars):
     name: ClassVar[str] = "twisted_bars"
     version: ClassVar[int] = 1
     training_size: ClassVar[int] = 400
+    body: ClassVar[type[Rubber]] = UprightRubber
 
     def motion(self, length: float, variation: Variation, rng: np.random.Generator) -> SpaceMotion:
         motion = self._load(length, variation, rng)
