@@ -69,7 +69,7 @@ class SpaceMotion:
 
 @dataclass(frozen=True)
 class TwistedBars(Bars):
-    """Bars of width 1 clamped at both ends, stretched to 1.5-3, or stretched and bent, or stretched and twisted; log-normal stiffness.
+    """Bars of width 1 clamped at both ends, stretched to 1.5-2.2, or stretched and bent, or stretched and twisted; log-normal stiffness.
 
     TRAINING: square sections in hexahedra, lengths 2 to 4, Poisson's ratios 0.3 to 0.49; twists of 0.4 to 0.9 radians
     for each width of length, bends in any direction. CONTRAST: standard deviation of the log-stiffness 0.8 to 1.2 in
@@ -96,7 +96,7 @@ class TwistedBars(Bars):
             return SpaceMotion(length, rng.uniform(1.3, 1.8), twist, bend, towards)
         kind = rng.integers(3)
         if kind == 0:
-            return SpaceMotion(length, stretch=rng.uniform(1.5, 3.0))
+            return SpaceMotion(length, stretch=rng.uniform(1.5, 2.2))
         stretch = rng.uniform(1.2, 2.0)
         if kind == 1:
             return SpaceMotion(length, stretch, bend=length * rng.uniform(0.3, 0.7), towards=towards)

@@ -14,6 +14,7 @@ from physics.families.large_strain import LargeStrain
 from physics.families.p_laplacian import PLaplacianFlow
 from physics.families.power_law import PowerLawFlow
 from physics.families.total_variation import TotalVariation
+from physics.families.twisted_bars import TwistedBars
 
 SHIPPED = [
     (PowerLawFlow(), Kind.GUESS, 150),
@@ -21,6 +22,7 @@ SHIPPED = [
     (ForchheimerFlow(), Kind.GUESS, 150),
     (PLaplacianFlow(), Kind.GUESS, 150),
     (LargeStrain(), Kind.GUESS, 120),
+    (TwistedBars(), Kind.GUESS, 120),
     (TotalVariation(), Kind.GUESS, 64),
 ]
 
