@@ -67,7 +67,7 @@ def solve(solver: Solver) -> Solved:
 def load_stepping() -> LoadStepping:
     """From rest, with cutback and tangent predictor."""
     inner = Newton(step=TrustRegion(), tolerance=TOLERANCE, max_iterations=15)
-    return LoadStepping(path, inner, first=0.25, predict=True)
+    return LoadStepping(path, inner, first=0.1, predict=True)
 
 
 def learned_guess() -> Solver:
