@@ -38,7 +38,7 @@ NAME = "steps_calibration"
 LINE = (
     "128 log-conductivities of a power-law graph of 1e4 nodes: learned first guess against Newton in every inner solve"
 )
-DURATION = "3 minutes"
+DURATION = "1 minute"
 
 EXPONENT = 1.5
 """Turbulent pipes and fractures (Darcy-Weisbach): drop = R flux^2."""
