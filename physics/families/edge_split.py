@@ -8,18 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bilevel.linalg.operator import Sparse
 from bilevel.report import InputError
 from bilevel.steps.states.cell_law import CellLaw
-from bilevel.steps.states.split import SplitProblem
+from physics.families.flow_split import FlowSplit
 from physics.families.forchheimer_cells import ForchheimerCells
 from physics.families.power_law_cells import PowerLawCells
 from physics.flow.edge_laws import EdgeLaw, Forchheimer, PowerLaw
 from physics.flow.network import FlowNetwork
 
 
-class EdgeSplit(SplitProblem):
-    """A network at its parameters; all its systems share the pattern and the symbolic analysis of its Hessian.
+class EdgeSplit(FlowSplit):
+    """A network at its parameters.
 
     typical: the drop [m] of a typical edge, where the linear start has the flux of the law. Raises InputError for a law
     without cells.
@@ -33,26 +32,16 @@ class EdgeSplit(SplitProblem):
         self._signs = torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64)
 
     def gradients(self, u: Tensor) -> Tensor:
-        heads = self.problem.constraints.expand(u, self.boundary)[:, 0]
+        heads = self.heads(u)
         return heads[self.cells[:, 1]] - heads[self.cells[:, 0]]
 
     def first_slope(self) -> Tensor:
         return self.law.secant(torch.full((len(self.cells),), self.typical, dtype=torch.float64))
 
-    def matrix(self, slope: Tensor) -> Sparse:
-        scatter = self.problem.scatter
-        sums = scatter.zeros(slope)
-        scatter.add(sums, (slope[:, None] * self._signs).reshape(1, -1, 2, 2))
-        return Sparse(scatter.pattern, scatter.finish(sums), self.problem.structure)
+    def element_matrices(self, slope: Tensor) -> Tensor:
+        return (slope[:, None] * self._signs).reshape(-1, 2, 2)
 
-    def divergence(self, fluxes: Tensor) -> Tensor:
-        return self.problem.constraints.reduce(self._balance(fluxes))
-
-    def imbalance(self, fluxes: Tensor) -> Tensor:
-        return self.problem.constraints.reduce(self._balance(fluxes) - self.inflow)
-
-    def _balance(self, fluxes: Tensor) -> Tensor:
-        """What leaves each node (nodes,) against the direction of the edges."""
+    def balance(self, fluxes: Tensor) -> Tensor:
         total = fluxes.new_zeros(self.nodes)
         return total.index_add(0, self.cells[:, 1], fluxes).index_add(0, self.cells[:, 0], -fluxes)
 
