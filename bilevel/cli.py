@@ -157,6 +157,9 @@ def bench_steps(
         list[int] | None, typer.Option("--times", min=1, help="A size in training sizes (default 4, 16 and 64).")
     ] = None,
     budget: Annotated[float, typer.Option("--budget", min=0.1, help="Seconds for one solve at 4x.")] = 10.0,
+    against: Annotated[
+        list[str] | None, typer.Option("--against", help="A classical method; all of them unless some are named.")
+    ] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write all numbers to this file.")] = None,
     debug: Debug = False,
 ) -> None:
@@ -167,7 +170,7 @@ def bench_steps(
         from bilevel.steps.learned.bench_steps import bench_steps as bench
 
         settings = QUICK if quick else Settings(instances, tuple(times or (4, 16, 64)), budget=budget)
-        print(bench(family, settings, guess, step, json))
+        print(bench(family, settings, guess, step, json, against or ()))
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bilevel.report import InputError
 from bilevel.solvers.oracle import Tolerance
-from bilevel.steps.bench import Method, Settings, run, text, to_json
+from bilevel.steps.bench import Method, Settings, classical_methods, run, text, to_json
 from bilevel.steps.bench.methods import Make
 from bilevel.steps.family import Family, Instance
 from bilevel.steps.learned.config import find_family
@@ -26,24 +26,37 @@ QUICK = Settings(instances=8, multiples=(4,), tuning=2, budget=1.0)
 
 
 def bench_steps(
-    name: str, settings: Settings, guess: Path | None = None, step: Path | None = None, json: Path | None = None
+    name: str,
+    settings: Settings,
+    guess: Path | None = None,
+    step: Path | None = None,
+    json: Path | None = None,
+    against: Sequence[str] = (),
 ) -> str:
     """The table of a family as text; weights are the shipped ones unless others are given.
 
-    json: a file for all numbers. Raises InputError for an unknown family, for weights that do not fit, or where there
-    are none.
+    json: a file for all numbers. against: the names of the classical methods that are compared, all of them if there are
+    none. Raises InputError for an unknown family or method, for weights that do not fit, or where there are none.
     """
-    family = find_family(name)
+    family, classical = find_family(name), _chosen(against)
     found = [w for kind, file in ((Kind.GUESS, guess), (Kind.STEP, step)) if (w := _weights(family, kind, file))]
     if not found:
         raise InputError(f"there are no weights for the family '{family.name}'; train some with `bilevel train-steps`")
     settings = replace(settings, progress=lambda line: print(line, file=sys.stderr, flush=True))
     learned = [_method(weights) for weights in found]
     ablations = [method for weights in found for method in _ablations(weights)]
-    report = run(family, learned, ablations, settings)
+    report = run(family, learned, ablations, settings, classical)
     if json is not None:
         json.write_text(to_json(report), encoding="utf-8")
     return text(report)
+
+
+def _chosen(names: Sequence[str]) -> list[Method]:
+    known = {method.name: method for method in classical_methods()}
+    for name in names:
+        if name not in known:
+            raise InputError(f"there is no classical method '{name}'; known are {'; '.join(known)}")
+    return [method for method in known.values() if not names or method.name in names]
 
 
 class OneAnswer(nn.Module):

@@ -8,12 +8,14 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
+import bilevel.steps.learned.bench_steps as bench_steps
 import bilevel.steps.learned.training as training
 import bilevel.steps.states.supervised as supervised
 from bilevel.cli import app
 from bilevel.report import InputError
 from bilevel.solvers import Newton
 from bilevel.solvers.oracle import Tolerance
+from bilevel.steps.bench import classical_methods
 from bilevel.steps.learned.config import find_family, read_config
 from bilevel.steps.learned.solver import guess_solver, step_solver
 from bilevel.steps.learned.train_steps import train_steps
@@ -239,6 +241,19 @@ def test_unknown_families_and_missing_weights_end_the_benchmark_with_code_two(tm
     ended = CliRunner().invoke(app, ["bench-steps", FAMILY, "--guess", str(tmp_path / "absent.pt")])
     assert ended.exit_code == 2
     assert "no file of weights" in ended.stderr
+    ended = CliRunner().invoke(app, ["bench-steps", FAMILY, "--against", "load steps"])
+    assert ended.exit_code == 2
+    assert "no classical method 'load steps'" in ended.stderr
+    assert "load stepping" in ended.stderr
+
+
+def test_the_benchmark_may_be_held_against_some_classical_methods_only(monkeypatch):
+    held = []
+    monkeypatch.setattr(bench_steps, "run", lambda *arguments: held.append([m.name for m in arguments[-1]]))
+    monkeypatch.setattr(bench_steps, "text", lambda report: "")
+    bench_steps.bench_steps(FAMILY, bench_steps.QUICK, against=["load stepping", "Newton, line search"])
+    bench_steps.bench_steps(FAMILY, bench_steps.QUICK)
+    assert held == [["Newton, line search", "load stepping"], [method.name for method in classical_methods()]]
 
 
 def test_a_family_is_found_by_module_and_class():
