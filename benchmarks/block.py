@@ -20,8 +20,8 @@ from benchmarks.record import Record, at_most, median, stated
 from bilevel.linalg.operator import Sparse
 from bilevel.problem import Params
 from bilevel.solvers.newton import NewtonDirection
-from physics.mesh import box
-from physics.solids.neo_hookean import NeoHookean
+from physics.constitutive.elastic.neo_hookean import NeoHookean
+from physics.discretisation.mesh import box
 from physics.solids.solid import Solid
 
 NAME = "block"

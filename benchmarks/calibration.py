@@ -16,14 +16,14 @@ from torch import Tensor
 import bilevel
 from benchmarks.block import Block
 from benchmarks.record import Record, at_most, stated
-from bilevel.calibrate.evaluator import Iteration
+from bilevel.calibrate.fit.evaluator import Iteration
+from bilevel.calibrate.fit.run import Settings, calibrate
 from bilevel.calibrate.parameters import Parameter
 from bilevel.calibrate.problem import problem_from_function
-from bilevel.calibrate.run import Settings, calibrate
 from bilevel.problem import Params, Problem
-from bilevel.solvers.solver import Outcome
+from bilevel.solvers.loop import Outcome
+from physics.discretisation.mesh import rectangle
 from physics.flow import DarcyFlow
-from physics.mesh import rectangle
 
 NAME = "calibration"
 LINE = (

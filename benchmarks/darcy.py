@@ -17,9 +17,9 @@ from benchmarks.alone import alone
 from benchmarks.lower_bound import multigrid_seconds, pardiso_seconds
 from benchmarks.plain_darcy import Pardiso, PlainDarcy
 from benchmarks.record import Record, at_most, stated
+from physics.discretisation.mesh import Mesh, box, rectangle
 from physics.flow import DarcyFlow
 from physics.flow.nonlinear_diffusion import NonlinearDiffusion, QuadraticConductivity
-from physics.mesh import Mesh, box, rectangle
 
 NAME = "darcy"
 LINE = "Darcy flow, one log-normal conductivity a cell: linear against bare solves, nonlinear against a plain Newton"

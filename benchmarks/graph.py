@@ -15,9 +15,9 @@ from benchmarks.darcy import Cost
 from benchmarks.plain_darcy import Pardiso
 from benchmarks.plain_graph import PlainNetwork
 from benchmarks.record import Record, at_most, stated
-from physics.constraints import Dirichlet
+from physics.discretisation.constraints import Dirichlet
+from physics.discretisation.graph import Graph
 from physics.flow import FlowNetwork, PowerLaw
-from physics.graph import Graph
 
 NAME = "graph"
 LINE = "power-law flow on irregular graphs of 1e5 and 1e6 edges: forward and gradient against a plain Newton"

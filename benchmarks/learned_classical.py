@@ -6,10 +6,10 @@ import torch
 
 from benchmarks.learned_problem import published
 from benchmarks.record import Record, near
-from bilevel.learned import nmse_db
-from bilevel.proximal import L1
-from bilevel.solvers.composite import Composite, LeastSquares
-from bilevel.solvers.proximal_gradient import FISTA, ISTA
+from bilevel.composite import L1
+from bilevel.composite.problem import Composite, LeastSquares
+from bilevel.composite.proximal_gradient import FISTA, ISTA
+from bilevel.inversion.networks import nmse_db
 
 NAME = "learned-classical"
 LINE = "ISTA and FISTA, lambda 0.1, on the published dictionary after 8/16/100/1000 iterations"

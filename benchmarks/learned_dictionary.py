@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from benchmarks.record import Record, at_least, at_most, median, stated
-from bilevel.learned import (
+from bilevel.inversion.networks import (
     DictionarySchedule,
     ElasticNet,
     SparseClassifier,
@@ -14,7 +14,7 @@ from bilevel.learned import (
     learn_unsupervised,
     sparse_codes,
 )
-from bilevel.learned.dictionary import unit_columns
+from bilevel.inversion.networks.dictionary import unit_columns
 
 NAME = "learned-dictionary"
 LINE = "hypergradient of the elastic net; digits by task-driven against unsupervised dictionaries of 20 atoms, 5 seeds"

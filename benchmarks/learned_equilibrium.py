@@ -7,8 +7,15 @@ from torch import Tensor
 
 import bilevel
 from benchmarks.record import Record, at_least, at_most, between, near
-from bilevel.learned import Equilibrium, LayerMap, StepThresholdISTA, depth_from_discount, measure_rate, truncated
-from bilevel.learned.equilibrium import UnrolledMap
+from bilevel.inversion.networks import (
+    Equilibrium,
+    LayerMap,
+    StepThresholdISTA,
+    depth_from_discount,
+    measure_rate,
+    truncated,
+)
+from bilevel.inversion.networks.equilibrium import UnrolledMap
 
 NAME = "learned-equilibrium"
 LINE = "equilibrium against unrolled: gradient and saved memory; truncation depth against the measured gradient error"

@@ -9,7 +9,7 @@ import torch
 from benchmarks import learned_problem
 from benchmarks.learned_problem import over_seeds, published
 from benchmarks.record import Record, at_least, at_most, stated
-from bilevel.learned import ALISTA, GroupLISTA, Schedule, SparseSignals
+from bilevel.inversion.networks import ALISTA, GroupLISTA, Schedule, SparseSignals
 
 NAME = "learned-groups"
 LINE = "group LISTA, 50 groups of 10 with 10 % active: gain over the element-wise network, medians over 3 seeds"

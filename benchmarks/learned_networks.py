@@ -10,7 +10,7 @@ import torch
 from benchmarks import learned_problem
 from benchmarks.learned_problem import SEEDS, Make, SparseRecovery, published, row
 from benchmarks.record import Record, at_most, median
-from bilevel.learned import (
+from bilevel.inversion.networks import (
     ALISTA,
     LISTA,
     LISTACP,
@@ -21,7 +21,7 @@ from bilevel.learned import (
     SupportSelection,
     nmse_db,
 )
-from bilevel.learned.hyperlista import tune
+from bilevel.inversion.networks.hyperlista import tune
 
 NAME = "learned-networks"
 LINE = "step-and-threshold ISTA, LISTA, LISTA-CP, ALISTA, HyperLISTA: NMSE at 16 layers, medians over 3 seeds"

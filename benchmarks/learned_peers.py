@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.record import Record, at_most, stated
-from bilevel.proximal import TotalVariation
+from bilevel.composite import TotalVariation
 
 NAME = "learned-peers"
 LINE = "the proximal operator of total variation on a 128 x 128 picture, against deepinv"

@@ -8,14 +8,21 @@ import torch
 from torch import Tensor
 
 from benchmarks.record import Record, at_least, at_most, median, stated
-from bilevel.learned import ConvexDenoiser, DenoiserSchedule, PnPADMM, PnPProximalGradient, ResidualCNN, train_denoiser
-from bilevel.learned.fine_tuning import FineTuning, fine_tune
-from bilevel.learned.plug_and_play import Restoration
+from bilevel.composite import TotalVariation
+from bilevel.composite.primal_dual import PrimalDual
+from bilevel.composite.problem import Composite, LeastSquares
+from bilevel.inversion.networks import (
+    ConvexDenoiser,
+    DenoiserSchedule,
+    PnPADMM,
+    PnPProximalGradient,
+    ResidualCNN,
+    train_denoiser,
+)
+from bilevel.inversion.networks.fine_tuning import FineTuning, fine_tune
+from bilevel.inversion.networks.plug_and_play import Restoration
 from bilevel.linalg.linear_map import Convolution, gaussian_kernel
-from bilevel.proximal import TotalVariation
 from bilevel.report import ConvergenceError
-from bilevel.solvers.composite import Composite, LeastSquares
-from bilevel.solvers.proximal_primal_dual import PrimalDual
 
 NAME = "learned-plug-and-play"
 LINE = (

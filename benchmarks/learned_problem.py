@@ -14,8 +14,8 @@ from torch import Tensor
 
 from benchmarks.record import Record, at_most, median
 from benchmarks.shared_data import shared_data
-from bilevel.learned import Schedule, SparseSignals, nmse_db, train
-from bilevel.learned.network import UnrolledNetwork
+from bilevel.inversion.networks import Schedule, SparseSignals, nmse_db, train
+from bilevel.inversion.networks.network import UnrolledNetwork
 from bilevel.linalg.linear_map import Matrix
 from bilevel.report import ConvergenceError
 

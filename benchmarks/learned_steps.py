@@ -9,7 +9,7 @@ import torch
 from benchmarks import learned_problem
 from benchmarks.learned_problem import over_seeds, published
 from benchmarks.record import Record, at_least, stated
-from bilevel.learned import ALISTA, LearnedStep, Schedule, SparseSignals, SupportSelection, analytic_weight
+from bilevel.inversion.networks import ALISTA, LearnedStep, Schedule, SparseSignals, SupportSelection, analytic_weight
 from bilevel.linalg.linear_map import Matrix
 
 NAME = "learned-steps"

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.plain_newton import Multigrid
-from bilevel.linalg.cg import cg
-from bilevel.linalg.layout import upper_triangle
-from bilevel.linalg.multigrid import set_up
+from bilevel.linalg.direct.layout import upper_triangle
+from bilevel.linalg.direct.pardiso_library import Analysis, MatrixType
+from bilevel.linalg.krylov.cg import cg
+from bilevel.linalg.multigrid.hierarchy import set_up
 from bilevel.linalg.operator import Sparse
-from bilevel.linalg.pardiso import Analysis, MatrixType
 
 Systems = list[tuple[Sparse, Tensor, float]]
 """Matrix, right-hand side (n,) and the relative residual sought, for each Newton iteration."""

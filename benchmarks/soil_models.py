@@ -8,14 +8,14 @@ import time
 import torch
 
 from benchmarks.record import Record, at_most, near
-from physics.soil.cam_clay import CamClayConstantPoissonRatio
+from physics.constitutive.inelastic.cam_clay import CamClayConstantPoissonRatio
+from physics.constitutive.inelastic.drucker_prager import DruckerPrager
+from physics.constitutive.inelastic.law import ReturnMapping, update
+from physics.constitutive.inelastic.mohr_coulomb import MohrCoulomb
+from physics.constitutive.mandel import axisymmetric, equivalent_stress, mean_pressure, trace
 from physics.soil.control import Control, Quantity
-from physics.soil.drucker_prager import DruckerPrager
 from physics.soil.element_test import ElementTest, Schedule, Stage, march
 from physics.soil.footing import bearing_capacity, footing_mesh
-from physics.soil.material import ReturnMapping, update
-from physics.soil.mohr_coulomb import MohrCoulomb
-from physics.soil.tensors import axisymmetric, equivalent_stress, mean_pressure, trace
 
 NAME = "soil_models"
 LINE = "Drucker-Prager, Mohr-Coulomb, Cam-Clay and the strip footing against closed forms"

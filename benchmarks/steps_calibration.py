@@ -14,25 +14,25 @@ from torch import Tensor
 
 import bilevel
 from benchmarks.record import Record, at_most, stated
+from bilevel.acceleration.learned_solvers import guess_solver
+from bilevel.acceleration.weights_file import Kind, Weights, shipped
+from bilevel.calibrate.fit.run import Settings, calibrate
 from bilevel.calibrate.parameters import Parameter
 from bilevel.calibrate.problem import problem_from_function
 from bilevel.calibrate.result import CalibrationResult
-from bilevel.calibrate.run import Settings, calibrate
 from bilevel.problem import EnergyProblem, Params, Problem
 from bilevel.report import Counts
 from bilevel.solvers import Newton
-from bilevel.solvers.oracle import Tolerance
-from bilevel.solvers.solver import Outcome, Solver
-from bilevel.steps import Armijo
-from bilevel.steps.learned.solver import guess_solver
-from bilevel.steps.learned.weights import Kind, Weights, shipped
-from physics.constraints import Dirichlet
+from bilevel.solvers.evaluations import Tolerance
+from bilevel.solvers.loop import Outcome, Solver
+from bilevel.solvers.steps import Armijo
+from physics.discretisation.constraints import Dirichlet
+from physics.discretisation.graph import Graph
 from physics.families.edge_split import EdgeSplit
 from physics.families.networks import pores
 from physics.families.power_law import THRESHOLD, PowerLawFlow
 from physics.families.random_field import log_normal
 from physics.flow import FlowNetwork, PowerLaw
-from physics.graph import Graph
 
 NAME = "steps_calibration"
 LINE = (

@@ -11,7 +11,7 @@ import bilevel
 from benchmarks.alone import alone
 from benchmarks.darcy import log_conductivity, mesh_of
 from benchmarks.record import Record, at_most, peak_megabytes, stated
-from bilevel.adjoint import Exact
+from bilevel.implicit.strategies import Exact
 from physics.flow import DarcyFlow
 from physics.flow.time_stepping import BACKWARD_EULER, march
 from physics.flow.time_steps import TimeSteps

@@ -5,44 +5,22 @@ Names are imported on first use, so that `import bilevel` costs little.
 
 from __future__ import annotations
 
+import ast
 import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "adjoint": ["Exact", "Neumann", "OneStep", "Unrolled"],
-    "certified_gradient": ["CertifiedGradient", "gradient"],
-    "checks": ["TaylorCheck", "check_gradient", "check_hessian"],
-    "implicit": ["argmin", "fixed_point", "root"],
-    "layers": ["ArgMin", "FixedPointLayer", "Root"],
-    "linalg.operator": ["Structure"],
-    "problem": ["Energy", "EnergyProblem", "FixedPoint", "Problem", "Residual"],
-    "report": [
-        "BilevelError",
-        "ConvergenceError",
-        "Counts",
-        "GradientReport",
-        "InputError",
-        "SingularError",
-        "Solution",
-        "SolveReport",
-        "Status",
-        "UndeclaredTensorError",
-    ],
-    "solvers": ["LBFGS", "Anderson", "GradientDescent", "LoadStepping", "Newton", "Picard", "Tolerance"],
-    "steps": ["Armijo", "BarzilaiBorwein", "Constant", "TrustRegion", "Wolfe"],
-}
-_HOME = {name: home for home, names in _HOMES.items() for name in names}
-
-__all__ = [*_HOME, "__version__"]
-
 if TYPE_CHECKING:
-    from bilevel.adjoint import Exact, Neumann, OneStep, Unrolled
-    from bilevel.certified_gradient import CertifiedGradient, gradient
-    from bilevel.checks import TaylorCheck, check_gradient, check_hessian
-    from bilevel.implicit import argmin, fixed_point, root
-    from bilevel.layers import ArgMin, FixedPointLayer, Root
+    from bilevel.implicit.chain import Trajectory, chain
+    from bilevel.implicit.checks import TaylorCheck, check_gradient, check_hessian
+    from bilevel.implicit.layer import argmin, fixed_point, root
+    from bilevel.implicit.modules import ArgMin, FixedPointLayer, Root
+    from bilevel.implicit.outer_gradient import CertifiedGradient, gradient
+    from bilevel.implicit.strategies import Exact, Neumann, OneStep, Unrolled
     from bilevel.linalg.operator import Structure
     from bilevel.problem import Energy, EnergyProblem, FixedPoint, Problem, Residual
     from bilevel.report import (
@@ -58,15 +36,27 @@ if TYPE_CHECKING:
         UndeclaredTensorError,
     )
     from bilevel.solvers import LBFGS, Anderson, GradientDescent, LoadStepping, Newton, Picard, Tolerance
-    from bilevel.steps import Armijo, BarzilaiBorwein, Constant, TrustRegion, Wolfe
+    from bilevel.solvers.steps import Armijo, BarzilaiBorwein, Constant, TrustRegion, Wolfe
 
 
-def __getattr__(name: str) -> Any:
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module 'bilevel' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"bilevel.{home}"), name)
+def lazy_names(package: str) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
+    """`__all__`, `__getattr__` and `__dir__` of a package whose names are imported on first use (PEP 562).
+
+    The names are the imports that the package lists for type checkers under `if TYPE_CHECKING:`, and are typed nowhere
+    else.
+    """
+    source = Path(str(sys.modules[package].__file__)).read_text(encoding="utf-8")
+    blocks = [node for node in ast.parse(source).body if isinstance(node, ast.If)]
+    imports = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]
+    homes = {alias.name: str(node.module) for node in imports for alias in node.names}
+
+    def load(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(homes[name]), name)
+
+    return sorted(homes), load, lambda: sorted(homes)
 
 
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__all__, __getattr__, __dir__ = lazy_names(__name__)
+__all__ += ["__version__"]

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from bilevel.calibrate.fit.run import Settings
     from bilevel.calibrate.result import CalibrationResult
-    from bilevel.calibrate.run import Settings
-    from bilevel.calibrate.session import Session
+    from bilevel.calibrate.study.session import Session
 
 app = typer.Typer(
     name="bilevel",
@@ -59,7 +59,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 def init(folder: Annotated[Path, typer.Argument(help="A new folder.")], debug: Debug = False) -> None:
     """Write a commented study.yml with tiny data that runs at once."""
     with _errors(debug):
-        from bilevel.calibrate.template import write_template
+        from bilevel.calibrate.study.template import write_template
 
         study = write_template(folder)
         print(f"wrote {study} and its data; next: bilevel run {study}")
@@ -69,8 +69,8 @@ def init(folder: Annotated[Path, typer.Argument(help="A new folder.")], debug: D
 def check(study: StudyPath, debug: Debug = False) -> None:
     """Validate a study, run one simulation, and check its gradient against finite differences."""
     with _errors(debug):
-        from bilevel.calibrate.study import load_study
-        from bilevel.calibrate.study_check import check_study
+        from bilevel.calibrate.study.check import check_study
+        from bilevel.calibrate.study.study import load_study
 
         loaded = load_study(study)
         text, good = check_study(loaded)
@@ -115,8 +115,8 @@ def uncertainty(study: StudyPath, out: Out = None, noise: NoiseOption = None, de
     """Standard deviations, intervals and correlations of an earlier run."""
     with _errors(debug):
         session = _session(study, out)
-        from bilevel.calibrate.summary import correlation_table, summary
-        from bilevel.calibrate.uncertainty import Noise
+        from bilevel.calibrate.report.summary import correlation_table, summary
+        from bilevel.calibrate.statistics.uncertainty import Noise
 
         result = session.replay(None if noise is None else Noise(noise.value))
         print(summary(session.study.title, result))
@@ -140,7 +140,7 @@ def train_steps(
 ) -> None:
     """Train a learned first guess or learned steps on a family of problems; an interrupted training goes on."""
     with _errors(debug):
-        from bilevel.steps.learned.train_steps import train_steps as train
+        from bilevel.acceleration.training.train_steps import train_steps as train
 
         file = train(family, progress=not quiet)
         print(f"wrote {file} and its model card {file.with_suffix('.json').name}")
@@ -165,9 +165,9 @@ def bench_steps(
 ) -> None:
     """Compare learned steps with the best classical solvers, each tuned on the same training set."""
     with _errors(debug):
-        from bilevel.steps.bench import Settings
-        from bilevel.steps.learned.bench_steps import QUICK
-        from bilevel.steps.learned.bench_steps import bench_steps as bench
+        from bilevel.acceleration.bench import Settings
+        from bilevel.acceleration.bench.bench_steps import QUICK
+        from bilevel.acceleration.bench.bench_steps import bench_steps as bench
 
         settings = QUICK if quick else Settings(instances, tuple(times or (4, 16, 64)), budget=budget)
         print(bench(family, settings, guess, step, json, against or ()))
@@ -179,14 +179,14 @@ def main() -> None:
 
 
 def _session(study: Path, out: Path | None) -> Session:
-    from bilevel.calibrate.session import Session
-    from bilevel.calibrate.study import load_study
+    from bilevel.calibrate.study.session import Session
+    from bilevel.calibrate.study.study import load_study
 
     return Session(load_study(study), out or study.parent / "results")
 
 
 def _settings(session: Session, noptmax: int | None, method: MethodChoice | None) -> Settings:
-    from bilevel.calibrate.run import Method
+    from bilevel.calibrate.fit.run import Method
 
     settings = session.study.settings
     if noptmax is not None:
@@ -195,8 +195,8 @@ def _settings(session: Session, noptmax: int | None, method: MethodChoice | None
 
 
 def _finish(session: Session, result: CalibrationResult) -> None:
-    from bilevel.calibrate.outputs import REPORT
-    from bilevel.calibrate.summary import summary
+    from bilevel.calibrate.report.outputs import REPORT
+    from bilevel.calibrate.report.summary import summary
 
     print(summary(session.study.title, result))
     print(f"\nreport: {session.folder / REPORT}")

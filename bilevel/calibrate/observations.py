@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from bilevel.calibrate.units import IDENTITY, Conversion
+from bilevel.calibrate.study.units import IDENTITY, Conversion
 from bilevel.report import InputError
 
 

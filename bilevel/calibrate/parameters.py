@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bilevel.calibrate.study.units import IDENTITY, Conversion
 from bilevel.calibrate.transforms import Coordinate, Transform
-from bilevel.calibrate.units import IDENTITY, Conversion
 from bilevel.report import InputError
 
 

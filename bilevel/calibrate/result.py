@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from bilevel.calibrate.evaluator import Iteration
-from bilevel.calibrate.identifiability import Identifiability
+from bilevel.calibrate.fit.evaluator import Iteration
 from bilevel.calibrate.parameters import Parameter
 from bilevel.calibrate.problem import CalibrationProblem, Evaluation
+from bilevel.calibrate.statistics.identifiability import Identifiability
+from bilevel.calibrate.statistics.uncertainty import Noise, Statistics
 from bilevel.calibrate.transforms import Transform
-from bilevel.calibrate.uncertainty import Noise, Statistics
 from bilevel.report import Counts, GradientReport
 
 

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 import bilevel
-from bilevel.learned.plug_and_play import PnPProximalGradient
+from bilevel.composite import L1, AnalysisNorm, TotalVariation, soft_threshold
+from bilevel.composite.admm import regularised_inverse
+from bilevel.composite.primal_dual import PrimalDual
+from bilevel.composite.problem import Composite, LeastSquares
+from bilevel.composite.proximal_gradient import FISTA, Restart
+from bilevel.inversion.networks.plug_and_play import PnPProximalGradient
 from bilevel.linalg.linear_map import Convolution, LinearMap
-from bilevel.proximal import L1, AnalysisNorm, TotalVariation, soft_threshold
 from bilevel.report import InputError
-from bilevel.solvers.admm import regularised_inverse
-from bilevel.solvers.composite import Composite, LeastSquares
-from bilevel.solvers.proximal_gradient import FISTA, Restart
-from bilevel.solvers.proximal_primal_dual import PrimalDual
 
 
 class Prior(ABC):

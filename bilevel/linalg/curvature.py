@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bilevel.linalg.amg import AMGCG
-from bilevel.linalg.lanczos import Ritz, lanczos, start_vector
-from bilevel.linalg.multigrid import set_up
+from bilevel.linalg.krylov.lanczos import Ritz, lanczos, start_vector
+from bilevel.linalg.multigrid.amg import AMGCG
+from bilevel.linalg.multigrid.hierarchy import set_up
 from bilevel.linalg.operator import Dense, LinearOperator, Sparse
-from bilevel.linalg.pick import pick
+from bilevel.linalg.registry import pick
 from bilevel.report import BilevelError, InputError
 
 PRODUCT_STEPS = 80

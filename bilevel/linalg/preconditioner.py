@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from bilevel.linalg.iterative import jacobi
-from bilevel.linalg.krylov import Product
-from bilevel.linalg.layout import ready
-from bilevel.linalg.multigrid import set_up
+from bilevel.linalg.direct.layout import ready
+from bilevel.linalg.krylov.rows import Product
+from bilevel.linalg.krylov.solvers import jacobi
+from bilevel.linalg.multigrid.hierarchy import set_up
 from bilevel.linalg.operator import LinearOperator
 from bilevel.report import InputError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bilevel.linalg.iterative import complain
+from bilevel.linalg.krylov.solvers import complain
 from bilevel.linalg.operator import LinearOperator
 from bilevel.linalg.solver import Factor
 from bilevel.report import OnFail

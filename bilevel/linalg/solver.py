@@ -7,9 +7,9 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from bilevel.linalg.cg import cg
-from bilevel.linalg.gmres import gmres
-from bilevel.linalg.krylov import LARGEST_FLOOR, ROUNDING, Run, divide, judge, norm
+from bilevel.linalg.krylov.cg import cg
+from bilevel.linalg.krylov.gmres import gmres
+from bilevel.linalg.krylov.rows import LARGEST_FLOOR, ROUNDING, Run, divide, judge, norm
 from bilevel.linalg.operator import LinearOperator
 from bilevel.report import Counts, InputError, OnFail, SingularError, fail
 

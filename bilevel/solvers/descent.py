@@ -11,7 +11,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from bilevel.linalg.operator import LinearOperator
     from bilevel.linalg.solver import Factor
-    from bilevel.solvers.oracle import Oracle, Point
+    from bilevel.solvers.evaluations import Oracle, Point
 
 Metric: TypeAlias = Callable[[Tensor], Tensor]
 """The linear map P of a direction d = -P r, with P frozen; differentiable in r."""

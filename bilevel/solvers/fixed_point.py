@@ -11,8 +11,8 @@ from torch import Tensor
 
 from bilevel.problem import FixedPoint, Params, Problem
 from bilevel.report import BilevelError, SolveReport, Status
-from bilevel.solvers.oracle import Oracle, Tolerance
-from bilevel.solvers.solver import Outcome, Solver, TapeEntry
+from bilevel.solvers.evaluations import Oracle, Tolerance
+from bilevel.solvers.loop import Outcome, Solver, TapeEntry
 
 
 @dataclass

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from bilevel.solvers.descent import Descent, Metric
-from bilevel.solvers.solver import DescentSolver
-from bilevel.steps.barzilai_borwein import BarzilaiBorwein
-from bilevel.steps.step import Step
+from bilevel.solvers.loop import DescentSolver
+from bilevel.solvers.steps.barzilai_borwein import BarzilaiBorwein
+from bilevel.solvers.steps.step import Step
 
 if TYPE_CHECKING:
-    from bilevel.solvers.oracle import Oracle, Point
+    from bilevel.solvers.evaluations import Oracle, Point
 
 
 class SteepestDescent(Descent):

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from bilevel.solvers.descent import Descent, Metric
-from bilevel.solvers.solver import DescentSolver
-from bilevel.steps.step import Step
-from bilevel.steps.wolfe import Wolfe
+from bilevel.solvers.loop import DescentSolver
+from bilevel.solvers.steps.step import Step
+from bilevel.solvers.steps.wolfe import Wolfe
 
 if TYPE_CHECKING:
-    from bilevel.solvers.oracle import Oracle, Point
+    from bilevel.solvers.evaluations import Oracle, Point
 
 Pair = tuple[Tensor, Tensor, Tensor]
 

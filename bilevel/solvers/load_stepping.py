@@ -14,9 +14,9 @@ from bilevel.linalg import factorise
 from bilevel.linalg.solver import Factor
 from bilevel.problem import Params, Problem
 from bilevel.report import Counts
+from bilevel.solvers.evaluations import Tolerance
+from bilevel.solvers.loop import Outcome, Solver
 from bilevel.solvers.newton import Newton
-from bilevel.solvers.oracle import Tolerance
-from bilevel.solvers.solver import Outcome, Solver
 
 Path = Callable[[Params, float], Params]
 """(params, t) -> the parameters at load fraction t; at t = 1 it must return `params` unchanged in value."""

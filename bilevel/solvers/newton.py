@@ -13,12 +13,12 @@ from bilevel.linalg.operator import Dense, LinearOperator
 from bilevel.linalg.solver import Factor, LinearSolver
 from bilevel.report import ConvergenceError
 from bilevel.solvers.descent import Descent, Metric
-from bilevel.solvers.solver import DescentSolver
-from bilevel.steps.armijo import Armijo
-from bilevel.steps.step import Step
+from bilevel.solvers.loop import DescentSolver
+from bilevel.solvers.steps.armijo import Armijo
+from bilevel.solvers.steps.step import Step
 
 if TYPE_CHECKING:
-    from bilevel.solvers.oracle import Oracle, Point
+    from bilevel.solvers.evaluations import Oracle, Point
 
 
 FIRST_FORCING = 1e-2

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from bilevel.linalg.preconditioner import Jacobi, Preconditioner
 from bilevel.solvers.descent import Descent, Metric
-from bilevel.solvers.solver import DescentSolver
-from bilevel.steps.armijo import Armijo
-from bilevel.steps.step import Step
+from bilevel.solvers.loop import DescentSolver
+from bilevel.solvers.steps.armijo import Armijo
+from bilevel.solvers.steps.step import Step
 
 if TYPE_CHECKING:
-    from bilevel.solvers.oracle import Oracle, Point
+    from bilevel.solvers.evaluations import Oracle, Point
 
 
 class PreconditionedDescent(Descent):

@@ -11,8 +11,8 @@ from torch import Tensor
 from bilevel.linalg import follow, negative_curvature
 from bilevel.report import SingularError
 from bilevel.solvers.descent import Descent
-from bilevel.solvers.oracle import Oracle, Point
-from bilevel.steps.step import along, select
+from bilevel.solvers.evaluations import Oracle, Point
+from bilevel.solvers.steps.step import along, select
 
 if TYPE_CHECKING:
     from bilevel.linalg.operator import LinearOperator

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 import bilevel
+from bilevel.composite.primal_dual import PrimalDual
 from bilevel.inversion import Discrepancy, LearnedPrior, Prior, Tikhonov, TotalVariationPrior, diagnose, invert
-from bilevel.learned import ConvexDenoiser, DenoiserSchedule, train_denoiser
+from bilevel.inversion.networks import ConvexDenoiser, DenoiserSchedule, train_denoiser
 from bilevel.linalg.linear_map import Linearised, Matrix
-from bilevel.solvers.proximal_primal_dual import PrimalDual
-from physics.constraints import Dirichlet
+from physics.discretisation.constraints import Dirichlet
+from physics.discretisation.mesh import rectangle
 from physics.flow.darcy import DarcyFlow
-from physics.mesh import rectangle
 
 CELLS = 12
 SIGMA = 2e-3

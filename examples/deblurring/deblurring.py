@@ -13,10 +13,10 @@ import skimage.data
 import torch
 from torch import Tensor
 
+from bilevel.composite.primal_dual import PrimalDual
 from bilevel.inversion import Discrepancy, LearnedPrior, Tikhonov, TotalVariationPrior, invert
-from bilevel.learned import ConvexDenoiser, DenoiserSchedule, train_denoiser
+from bilevel.inversion.networks import ConvexDenoiser, DenoiserSchedule, train_denoiser
 from bilevel.linalg.linear_map import Convolution, gaussian_kernel
-from bilevel.solvers.proximal_primal_dual import PrimalDual
 
 SIGMA = 0.01
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from sklearn.datasets import load_digits
 
-from bilevel.learned import (
+from bilevel.inversion.networks import (
     DictionarySchedule,
     ElasticNet,
     SparseClassifier,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from physics.constitutive.inelastic.mohr_coulomb import MohrCoulomb
 from physics.soil.footing import LoadCurve, bearing_capacity, footing_mesh
-from physics.soil.mohr_coulomb import MohrCoulomb
 
 HERE = Path(__file__).parent
 CASES = ((0.0, 0.06, 60), (10.0, 0.08, 20))

@@ -11,15 +11,15 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 import bilevel
+from bilevel.acceleration.learned_solvers import guess_solver
+from bilevel.acceleration.weights_file import Kind, Weights, shipped
 from bilevel.problem import Params
 from bilevel.solvers import LoadStepping, Newton, Solver, Tolerance
-from bilevel.steps import TrustRegion
-from bilevel.steps.learned.solver import guess_solver
-from bilevel.steps.learned.weights import Kind, Weights, shipped
+from bilevel.solvers.steps import TrustRegion
+from physics.discretisation.mesh import rectangle
 from physics.families.large_strain import LargeStrain, PlaneMotion
 from physics.families.rubber import Rubber
 from physics.families.solid_states import SolidStates
-from physics.mesh import rectangle
 
 HERE = Path(__file__).parent
 LENGTH, ACROSS = 3.0, 40

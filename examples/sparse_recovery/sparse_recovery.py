@@ -12,7 +12,10 @@ from pathlib import Path
 
 import torch
 
-from bilevel.learned import (
+from bilevel.composite import L1
+from bilevel.composite.problem import Composite, LeastSquares
+from bilevel.composite.proximal_gradient import FISTA, ISTA
+from bilevel.inversion.networks import (
     ALISTA,
     Schedule,
     SparseSignals,
@@ -24,9 +27,6 @@ from bilevel.learned import (
     train,
 )
 from bilevel.linalg.linear_map import Matrix
-from bilevel.proximal import L1
-from bilevel.solvers.composite import Composite, LeastSquares
-from bilevel.solvers.proximal_gradient import FISTA, ISTA
 
 
 def main() -> None:

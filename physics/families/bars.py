@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bilevel.acceleration.family import Family, Instance, Variation
 from bilevel.problem import Params
-from bilevel.steps.family import Family, Instance, Variation
+from physics.discretisation.mesh import Mesh
 from physics.families.family import generator, neighbours, node_graph
 from physics.families.random_field import log_normal
 from physics.families.rubber import Rubber
 from physics.families.solid_states import Motion, SolidStates
-from physics.mesh import Mesh
 from physics.solids import Solid
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bilevel.acceleration.cellwise.cell_law import CellLaw
 from bilevel.report import InputError
-from bilevel.steps.states.cell_law import CellLaw
+from physics.constitutive.flow.edge_laws import EdgeLaw, Forchheimer, PowerLaw
 from physics.families.flow_split import FlowSplit
 from physics.families.forchheimer_cells import ForchheimerCells
 from physics.families.power_law_cells import PowerLawCells
-from physics.flow.edge_laws import EdgeLaw, Forchheimer, PowerLaw
 from physics.flow.network import FlowNetwork
 
 

@@ -1,6 +1,6 @@
 """What the families of physical problems share: seeded generators, point clouds, random fields, graphs of local energies.
 
-The contract (`Family`, `Instance`, `NodeGraph`, `Variation`) is in `bilevel.steps.family`.
+The contract (`Family`, `Instance`, `NodeGraph`, `Variation`) is in `bilevel.acceleration.family`.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bilevel.acceleration.family import NodeGraph, Variation
 from bilevel.problem import Params
-from bilevel.steps.family import NodeGraph, Variation
-from physics.local_energy import LocalEnergy
+from physics.local.energy import LocalEnergy
 
 
 def generator(family: str, size: int, seed: int, variation: Variation) -> np.random.Generator:

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bilevel.steps.family import Instance, NodeGraph, Variation
-from physics.constraints import Dirichlet
+from bilevel.acceleration.family import Instance, NodeGraph, Variation
+from physics.constitutive.flow.edge_laws import EdgeLaw
+from physics.discretisation.constraints import Dirichlet
+from physics.discretisation.graph import Graph
 from physics.families.edge_split import EdgeSplit
 from physics.families.family import node_graph
 from physics.families.networks import Network, lattice, pores
 from physics.families.random_field import log_normal
-from physics.flow.edge_laws import EdgeLaw
 from physics.flow.network import FlowNetwork
-from physics.graph import Graph
 
 BELOW_TWO, ABOVE_TWO = (1.2, 1.8), (2.5, 6.0)
 """Exponents p are drawn from either range with equal odds; in between the problem is nearly linear."""

@@ -6,9 +6,9 @@ from abc import abstractmethod
 
 from torch import Tensor
 
+from bilevel.acceleration.cellwise.split import SplitProblem
 from bilevel.linalg.operator import Sparse
-from bilevel.steps.states.split import SplitProblem
-from physics.local_energy import LocalEnergy
+from physics.local.energy import LocalEnergy
 
 
 class FlowSplit(SplitProblem):

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from bilevel.steps.family import Family, Instance, Variation
+from bilevel.acceleration.family import Family, Instance, Variation
+from physics.constitutive.flow.edge_laws import Forchheimer
 from physics.families.family import generator
 from physics.families.flow_setting import Rock
-from physics.flow.edge_laws import Forchheimer
 
 INERTIA = (1.0, 1000.0)
 """Forchheimer numbers b q / a of a typical edge: the inertial loss over the viscous one; uniform in their logarithm."""

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from bilevel.steps.states.cell_law import CellLaw
+from bilevel.acceleration.cellwise.cell_law import CellLaw
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bilevel.steps.family import Variation
+from bilevel.acceleration.family import Variation
+from physics.discretisation.mesh import Mesh, Shape, rectangle
 from physics.families.bars import Bars, shifted
 from physics.families.plane_matrices import PlaneMatrices
 from physics.families.rubber import Dilatation
-from physics.mesh import Mesh, Shape, rectangle
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from physics.local_operator import LocalOperator
-from physics.small_products import matmul
+from physics.discretisation.matmul import matmul
+from physics.discretisation.operator import LocalOperator
 
 
 def columns_and_volume(operator: LocalOperator) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bilevel.steps.states import vectors
+from bilevel.acceleration.cellwise import vectors
 from physics.families import linear_cells
 from physics.families.flow_split import FlowSplit
 from physics.families.power_law_cells import PowerLawCells

@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from bilevel.steps.family import Family, Instance, NodeGraph, Variation
+from bilevel.acceleration.family import Family, Instance, NodeGraph, Variation
+from physics.discretisation.mesh import Mesh
 from physics.families.family import generator, neighbours, node_graph
 from physics.families.flow_setting import THRESHOLD, Conductance, exponent, wells
 from physics.families.mesh_split import MeshSplit
 from physics.families.triangulations import regular, shifted
 from physics.flow.p_laplacian import PLaplacian
-from physics.mesh import Mesh
 
 
 @dataclass(frozen=True)

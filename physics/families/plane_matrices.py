@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from physics.discretisation.matrices import cofactor
 from physics.families.matrices import Matrices
-from physics.tensors import cofactor
 
 TINY = 1e-24
 

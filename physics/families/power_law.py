@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from bilevel.steps.family import Family, Instance, Variation
+from bilevel.acceleration.family import Family, Instance, Variation
+from physics.constitutive.flow.edge_laws import PowerLaw
 from physics.families.family import generator
 from physics.families.flow_setting import THRESHOLD, Rock, exponent
-from physics.flow.edge_laws import PowerLaw
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from bilevel.steps.states.cell_law import CellLaw
+from bilevel.acceleration.cellwise.cell_law import CellLaw
 
 NEWTON_STEPS = 3
 """For the inverse; in logarithms the law has slopes between 1 and p - 1 only, so that few are enough."""

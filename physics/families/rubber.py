@@ -19,21 +19,21 @@ from torch import Tensor
 
 from bilevel.linalg.operator import Sparse
 from bilevel.problem import Params
-from physics.constraints import Constraint
-from physics.density import Measure
+from physics.constitutive.elastic.neo_hookean import NeoHookean
+from physics.constitutive.kinematics import Kinematics
+from physics.discretisation.constraints import Constraint
+from physics.discretisation.matrices import cofactor, determinant
+from physics.discretisation.mesh import Mesh
+from physics.discretisation.operator import local_force, local_state
 from physics.families.matrices import Matrices
 from physics.families.plane_matrices import PlaneMatrices
 from physics.families.solid_geometry import Geometry
 from physics.families.space_matrices import SpaceMatrices
 from physics.flow.darcy import Conduction
-from physics.local_energy import LocalEnergy
-from physics.local_operator import local_force, local_state
-from physics.mesh import Mesh
-from physics.solids.kinematics import Kinematics
-from physics.solids.neo_hookean import NeoHookean
+from physics.local.density import Measure
+from physics.local.energy import LocalEnergy
+from physics.local.term import Term
 from physics.solids.solid import Solid
-from physics.tensors import cofactor, determinant
-from physics.term import Term
 
 LEAST_STIFF = 0.9
 """Dilatations stay below this fraction of the one at which U' is largest, where cells lose their stiffness."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bilevel.steps.states.problem import Incidence
-from physics.local_operator import LocalOperator
-from physics.mesh import Mesh
-from physics.small_products import matmul
+from bilevel.acceleration.cellwise.problem import Incidence
+from physics.discretisation.matmul import matmul
+from physics.discretisation.mesh import Mesh
+from physics.discretisation.operator import LocalOperator
 
 
 @dataclass(frozen=True, eq=False)

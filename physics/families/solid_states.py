@@ -8,10 +8,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from bilevel.acceleration.cellwise.problem import State, StateProblem
 from bilevel.linalg import factorise
-from bilevel.steps.states.problem import State, StateProblem
+from physics.discretisation.matrices import cofactor, determinant
 from physics.families.rubber import Dilatation, Linearised, Rubber
-from physics.tensors import cofactor, determinant
 
 SMALLEST, LARGEST = 0.15, 6.0
 """Principal stretches of the states are cut to this range."""

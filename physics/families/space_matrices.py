@@ -13,8 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from physics.discretisation.matrices import cofactor, determinant
 from physics.families.matrices import Matrices, product
-from physics.tensors import cofactor, determinant
 
 TINY = 1e-24
 

@@ -9,17 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bilevel.acceleration.family import Family, Instance, Variation
 from bilevel.problem import Params
-from bilevel.steps.family import Family, Instance, Variation
-from physics.density import Density, Measure
+from physics.discretisation.mesh import Mesh, Shape, box
+from physics.discretisation.operator import nodal_operator
 from physics.families.family import generator, neighbours, node_graph
 from physics.families.random_field import smooth
 from physics.families.variation_states import VariationStates
 from physics.families.variation_systems import VariationSystems
-from physics.local_energy import LocalEnergy
-from physics.local_operator import nodal_operator
-from physics.mesh import Mesh, Shape, box
-from physics.term import Term
+from physics.local.density import Density, Measure
+from physics.local.energy import LocalEnergy
+from physics.local.term import Term
 
 COARSE = 100.0
 """The start is the solution of the problem with |g|^2 in place of the total variation, of equal cost at this many e."""

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bilevel.steps.family import Variation
+from bilevel.acceleration.family import Variation
+from physics.discretisation.mesh import Mesh, box
 from physics.families.bars import Bars, shifted
 from physics.families.rubber import Dilatation, Rubber, UprightRubber
 from physics.families.space_matrices import SpaceMatrices
-from physics.mesh import Mesh, box
 
 
 @dataclass(frozen=True)

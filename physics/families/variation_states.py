@@ -19,11 +19,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from bilevel.acceleration.cellwise.problem import Incidence, State
+from bilevel.acceleration.cellwise.unrolled import UnrolledProblem
 from bilevel.report import InputError
-from bilevel.steps.states.problem import Incidence, State
-from bilevel.steps.states.unrolled import UnrolledProblem
+from physics.discretisation.matmul import matmul
 from physics.families.variation_systems import VariationSystems
-from physics.small_products import matmul
 
 LARGEST_FLUX = 0.9999
 """Fluxes, as a fraction of what the total variation allows, are cut here."""

@@ -17,10 +17,10 @@ from torch import Tensor
 from bilevel.linalg import factorise
 from bilevel.linalg.operator import Sparse, Structure
 from bilevel.linalg.solver import Factor
-from physics.assembly import Scatter
-from physics.constraints import ConstraintSet
+from physics.discretisation.constraints import ConstraintSet
 from physics.families.linear_cells import columns_and_volume, divergence, element_matrices, gradients
-from physics.local_energy import LocalEnergy
+from physics.local.assembly import Scatter
+from physics.local.energy import LocalEnergy
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,7 @@
 """Flow: pumping tests, Darcy flow and heat on meshes, pipe and pore networks."""
 
+from physics.constitutive.flow.edge_laws import Forchheimer, Linear, PowerLaw
 from physics.flow.darcy import DarcyFlow, HeatConduction
-from physics.flow.edge_laws import Forchheimer, Linear, PowerLaw
 from physics.flow.network import FlowNetwork
 from physics.flow.p_laplacian import PLaplacian
 from physics.flow.pumping import Drawdown, PumpingTest

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from bilevel.problem import Params
 from bilevel.report import InputError
-from physics.constraints import Constraint
-from physics.density import Cells, Density, Measure
-from physics.free_motions import constants
-from physics.local_energy import LocalEnergy
-from physics.local_operator import nodal_operator
-from physics.mesh import Mesh
-from physics.small_products import matmul
-from physics.term import Term
+from physics.discretisation.constraints import Constraint
+from physics.discretisation.matmul import matmul
+from physics.discretisation.mesh import Mesh
+from physics.discretisation.operator import nodal_operator
+from physics.discretisation.rigid_body_modes import constants
+from physics.local.density import Cells, Density, Measure
+from physics.local.energy import LocalEnergy
+from physics.local.term import Term
 
 VALUE = Measure((1,))
 """A nodal scalar itself."""

@@ -13,14 +13,14 @@ from torch import Tensor
 
 from bilevel.problem import Params
 from bilevel.report import InputError
-from physics.constraints import Constraint
-from physics.density import Measure
+from physics.constitutive.flow.edge_laws import EdgeLaw
+from physics.discretisation.constraints import Constraint
+from physics.discretisation.graph import Graph
+from physics.discretisation.rigid_body_modes import constants
 from physics.flow.darcy import VALUE, Leakage, Source, Storage
-from physics.flow.edge_laws import EdgeLaw
-from physics.free_motions import constants
-from physics.graph import Graph
-from physics.local_energy import LocalEnergy
-from physics.term import Term
+from physics.local.density import Measure
+from physics.local.energy import LocalEnergy
+from physics.local.term import Term
 
 
 class FlowNetwork(LocalEnergy):

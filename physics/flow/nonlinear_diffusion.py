@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from bilevel.problem import Params
-from physics.constraints import Constraint
-from physics.density import Cells, Measure
+from physics.discretisation.constraints import Constraint
+from physics.discretisation.matmul import matmul
+from physics.discretisation.mesh import Mesh
 from physics.flow.darcy import VALUE, Source, Storage
-from physics.local_residual import Flux, LocalResidual
-from physics.mesh import Mesh
-from physics.small_products import matmul
-from physics.term import Term
+from physics.local.density import Cells, Measure
+from physics.local.residual import Flux, LocalResidual
+from physics.local.term import Term
 
 
 class RelativeConductivity(ABC):

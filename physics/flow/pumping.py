@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bilevel.report import BilevelError, InputError, Solution
 from bilevel.solvers.newton import Newton
-from bilevel.steps.constant import Constant
+from bilevel.solvers.steps.constant import Constant
 from physics.flow.radial import RadialFlow, RadialGrid
 from physics.flow.time_stepping import SDIRK2, Scheme, march
 from physics.flow.time_steps import TimeSteps

@@ -17,13 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bilevel.adjoint import Adjoint
-from bilevel.chain import Trajectory, chain
-from bilevel.implicit import argmin, root
+from bilevel.implicit.chain import Trajectory, chain
+from bilevel.implicit.layer import argmin, root
+from bilevel.implicit.strategies import Adjoint
 from bilevel.problem import EnergyProblem, Params
 from bilevel.report import Solution
+from bilevel.solvers.loop import Solver
 from bilevel.solvers.newton import Newton
-from bilevel.solvers.solver import Solver
 from physics.flow.time_steps import TimeSteps
 
 

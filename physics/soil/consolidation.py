@@ -19,10 +19,10 @@ from bilevel.linalg.operator import LinearOperator, Sparse, SparsePattern, Struc
 from bilevel.problem import Params, Problem
 from bilevel.report import InputError
 from bilevel.solvers import Newton, Tolerance
-from physics.constraints import Constraint, ConstraintSet
-from physics.mesh import Mesh, rectangle
-from physics.soil.elasticity import ELASTIC, Moduli
-from physics.soil.parameters import Parameter, ParameterSet
+from physics.constitutive.inelastic.elasticity import ELASTIC, Moduli
+from physics.constitutive.parameters import Parameter, ParameterSet
+from physics.discretisation.constraints import Constraint, ConstraintSet
+from physics.discretisation.mesh import Mesh, rectangle
 
 CONSOLIDATION = ELASTIC + ParameterSet(
     Parameter(

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 import bilevel
-from bilevel.adjoint import Exact
-from bilevel.chain import chain
+from bilevel.implicit.chain import chain
+from bilevel.implicit.strategies import Exact
 from bilevel.problem import Params
 from bilevel.report import ConvergenceError, InputError
+from physics.constitutive.inelastic.law import Material, Values
+from physics.constitutive.inelastic.local_problem import LocalProblem, local_newton
 from physics.soil.control import Control, Quantity
-from physics.soil.local import LocalProblem, local_newton
-from physics.soil.material import Material, Values
 
 STRESS_UNIT, STRAIN_UNIT = 1e5, 1e-3
 """Sizes that make unknowns and conditions of an increment comparable; they scale, they do not enter the results."""

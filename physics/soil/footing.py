@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from bilevel.report import ConvergenceError
-from physics.constraints import Dirichlet
-from physics.mesh import Mesh
-from physics.soil.boundary_value import BoundaryValue, Kinematics, solve_increment, uniform_states
-from physics.soil.material import Material, Values
+from physics.constitutive.inelastic.law import Material, Values
+from physics.discretisation.constraints import Dirichlet
+from physics.discretisation.mesh import Mesh
+from physics.solids.boundary_value import BoundaryValue, Kinematics, solve_increment, uniform_states
 
 HALF_WIDTH = 0.5
 

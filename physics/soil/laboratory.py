@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bilevel.calibrate.csv_table import CsvFile, read_csv
-from bilevel.calibrate.units import parse_unit
+from bilevel.calibrate.study.csv_table import CsvFile, read_csv
+from bilevel.calibrate.study.units import parse_unit
 from bilevel.report import InputError
+from physics.constitutive.mandel import axisymmetric
 from physics.soil.control import Control, Quantity
 from physics.soil.element_test import ElementTest, Stage
-from physics.soil.tensors import axisymmetric
 
 
 class Sign(Enum):

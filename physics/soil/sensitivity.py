@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from bilevel.report import InputError
+from physics.constitutive.inelastic.law import Material
+from physics.constitutive.inelastic.local_problem import unit_cotangents
 from physics.soil.element_test import ControlledIncrement, March, Schedule, solve_increment, unknown_units
-from physics.soil.local import unit_cotangents
-from physics.soil.material import Material
 
 InitialStates = Callable[[Mapping[str, Tensor]], Tensor]
 """The initial states (tests, size) as a function of the parameters."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from bilevel.linalg.operator import Structure
 from bilevel.problem import EnergyProblem, Params
 from bilevel.report import InputError
-from physics.solids.hyperelastic import Hyperelastic
+from physics.constitutive.elastic.hyperelastic import Hyperelastic
 
 
 class Mode(Enum):

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from bilevel.problem import Params
 from bilevel.report import InputError
-from physics.assembly import component_pairs
-from physics.density import Density, FunctionDensity, Measure
-from physics.local_operator import LocalOperator, local_force, local_matrix, local_state
-from physics.solids.material import Material
-from physics.term import Term
+from physics.constitutive.elastic.law import Material
+from physics.discretisation.operator import LocalOperator, local_force, local_matrix, local_state
+from physics.local.assembly import component_pairs
+from physics.local.density import Density, FunctionDensity, Measure
+from physics.local.term import Term
 
 
 @dataclass(frozen=True, eq=False)

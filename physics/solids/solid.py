@@ -11,17 +11,17 @@ from torch import Tensor
 
 from bilevel.problem import Params
 from bilevel.report import InputError
-from physics.constraints import Constraint
-from physics.density import Density, FunctionDensity, LinearLoad, Measure, fields_of
-from physics.free_motions import rigid_motions
-from physics.local_energy import LocalEnergy
-from physics.local_operator import nodal_operator
-from physics.mesh import Mesh
-from physics.solids.kinematics import Kinematics, Strain, measure
-from physics.solids.linear_elastic import LinearElastic
-from physics.solids.material import Material
+from physics.constitutive.elastic.law import Material
+from physics.constitutive.elastic.linear_elastic import LinearElastic
+from physics.constitutive.kinematics import Kinematics, Strain, measure
+from physics.discretisation.constraints import Constraint
+from physics.discretisation.mesh import Mesh
+from physics.discretisation.operator import nodal_operator
+from physics.discretisation.rigid_body_modes import rigid_motions
+from physics.local.density import Density, FunctionDensity, LinearLoad, Measure, fields_of
+from physics.local.energy import LocalEnergy
+from physics.local.term import Term
 from physics.solids.mean_dilatation import MeanDilatation
-from physics.term import Term
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class NodalForce(Load):
 class Solid(LocalEnergy):
     """The potential energy of a solid body, to be minimised over its displacements (nodes, dim), in m.
 
-        mesh = physics.mesh.rectangle(20, 10, (2.0, 1.0), order=2)
+        mesh = physics.discretisation.mesh.rectangle(20, 10, (2.0, 1.0), order=2)
         solid = Solid(mesh, NeoHookean(), Kinematics.PLANE_STRAIN, [mesh.fixed("left")], [Traction("pull", "right")])
         params = {"material": {"mu": 1e5, "lame_lambda": 4e5}, "pull": torch.tensor([1e4, 0.0])}
         solution = bilevel.argmin(solid, solid.start(), params)

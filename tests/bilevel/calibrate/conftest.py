@@ -84,7 +84,7 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     def write(study: object, result: object, folder: Path) -> None:
         (folder / "report.html").write_text("no pictures in this test")
 
-    monkeypatch.setattr("bilevel.calibrate.session.write_report", write)
+    monkeypatch.setattr("bilevel.calibrate.study.session.write_report", write)
 
 
 @pytest.fixture

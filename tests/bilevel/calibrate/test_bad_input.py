@@ -104,7 +104,7 @@ def test_a_run_that_failed_before_its_first_evaluation_leaves_no_obstacle(study)
 
 
 def test_a_folder_in_use_is_refused(study):
-    from bilevel.calibrate.files import locked
+    from bilevel.calibrate.study.files import locked
 
     with locked(study.results):
         outcome = study.call("run")

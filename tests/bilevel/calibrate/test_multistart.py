@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bilevel.calibrate.multistart import multistart
+from bilevel.calibrate.fit.multistart import multistart
 from bilevel.calibrate.parameters import Parameter
 from bilevel.calibrate.problem import problem_from_function
 from bilevel.report import InputError

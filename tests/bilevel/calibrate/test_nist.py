@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bilevel.calibrate.run import Method, Settings, calibrate
-from bilevel.calibrate.study import load_study
+from bilevel.calibrate.fit.run import Method, Settings, calibrate
+from bilevel.calibrate.study.study import load_study
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples" / "nist"
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bilevel.calibrate.model import Model, ModelFigure
-from bilevel.calibrate.registry import register_model
+from bilevel.calibrate.study.registry import register_model
 
 HEADINGS = [
     "Verdict",

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bilevel.calibrate.parameters import Parameter, ParameterSet
-from bilevel.calibrate.units import parse_unit
+from bilevel.calibrate.study.units import parse_unit
 from bilevel.report import InputError
 
 

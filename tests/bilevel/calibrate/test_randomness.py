@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from bilevel.calibrate.fit.run import calibrate
 from bilevel.calibrate.parameters import Parameter
 from bilevel.calibrate.problem import problem_from_function
-from bilevel.calibrate.randomness import randomness, sentence
-from bilevel.calibrate.run import calibrate
+from bilevel.calibrate.statistics.randomness import randomness, sentence
 
 ROWS = 40
 

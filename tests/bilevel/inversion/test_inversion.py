@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from bilevel.composite import GraphTotalVariation
 from bilevel.inversion import (
     GCV,
     Bilevel,
@@ -19,9 +20,8 @@ from bilevel.inversion import (
     invert,
 )
 from bilevel.inversion.choice import Problem
-from bilevel.learned import ConvexDenoiser
+from bilevel.inversion.networks import ConvexDenoiser
 from bilevel.linalg.linear_map import Convolution, Matrix, gaussian_kernel
-from bilevel.proximal import GraphTotalVariation
 from bilevel.report import ConvergenceError, InputError
 
 

@@ -5,21 +5,21 @@ from dataclasses import replace
 import pytest
 import torch
 
+from bilevel.acceleration.cellwise.problem import State
+from bilevel.acceleration.family import Instance, Variation
+from bilevel.acceleration.learned_guess import LearnedStart
+from bilevel.acceleration.networks.cell_network import StateNetwork
 from bilevel.linalg import factorise
 from bilevel.solvers import LoadStepping, Newton, Tolerance
-from bilevel.steps import TrustRegion
-from bilevel.steps.family import Instance, Variation
-from bilevel.steps.states.guess import LearnedStart
-from bilevel.steps.states.network import StateNetwork
-from bilevel.steps.states.problem import State
+from bilevel.solvers.steps import TrustRegion
+from physics.discretisation.matrices import cofactor
+from physics.discretisation.mesh import box
 from physics.families.bars import Bars
 from physics.families.large_strain import LargeStrain, PlaneMotion
 from physics.families.rubber import Rubber
 from physics.families.solid_states import SolidStates
 from physics.families.twisted_bars import SpaceMotion, TwistedBars
-from physics.mesh import box
 from physics.solids import Kinematics, NeoHookean, Solid
-from physics.tensors import cofactor
 
 FAMILIES = [LargeStrain(), TwistedBars()]
 

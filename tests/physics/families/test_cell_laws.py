@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from bilevel.report import InputError
+from physics.constitutive.flow.edge_laws import Forchheimer, Linear, PowerLaw
 from physics.families.edge_split import law_of_cells
-from physics.flow.edge_laws import Forchheimer, Linear, PowerLaw
 
 COUNT = 60
 

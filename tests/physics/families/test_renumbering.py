@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from bilevel.steps.family import Family
-from bilevel.steps.states.guess import predict
-from bilevel.steps.states.network import StateNetwork
-from bilevel.steps.states.problem import StateProblem
-from physics.constraints import Dirichlet
+from bilevel.acceleration.cellwise.problem import StateProblem
+from bilevel.acceleration.family import Family
+from bilevel.acceleration.learned_guess import predict
+from bilevel.acceleration.networks.cell_network import StateNetwork
+from physics.discretisation.constraints import Dirichlet
+from physics.discretisation.graph import Graph
+from physics.discretisation.operator import nodal_operator
 from physics.families.bars import Bars
 from physics.families.edge_split import EdgeSplit
 from physics.families.forchheimer import ForchheimerFlow
@@ -28,9 +30,7 @@ from physics.families.variation_states import VariationStates
 from physics.families.variation_systems import VariationSystems
 from physics.flow.network import FlowNetwork
 from physics.flow.p_laplacian import PLaplacian
-from physics.graph import Graph
-from physics.local_energy import LocalEnergy
-from physics.local_operator import nodal_operator
+from physics.local.energy import LocalEnergy
 
 Field = Callable[[Tensor], Tensor]
 """The unknowns (n,) as a nodal field (nodes, components)."""

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from physics.discretisation.matrices import cofactor
 from physics.families.matrices import Matrices, product
 from physics.families.plane_matrices import PlaneMatrices
 from physics.families.space_matrices import SpaceMatrices
-from physics.tensors import cofactor
 
 BOTH = pytest.mark.parametrize("matrices", [PlaneMatrices(), SpaceMatrices()], ids=["plane", "space"])
 

@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from bilevel.acceleration.cellwise import vectors
+from bilevel.acceleration.cellwise.joined import Joined
+from bilevel.acceleration.family import Variation
+from bilevel.acceleration.networks.cell_network import StateNetwork
 from bilevel.solvers import Newton
-from bilevel.solvers.oracle import Tolerance
-from bilevel.steps import Armijo
-from bilevel.steps.family import Variation
-from bilevel.steps.states import vectors
-from bilevel.steps.states.joined import Joined
-from bilevel.steps.states.network import StateNetwork
+from bilevel.solvers.evaluations import Tolerance
+from bilevel.solvers.steps import Armijo
 from physics.families.forchheimer import ForchheimerFlow
 from physics.families.p_laplacian import PLaplacianFlow
 from physics.families.power_law import PowerLawFlow

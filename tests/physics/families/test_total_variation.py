@@ -3,12 +3,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from bilevel.acceleration.cellwise.problem import State
+from bilevel.acceleration.family import Instance, Variation
+from bilevel.acceleration.learned_guess import LearnedStart
 from bilevel.report import InputError
 from bilevel.solvers import Newton, Tolerance
-from bilevel.steps import Armijo
-from bilevel.steps.family import Instance, Variation
-from bilevel.steps.states.guess import LearnedStart
-from bilevel.steps.states.problem import State
+from bilevel.solvers.steps import Armijo
 from physics.families.total_variation import SmoothedVariation, TotalVariation
 from physics.families.variation_states import VariationStates
 

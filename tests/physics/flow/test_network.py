@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch_geometric.data import Data
 
-from bilevel.implicit import argmin
+from bilevel.implicit.layer import argmin
 from bilevel.report import BilevelError, InputError
-from physics.constraints import Dirichlet
-from physics.flow.edge_laws import Forchheimer, Linear, PowerLaw
+from physics.constitutive.flow.edge_laws import Forchheimer, Linear, PowerLaw
+from physics.discretisation.constraints import Dirichlet
+from physics.discretisation.graph import Graph
 from physics.flow.network import FlowNetwork
 from physics.flow.time_stepping import march
 from physics.flow.time_steps import TimeSteps
-from physics.graph import Graph
 
 
 def chain_graph(n):

@@ -10,12 +10,12 @@ from torch import Tensor
 
 import bilevel
 from bilevel.report import BilevelError
+from physics.discretisation.mesh import Mesh, box, rectangle
 from physics.flow.nonlinear_diffusion import NonlinearDiffusion, QuadraticConductivity, VariableConduction
 from physics.flow.time_stepping import BACKWARD_EULER, march
 from physics.flow.time_steps import TimeSteps
-from physics.local_energy import LocalEnergy
-from physics.mesh import Mesh, box, rectangle
-from physics.term import Term
+from physics.local.energy import LocalEnergy
+from physics.local.term import Term
 
 
 @pytest.fixture(autouse=True)

@@ -10,11 +10,11 @@ import torch
 import bilevel
 from bilevel.report import InputError
 from bilevel.solvers import Newton, Tolerance
-from bilevel.steps import Armijo
-from physics.constraints import Dirichlet
-from physics.density import Density
+from bilevel.solvers.steps import Armijo
+from physics.discretisation.constraints import Dirichlet
+from physics.discretisation.mesh import Mesh, Shape, box, rectangle
 from physics.flow.p_laplacian import PLaplacian, PowerLawConduction
-from physics.mesh import Mesh, Shape, box, rectangle
+from physics.local.density import Density
 
 MESHES = [rectangle(4, 3, shape=Shape.TRIANGLE), rectangle(3, 3), box(2, 2, 2, shape=Shape.TETRAHEDRON)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from physics.constraints import Dirichlet, Tie
+from physics.discretisation.constraints import Dirichlet, Tie
 from physics.soil.consolidation import Consolidation, mandel_pressure, taylor_hood, terzaghi_degree
 
 YOUNG, POISSON, MOBILITY, LOAD = 10e6, 0.2, 1e-10, 1e5

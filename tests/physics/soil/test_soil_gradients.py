@@ -11,16 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from physics.soil.cam_clay import CamClayConstantPoissonRatio, CamClayConstantShearModulus
+from physics.constitutive.inelastic.cam_clay import CamClayConstantPoissonRatio, CamClayConstantShearModulus
+from physics.constitutive.inelastic.drucker_prager import DruckerPrager
+from physics.constitutive.inelastic.hypoplastic import Hypoplastic
+from physics.constitutive.inelastic.intergranular import HypoplasticIntergranular
+from physics.constitutive.inelastic.law import Material, consistent_tangent, update
+from physics.constitutive.inelastic.mohr_coulomb import MohrCoulomb
+from physics.constitutive.mandel import axisymmetric
 from physics.soil.control import Control, Quantity
-from physics.soil.drucker_prager import DruckerPrager
 from physics.soil.element_test import ElementTest, Schedule, Stage, march
-from physics.soil.hypoplastic import Hypoplastic
-from physics.soil.intergranular import HypoplasticIntergranular
-from physics.soil.material import Material, consistent_tangent, update
-from physics.soil.mohr_coulomb import MohrCoulomb
 from physics.soil.sensitivity import sensitive_march
-from physics.soil.tensors import axisymmetric
 
 FRICTIONAL = {
     "young_modulus": 20e6,

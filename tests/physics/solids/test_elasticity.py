@@ -12,12 +12,12 @@ from torch import Tensor
 
 import bilevel
 from bilevel.report import InputError
-from physics import mesh as meshes
-from physics.constraints import Dirichlet
-from physics.mesh import Mesh, Shape
-from physics.solids.kinematics import Kinematics, Strain
-from physics.solids.lame import LameParameters
-from physics.solids.linear_elastic import LinearElastic
+from physics.constitutive.elastic.linear_elastic import LinearElastic
+from physics.constitutive.kinematics import Kinematics, Strain
+from physics.constitutive.lame import LameParameters
+from physics.discretisation import mesh as meshes
+from physics.discretisation.constraints import Dirichlet
+from physics.discretisation.mesh import Mesh, Shape
 from physics.solids.solid import BodyForce, NodalForce, Solid, Traction
 
 E_NU = {"youngs_modulus": torch.tensor(3.0), "poissons_ratio": torch.tensor(0.3)}

@@ -19,18 +19,18 @@ from torch.func import jacfwd, jacrev
 
 import bilevel
 from bilevel.report import InputError
-from physics import mesh as meshes
-from physics.density import Density, FunctionDensity
-from physics.solids.extended_tube import ExtendedTube
+from physics.constitutive.elastic.extended_tube import ExtendedTube
+from physics.constitutive.elastic.hyperelastic import Hyperelastic
+from physics.constitutive.elastic.linear_elastic import LinearElastic
+from physics.constitutive.elastic.mooney_rivlin import MooneyRivlin
+from physics.constitutive.elastic.neo_hookean import NeoHookean
+from physics.constitutive.elastic.ogden import Ogden
+from physics.constitutive.elastic.yeoh import Yeoh
+from physics.constitutive.power_trace import power_trace
+from physics.discretisation import mesh as meshes
+from physics.local.density import Density, FunctionDensity
 from physics.solids.homogeneous import HomogeneousDeformation, Loading, Mode, incompressible_stress
-from physics.solids.hyperelastic import Hyperelastic
-from physics.solids.linear_elastic import LinearElastic
-from physics.solids.mooney_rivlin import MooneyRivlin
-from physics.solids.neo_hookean import NeoHookean
-from physics.solids.ogden import Ogden
 from physics.solids.solid import Solid, Traction
-from physics.solids.spectral import power_trace
-from physics.solids.yeoh import Yeoh
 
 
 def numbers(**values: float | list[float]) -> dict[str, Tensor]:

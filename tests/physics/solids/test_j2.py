@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from physics.constitutive.inelastic.j2 import Hardening, J2Plasticity, LinearHardening, Swift, Voce
+from physics.constitutive.inelastic.law import update
 from physics.soil.control import Control, Quantity
 from physics.soil.element_test import ElementTest, Schedule, Stage, march
-from physics.soil.material import update
 from physics.soil.sensitivity import sensitive_march
-from physics.solids.j2 import Hardening, J2Plasticity, LinearHardening, Swift, Voce
 
 BAR = Control((Quantity.STRAIN_AXIAL, Quantity.STRESS_RADIAL))
 STEEL = {"young_modulus": torch.tensor(200e9), "poisson_ratio": torch.tensor(0.3), "yield_stress": torch.tensor(250e6)}

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 import bilevel
-from physics import mesh as meshes
-from physics.density import Density
-from physics.mesh import Shape
-from physics.solids.kinematics import Kinematics
-from physics.solids.neo_hookean import NeoHookean
-from physics.solids.ogden import Ogden
+from physics.constitutive.elastic.neo_hookean import NeoHookean
+from physics.constitutive.elastic.ogden import Ogden
+from physics.constitutive.kinematics import Kinematics
+from physics.discretisation import mesh as meshes
+from physics.discretisation.mesh import Shape
+from physics.local.density import Density
 from physics.solids.solid import BodyForce, NodalForce, Solid, Traction
 
 

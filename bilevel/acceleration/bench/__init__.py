@@ -1,0 +1,8 @@
+"""Learned steps against the best classical solvers, each tuned on the same training set: times, counts, wins and losses."""
+
+from bilevel.acceleration.bench.methods import Method, classical_methods
+from bilevel.acceleration.bench.report import Report, Settings
+from bilevel.acceleration.bench.run import run
+from bilevel.acceleration.bench.table import text, to_json
+
+__all__ = ["Method", "Report", "Settings", "classical_methods", "run", "text", "to_json"]

@@ -1,0 +1,191 @@
+"""What is compared: solvers made for an instance, in several settings to choose from by tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from bilevel.acceleration.family import Instance
+from bilevel.linalg.multigrid.amg import AMGCG
+from bilevel.linalg.preconditioner import Jacobi, Multigrid, Preconditioner
+from bilevel.linalg.solver import LinearSolver
+from bilevel.problem import FixedPoint, Params, Problem
+from bilevel.solvers import (
+    LBFGS,
+    Anderson,
+    GradientDescent,
+    LoadStepping,
+    Newton,
+    NonlinearCG,
+    PreconditionedGradient,
+    Solver,
+    Tolerance,
+)
+from bilevel.solvers.loop import Outcome
+from bilevel.solvers.steps.armijo import Armijo
+from bilevel.solvers.steps.barzilai_borwein import BarzilaiBorwein
+from bilevel.solvers.steps.strong_wolfe import StrongWolfe
+from bilevel.solvers.steps.trust_region import TrustRegion
+
+MANY = 100_000
+"""Iterations of first-order methods, whose budget is time."""
+
+NEWTON_ITERATIONS = 100
+
+Make: TypeAlias = Callable[[Instance, Tolerance], Solver]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A solver in some settings; `variants` maps a description of each to what makes the solver for an instance.
+
+    stepped: it starts from the unloaded state (all zeros), not from the start of the instance. learned: it counts as
+    learned, not classical. unlearned: a learned method with nothing learned in it, which is neither. guarded: it promises
+    to solve what classical methods solve, and is given `Settings.patience` budgets to keep the promise.
+    training_seconds: what its training took, for the break-even number.
+    """
+
+    name: str
+    variants: Mapping[str, Make]
+    stepped: bool = False
+    learned: bool = False
+    unlearned: bool = False
+    guarded: bool = False
+    training_seconds: float = 0.0
+    applies: Callable[[Instance], bool] = lambda instance: True
+
+    def chosen(self, variant: str) -> Method:
+        """This method with one of its variants only."""
+        return replace(self, variants={variant: self.variants[variant]})
+
+    def start(self, instance: Instance) -> Tensor:
+        return torch.zeros_like(instance.start) if self.stepped else instance.start
+
+
+@dataclass
+class GradientMap(Solver):
+    """Anderson mixing on u - a r(u), where a is `fraction` over the largest curvature at the start."""
+
+    fraction: float
+    goal: Tolerance
+    memory: int = 5
+
+    @property
+    def tolerance(self) -> Tolerance:  # type: ignore[override]
+        return self.goal
+
+    def solve(self, problem: Problem, u0: Tensor, params: Params, record: bool = False) -> Outcome:
+        length = self.fraction / _largest_curvature(problem, u0, params)
+        mapped = FixedPoint(lambda u, p: u - length * problem.residual(u, p)).for_unknown(u0)
+        scaled = Tolerance(relative=0.0, absolute=float(length) * self.goal.absolute)
+        outcome = Anderson(memory=self.memory, tolerance=scaled, max_iterations=MANY).solve(mapped, u0, params)
+        outcome.report.counts.products += POWER_ITERATIONS
+        outcome.report.residual = outcome.report.residual / length
+        return outcome
+
+
+POWER_ITERATIONS = 15
+
+
+def _largest_curvature(problem: Problem, u: Tensor, params: Params) -> Tensor:
+    x = torch.randn(u.shape, generator=torch.Generator().manual_seed(0), dtype=u.dtype)
+    for _ in range(POWER_ITERATIONS):
+        x = problem.product(u, params, x / torch.linalg.vector_norm(x))
+    return torch.linalg.vector_norm(x)
+
+
+def classical_methods() -> list[Method]:
+    """The baselines with the settings that they are tuned over."""
+    return [
+        Method("gradient, Armijo", {f"shrink {s}": _gradient(Armijo(shrink=s)) for s in (0.5, 0.25)}),
+        Method("gradient, BB", {f"memory {m}": _gradient(BarzilaiBorwein(memory=m)) for m in (5, 10, 20)}),
+        Method("gradient, Jacobi", {f"renewed after {k}": _preconditioned(Jacobi(), k) for k in (1, 10)}),
+        Method("gradient, AMG", {f"renewed after {k}": _preconditioned(Multigrid(), k) for k in (1, 5)}),
+        Method("nonlinear CG", {f"curvature {c}": _conjugate(c) for c in (0.01, 0.1)}),
+        Method("L-BFGS(10)", {"Wolfe": _lbfgs(), "Armijo": _lbfgs(Armijo())}),
+        Method("Anderson(5)", {f"fraction {f}": _anderson(f) for f in (0.5, 1.0, 1.8)}),
+        Method("Newton, line search", {f"decrease {d}": _newton(d) for d in (1e-4, 0.1, 0.3)}),
+        Method("Newton, trust region", {"radius from the state": _trust_region()}),
+        Method("Newton-CG, AMG", {f"decrease {d}": _newton_cg(d) for d in (1e-4, 0.3)}),
+        Method("load stepping", _load_stepping(), stepped=True, applies=lambda instance: instance.path is not None),
+    ]
+
+
+def _gradient(step: Armijo | BarzilaiBorwein) -> Make:
+    return lambda instance, tolerance: GradientDescent(
+        step=step, tolerance=tolerance, max_iterations=MANY, check_minimum=False
+    )
+
+
+def _preconditioned(preconditioner: Preconditioner, renewed: int) -> Make:
+    return lambda instance, tolerance: PreconditionedGradient(
+        preconditioner=preconditioner,
+        renewed=renewed,
+        tolerance=tolerance,
+        max_iterations=MANY,
+        check_minimum=False,
+    )
+
+
+def _conjugate(curvature: float) -> Make:
+    def make(instance: Instance, tolerance: Tolerance) -> Solver:
+        return NonlinearCG(
+            step=StrongWolfe(curvature=curvature), tolerance=tolerance, max_iterations=MANY, check_minimum=False
+        )
+
+    return make
+
+
+def _lbfgs(step: Armijo | None = None) -> Make:
+    if step is None:
+        return lambda instance, tolerance: LBFGS(
+            memory=10, tolerance=tolerance, max_iterations=MANY, check_minimum=False
+        )
+    return lambda instance, tolerance: LBFGS(
+        memory=10, step=step, tolerance=tolerance, max_iterations=MANY, check_minimum=False
+    )
+
+
+def _anderson(fraction: float) -> Make:
+    return lambda instance, tolerance: GradientMap(fraction, tolerance)
+
+
+def _newton(decrease: float) -> Make:
+    return lambda instance, tolerance: newton(tolerance, Armijo(decrease=decrease))
+
+
+def _trust_region() -> Make:
+    return lambda instance, tolerance: newton(tolerance, TrustRegion())
+
+
+def _newton_cg(decrease: float) -> Make:
+    return lambda instance, tolerance: newton(tolerance, Armijo(decrease=decrease), linear=AMGCG())
+
+
+def newton(
+    tolerance: Tolerance,
+    step: Armijo | TrustRegion,
+    max_iterations: int = NEWTON_ITERATIONS,
+    linear: LinearSolver | None = None,
+) -> Newton:
+    """Newton's method; like all that is compared, it does not verify that the point where it ends is a minimum."""
+    return Newton(step=step, linear=linear, tolerance=tolerance, max_iterations=max_iterations, check_minimum=False)
+
+
+def _load_stepping() -> dict[str, Make]:
+    def stepping(first: float, step: Armijo | TrustRegion, iterations: int) -> Make:
+        def make(instance: Instance, tolerance: Tolerance) -> Solver:
+            assert instance.path is not None
+            inner = newton(tolerance, step, iterations)
+            return LoadStepping(instance.path, inner, first=first, predict=True)
+
+        return make
+
+    steps: Sequence[tuple[str, Armijo | TrustRegion]] = (("line search", Armijo()), ("trust region", TrustRegion()))
+    return {
+        f"{name}, first step {first:g}": stepping(first, step, 15) for name, step in steps for first in (1.0, 0.25, 0.1)
+    }

@@ -1,0 +1,95 @@
+"""One solve of one instance by one method, judged by the same residual for all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from bilevel.acceleration.bench.budget import Budgeted
+from bilevel.acceleration.bench.methods import Method
+from bilevel.acceleration.family import Instance
+from bilevel.report import BilevelError, Counts
+from bilevel.solvers import Tolerance
+from bilevel.solvers.evaluations import Oracle
+
+SLACK = 1.01
+"""A residual this factor above the threshold still counts as solved: methods scale it in different ways."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How one solve went; seconds is the budget where it failed, `reason` says why. late: solved, but after its budget."""
+
+    method: str
+    seed: int
+    solved: bool
+    seconds: float
+    counts: Counts
+    residual: float
+    reason: str = ""
+    late: bool = False
+
+    def to_record(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def threshold(instance: Instance, relative: float) -> float:
+    """The residual norm that all methods must reach: relative to the imbalance of the load, or to the terms at the start."""
+    problem, params = instance.problem, instance.params
+    if instance.path is None:
+        oracle = Oracle(problem, params)
+        return relative * float(oracle.scale(oracle.point(instance.start)))
+    unloaded, rest = instance.path(params, 0.0), torch.zeros_like(instance.start)
+    change = pytree.tree_map(lambda new, old: new - old, params, unloaded)
+    force = torch.func.jvp(lambda p: problem.residual(rest, p), (unloaded,), (change,))[1]
+    return relative * float(torch.linalg.vector_norm(force))
+
+
+def attempt(
+    method: Method, instance: Instance, seed: int, relative: float, budget: float, patience: float = 1.0
+) -> Trial:
+    """Solve `instance` by the only variant of `method`, within `budget` seconds, or `patience` times as many if it is guarded."""
+    (make,) = method.variants.values()
+    goal = threshold(instance, relative)
+    solver = make(instance, Tolerance(relative=0.0, absolute=goal))
+    problem = Budgeted(instance.problem, budget * (patience if method.guarded else 1.0))
+    started = time.perf_counter()
+    try:
+        with torch.no_grad():
+            outcome = solver.solve(problem, method.start(instance), instance.params)
+    except (BilevelError, RuntimeError, ValueError) as error:
+        return Trial(method.name, seed, False, budget, Counts(), torch.nan, f"{type(error).__name__}: {error}"[:200])
+    seconds = time.perf_counter() - started
+    residual = _residual(instance, outcome.u)
+    solved = outcome.report.converged and residual <= SLACK * goal
+    reason = "" if solved else outcome.report.sentence
+    counts, late = outcome.report.counts, solved and seconds > budget
+    return Trial(method.name, seed, solved, seconds if solved else budget, counts, residual, reason, late)
+
+
+def _residual(instance: Instance, u: Tensor) -> float:
+    with torch.no_grad():
+        return float(torch.linalg.vector_norm(instance.problem.residual(u, instance.params)))
+
+
+def warm_up(instance: Instance) -> None:
+    """Make what belongs to the mesh and not to the solve: patterns, maps, symbolic analyses."""
+    from bilevel.linalg import factorise
+
+    with torch.no_grad():
+        factorise(instance.problem.tangent(torch.zeros_like(instance.start), _unloaded(instance)), on_fail="ignore")
+        if instance.states is not None:
+            instance.states.begin(instance.start)
+            if instance.states.incidence.features.numel() == 0:
+                _ = instance.states.incidence.means
+
+
+def _unloaded(instance: Instance) -> Any:
+    path: Callable[..., Any] | None = instance.path
+    return instance.params if path is None else path(instance.params, 0.0)

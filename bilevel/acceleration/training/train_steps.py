@@ -1,0 +1,83 @@
+"""`bilevel train-steps`: from family.yml to a file of weights and its model card."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from bilevel.acceleration.cellwise.unrolled import UnrolledProblem
+from bilevel.acceleration.family import Family
+from bilevel.acceleration.networks.node_network import NodeNetwork
+from bilevel.acceleration.training.config import TrainingConfig, find_family, read_config
+from bilevel.acceleration.training.loop import Lesson, train
+from bilevel.acceleration.training.unrolled_guess import UnrolledGuess, network_for
+from bilevel.acceleration.training.unrolled_step import UnrolledStep
+from bilevel.acceleration.weights_file import Kind, Weights, versions
+from bilevel.report import InputError
+
+
+def train_steps(file: Path, progress: bool = True) -> Path:
+    """Train as family.yml says, write the weights and the card; the file of the weights.
+
+    A training that was interrupted goes on from its last finished stage, or network: the file `out` with .checkpoint.
+    Raises InputError for a file that is not right or a family that does not fit.
+    """
+    config = read_config(file)
+    family = find_family(config.family)
+    started = time.perf_counter()
+    if config.unrolled is not None:
+        networks, losses = _unrolled(config, family, progress)
+    else:
+        networks, losses = _supervised(config, family, progress), []
+    made_by = {
+        "command": f"bilevel train-steps {file.name}",
+        "settings": config.model_dump(mode="json", exclude={"out"}),
+        "losses": losses,
+        "seconds": time.perf_counter() - started,
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+    }
+    weights = Weights(config.learn, family.name, family.version, networks, made_by)
+    weights.save(config.out)
+    _checkpoint(config).unlink(missing_ok=True)
+    return config.out
+
+
+def _unrolled(config: TrainingConfig, family: Family, progress: bool) -> tuple[tuple[nn.Module, ...], list[float]]:
+    assert config.unrolled is not None
+    systems = config.unrolled.systems
+    torch.manual_seed(config.seed)
+    example = family.instance(config.schedule.stages[0].size, 0)
+    network: nn.Module
+    lesson: Lesson
+    if config.learn is Kind.GUESS:
+        states = example.states
+        if not isinstance(states, UnrolledProblem):
+            raise InputError(f"the linear systems of '{family.name}' are not differentiable; train it supervised")
+        network = network_for(states, config.hidden, config.hops)
+        lesson = UnrolledGuess(systems)
+    else:
+        graph = example.graph
+        static = graph.node_features.shape[1], graph.edge_features.shape[1]
+        network = NodeNetwork(*static, hidden=config.hidden, rounds=config.hops)
+        lesson = UnrolledStep()
+    losses = train(network, family, lesson, config.schedule, checkpoint=_checkpoint(config), progress=progress)
+    return (network,) * (systems or 1), losses
+
+
+def _supervised(config: TrainingConfig, family: Family, progress: bool) -> tuple[nn.Module, ...]:
+    from bilevel.acceleration.training.supervised import Supervision, train_supervised
+
+    given = config.supervised
+    assert given is not None
+    if family.instance(given.size, 0).states is None:
+        raise InputError(f"the family '{family.name}' has no linear systems to predict; learn steps instead")
+    plan = Supervision(**given.model_dump(), hidden=config.hidden, hops=config.hops, seed=config.seed)
+    return train_supervised(family, plan, checkpoint=_checkpoint(config), progress=progress)
+
+
+def _checkpoint(config: TrainingConfig) -> Path:
+    return config.out.with_suffix(".checkpoint")

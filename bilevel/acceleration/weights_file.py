@@ -1,0 +1,127 @@
+"""Weights on disk: plain tensors together with the family, the features and the training that they belong to."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from enum import Enum
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bilevel.acceleration.cellwise import split
+from bilevel.acceleration.family import Family
+from bilevel.acceleration.networks import node_network
+from bilevel.acceleration.networks.cell_network import StateNetwork
+from bilevel.acceleration.networks.node_network import NodeNetwork
+from bilevel.report import InputError
+
+
+class Kind(str, Enum):
+    """What the networks do."""
+
+    GUESS = "guess"
+    STEP = "step"
+
+    @property
+    def feature_version(self) -> int:
+        """The version of what the networks of this kind read."""
+        return split.FEATURE_VERSION if self is Kind.GUESS else node_network.FEATURE_VERSION
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Trained networks: one for all linear systems of a guess, or one for each of its first ones; or one step.
+
+    family, family_version: the family that they were trained on. made_by: seeds, schedule, command, versions, numbers.
+    """
+
+    kind: Kind
+    family: str
+    family_version: int
+    networks: tuple[nn.Module, ...]
+    made_by: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, file: Path) -> None:
+        """Write the tensors to `file` and what made them to the model card beside it, `file` with .json."""
+        content = {
+            "kind": self.kind.value,
+            "family": self.family,
+            "family_version": self.family_version,
+            "feature_version": self.kind.feature_version,
+            "networks": [{"settings": _settings(n), "weights": n.state_dict()} for n in self.networks],
+            "made_by": self.made_by,
+        }
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(content, file)
+        card = {key: value for key, value in content.items() if key != "networks"}
+        card["parameters"] = sum(p.numel() for n in self.networks for p in n.parameters())
+        text = json.dumps(card, indent=1, ensure_ascii=False)
+        file.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+
+    @staticmethod
+    def load(file: Path, family: Family) -> Weights:
+        """Read weights for a family; InputError for a missing or damaged file, another family, or other features."""
+        content = _content(file)
+        if content["family"] != family.name:
+            raise InputError(
+                f"the weights in {file} were trained on the family '{content['family']}', not on '{family.name}'; "
+                "train again with `bilevel train-steps`, or use that family"
+            )
+        kind = Kind(content["kind"])
+        expected = (family.version, kind.feature_version)
+        found = (content["family_version"], content["feature_version"])
+        if found != expected:
+            raise InputError(
+                f"the weights in {file} read version {found[0]}.{found[1]} of the features of '{family.name}', this "
+                f"program makes version {expected[0]}.{expected[1]}; train again with `bilevel train-steps`"
+            )
+        networks = tuple(_network(kind, one, file) for one in content["networks"])
+        return Weights(kind, family.name, family.version, networks, content["made_by"])
+
+
+def shipped(family: Family, kind: Kind) -> Path:
+    """The file of the weights that come with the package; InputError where there are none."""
+    file = Path(str(files("bilevel.acceleration"))) / "weights" / f"{family.name}_{kind.value}.pt"
+    if not file.exists():
+        raise InputError(f"no {kind.value} weights are shipped for the family '{family.name}'; train your own")
+    return file
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that a training depends on."""
+    return {name: version(name) for name in ("bilevel", "torch", "numpy", "scipy")}
+
+
+def _content(file: Path) -> dict[str, Any]:
+    wanted = {"kind", "family", "family_version", "feature_version", "networks", "made_by"}
+    try:
+        content = torch.load(file, weights_only=True, map_location="cpu")
+    except FileNotFoundError:
+        raise InputError(f"there is no file of weights at {file}") from None
+    except Exception as error:
+        raise InputError(f"{file} is damaged or no file of weights ({type(error).__name__})") from error
+    if not isinstance(content, dict) or set(content) != wanted:
+        raise InputError(f"{file} is not a file of weights written by `bilevel train-steps`")
+    return content
+
+
+def _settings(network: nn.Module) -> dict[str, int]:
+    if isinstance(network, NodeNetwork):
+        return dict(network.settings)
+    assert isinstance(network, StateNetwork)
+    names = ("features", "outputs", "pairs", "hidden", "hops")
+    return {name: getattr(network, name) for name in names}
+
+
+def _network(kind: Kind, one: dict[str, Any], file: Path) -> nn.Module:
+    try:
+        made = NodeNetwork(**one["settings"]) if kind is Kind.STEP else StateNetwork(**one["settings"])
+        made.load_state_dict(one["weights"])
+    except (TypeError, KeyError, RuntimeError) as error:
+        raise InputError(f"the weights in {file} have other names or sizes than this program's networks") from error
+    return made.eval().requires_grad_(False)

@@ -1,0 +1,226 @@
+"""The files of a run, under the names that PEST users know, each written in one step."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bilevel.calibrate.fit.progress import describe
+from bilevel.calibrate.report.summary import summary
+from bilevel.calibrate.result import CalibrationResult
+from bilevel.calibrate.statistics.randomness import randomness
+from bilevel.calibrate.study.files import write_atomically
+from bilevel.calibrate.study.study import Study
+
+RESULT, REPORT = "result.json", "report.html"
+STATE, CHECKPOINT, PICTURES = "state", "checkpoint", "pictures"
+_SUFFIXES = (".rec", ".par.csv", ".rei.csv", ".jac.npz", ".post.cov.csv")
+
+
+def names(study: Study) -> list[str]:
+    """The files that a run may write."""
+    return [RESULT, REPORT, *(study.case + suffix for suffix in _SUFFIXES)]
+
+
+def write_outputs(study: Study, result: CalibrationResult, folder: Path) -> None:
+    """Write everything but the report; result.json last, so that it stands only beside complete files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    case = folder / study.case
+    write_atomically(case.with_name(study.case + ".rec"), _record(study, result))
+    write_atomically(case.with_name(study.case + ".par.csv"), _parameters(result))
+    write_atomically(case.with_name(study.case + ".rei.csv"), _residuals(result))
+    if result.evaluation.jacobian is not None:
+        write_atomically(case.with_name(study.case + ".jac.npz"), _jacobian(result))
+    if result.statistics is not None:
+        statistics = result.statistics
+        write_atomically(
+            case.with_name(study.case + ".post.cov.csv"), _matrix(statistics.labels, statistics.covariance)
+        )
+    _write_states(result, folder / STATE)
+    write_atomically(folder / RESULT, json.dumps(as_json(study, result), indent=1, allow_nan=False) + "\n")
+
+
+def as_json(study: Study, result: CalibrationResult) -> dict[str, Any]:
+    """The content of result.json; null where a number is unknown."""
+    parameters = {}
+    for e in result.estimates:
+        parameters[e.label] = {
+            "value": _finite(e.value),
+            "std": _finite(e.std),
+            "units": e.units,
+            "at_bound": e.at_bound or False,
+            "interval95": [_finite(e.lower95), _finite(e.upper95)],
+            "start": e.start,
+            "lower": e.lower,
+            "upper": e.upper,
+            "transform": e.transform,
+            "state": e.state,
+        }
+    statistics, identified = result.statistics, result.identifiability
+    return {
+        "title": study.title,
+        "status": result.status,
+        "converged": result.converged,
+        "notes": result.notes,
+        "parameters": parameters,
+        "phi": result.phi,
+        "phi_by_group": {g.label: g.phi for g in result.groups},
+        "phi_prior": result.prior_phi,
+        "rmse_by_group": {g.label: {"value": g.rmse, "units": g.units, "rows": g.rows} for g in result.groups},
+        "rmse": _finite(result.rmse),
+        "randomness_by_group": {
+            g.label: {
+                "runs": g.runs,
+                "expected_runs": g.expected_runs,
+                "autocorrelation": g.autocorrelation,
+                "random": g.random,
+            }
+            for g in randomness(result.problem, result.evaluation)
+        },
+        "correlation": None
+        if statistics is None
+        else {"labels": statistics.free_labels, "matrix": _nested(statistics.correlation)},
+        "noise": None
+        if statistics is None
+        else {
+            "kind": result.noise.value,
+            "variance": _finite(statistics.variance),
+            "degrees_of_freedom": statistics.degrees_of_freedom,
+        },
+        "not_identifiable": {} if identified is None else identified.sentences,
+        "singular_values": None if identified is None else [float(s) for s in identified.singular_values],
+        "method": result.method,
+        "iterations": len(result.iterations) - 1,
+        "evaluations": result.evaluations,
+        "inner_solves": result.inner_solves,
+        "inner_iterations": result.inner_iterations,
+        "counts": asdict(result.counts),
+        "gradient_error_estimate": None if result.certificate is None else _finite(result.certificate.relative_error),
+        "jacobian_finite_difference_error": _finite(result.jacobian_error),
+        "seconds": result.seconds,
+    }
+
+
+def _write_states(result: CalibrationResult, folder: Path) -> None:
+    """The models' VTU files, in a folder of its own for each experiment when there are several."""
+    t = torch.as_tensor(result.evaluation.t)
+    for experiment in result.problem.experiments:
+        own = folder if len(result.problem.experiments) == 1 else folder / experiment.name
+        own.mkdir(parents=True, exist_ok=True)
+        if not experiment.model.write_state(result.problem.arguments(experiment, t), own):
+            own.rmdir()
+    if folder.exists() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _record(study: Study, result: CalibrationResult) -> str:
+    """case.rec: the course of the calibration, then the summary."""
+    lines = [f"{study.title}: {result.method}, {len(result.problem.fitted)} fitted observations", ""]
+    for iteration in result.iterations:
+        natural = result.problem.parameters.natural(torch.as_tensor(iteration.evaluation.t))
+        values = ", ".join(f"{label} {v.item():.6g}" for label, v in natural.items() if v.dim() == 0)
+        lines.append(f"iteration {iteration.number}: {describe(result.problem, iteration)}; {values}")
+    return "\n".join([*lines, "", summary(study.title, result), ""])
+
+
+def _parameters(result: CalibrationResult) -> str:
+    header = [
+        "parameter",
+        "value",
+        "std",
+        "lower95",
+        "upper95",
+        "units",
+        "start",
+        "lower",
+        "upper",
+        "transform",
+        "state",
+        "at_bound",
+    ]
+    rows = [
+        [
+            e.label,
+            e.value,
+            e.std,
+            e.lower95,
+            e.upper95,
+            e.units,
+            e.start,
+            e.lower,
+            e.upper,
+            e.transform,
+            e.state,
+            e.at_bound,
+        ]
+        for e in result.estimates
+    ]
+    return _csv(header, rows)
+
+
+def _residuals(result: CalibrationResult) -> str:
+    """case.rei.csv in the units of the files: measured, modelled, residual = measured - modelled (as PEST), weight."""
+    problem = result.problem
+    measured, modelled, weight = problem.value.numpy(), result.evaluation.prediction, problem.weight.numpy()
+    sources = [
+        s.replace(", line ", ":")
+        for e in problem.experiments
+        for s in (e.observations.source or ("",) * len(e.observations))
+    ]
+    rows: list[list[Any]] = []
+    for experiment, group, members in problem.groups:
+        units = experiment.observations.units_of(group)
+        label = problem.group_label(experiment, group)
+        for i in members:
+            data, model = units.conversion.inverse(measured[i]), units.conversion.inverse(modelled[i])
+            rows.append([label, data, model, data - model, weight[i] * units.conversion.scale, units.name, sources[i]])
+    return _csv(["group", "measured", "modelled", "residual", "weight", "units", "source"], rows)
+
+
+def _jacobian(result: CalibrationResult) -> bytes:
+    """case.jac.npz: d (weighted residual) / d t, t the transformed free parameters; prior rows come last."""
+    problem, buffer = result.problem, io.BytesIO()
+    assert result.evaluation.jacobian is not None
+    np.savez(
+        buffer,
+        jacobian=result.evaluation.jacobian,
+        residual=result.evaluation.residual,
+        parameters=np.array(problem.parameters.entry_labels),
+        t=result.evaluation.t,
+        slope=problem.parameters.slopes(torch.as_tensor(result.evaluation.t)).numpy(),
+        rows=problem.fitted.numpy(),
+    )
+    return buffer.getvalue()
+
+
+def _matrix(labels: list[str], matrix: np.ndarray) -> str:
+    return _csv(["parameter", *labels], [[label, *row] for label, row in zip(labels, matrix)])
+
+
+def _csv(header: list[str], rows: list[list[Any]]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(
+        [
+            ["" if cell is None else float(cell) if isinstance(cell, np.floating) else cell for cell in row]
+            for row in rows
+        ]
+    )
+    return buffer.getvalue()
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _nested(matrix: np.ndarray) -> list[list[float | None]]:
+    return [[_finite(x) for x in row] for row in matrix]

@@ -1,0 +1,123 @@
+"""Which parameters the data do not determine, in sentences.
+
+Judged on the weighted Jacobian J in the optimiser's coordinates: a column that is zero, a direction that is (nearly)
+null (singular values of J with unit columns; Brun, Reichert & Kuensch 2001, Water Resour. Res. 37:1015), an interval as
+wide as the parameter's own scale, or an end at a bound.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from bilevel.calibrate.parameters import Parameter
+from bilevel.calibrate.problem import CalibrationProblem, Evaluation
+from bilevel.calibrate.statistics.uncertainty import Noise, Statistics, degrees_of_freedom, inverse_gram, noise_level
+from bilevel.calibrate.transforms import Transform
+
+NULL = 1e-8
+"""A direction is null when its singular value is below this fraction of the largest."""
+WIDE_FACTOR = 10.0
+"""An interval is too wide when it spans this factor either way (log), or this multiple of the value (no bounds)."""
+
+
+@dataclass(frozen=True)
+class Identifiability:
+    """Singular values and right singular vectors (rows) of J with unit columns, and the sentences by entry label."""
+
+    singular_values: np.ndarray
+    directions: np.ndarray
+    sentences: dict[str, str]
+
+    @property
+    def condition(self) -> float:
+        smallest = self.singular_values.min(initial=math.inf)
+        return math.inf if smallest == 0 else float(self.singular_values.max(initial=0.0) / smallest)
+
+
+def identifiability(
+    problem: CalibrationProblem, evaluation: Evaluation, statistics: Statistics, noise: Noise = Noise.ESTIMATED
+) -> Identifiability:
+    """Judge each free entry at a point that has a Jacobian."""
+    jacobian = evaluation.jacobian
+    assert jacobian is not None
+    norms = np.linalg.norm(jacobian, axis=0)
+    scaled = jacobian / np.where(norms == 0, 1.0, norms)
+    _, singular, v = np.linalg.svd(scaled, full_matrices=len(scaled) < len(norms))
+    singular = np.concatenate([singular, np.zeros(len(v) - len(singular))])
+    variance, quantile = noise_level(evaluation.phi, degrees_of_freedom(jacobian), noise)
+    half_widths = quantile * np.sqrt(variance * np.diag(inverse_gram(jacobian)))
+    judge = _Judge(problem, evaluation, statistics, norms, half_widths, v[singular < NULL * singular.max(initial=0.0)])
+    return Identifiability(singular, v, judge.sentences())
+
+
+@dataclass(frozen=True)
+class _Judge:
+    problem: CalibrationProblem
+    evaluation: Evaluation
+    statistics: Statistics
+    norms: np.ndarray
+    half_widths: np.ndarray
+    null_directions: np.ndarray
+
+    def sentences(self) -> dict[str, str]:
+        parameters = self.problem.parameters
+        found: dict[str, str] = {}
+        for parameter in parameters.free:
+            span = parameters.slices[parameter.label]
+            for i, label in zip(range(span.start, span.stop), parameter.entry_labels):
+                if reason := self._reason(i, parameter):
+                    found[label] = f"{label} is not identifiable: {reason}"
+        return found
+
+    def _reason(self, i: int, parameter: Parameter) -> str:
+        if self.norms[i] == 0:
+            return "no fitted observation depends on it"
+        if self.statistics.held[i]:
+            return self._at_bound(i, parameter)
+        partners = self._partners(i)
+        if partners:
+            return f"the data determine only a combination of it and {', '.join(partners)}"
+        return self._too_wide(i, parameter)
+
+    def _at_bound(self, i: int, parameter: Parameter) -> str:
+        _, high = self.problem.parameters.bounds()
+        side, bound = ("upper", parameter.upper) if self.evaluation.t[i] >= high[i] else ("lower", parameter.lower)
+        sentence = f"it ran to its {side} bound {bound:g} {parameter.units}".rstrip()
+        if wide := self._too_wide(i, parameter):
+            return f"{sentence}, and around there {wide}"
+        return f"{sentence}; the data would have it beyond, so look at the bound or at the model"
+
+    def _partners(self, i: int) -> list[str]:
+        labels = self.problem.parameters.entry_labels
+        names: list[str] = []
+        for direction in self.null_directions:
+            if abs(direction[i]) > 0.1:
+                names += [labels[k] for k in np.nonzero(np.abs(direction) > 0.1)[0] if k != i]
+        return list(dict.fromkeys(names))
+
+    def _too_wide(self, i: int, parameter: Parameter) -> str:
+        half = self.half_widths[i]
+        if math.isnan(half):
+            return ""
+        if parameter.transform is Transform.LOG:
+            if half <= math.log(WIDE_FACTOR):
+                return ""
+            factor = "more than a million" if half > math.log(1e6) else f"{math.exp(half):.3g}"
+            return f"its 95 % interval spans a factor of {factor} either way"
+        if parameter.transform is Transform.LOGIT:
+            return "its 95 % interval covers its whole range" if half > 4.0 else ""
+        if parameter.lower is not None and parameter.upper is not None:
+            wide = 2 * half > parameter.upper - parameter.lower
+            return "its 95 % interval is wider than its bounds" if wide else ""
+        scale = max(abs(self.evaluation.t[i]), float(np.abs(parameter.start).max()))
+        correlated = self.norms[i] * half > 10 * self.statistics.quantile * math.sqrt(self.statistics.variance)
+        if half > WIDE_FACTOR * scale and (correlated or bool((parameter.start != 0).all())):
+            return (
+                f"its 95 % interval is {half / scale:.3g} times its value either way"
+                if scale > 0
+                else "its interval is without end"
+            )
+        return ""

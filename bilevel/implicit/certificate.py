@@ -1,0 +1,189 @@
+"""The gradient certificate: how far a gradient is from the one at the exact state and adjoint.
+
+The estimate is the change of the gradient under one (if need be several) Newton corrections of the state, with the
+adjoint solved anew there. It is asymptotically exact: the corrected gradient's error is of second order.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from bilevel.implicit.linearised_solve import Inner
+from bilevel.problem import Params, Problem
+from bilevel.report import BilevelError, ConvergenceError, Counts, GradientReport, SolveReport, Status
+from bilevel.solvers.evaluations import Tolerance
+from bilevel.solvers.loop import Outcome, Solver
+from bilevel.solvers.newton import Newton
+
+CORRECTION = 1e-3
+"""Relative residual of the solves for corrections: an estimate of an error needs no more."""
+SUSPICIOUS = 1e-7
+"""A relative defect of the adjoint at the corrected state from which the assembled tangent is checked by autodiff."""
+CONTRACTION = 0.1
+"""A correction that leaves more than this share of the residual is followed by full Newton iterations."""
+
+
+def polish(inner: Inner, u: Tensor, leaves: Sequence[Tensor]) -> Tensor:
+    """A state clearly closer to the solution than u: one Newton correction with what is factorised, more if needed."""
+    residual = inner.residual_at(u, leaves)
+    size = torch.linalg.vector_norm(residual, dim=-1)
+    if not bool((size > 0).any()):
+        return u
+    corrected = u - inner.solve(residual, u, leaves, transposed=False, tolerance=CORRECTION)
+    left = torch.linalg.vector_norm(inner.residual(corrected, *leaves), dim=-1)
+    level = 1e3 * torch.finfo(u.dtype).eps * torch.linalg.vector_norm(inner.operator(u, leaves).matmul(u), dim=-1)
+    if bool((left <= torch.maximum(CONTRACTION * size, level)).all()):
+        return corrected
+    newton = Newton(tolerance=Tolerance(relative=1e-10), max_iterations=50, check_minimum=False)
+    found = newton.solve(inner.problem, u, inner.rebuild(leaves))
+    if not found.report.converged and bool((found.report.residual > CONTRACTION * size).any()):
+        raise ConvergenceError("no state closer to a solution was found, so the error of the gradient is unknown")
+    return found.u
+
+
+@dataclass
+class Polish(Solver):
+    """Solves by correcting the state of an earlier solve of the same layer."""
+
+    earlier: Inner
+    tolerance: Tolerance = field(default_factory=Tolerance)
+
+    def solve(self, problem: Problem, u0: Tensor, params: Params, record: bool = False) -> Outcome:
+        assert self.earlier.outcome is not None
+        flat, _ = pytree.tree_flatten(params)
+        leaves = [leaf for leaf in flat if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+        with torch.no_grad():
+            u = polish(self.earlier, self.earlier.outcome.u, leaves)
+            norm = torch.linalg.vector_norm(self.earlier.residual(u, *leaves), dim=-1)
+        report = SolveReport([Status.CONVERGED] * max(1, norm.numel()), norm, norm, 1, Counts(), 0.0)
+        return Outcome(u, report, self.earlier.factor)
+
+
+def corrected_gradient(
+    inner: Inner, cotangent: Tensor, u: Tensor, leaves: Sequence[Tensor], wanted: Sequence[bool]
+) -> tuple[list[Tensor], GradientReport]:
+    """The vector-Jacobian product -(dr/dp)^T H^-T cotangent in the wanted leaves, with its report; in numbers.
+
+    Taken at a corrected state, with the adjoint of the state found: what is left is the effect of the correction on the
+    adjoint, which is the estimate. Three sweeps over the residual and one accurate solve make up the price.
+    """
+    started = time.perf_counter()
+    state = inner.solve_adjoint(cotangent, u, leaves)
+    try:
+        better = polish(inner, u, leaves)
+        image, *gradient = inner.pull(state, better, leaves, wanted, by_state=True)
+        if _contradicts(cotangent, image) and not inner.verify_tangent(u, leaves):
+            return corrected_gradient(inner, cotangent, u, leaves, wanted)
+        change = inner.solve(cotangent - image, u, leaves, transposed=True, tolerance=CORRECTION)
+        missing = inner.pull(change, better, leaves, wanted, by_state=False)
+        names = [name for name, want in zip(inner.names, wanted, strict=True) if want]
+        errors = relative_errors(gradient, [g + m for g, m in zip(gradient, missing, strict=True)], names)
+    except BilevelError:
+        gradient, errors = inner.pull(state, u, leaves, wanted, by_state=False), {"": math.inf}
+    return [-g for g in gradient], _report(inner, cotangent, state, u, leaves, errors, started)
+
+
+def _contradicts(cotangent: Tensor, image: Tensor) -> bool:
+    """Whether the adjoint equation is violated by more than the correction of a state usually explains."""
+    return bool(torch.linalg.vector_norm(cotangent - image) > SUSPICIOUS * torch.linalg.vector_norm(cotangent))
+
+
+def certify(
+    inner: Inner, cotangent: Tensor, state: Tensor, u: Tensor, leaves: Sequence[Tensor], started: float
+) -> GradientReport:
+    """The report of the vector-Jacobian product with adjoint `state` (..., *batch, n) for `cotangent` held fixed."""
+    try:
+        better = polish(inner, u, leaves)
+        better_state = _corrected(inner, cotangent, state, u, better, leaves)
+        errors = relative_errors(
+            _pull(inner, state, u, leaves), _pull(inner, better_state, better, leaves), inner.names
+        )
+    except BilevelError:
+        errors = {"": math.inf}
+    return _report(inner, cotangent, state, u, leaves, errors, started)
+
+
+def _report(
+    inner: Inner,
+    cotangent: Tensor,
+    state: Tensor,
+    u: Tensor,
+    leaves: Sequence[Tensor],
+    errors: dict[str, float],
+    started: float,
+) -> GradientReport:
+    defect = cotangent - inner.operator(u, leaves).matmul_transposed(state)
+    size = float(torch.linalg.vector_norm(cotangent))
+    return GradientReport(
+        adjoint=inner.adjoint.name,
+        exact=inner.adjoint.exact,
+        inner_residual=float(torch.linalg.vector_norm(inner.residual_at(u, leaves))),
+        adjoint_residual=float(torch.linalg.vector_norm(defect)) / size if size > 0 else 0.0,
+        relative_error=errors.pop(""),
+        by_parameter=errors,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _corrected(
+    inner: Inner, cotangent: Tensor, state: Tensor, u: Tensor, better: Tensor, leaves: Sequence[Tensor]
+) -> Tensor:
+    """The adjoint state at `better` from the one at u: one correction with the tangent at u."""
+    defect = cotangent - inner.apply(better, leaves, state, transposed=True)
+    return state + inner.solve(defect, u, leaves, transposed=True, tolerance=CORRECTION)
+
+
+def certify_against_exact(
+    inner: Inner, gradient: list[Tensor], cotangent: Tensor, leaves: Sequence[Tensor], started: float
+) -> GradientReport:
+    """The report of a vector-Jacobian product that was made without an adjoint state (an unrolled one)."""
+    assert inner.outcome is not None
+    u = inner.outcome.u
+    with torch.no_grad():
+        try:
+            better = polish(inner, u, leaves)
+            state = inner.solve(cotangent, better, leaves, transposed=True, tolerance=1e-13)
+            errors = relative_errors(gradient, _pull(inner, state, better, leaves), inner.names)
+        except BilevelError:
+            errors = {"": math.inf}
+        residual = inner.residual(u, *leaves)
+    return GradientReport(
+        adjoint=inner.adjoint.name,
+        exact=False,
+        inner_residual=float(torch.linalg.vector_norm(residual)),
+        adjoint_residual=math.nan,
+        relative_error=errors.pop(""),
+        by_parameter=errors,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _pull(inner: Inner, state: Tensor, u: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
+    """-(dr/dp)^T state for each parameter, for any number of leading right-hand sides."""
+    pull = torch.func.vjp(lambda *p: inner.residual(u, *p), *leaves)[1]
+    if state.dim() == u.dim():
+        return list(pull(-state))
+    many = state.reshape(-1, *u.shape)
+    return list(torch.vmap(pull)(-many))
+
+
+def relative_errors(gradient: Sequence[Tensor], reference: Sequence[Tensor], names: Sequence[str]) -> dict[str, float]:
+    """||g - g*|| / ||g*|| for all parameters together (key "") and for each by name."""
+    differences = [float(torch.linalg.vector_norm(g - r)) for g, r in zip(gradient, reference, strict=True)]
+    sizes = [float(torch.linalg.vector_norm(r)) for r in reference]
+    errors = {name: _ratio(d, s) for name, d, s in zip(names, differences, sizes, strict=True)}
+    return errors | {"": _ratio(math.hypot(*differences), math.hypot(*sizes))}
+
+
+def _ratio(difference: float, size: float) -> float:
+    """difference / size, never below rounding: no computed gradient is better than that."""
+    if size == 0.0:
+        return 0.0 if difference == 0.0 else math.inf
+    return max(difference / size, torch.finfo(torch.float64).eps)

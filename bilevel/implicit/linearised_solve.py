@@ -1,0 +1,196 @@
+"""One inner solve as the implicit layers see it: its state, and linear solves with its tangent, in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bilevel.implicit.strategies import Adjoint, Exact, Neumann, Unrolled
+from bilevel.linalg import factorise, pick, refine
+from bilevel.linalg.direct.condition import random_signs
+from bilevel.linalg.krylov.solvers import IterativeFactor
+from bilevel.linalg.operator import Dense, LinearOperator, MatrixFree, Sparse
+from bilevel.linalg.registry import MANY
+from bilevel.linalg.solver import Factor
+from bilevel.problem import DENSE_LIMIT, FixedPoint, Params, Problem
+from bilevel.report import BilevelError, GradientReport, OnFail, fail
+from bilevel.solvers.loop import Outcome, Solver
+
+Leaves = Sequence[Tensor]
+
+SEVERAL = 2
+"""Directions from which on a model's own derivative in all of its parameters is cheaper than one derivative each."""
+
+SAME_TANGENT = 1e-9
+"""Relative difference between products with an assembled tangent and by autodiff that rounding may explain."""
+
+
+@dataclass
+class Inner:
+    """One inner solve: everything but the tensors that it is differentiated in."""
+
+    problem: Problem
+    rebuild: Callable[[Sequence[Tensor | None]], Params]
+    names: list[str]
+    solver: Solver
+    adjoint: Adjoint
+    on_fail: OnFail
+    outcome: Outcome | None = None
+    factor: Factor | None = None
+    gradients: list[GradientReport] = field(default_factory=list)
+    _linearised: tuple[Tensor, LinearOperator] | None = None
+    _verified: bool = False
+
+    def residual(self, u: Tensor, *leaves: Tensor) -> Tensor:
+        return self.problem.residual(u, self.rebuild(leaves))
+
+    def apply(self, u: Tensor, leaves: Leaves, x: Tensor, transposed: bool) -> Tensor:
+        """Tangent (or its transpose) times x (..., *batch, n), differentiable in everything."""
+        params = self.rebuild(leaves)
+        product = self.problem.product_transposed if transposed else self.problem.product
+        if x.dim() == u.dim():
+            return product(u, params, x)
+        rows = x.reshape(-1, *u.shape)  # of batched cotangents or tangents, in second derivatives
+        return torch.vmap(lambda row: product(u, params, row))(rows).reshape(x.shape)
+
+    def pull(self, state: Tensor, u: Tensor, leaves: Leaves, wanted: Sequence[bool], by_state: bool) -> list[Tensor]:
+        """The derivatives of state . r(u, leaves) in the wanted leaves, after the one in u where `by_state`; in numbers."""
+        v = u.detach().requires_grad_(by_state)
+        own = [leaf.detach().requires_grad_(want) for leaf, want in zip(leaves, wanted, strict=True)]
+        targets = [tensor for tensor in (v, *own) if tensor.requires_grad]
+        return self.problem.pull(v, self.rebuild(own), state, targets)
+
+    def push(self, u: Tensor, leaves: Leaves, moved: Sequence[Tensor | None]) -> Tensor:
+        """The residual's derivatives (m, *batch, n) in m directions (m, ...) of the leaves that move; in numbers."""
+        rows = len(next(move for move in moved if move is not None))
+        if rows >= SEVERAL:
+            directions = [self.rebuild([None if d is None else d[k] for d in moved]) for k in range(rows)]
+            known = self.problem.push(u, self.rebuild(leaves), directions)
+            if known is not None:
+                return known
+        return self.push_each(u, leaves, {i: move for i, move in enumerate(moved) if move is not None})
+
+    def push_each(self, u: Tensor, leaves: Leaves, moved: Mapping[int, Tensor]) -> Tensor:
+        """The same by one derivative of the residual for each direction (m, ...), given by the leaf's place."""
+
+        def residual(*chosen: Tensor) -> Tensor:
+            filled = list(leaves)
+            for place, leaf in zip(moved, chosen, strict=True):
+                filled[place] = leaf
+            return self.residual(u, *filled)
+
+        start = tuple(leaves[place] for place in moved)
+        if len(next(iter(moved.values()))) == 1:
+            return torch.func.jvp(residual, start, tuple(move[0] for move in moved.values()))[1].unsqueeze(0)
+        return torch.vmap(lambda *move: torch.func.jvp(residual, start, move)[1])(*moved.values())
+
+    def run(self, u0: Tensor, leaves: Leaves) -> Tensor:
+        """Solve, note how it ended, complain as asked."""
+        self.outcome = self.solver.solve(
+            self.problem, u0, self.rebuild(leaves), record=isinstance(self.adjoint, Unrolled)
+        )
+        self.factor = self.outcome.factor
+        if not self.outcome.report.converged:
+            fail(self.outcome.report.sentence, self.on_fail)
+        if any(leaf.requires_grad for leaf in leaves):
+            self.operator(self.outcome.u, leaves)  # for the adjoint, which is to cost no more than a back-substitution
+        return self.outcome.u.clone()  # autograd wants an output that is not an input, even where no step was taken
+
+    def operator(self, u: Tensor, leaves: Leaves) -> LinearOperator:
+        """The tangent at u: dense where it is small, sparse where the problem assembles it, else by products."""
+        if u.shape[-1] <= DENSE_LIMIT or u.dim() > 1:
+            return self.problem.tangent(u, self.rebuild(leaves))
+        if self._linearised is None or not torch.equal(self._linearised[0], u):
+            known = self.outcome.tangent if self.outcome is not None and torch.equal(self.outcome.u, u) else None
+            tangent = self.problem.tangent(u, self.rebuild(leaves)) if known is None else known
+            self._verified = not isinstance(tangent, Sparse)
+            self._linearised = (u, tangent if isinstance(tangent, Sparse) else self._products(u, leaves))
+        return self._linearised[1]
+
+    def verify_tangent(self, u: Tensor, leaves: Leaves) -> bool:
+        """Whether the tangent at u is the residual's derivative; if not, its products are taken by autodiff from now on.
+
+        An assembled tangent may be an approximation, good enough for solvers but not for derivatives.
+        """
+        operator = self.operator(u, leaves)
+        if isinstance(operator, Dense) or self._verified:
+            return True
+        self._verified = True
+        x = random_signs(u.shape[-1]).to(u)
+        image = self.apply(u, leaves, x, transposed=False)
+        difference = torch.linalg.vector_norm(operator.matmul(x) - image)
+        if bool(difference <= SAME_TANGENT * torch.linalg.vector_norm(image)):
+            return True
+        self._linearised = (u, self._products(u, leaves))
+        return False
+
+    def _products(self, u: Tensor, leaves: Leaves) -> MatrixFree:
+        return MatrixFree(
+            u.shape[-1],
+            lambda x: self.apply(u, leaves, x, transposed=False),
+            lambda x: self.apply(u, leaves, x, transposed=True),
+            self.problem.structure,
+        )
+
+    def residual_at(self, u: Tensor, leaves: Leaves) -> Tensor:
+        """The residual at u, as the solver left it where that is known."""
+        outcome = self.outcome
+        if outcome is not None and outcome.residual is not None and torch.equal(outcome.u, u):
+            return outcome.residual
+        return self.residual(u, *leaves)
+
+    def solve(self, b: Tensor, u: Tensor, leaves: Leaves, transposed: bool, tolerance: float) -> Tensor:
+        """H^-1 b (or H^-T b) for b (..., *batch, n); large problems start from the solver's last factorisation."""
+        operator = self.operator(u, leaves)
+        if isinstance(operator, Dense):
+            return refine(factorise(operator), operator, b, transposed=transposed, tolerance=tolerance)
+        rows = b.numel() // u.numel()
+        if rows >= MANY and isinstance(operator, Sparse) and isinstance(self.factor, IterativeFactor):
+            self.factor = factorise(operator, pick(operator, rows))
+        if self.factor is not None:
+            try:
+                return refine(self.factor, operator, b, transposed=transposed, tolerance=tolerance)
+            except BilevelError:
+                self.factor = None  # too far from the tangent here to be of use
+        self.factor = factorise(
+            operator if isinstance(operator, Sparse) else self.problem.tangent(u, self.rebuild(leaves))
+        )
+        return refine(self.factor, operator, b, transposed=transposed, tolerance=tolerance)
+
+    def solve_adjoint(self, b: Tensor, u: Tensor, leaves: Leaves) -> Tensor:
+        """The adjoint state for cotangents b (..., *batch, n) by this layer's strategy."""
+        if isinstance(self.adjoint, Neumann):
+            return self._neumann(b, u, leaves, self.adjoint.terms)
+        return self.solve(b, u, leaves, transposed=True, tolerance=self.linear_tolerance)
+
+    @property
+    def certifies(self) -> bool:
+        """Whether the error of each gradient is to be estimated."""
+        return not isinstance(self.adjoint, Exact) or self.adjoint.certify
+
+    @property
+    def linear_tolerance(self) -> float:
+        return self.adjoint.tolerance if isinstance(self.adjoint, Exact) else Exact().tolerance
+
+    def _neumann(self, b: Tensor, u: Tensor, leaves: Leaves, terms: int) -> Tensor:
+        operator = self.operator(u, leaves)
+        metric = 1.0 if isinstance(self.problem, FixedPoint) else 1.0 / _norm_estimate(operator, b)
+        state = metric * b
+        for _ in range(terms - 1):
+            state = state + metric * (b - operator.matmul_transposed(state))
+        return state
+
+
+def _norm_estimate(operator: LinearOperator, like: Tensor) -> float:
+    """||H|| by power iteration on H^T H (15 products each way)."""
+    shape = like.shape[like.dim() - 1 - len(operator.batch) :]
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal(shape)).to(like)  # torch refuses to draw under vmap
+    norm = 1.0
+    for _ in range(15):
+        x = operator.matmul_transposed(operator.matmul(x / torch.linalg.vector_norm(x)))
+        norm = float(torch.linalg.vector_norm(x)) ** 0.5
+    return norm

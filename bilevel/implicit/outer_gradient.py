@@ -1,0 +1,86 @@
+"""The gradient of a whole outer function with an estimate of its error, made by evaluating it again at better states."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from bilevel.implicit import recording
+from bilevel.implicit.certificate import relative_errors
+from bilevel.implicit.linearised_solve import Inner
+from bilevel.problem import Params
+from bilevel.report import ConvergenceError, GradientReport, SingularError
+
+
+@dataclass
+class CertifiedGradient:
+    """The value of an outer function, its gradient (structured like the parameters) and the certificate of both."""
+
+    value: Tensor
+    gradient: Any
+    report: GradientReport
+
+
+def gradient(function: Callable[[Params], Tensor], params: Params) -> CertifiedGradient:
+    """Value and gradient of function(params) -> scalar with an estimate of the gradient's error.
+
+    Unlike the report of a single layer, whose cotangent is taken as given, this one sees how the whole function depends
+    on the inner states: it evaluates the gradient again at Newton-corrected states, at the price of a second backward
+    pass and no further solve. Raises ValueError if the function is not scalar.
+    """
+    flat, spec = pytree.tree_flatten_with_path(params)
+    leaves = [_leaf(value) for _, value in flat]
+    places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.requires_grad]
+    names = [pytree.keystr(flat[i][0]) for i in places]
+    tensors = [leaves[i] for i in places]
+    rebuilt = pytree.tree_unflatten(leaves, spec)
+    started = time.perf_counter()
+    with recording.recording() as recorded:
+        value, first = _value_and_gradient(function, rebuilt, tensors)
+    try:
+        with recording.replaying(recorded):
+            _, second = _value_and_gradient(function, rebuilt, tensors)
+        errors = relative_errors(first, second, names)
+    except (ConvergenceError, SingularError):  # nothing better to compare with
+        errors = {"": math.inf}
+    result = [torch.zeros(()) if not isinstance(leaf, Tensor) else torch.zeros_like(leaf) for leaf in leaves]
+    for place, grad in zip(places, first, strict=True):
+        result[place] = grad
+    report = GradientReport(
+        adjoint=", ".join(sorted({inner.adjoint.name for inner in recorded.inners})) or "no inner solve",
+        exact=all(inner.adjoint.exact for inner in recorded.inners),
+        inner_residual=max((_residual(inner) for inner in recorded.inners), default=0.0),
+        adjoint_residual=max((g.adjoint_residual for inner in recorded.inners for g in inner.gradients), default=0.0),
+        relative_error=errors.pop(""),
+        by_parameter=errors,
+        seconds=time.perf_counter() - started,
+    )
+    return CertifiedGradient(value.detach(), pytree.tree_unflatten(result, spec), report)
+
+
+def _leaf(value: Any) -> Any:
+    if isinstance(value, Tensor) and value.is_floating_point():
+        return value.detach().clone().requires_grad_()
+    return value
+
+
+def _residual(inner: Inner) -> float:
+    return float(inner.outcome.report.residual.max()) if inner.outcome is not None else 0.0
+
+
+def _value_and_gradient(
+    function: Callable[[Params], Tensor], params: Params, tensors: Sequence[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    value = function(params)
+    if value.numel() != 1:
+        raise ValueError(f"the outer function must return a scalar, it returned shape {tuple(value.shape)}")
+    if not value.requires_grad:
+        return value, [torch.zeros_like(t) for t in tensors]
+    return value, list(torch.autograd.grad(value.reshape(()), tensors, allow_unused=True, materialize_grads=True))

@@ -1,0 +1,108 @@
+"""Conjugate gradients preconditioned by smoothed-aggregation multigrid, behind the one interface."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from bilevel.linalg.direct.condition import random_signs
+from bilevel.linalg.direct.layout import ready
+from bilevel.linalg.krylov.cg import cg
+from bilevel.linalg.krylov.rows import Run
+from bilevel.linalg.krylov.solvers import MINRES, CGFactor
+from bilevel.linalg.multigrid.hierarchy import Hierarchy, set_up
+from bilevel.linalg.operator import LinearOperator, Sparse
+from bilevel.linalg.solver import Factor, LinearSolver
+from bilevel.report import InputError, OnFail
+
+DEFINITENESS_TOLERANCE = 1e-4
+WORN = 40
+"""A set-up that needed more products than this for one solve is not used for another matrix."""
+
+
+@dataclass(frozen=True)
+class AMGCG(LinearSolver):
+    """AMG-preconditioned conjugate gradients for large symmetric positive definite sparse matrices.
+
+    Give the rigid-body modes of elastic problems in `Structure.near_null_space`. tolerance: relative residual
+    ||b - A x|| / ||b||. Where the model does not promise that A is positive definite, a first solve with a random
+    right-hand side looks for negative curvature; `otherwise` takes over if it meets any. To keep a set-up for a changed
+    matrix use `refine` with the old factor.
+    """
+
+    tolerance: float = 1e-10
+    max_iterations: int = 500
+    otherwise: LinearSolver = field(default_factory=MINRES)
+
+    def factor(self, A: LinearOperator, on_fail: OnFail = "raise") -> Factor:
+        if not A.structure.symmetric:
+            raise InputError("AMGCG takes symmetric matrices only; use PardisoLU, SuperLU or GMRES")
+        A = ready(A)
+        if bool((A.diagonal_entries() > 0).all()):
+            factor = AMGFactor(A, self.tolerance, self.max_iterations, on_fail)
+            if A.structure.positive_definite or factor.looks_definite():
+                factor.positive_definite = True
+                return factor
+        other = self.otherwise.factor(A, on_fail)
+        other.positive_definite = False
+        return other
+
+    def reuses(self, A: LinearOperator, earlier: Factor | None) -> bool:
+        return isinstance(earlier, AMGFactor) and earlier.serves(A)
+
+    def follow(self, A: LinearOperator, earlier: Factor | None, on_fail: OnFail = "raise") -> Factor:
+        A = ready(A)
+        if not bool((A.diagonal_entries() > 0).all()):
+            return self.factor(A, on_fail)
+        known = earlier.hierarchy if isinstance(earlier, AMGFactor) and earlier.serves(A) else None
+        factor = AMGFactor(A, self.tolerance, self.max_iterations, on_fail, known)
+        return factor if factor.set_up_definite else self.factor(A, on_fail)
+
+
+class AMGFactor(CGFactor):
+    """Solves by CG with one V-cycle as preconditioner, also for nearby matrices (`refine`)."""
+
+    def __init__(
+        self,
+        A: Sparse,
+        tolerance: float,
+        max_iterations: int,
+        on_fail: OnFail,
+        hierarchy: Hierarchy | None = None,
+    ) -> None:
+        super().__init__(A, tolerance, max_iterations, on_fail)
+        self.hierarchy = set_up(A) if hierarchy is None else hierarchy
+        self.set_up_definite = hierarchy is not None or self.hierarchy.definite
+        self.precondition = self.hierarchy.cycle
+        self.most_products = 0
+
+    def serves(self, A: LinearOperator) -> bool:
+        """Whether the levels are worth using for another matrix."""
+        return self.A.n == A.n and self.most_products <= WORN and self.positive_definite is not False
+
+    def refine_rows(self, A: LinearOperator, b: Tensor, transposed: bool, tolerance: float, limit: int | None) -> Run:
+        run = super().refine_rows(A, b, transposed, tolerance, limit)
+        self.most_products = max(self.most_products, run.products)
+        return run
+
+    def look_for_negative_curvature(self) -> bool | Tensor | None:
+        if self.positive_definite is None:
+            self.positive_definite = self.looks_definite()
+        return self.positive_definite
+
+    def looks_definite(self) -> bool:
+        """Whether neither the coarse matrices nor CG on a random right-hand side meet negative curvature."""
+        if not self.set_up_definite:
+            return False
+        project = self.A.structure.project
+        b = project(random_signs(self.A.n).to(self.A.example())).unsqueeze(0)
+        run = cg(
+            lambda x: project(self.A.matmul(x)),
+            b,
+            tolerance=DEFINITENESS_TOLERANCE,
+            max_iterations=self.max_iterations,
+            precondition=lambda r: project(self.precondition(r)),
+        )
+        self.counts.products += run.products
+        return not bool(run.negative.any())

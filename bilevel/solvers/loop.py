@@ -1,0 +1,220 @@
+"""The loop that all descents share: descent x step, until the residual is small and the point is a minimum."""
+
+from __future__ import annotations
+
+import copy
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from bilevel.problem import EnergyProblem, Params, Problem
+from bilevel.report import BilevelError, Counts, SingularError, SolveReport, Status
+from bilevel.solvers.descent import Descent, Metric
+from bilevel.solvers.evaluations import Oracle, Point, Tolerance
+from bilevel.solvers.saddle import leave_saddle
+from bilevel.solvers.steps.step import Step, select
+
+if TYPE_CHECKING:
+    from bilevel.linalg.operator import LinearOperator
+    from bilevel.linalg.solver import Factor
+
+
+NEAR = 1e4
+"""The rounding error is looked at only where the residual is within this factor of its threshold."""
+
+UNBOUNDED = 1e15
+"""A state this many times larger than its start (or than 1) is taken to run away."""
+
+
+@dataclass
+class TapeEntry:
+    """One linear iteration u <- u - length * P r(u), frozen so that it can be replayed under autograd."""
+
+    length: Tensor
+    metric: Metric
+
+
+@dataclass
+class Outcome:
+    """What a solver found.
+
+    factor: a factorisation of the tangent at or near u, where one was made. tangent, residual: those at u, likewise.
+    """
+
+    u: Tensor
+    report: SolveReport
+    factor: Factor | None = None
+    tape: list[TapeEntry] = field(default_factory=list)
+    tangent: LinearOperator | None = None
+    residual: Tensor | None = None
+
+
+class Solver(ABC):
+    """Finds the solution of a problem at fixed parameters, without derivatives."""
+
+    tolerance: Tolerance
+
+    @abstractmethod
+    def solve(self, problem: Problem, u0: Tensor, params: Params, record: bool = False) -> Outcome:
+        """The state from the start u0 (*batch, n); never raises for lack of convergence, the report tells.
+
+        record: keep the frozen iterations, for the unrolled adjoint.
+        """
+
+
+@dataclass
+class DescentSolver(Solver):
+    """Descent x step.
+
+    check_minimum: at the end of a minimisation, verify that the Hessian is positive (semi)definite and leave saddles.
+    """
+
+    step: Step = field(kw_only=True)
+    tolerance: Tolerance = field(default_factory=Tolerance, kw_only=True)
+    max_iterations: int = field(default=100, kw_only=True)
+    check_minimum: bool = field(default=True, kw_only=True)
+    energies_only: ClassVar[bool] = False
+
+    @abstractmethod
+    def descent(self) -> Descent:
+        """A fresh descent."""
+
+    def solve(self, problem: Problem, u0: Tensor, params: Params, record: bool = False) -> Outcome:
+        if self.energies_only and not isinstance(problem, EnergyProblem):
+            raise BilevelError(
+                f"{type(self).__name__} minimises energies; "
+                "use Newton for a residual and Anderson or Picard for a fixed point"
+            )
+        with torch.no_grad():
+            return _Run(self, problem, params, record).from_start(u0)
+
+
+class _Run:
+    """One solve in progress; samples stop one by one."""
+
+    def __init__(self, solver: DescentSolver, problem: Problem, params: Params, record: bool) -> None:
+        self.solver, self.record = solver, record
+        self.oracle = Oracle(problem, params)
+        self.descent = solver.descent()
+        self.step = copy.deepcopy(solver.step)
+        self.tape: list[TapeEntry] = []
+        self.history: list[float] = []
+        self.notes: list[str] = []
+        self.started = time.perf_counter()
+
+    def from_start(self, u0: Tensor) -> Outcome:
+        point = self.oracle.point(u0)
+        self.status: list[Status | None] = [None] * max(1, point.merit.numel())
+        if not bool(point.finite.all()):
+            self._mark(~point.finite, Status.NOT_FINITE)
+        if self.descent.linearises:
+            self.oracle.tangent(point.u)  # the first direction needs it, so the scale may use it
+        self.scale = self.oracle.scale(point)
+        self.threshold = self.solver.tolerance.threshold(self.scale)
+        self.oracle.goal = None if self.record else self.threshold
+        self.bound = UNBOUNDED * torch.linalg.vector_norm(u0, dim=-1).clamp(min=1.0)
+        iterations = 0
+        while True:
+            point = self._settle_converged(point)
+            if self._all_ended() or iterations >= self.solver.max_iterations:
+                break
+            point = self._iterate(point)
+            iterations += 1
+        self._mark(self._active(point), Status.MAX_ITERATIONS)
+        return self._outcome(point, iterations)
+
+    def _iterate(self, point: Point) -> Point:
+        active = self._active(point)
+        self.history.append(float(point.norm.max()))
+        try:
+            move = self.step.advance(self.oracle, self.descent, point, active)
+        except SingularError as error:
+            self.notes.append(str(error))
+            self._mark(active, Status.SINGULAR)
+            return point
+        if self.record:
+            self._remember(move.length)
+        failed = active & ~move.accepted
+        if bool(failed.any()):
+            level = self.oracle.at_rounding_level(point, self.scale)
+            if self.descent.singular is not None:
+                self._mark(failed & ~level & self.descent.singular, Status.SINGULAR)
+            self._mark(failed & level, Status.CONVERGED)
+            self._mark(failed & ~level, Status.STAGNATED)
+            if bool((failed & level).any()):
+                self.notes.append("ended at rounding level: no step reduces the residual further in this precision")
+        self._mark(active & (torch.linalg.vector_norm(move.point.u, dim=-1) > self.bound), Status.UNBOUNDED)
+        self.descent.moved(point, move.point)
+        return move.point
+
+    def _settle_converged(self, point: Point) -> Point:
+        """Mark the samples whose residual is small; those that stand on a saddle are moved off it instead."""
+        done = self._active(point) & (point.norm <= self._attainable(point))
+        if not bool(done.any()):
+            return point
+        if self._must_check():
+            left = leave_saddle(self.oracle, self.descent, point, done, self.notes)
+            if left is not None:
+                self._mark(done & left.stuck, Status.INDEFINITE)
+                self._mark(done & ~left.escaped & ~left.stuck, Status.CONVERGED)
+                self.scale = torch.maximum(self.scale, left.point.norm)
+                self.threshold = self.solver.tolerance.threshold(self.scale)
+                return select(left.escaped, left.point, point)
+        self._mark(done, Status.CONVERGED)
+        return point
+
+    def _attainable(self, point: Point) -> Tensor:
+        """The threshold, or the rounding error of the residual where that is larger: terms cancel in stiff problems."""
+        tangent = self.descent.tangent
+        near = (point.norm > self.threshold) & (point.norm < NEAR * self.threshold)
+        if tangent is None or not bool((near & self._active(point)).any()):
+            return self.threshold
+        eps = torch.finfo(point.u.dtype).eps
+        floor = 2 * eps * torch.linalg.vector_norm(tangent.absolute(point.u), dim=-1)
+        if bool((near & (point.norm <= floor)).any()):
+            self.notes.append("ended at rounding level: the residual cannot be known better in this precision")
+        return torch.maximum(self.threshold, floor)
+
+    def _must_check(self) -> bool:
+        known = self.oracle.problem.structure.positive_definite
+        return self.oracle.is_energy and self.solver.check_minimum and not known and not self.descent.safe
+
+    def _remember(self, length: Tensor) -> None:
+        metric = self.descent.metric()
+        if metric is None:
+            raise BilevelError(
+                "an unrolled adjoint needs iterations of the form u - a P r(u); this solve met negative "
+                "curvature or used a trust region, use the exact adjoint"
+            )
+        self.tape.append(TapeEntry(length, metric))
+
+    def _mark(self, mask: Tensor, status: Status) -> None:
+        for i, hit in enumerate(mask.reshape(-1).tolist()):
+            if hit and self.status[i] is None:
+                self.status[i] = status
+
+    def _active(self, point: Point) -> Tensor:
+        flags = [status is None for status in self.status]
+        return torch.tensor(flags, device=point.u.device).reshape(point.merit.shape)
+
+    def _all_ended(self) -> bool:
+        return all(status is not None for status in self.status)
+
+    def _outcome(self, point: Point, iterations: int) -> Outcome:
+        counts: Counts = self.oracle.counts
+        report = SolveReport(
+            status=[status for status in self.status if status is not None],
+            residual=point.norm,
+            tolerance=self.threshold,
+            iterations=iterations,
+            counts=counts,
+            seconds=time.perf_counter() - self.started,
+            history=self.history,
+            notes=self.notes,
+        )
+        tangent = self.oracle.known_tangent(point.u)
+        return Outcome(point.u, report, self.descent.factor, self.tape, tangent, point.residual)

@@ -1,0 +1,51 @@
+"""Backtracking to sufficient decrease (Armijo 1966)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from bilevel.solvers.steps.step import LineSearch, Move, backtrack, decreases_at_rounding_level
+
+if TYPE_CHECKING:
+    from bilevel.solvers.descent import Descent
+    from bilevel.solvers.evaluations import Oracle, Point
+
+
+@dataclass
+class Armijo(LineSearch):
+    """Shrink from a first length until merit(u + a d) <= merit(u) + decrease * a * slope.
+
+    Directions of natural scale (Newton, L-BFGS) start from length 1; others from twice the last accepted length.
+    Source: Armijo 1966; Nocedal & Wright 2006, algorithm 3.1.
+    """
+
+    decrease: float = 1e-4
+    shrink: float = 0.5
+    max_trials: int = 50
+    _last: Tensor | None = field(default=None, init=False, repr=False)
+
+    def advance(self, oracle: Oracle, descent: Descent, point: Point, active: Tensor) -> Move:
+        direction = descent.direction(oracle, point)
+        slope = oracle.slope(point, direction)
+        if descent.natural_length:
+            return self.search(oracle, point, direction, slope, active)
+        first = 1.0 / torch.linalg.vector_norm(direction, dim=-1) if self._last is None else 2 * self._last
+        move = self._from(first.clamp(max=1e20), oracle, point, direction, slope, active)
+        self._last = torch.where(move.accepted & active, move.length, first)
+        return move
+
+    def search(self, oracle: Oracle, point: Point, direction: Tensor, slope: Tensor, active: Tensor) -> Move:
+        return self._from(torch.ones_like(slope), oracle, point, direction, slope, active)
+
+    def _from(
+        self, first: Tensor, oracle: Oracle, point: Point, direction: Tensor, slope: Tensor, active: Tensor
+    ) -> Move:
+        def sufficient(trial: Point, length: Tensor) -> Tensor:
+            enough = trial.merit <= point.merit + self.decrease * length * slope
+            return (enough & (slope < 0)) | decreases_at_rounding_level(trial, point, point.merit)
+
+        return backtrack(oracle, point, direction, first, active, sufficient, self.shrink, self.max_trials)

@@ -1,0 +1,31 @@
+"""Constant step length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from bilevel.solvers.steps.step import LineSearch, Move, along, select
+
+if TYPE_CHECKING:
+    from bilevel.solvers.evaluations import Oracle, Point
+
+
+@dataclass
+class Constant(LineSearch):
+    """The same length every time; only a NaN or infinite trial is refused."""
+
+    length: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.length <= 0:
+            raise ValueError(f"a step length must be positive, got {self.length}")
+
+    def search(self, oracle: Oracle, point: Point, direction: Tensor, slope: Tensor, active: Tensor) -> Move:
+        length = torch.where(active, torch.full_like(slope, self.length), torch.zeros_like(slope))
+        trial = along(oracle, point, direction, length)
+        accepted = ~active | trial.finite
+        return Move(select(active & accepted, trial, point), length, accepted)

@@ -1,0 +1,96 @@
+"""How far to go: a step takes a point and a descent and returns the next point."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from bilevel.solvers.descent import Descent
+    from bilevel.solvers.evaluations import Oracle, Point
+
+
+@dataclass
+class Move:
+    """The outcome of one step: the new point, the length taken and which samples found an acceptable one."""
+
+    point: Point
+    length: Tensor
+    accepted: Tensor
+
+
+class Step(ABC):
+    """A rule for the length of a step; `active` (*batch) marks the samples that still move."""
+
+    first_length: float | None = 1.0
+    """Length tried first along a direction of natural scale; None where the rule finds its own."""
+
+    @abstractmethod
+    def advance(self, oracle: Oracle, descent: Descent, point: Point, active: Tensor) -> Move:
+        """The next point from `point`; samples that are not active stay where they are."""
+
+
+class LineSearch(Step):
+    """A step along the descent's direction."""
+
+    def advance(self, oracle: Oracle, descent: Descent, point: Point, active: Tensor) -> Move:
+        direction = descent.direction(oracle, point)
+        slope = oracle.slope(point, direction)
+        return self.search(oracle, point, direction, slope, active)
+
+    @abstractmethod
+    def search(self, oracle: Oracle, point: Point, direction: Tensor, slope: Tensor, active: Tensor) -> Move:
+        """A length along `direction`, where the merit has derivative `slope` (*batch) at zero."""
+
+
+def along(oracle: Oracle, point: Point, direction: Tensor, length: Tensor) -> Point:
+    """The point at u + length * direction."""
+    return oracle.point(point.u + length.unsqueeze(-1) * direction)
+
+
+def select(mask: Tensor, new: Point, old: Point) -> Point:
+    """The new point where mask (*batch) holds, else the old one."""
+    from bilevel.solvers.evaluations import Point as Made
+
+    wide = mask.unsqueeze(-1)
+    return Made(
+        torch.where(wide, new.u, old.u),
+        torch.where(mask, new.merit, old.merit),
+        torch.where(wide, new.residual, old.residual),
+    )
+
+
+def backtrack(
+    oracle: Oracle,
+    point: Point,
+    direction: Tensor,
+    length: Tensor,
+    active: Tensor,
+    sufficient: Callable[[Point, Tensor], Tensor],
+    shrink: float,
+    max_trials: int,
+) -> Move:
+    """Shorten `length` sample by sample until `sufficient(trial, length)` holds."""
+    length = torch.where(active, length, torch.zeros_like(length))
+    best, accepted = point, ~active
+    for _ in range(max_trials):
+        trial = along(oracle, point, direction, length)
+        passed = ~accepted & trial.finite & sufficient(trial, length)
+        best = select(passed, trial, best)
+        accepted = accepted | passed
+        if bool(accepted.all()):
+            break
+        length = torch.where(accepted, length, length * shrink)
+    return Move(best, length, accepted)
+
+
+def decreases_at_rounding_level(trial: Point, point: Point, reference: Tensor) -> Tensor:
+    """True where the merit cannot tell better from worse any more and the residual falls (Hager & Zhang 2005)."""
+    eps = torch.finfo(point.merit.dtype).eps
+    noise = 100 * eps * torch.maximum(reference.abs(), torch.finfo(point.merit.dtype).tiny * torch.ones_like(reference))
+    return ((trial.merit - reference).abs() <= noise) & (trial.norm < point.norm)

@@ -1,0 +1,156 @@
+"""Trust region on the quadratic model of an energy (Conn, Gould & Toint 2000)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from bilevel.linalg import factorise
+from bilevel.linalg.operator import Dense, LinearOperator
+from bilevel.report import BilevelError, SingularError
+from bilevel.solvers.steps.step import Move, Step, decreases_at_rounding_level, select
+
+if TYPE_CHECKING:
+    from bilevel.solvers.descent import Descent
+    from bilevel.solvers.evaluations import Oracle, Point
+
+
+@dataclass
+class TrustRegion(Step):
+    """Minimise the quadratic model within a radius that adapts to how well the model predicts the energy.
+
+    Dense Hessians: the exact subproblem (More & Sorensen 1983) by eigenvalues; sparse ones: the Newton step if it is
+    admissible, else truncated conjugate gradients (Steihaug 1983). radius: the first one; None takes the size of the
+    state, or the Cauchy step's. Raises BilevelError for residual problems, which have no energy to model.
+    """
+
+    radius: float | None = None
+    accept: float = 1e-4
+    max_trials: int = 40
+    _radius: Tensor | None = field(default=None, init=False, repr=False)
+
+    def advance(self, oracle: Oracle, descent: Descent, point: Point, active: Tensor) -> Move:
+        if not oracle.is_energy:
+            raise BilevelError("a trust region needs an energy; use Armijo or Constant steps for a residual problem")
+        tangent = oracle.tangent(point.u)
+        radius = self._start(oracle, point) if self._radius is None else self._radius
+        model = (
+            _DenseModel(tangent, point.residual)
+            if isinstance(tangent, Dense)
+            else _ProductModel(oracle, tangent, point.residual)
+        )
+        best, accepted = point, ~active
+        for _ in range(self.max_trials):
+            move = model.minimise(radius)
+            trial = oracle.point(point.u + torch.where(accepted.unsqueeze(-1), torch.zeros_like(move), move))
+            predicted = -((point.residual * move).sum(-1) + 0.5 * (move * tangent.matmul(move)).sum(-1))
+            ratio = (point.merit - trial.merit) / predicted
+            good = trial.finite & (predicted > 0) & (ratio > self.accept)
+            passed = ~accepted & (good | decreases_at_rounding_level(trial, point, point.merit))
+            best = select(passed, trial, best)
+            length = torch.linalg.vector_norm(move, dim=-1)
+            grown = torch.where((ratio > 0.75) & (length > 0.99 * radius), 2 * radius, radius)
+            changed = torch.where(passed & (ratio >= 0.25), grown, 0.25 * torch.minimum(radius, length))
+            radius = torch.where(
+                accepted, radius, torch.where(passed & (ratio.isnan() | (ratio >= 0.25)), grown, changed)
+            )
+            accepted = accepted | passed
+            if bool(accepted.all()):
+                break
+        self._radius = radius
+        descent.factor, descent.safe = model.factor, False
+        return Move(best, radius, accepted)
+
+    def _start(self, oracle: Oracle, point: Point) -> Tensor:
+        if self.radius is not None:
+            return torch.full_like(point.merit, self.radius)
+        curvature = (point.residual * oracle.product(point.u, point.residual)).sum(-1).abs()
+        cauchy = point.norm**3 / curvature.clamp(min=1e-300)
+        return torch.maximum(torch.linalg.vector_norm(point.u, dim=-1), cauchy.clamp(max=1e6)).clamp(min=1e-8)
+
+
+class _DenseModel:
+    """g.p + p.H p / 2 within ||p|| <= radius, by the eigenvalues of H."""
+
+    factor = None
+
+    def __init__(self, tangent: Dense, gradient: Tensor) -> None:
+        self.values, self.vectors = torch.linalg.eigh(tangent.matrix)
+        self.gradient = (self.vectors.mT @ gradient.unsqueeze(-1)).squeeze(-1)
+
+    def minimise(self, radius: Tensor) -> Tensor:
+        lowest = self.values[..., 0]
+        size = self.values.abs().amax(-1)
+        tiny = 1e-14 * size + torch.finfo(size.dtype).tiny
+        inside = lowest > tiny
+        free = self._step(torch.zeros_like(lowest))
+        interior = inside & (torch.linalg.vector_norm(free, dim=-1) <= radius)
+        low = torch.clamp(-lowest, min=0) + tiny
+        high = low + torch.linalg.vector_norm(self.gradient, dim=-1) / radius + size
+        for _ in range(100):
+            middle = 0.5 * (low + high)
+            long = torch.linalg.vector_norm(self._step(middle), dim=-1) > radius
+            low, high = torch.where(long, middle, low), torch.where(long, high, middle)
+        bound = self._step(high)
+        # Hard case: the gradient has no part along the lowest eigenvector; walk along it to the boundary.
+        gap = (radius**2 - (bound * bound).sum(-1)).clamp(min=0).sqrt()
+        hard = (lowest < -tiny) & (gap > 1e-3 * radius)
+        extra = torch.zeros_like(bound)
+        extra[..., 0] = torch.where(hard, gap, torch.zeros_like(gap)) * torch.where(
+            self.gradient[..., 0] > 0, -1.0, 1.0
+        )
+        step = torch.where(interior.unsqueeze(-1), free, bound + extra)
+        return (self.vectors @ step.unsqueeze(-1)).squeeze(-1)
+
+    def _step(self, shift: Tensor) -> Tensor:
+        denominator = self.values + shift.unsqueeze(-1)
+        safe = torch.where(denominator == 0, torch.full_like(denominator, torch.finfo(shift.dtype).tiny), denominator)
+        return -self.gradient / safe
+
+
+class _ProductModel:
+    """The same for one large problem: a Newton step where it fits, else Steihaug's truncated conjugate gradients."""
+
+    def __init__(self, oracle: Oracle, tangent: LinearOperator, gradient: Tensor) -> None:
+        self.tangent, self.gradient = tangent, gradient
+        self.factor, self.newton = None, None
+        oracle.counts.factorisations += 1
+        try:
+            factor = factorise(tangent)
+        except SingularError:
+            return
+        if bool(torch.as_tensor(factor.positive_definite).all()):
+            oracle.counts.back_substitutions += 1
+            self.factor, self.newton = factor, -factor.solve(gradient)
+
+    def minimise(self, radius: Tensor) -> Tensor:
+        if self.newton is not None and bool(torch.linalg.vector_norm(self.newton) <= radius):
+            return self.newton
+        return self._steihaug(radius)
+
+    def _steihaug(self, radius: Tensor) -> Tensor:
+        move, residual = torch.zeros_like(self.gradient), self.gradient
+        direction, target = -residual, 1e-2 * torch.linalg.vector_norm(residual)
+        for _ in range(2 * self.tangent.n):
+            image = self.tangent.matmul(direction)
+            curvature = direction @ image
+            if bool(curvature <= 0):
+                return move + _to_boundary(move, direction, radius) * direction
+            length = (residual @ residual) / curvature
+            longer = move + length * direction
+            if bool(torch.linalg.vector_norm(longer) >= radius):
+                return move + _to_boundary(move, direction, radius) * direction
+            fresh = residual + length * image
+            if bool(torch.linalg.vector_norm(fresh) <= target):
+                return longer
+            move, direction, residual = longer, -fresh + (fresh @ fresh) / (residual @ residual) * direction, fresh
+        return move
+
+
+def _to_boundary(move: Tensor, direction: Tensor, radius: Tensor) -> Tensor:
+    """The positive t with ||move + t direction|| = radius."""
+    a, b, c = direction @ direction, move @ direction, move @ move - radius**2
+    return (-b + torch.sqrt(b * b - a * c)) / a

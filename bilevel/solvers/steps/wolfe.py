@@ -1,0 +1,47 @@
+"""A length that meets the weak Wolfe conditions, by bisection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from bilevel.solvers.steps.step import LineSearch, Move, along, decreases_at_rounding_level, select
+
+if TYPE_CHECKING:
+    from bilevel.solvers.evaluations import Oracle, Point
+
+
+@dataclass
+class Wolfe(LineSearch):
+    """Sufficient decrease and slope(a) >= curvature * slope(0), by doubling and bisection.
+
+    Source: Lewis & Overton 2013, algorithm 2.6; the decrease test falls back on the residual at rounding level.
+    """
+
+    decrease: float = 1e-4
+    curvature: float = 0.9
+    max_trials: int = 60
+
+    def search(self, oracle: Oracle, point: Point, direction: Tensor, slope: Tensor, active: Tensor) -> Move:
+        length = torch.where(active, torch.ones_like(slope), torch.zeros_like(slope))
+        low, high = torch.zeros_like(slope), torch.full_like(slope, torch.inf)
+        best, decreased, accepted = point, torch.zeros_like(active), ~active
+        for _ in range(self.max_trials):
+            trial = along(oracle, point, direction, length)
+            enough = trial.merit <= point.merit + self.decrease * length * slope
+            rounding = decreases_at_rounding_level(trial, point, point.merit)
+            down = trial.finite & ((enough & (slope < 0)) | rounding)
+            steep = oracle.slope(trial, direction) < self.curvature * slope
+            passed = ~accepted & down & (~steep | rounding)
+            best = select(~accepted & down, trial, best)
+            decreased, accepted = decreased | down, accepted | passed
+            if bool(accepted.all()):
+                break
+            low = torch.where(down, length, low)
+            high = torch.where(down, high, length)
+            middle = torch.where(torch.isinf(high), 2 * length, 0.5 * (low + high))
+            length = torch.where(accepted, length, middle)
+        return Move(best, length, accepted | decreased)

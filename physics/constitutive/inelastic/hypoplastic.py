@@ -1,0 +1,109 @@
+"""Hypoplasticity of sand (von Wolffersdorff 1996), integrated by the implicit midpoint rule."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from bilevel.report import InputError
+from physics.constitutive.inelastic.law import Material, Values
+from physics.constitutive.mandel import TINY, determinant, dot, identity, mean_pressure, norm, trace
+from physics.constitutive.parameters import Parameter, ParameterSet
+
+HYPOPLASTIC = ParameterSet(
+    Parameter("friction_angle", "rad", lower=0.0, upper=math.pi / 2, description="critical friction angle"),
+    Parameter("granular_hardness", "Pa", lower=0.0, description="granulate hardness hs"),
+    Parameter("hardness_exponent", "", lower=0.0, upper=1.0, description="exponent n of the compression law"),
+    Parameter("void_ratio_min", "", lower=0.0, description="ed0, densest packing at zero pressure"),
+    Parameter("void_ratio_critical", "", above="void_ratio_min", lower=0.0, description="ec0 lies between ed0 and ei0"),
+    Parameter(
+        "void_ratio_max", "", above="void_ratio_critical", lower=0.0, description="ei0, loosest packing, exceeds ec0"
+    ),
+    Parameter("pyknotropy", "", lower=0.0, description="alpha, exponent of the density factor fd"),
+    Parameter("barotropy", "", lower=0.0, description="beta, exponent of the density factor in fs"),
+)
+
+
+class Rate(NamedTuple):
+    """The stress rate is L : D + N |D|; both parts for a given stress and void ratio."""
+
+    linear: Tensor
+    """L : D for the given strain rate (*batch, 6)."""
+    nonlinear: Tensor
+    """N (*batch, 6)."""
+
+
+class Hypoplastic(Material):
+    """dT = fs/tr(T^2) (F^2 D + a^2 T tr(T D) + fd a F (T + T*) |D|), T = stress/trace (von Wolffersdorff 1996, eq. 2).
+
+    State behind the stress: the void ratio. Strains are logarithmic, so e follows from their trace exactly. The rate is
+    evaluated at the middle of the increment, which makes the update second-order accurate and implicit.
+    Raises InputError for a start outside compression.
+    """
+
+    parameters = HYPOPLASTIC
+    internal: ClassVar[tuple[str, ...]] = ("void_ratio",)
+    units: ClassVar[tuple[float, ...]] = (1e-3,)
+
+    def initial_state(self, stress: Tensor, void_ratio: Tensor) -> Tensor:
+        """The state vector (*batch, 7); raises InputError unless every normal stress is compressive."""
+        if bool((stress[..., :3] >= 0).any()):
+            raise InputError(
+                "hypoplastic sand must start from compression in all directions; give a small isotropic pressure"
+            )
+        return torch.cat([stress, void_ratio.unsqueeze(-1)], -1)
+
+    def residual(self, state: Tensor, increment: Tensor, previous: Tensor, params: Values) -> Tensor:
+        void_ratio = (1.0 + previous[..., 6]) * torch.exp(trace(increment)) - 1.0
+        middle = 0.5 * (previous[..., :6] + state[..., :6])
+        rate = self.rate(middle, 0.5 * (previous[..., 6] + void_ratio), increment, params)
+        change = rate.linear + rate.nonlinear * norm(increment).unsqueeze(-1)
+        stiffness = 100.0 * mean_pressure(previous[..., :6]).unsqueeze(-1)
+        of_stress = (state[..., :6] - previous[..., :6] - change) / stiffness
+        return torch.cat([of_stress, (state[..., 6] - void_ratio).unsqueeze(-1)], -1)
+
+    def rate(self, stress: Tensor, void_ratio: Tensor, strain_rate: Tensor, params: Values) -> Rate:
+        """The two parts of the stress rate; Pa per unit of the strain rate's time."""
+        ratio = stress / trace(stress).unsqueeze(-1)
+        unit = identity(stress)
+        offset = ratio - unit / 3.0
+        sine = torch.sin(torch.as_tensor(params["friction_angle"]))
+        a = math.sqrt(3.0 / 8.0) * (3.0 - sine) / sine
+        lode = _lode_factor(offset)
+        density, stiffness = _factors(mean_pressure(stress), void_ratio, a, params)
+        prefactor = (stiffness / dot(ratio, ratio)).unsqueeze(-1)
+        along = (a**2 * dot(ratio, strain_rate)).unsqueeze(-1) * ratio
+        linear = prefactor * ((lode**2).unsqueeze(-1) * strain_rate + along)
+        nonlinear = prefactor * (density * a * lode).unsqueeze(-1) * (ratio + offset)
+        return Rate(linear, nonlinear)
+
+
+def _lode_factor(offset: Tensor) -> Tensor:
+    """F of the Matsuoka-Nakai cone from the deviator of T/tr T (von Wolffersdorff 1996, eq. 5-7)."""
+    square = dot(offset, offset)
+    tangent = torch.sqrt(3.0 * square + TINY)
+    # tan(psi) cos(3 theta) = -3 sqrt(2) tr(T*^3)/|T*|^2, and tr(X^3) = 3 det X for a deviator.
+    tangent_cosine = -9.0 * math.sqrt(2.0) * determinant(offset) / (square + TINY)
+    inside = tangent**2 / 8.0 + (2.0 - tangent**2) / (2.0 + math.sqrt(2.0) * tangent_cosine)
+    return torch.sqrt(inside) - tangent / (2.0 * math.sqrt(2.0))
+
+
+def _factors(pressure: Tensor, void_ratio: Tensor, a: Tensor, params: Values) -> tuple[Tensor, Tensor]:
+    """The density factor fd and the stiffness factor fs, Pa (von Wolffersdorff 1996, eq. 8-12; Bauer 1996)."""
+    hardness, n = params["granular_hardness"], params["hardness_exponent"]
+    densest, critical, loosest = params["void_ratio_min"], params["void_ratio_critical"], params["void_ratio_max"]
+    alpha, beta = params["pyknotropy"], params["barotropy"]
+    load = 3.0 * pressure / hardness
+    shrink = torch.exp(-(load**n))
+    relative = (void_ratio - densest * shrink) / ((critical - densest) * shrink)
+    room = relative > 0
+    density = torch.where(
+        room, torch.where(room, relative, torch.ones_like(relative)) ** alpha, torch.zeros_like(relative)
+    )
+    loose = torch.as_tensor((loosest - densest) / (critical - densest)) ** alpha
+    loosest_now = loosest * shrink
+    bulk = hardness / n * (1.0 + loosest_now) / loosest_now * load ** (1.0 - n)
+    return density, bulk * (loosest_now / void_ratio) ** beta / (3.0 + a**2 - math.sqrt(3.0) * a * loose)

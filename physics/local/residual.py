@@ -1,0 +1,74 @@
+"""r(u, params) = sum over q of w_q B_q^T s(B_q u, params_q): fluxes that derive from no energy, on meshes and graphs."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from bilevel.linalg.operator import Sparse, Structure
+from bilevel.problem import Params, Problem
+from bilevel.report import BilevelError
+from physics.discretisation.constraints import Constraint
+from physics.local.density import Density
+from physics.local.energy import LocalEnergy
+from physics.local.term import Term
+
+
+class Flux(Density):
+    """A flux s(x, params) conjugate to the state x, given in closed form; it derives from no energy."""
+
+    symmetric = False
+
+    def energy(self, x: Tensor, params: Params) -> Tensor:
+        raise BilevelError(
+            f"{type(self).__name__} derives from no energy; put it into a LocalResidual, not a LocalEnergy"
+        )
+
+    @abstractmethod
+    def stress(self, x: Tensor, params: Params) -> Tensor:
+        """s, shaped like x; differentiable in x and params."""
+
+
+class LocalResidual(Problem):
+    """The balance of fluxes of a nodal field (nodes, components), to be solved with `bilevel.root`.
+
+    Terms, constraints and parameters are those of `LocalEnergy`; terms may be fluxes as well as densities, and the
+    tangent is not symmetric. structure: what is known of it beyond that.
+    """
+
+    def __init__(
+        self,
+        terms: Sequence[Term],
+        nodes: int,
+        components: int = 1,
+        constraints: Sequence[Constraint] = (),
+        *,
+        structure: Structure | None = None,
+    ) -> None:
+        self._assembly = LocalEnergy(terms, nodes, components, constraints)
+        self.structure = structure or Structure()
+
+    @property
+    def n(self) -> int:
+        """The number of free degrees of freedom."""
+        return self._assembly.n
+
+    def start(self) -> Tensor:
+        """The field at rest: u = 0 (n,)."""
+        return self._assembly.start()
+
+    def expand(self, u: Tensor, params: Params = None) -> Tensor:
+        """The full field (nodes, components) from u (n,) with the boundary values in params; differentiable."""
+        return self._assembly.expand(u, params)
+
+    def residual(self, u: Tensor, params: Params) -> Tensor:
+        return self._assembly.residual(u, params)
+
+    def tangent(self, u: Tensor, params: Params) -> Sparse:
+        return replace(self._assembly.tangent(u, params), structure=self.structure)
+
+    def pull(self, u: Tensor, params: Params, state: Tensor, wanted: Sequence[Tensor]) -> list[Tensor]:
+        return self._assembly.pull(u, params, state, wanted)

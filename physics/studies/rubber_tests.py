@@ -1,0 +1,127 @@
+"""The study model `rubber_tests`: a hyperelastic law from homogeneous tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+import bilevel
+from bilevel.calibrate.model import Model, ModelConfig, ModelFigure, ModelReports, ParameterDefault
+from bilevel.calibrate.observations import ObservationTable
+from bilevel.report import InputError
+from physics.constitutive.elastic.extended_tube import ExtendedTube
+from physics.constitutive.elastic.hyperelastic import Hyperelastic
+from physics.constitutive.elastic.mooney_rivlin import MooneyRivlin
+from physics.constitutive.elastic.neo_hookean import NeoHookean
+from physics.constitutive.elastic.ogden import Ogden
+from physics.constitutive.elastic.yeoh import Yeoh
+from physics.solids.homogeneous import HomogeneousDeformation, Loading, Mode, incompressible_stress
+
+LAWS: Mapping[str, type[Hyperelastic]] = {
+    "neo_hookean": NeoHookean,
+    "mooney_rivlin": MooneyRivlin,
+    "yeoh": Yeoh,
+    "ogden": Ogden,
+    "extended_tube": ExtendedTube,
+}
+
+STIFFNESS = ParameterDefault("Pa", lower=0.0, transform="log")
+COEFFICIENT = ParameterDefault("Pa")
+NUMBER = ParameterDefault("", lower=0.0, transform="log")
+
+
+class RubberTests(Model):
+    """Nominal stress in direction 1 of uniaxial, equibiaxial and pure shear tests of a rubber.
+
+    The parameters are the law's own; Ogden's are mu_1, alpha_1, mu_2 ... An incompressible law has its pressure
+    eliminated; a compressible one has one parameter more, and the inner problem finds the free stretches.
+    """
+
+    class Config(ModelConfig):
+        law: Literal["neo_hookean", "mooney_rivlin", "yeoh", "ogden", "extended_tube"]
+        terms: int = Field(default=3, ge=1, description="number of terms of the Ogden law")
+        incompressible: bool = True
+
+    columns = {"stretch": "", "mode": "text"}  # noqa: RUF012
+    value_units = "Pa"
+
+    def __init__(self, config: Config, observations: ObservationTable, folder: Path) -> None:
+        super().__init__(config, observations, folder)
+        self.material = LAWS[config.law]()
+        modes = [self._mode(row, name) for row, name in enumerate(observations.labels["mode"])]
+        self.loading = Loading.of(modes, observations.columns["stretch"])
+        self._reports = ModelReports()
+
+    def _mode(self, row: int, name: str) -> Mode:
+        known = {mode.value: mode for mode in (Mode.UNIAXIAL, Mode.EQUIBIAXIAL, Mode.PURE_SHEAR)}
+        if name not in known:
+            where = self.observations.source[row] if self.observations.source else f"observation {row + 1}"
+            raise InputError(f"{where}: mode '{name}' is none of {', '.join(known)}")
+        return known[name]
+
+    def parameter_defaults(self) -> Mapping[str, ParameterDefault]:
+        terms = range(1, self.config.terms + 1)
+        ogden = {f"mu_{k}": COEFFICIENT for k in terms} | {f"alpha_{k}": ParameterDefault() for k in terms}
+        own: Mapping[str, ParameterDefault] = {
+            "neo_hookean": {"mu": STIFFNESS},
+            "mooney_rivlin": {"c10": COEFFICIENT, "c01": COEFFICIENT},
+            "yeoh": {"c1": STIFFNESS, "c2": COEFFICIENT, "c3": COEFFICIENT},
+            "ogden": ogden,
+            "extended_tube": {"gc": STIFFNESS, "delta": NUMBER, "ge": STIFFNESS, "beta": NUMBER},
+        }[self.config.law]
+        if self.config.incompressible:
+            return own
+        return {**own, "lame_lambda" if self.config.law == "neo_hookean" else "bulk_modulus": STIFFNESS}
+
+    def simulate(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        return self._stress(self.loading, self._law_parameters(parameters))
+
+    def _law_parameters(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        parameters = {name: parameters[name] for name in self.parameter_defaults()}
+        if self.config.law == "neo_hookean":
+            return {"lame_lambda": torch.zeros((), dtype=torch.float64), **parameters}
+        if self.config.law != "ogden":
+            return parameters
+        terms = range(1, self.config.terms + 1)
+        stacked = {name: torch.stack([parameters[f"{name}_{k}"] for k in terms]) for name in ("mu", "alpha")}
+        return stacked | {name: parameters[name] for name in ("bulk_modulus",) if name in parameters}
+
+    def _stress(self, loading: Loading, values: dict[str, Tensor]) -> Tensor:
+        if self.config.incompressible:
+            return incompressible_stress(self.material, loading, values)[:, 0]
+        problem = HomogeneousDeformation(self.material, loading)
+        solution = bilevel.argmin(problem, problem.start(), values)
+        self._reports = ModelReports([solution.report], solution.gradients)
+        return problem.nominal_stress(solution.u, values)[:, 0]
+
+    def reports(self) -> ModelReports:
+        return self._reports
+
+    def figures(self, parameters: Mapping[str, Tensor]) -> list[ModelFigure]:
+        """Nominal stress against stretch, measured and calibrated, by mode."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(7.0, 4.5), layout="constrained")
+        axes = figure.add_subplot()
+        measured = self.observations.columns["stretch"].numpy()
+        names = self.observations.labels["mode"]
+        for k, name in enumerate(dict.fromkeys(names)):
+            rows = [i for i, label in enumerate(names) if label == name]
+            curve = torch.linspace(1.0, float(np.max(measured[rows])), 150, dtype=torch.float64)
+            with torch.no_grad():
+                loading = Loading.of([self._mode(rows[0], name)] * len(curve), curve)
+                line = self._stress(loading, self._law_parameters(parameters)).numpy()
+            axes.plot(measured[rows], self.observations.value[rows].numpy() / 1e6, "o", ms=4, color=f"C{k}", mfc="none")
+            axes.plot(curve.numpy(), line / 1e6, color=f"C{k}", label=name)
+        axes.set_xlabel("stretch")
+        axes.set_ylabel("nominal stress [MPa]")
+        axes.grid(True, alpha=0.3)
+        axes.legend()
+        title = f"{self.config.law.replace('_', ' ')}: nominal stress"
+        return [ModelFigure(title, figure, "Circles: measured. Lines: the calibrated law.")]

@@ -1,0 +1,89 @@
+"""The learned first guess as a solver: which field Newton's method starts from, and what takes over where that fails."""
+
+import math
+
+import pytest
+import torch
+
+from bilevel.acceleration.cellwise.problem import Incidence, State, StateProblem
+from bilevel.acceleration.learned_guess import LearnedStart
+from bilevel.problem import Energy
+from bilevel.report import SingularError
+from bilevel.solvers import Newton, Tolerance
+from bilevel.solvers.loop import Solver
+
+START = torch.tensor([2.0], dtype=torch.float64)
+
+
+class Fields(StateProblem):
+    """Systems whose solutions are known in advance; None is one that cannot be solved."""
+
+    outputs = ("nothing",)
+
+    def __init__(self, fields):
+        self.fields = list(fields)
+        self.incidence = Incidence(1, 1, torch.zeros(2, 1, dtype=torch.int64), torch.empty(1, 0))
+
+    def begin(self, start):
+        return State(start)
+
+    def features(self, state):
+        return torch.zeros(1, 1)
+
+    def solve(self, state, outputs):
+        found = self.fields.pop(0)
+        if found is None:
+            raise SingularError("no solution")
+        return State(torch.tensor([found], dtype=torch.float64), counts=state.counts)
+
+    def targets(self, state, solution):
+        return torch.zeros(1, 1)
+
+
+class Seen(Solver):
+    """Newton's method that remembers where it was started."""
+
+    tolerance = Tolerance(1e-10)
+
+    def __init__(self, iterations=50):
+        self.iterations, self.starts = iterations, []
+
+    def solve(self, problem, u0, params, record=False):
+        self.starts.append(float(u0))
+        newton = Newton(tolerance=self.tolerance, max_iterations=self.iterations, check_minimum=False)
+        return newton.solve(problem, u0, params)
+
+
+def guessed(fields, iterations=50):
+    problem = Energy(lambda u, params: (params * u**2 + u**4).sum()).for_unknown(START)
+    inner, after = Seen(iterations), Seen()
+    solver = LearnedStart(lambda problem, params: Fields(fields), [None] * len(fields), inner, otherwise=(after,))
+    return solver.solve(problem, START, torch.ones(())), inner.starts, after.starts
+
+
+@pytest.mark.parametrize(
+    ("fields", "start", "acts"),
+    [
+        ([0.5, 0.1], 0.1, 0),
+        ([0.5, 1.0], 1.0, 0),  # lower than the start is enough: nobody asks for the energies in between
+        ([0.1, 3.0, math.nan], 0.1, 1),
+        ([3.0, math.nan], 2.0, 1),
+        ([0.3, None, 0.1], 0.3, 1),
+        ([None], 2.0, 1),
+    ],
+)
+def test_newton_starts_from_the_last_field_or_from_the_lowest_where_that_is_no_good(fields, start, acts):
+    outcome, starts, after = guessed(fields)
+    assert outcome.report.converged
+    assert abs(float(outcome.u)) < 1e-9
+    assert starts == pytest.approx([start])
+    assert outcome.report.counts.fallbacks == acts
+    assert not after
+
+
+def test_what_takes_over_begins_at_the_users_start():
+    outcome, _, after = guessed([0.5], iterations=1)
+    assert outcome.report.converged
+    assert after == [2.0]
+    assert outcome.report.counts.fallbacks == 1
+    assert "took over" in outcome.report.notes[-1]

@@ -1,0 +1,184 @@
+"""Proximal gradient, ADMM, half-quadratic and primal-dual splitting against optimality conditions and each other."""
+
+import pytest
+import torch
+
+from bilevel.composite import L1, GroupL1, NonNegative, SquaredL2, TotalVariation
+from bilevel.composite.admm import ADMM, regularised_inverse
+from bilevel.composite.half_quadratic import HalfQuadraticSplitting
+from bilevel.composite.primal_dual import PrimalDual
+from bilevel.composite.problem import Composite, LeastSquares, SmoothFunction
+from bilevel.composite.proximal_gradient import FISTA, ISTA, Inertial, Restart
+from bilevel.linalg.linear_map import Convolution, Matrix, gaussian_kernel
+from bilevel.report import ConvergenceError, InputError
+
+
+def lasso(batch: int = 3, weight: float = 0.2) -> Composite:
+    A = Matrix(torch.randn(30, 20))
+    x = torch.randn(batch, 20) * (torch.rand(batch, 20) < 0.3)
+    return Composite(LeastSquares(A, A(x) + 0.1 * torch.randn(batch, 30)), L1(), weight)
+
+
+def lasso_violation(problem: Composite, x: torch.Tensor) -> float:
+    gradient = problem.smooth.gradient(x)
+    on = (gradient + problem.weight * x.sign()).abs()
+    off = torch.relu(gradient.abs() - problem.weight)
+    return float(torch.where(x != 0, on, off).max())
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        ISTA(tolerance=1e-10),
+        FISTA(tolerance=1e-10),
+        FISTA(tolerance=1e-10, restart=Restart.GRADIENT),
+        FISTA(tolerance=1e-10, restart=Restart.OBJECTIVE),
+        Inertial(tolerance=1e-10, beta=0.7),
+        ADMM(rho=5.0, tolerance=1e-11),
+    ],
+    ids=lambda s: f"{type(s).__name__} {getattr(s, 'restart', '')}",
+)
+def test_the_lasso_meets_its_optimality_conditions(solver) -> None:
+    problem = lasso()
+    solution = solver.solve(problem, torch.zeros(3, 20))
+    assert solution.report.converged
+    assert lasso_violation(problem, solution.u) < 1e-6
+
+
+def test_half_quadratic_splitting_comes_close_and_says_how_close() -> None:
+    problem = lasso()
+    exact = FISTA(tolerance=1e-10).solve(problem, torch.zeros(3, 20)).u
+    found = HalfQuadraticSplitting(first=1.0, last=3e4, stages=40, inner=400).solve(problem, torch.zeros(3, 20))
+    gap = problem.objective(found.u) / problem.objective(exact) - 1
+    assert float(gap.min()) >= 0
+    assert float(gap.max()) < 1e-2
+    with pytest.raises(ConvergenceError):
+        HalfQuadraticSplitting(last=1e-1).solve(problem, torch.zeros(3, 20))
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        ISTA(monitor=True, max_iterations=300),
+        FISTA(monitor=True, max_iterations=300),
+        Inertial(monitor=True, max_iterations=300, beta=0.9),
+    ],
+)
+def test_the_lyapunov_function_decreases_where_the_objective_need_not(solver) -> None:
+    A = Matrix(torch.randn(20, 40))
+    problem = Composite(LeastSquares(A, torch.randn(1, 20)), L1(), 0.01)
+    report = solver.solve(problem, torch.zeros(1, 40), on_fail="ignore").report
+    assert report.lyapunov_decreases
+    assert len(report.lyapunov) == report.iterations
+    rises = sum(b > a for a, b in zip(report.objective, report.objective[1:]))
+    assert (rises > 0) == (not isinstance(solver, ISTA))
+
+
+def test_a_step_beyond_the_bound_is_seen_in_the_lyapunov_function() -> None:
+    problem = lasso(1)
+    bad = ISTA(step=2.5 / problem.smooth.lipschitz, max_iterations=30, monitor=True)
+    report = bad.solve(problem, torch.zeros(1, 20), on_fail="ignore").report
+    assert not report.lyapunov_decreases
+    with pytest.raises(ConvergenceError):
+        bad.solve(problem, torch.zeros(1, 20))
+
+
+def test_backtracking_finds_the_step_where_lipschitz_is_unknown() -> None:
+    problem = lasso(1)
+    f = problem.smooth
+    unknown = Composite(SmoothFunction(lambda x: f.value(x)), L1(), problem.weight)
+    x = ISTA(tolerance=1e-9, max_iterations=5000).solve(unknown, torch.zeros(1, 20)).u
+    assert lasso_violation(problem, x) < 1e-5
+
+
+def test_group_lasso_and_nonnegative_least_squares() -> None:
+    A = Matrix(torch.randn(30, 20))
+    y = A(torch.randn(20))
+    x = (
+        FISTA(tolerance=1e-11, restart=Restart.GRADIENT)
+        .solve(Composite(LeastSquares(A, y), GroupL1(5), 8.0), torch.zeros(20))
+        .u
+    )
+    g = A.adjoint(A(x) - y).reshape(4, 5)
+    groups = x.reshape(4, 5)
+    for gradient, group in zip(g, groups):
+        if float(group.norm()) > 0:
+            assert torch.allclose(gradient, -8.0 * group / group.norm(), atol=1e-5)
+        else:
+            assert float(gradient.norm()) <= 8.0
+    x = ADMM(rho=10.0).solve(Composite(LeastSquares(A, y), NonNegative()), torch.zeros(20)).u
+    g = A.adjoint(A(x) - y)
+    assert float(x.min()) >= 0
+    assert float((x * g).abs().max()) < 1e-4
+    assert float(g.min()) > -1e-4
+
+
+def test_total_variation_by_primal_dual_agrees_with_nested_fista() -> None:
+    A = Convolution(gaussian_kernel(0.6, 1), (5, 6))
+    problem = Composite(LeastSquares(A, torch.randn(5, 6)), TotalVariation(tolerance=1e-10), 0.1)
+    a = PrimalDual(tolerance=1e-8, max_iterations=20_000).solve(problem, torch.zeros(5, 6)).u
+    b = FISTA(tolerance=1e-5, restart=Restart.GRADIENT).solve(problem, torch.zeros(5, 6)).u
+    assert float(problem.objective(a)) == pytest.approx(float(problem.objective(b)), rel=1e-6)
+    assert torch.allclose(a, b, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "A", [Matrix(torch.ones(4, 7)), Matrix(torch.ones(9, 4)), Convolution(gaussian_kernel(1.0, 1), (4, 6))]
+)
+def test_the_regularised_inverse_inverts(A) -> None:
+    x = torch.randn(3, *A.domain)
+    assert torch.allclose(regularised_inverse(A, 0.3)(A.normal(x) + 0.3 * x), x, atol=1e-10)
+
+
+def test_ridge_regression_has_a_closed_form() -> None:
+    A = Matrix(torch.randn(8, 5))
+    y = torch.randn(8)
+    x = FISTA(tolerance=1e-12).solve(Composite(LeastSquares(A, y), SquaredL2(), 0.5), torch.zeros(5)).u
+    exact = torch.linalg.solve(A.entries.mT @ A.entries + 0.5 * torch.eye(5), A.entries.mT @ y)
+    assert torch.allclose(x, exact, atol=1e-9)
+
+
+def test_bad_input_is_refused() -> None:
+    A = Matrix(torch.randn(6, 4))
+    for bad in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(InputError, match="lambda must be finite and not negative"):
+            Composite(LeastSquares(A, torch.zeros(6)), L1(), bad)
+    with pytest.raises(InputError, match="shape"):
+        LeastSquares(A, torch.zeros(5))
+    with pytest.raises(InputError, match="NaN"):
+        LeastSquares(A, torch.full((6,), float("nan")))
+    with pytest.raises(ConvergenceError, match="iteration limit"):
+        ISTA(max_iterations=2).solve(Composite(LeastSquares(A, torch.randn(6)), L1(), 0.1), torch.zeros(4))
+    with pytest.raises(InputError, match="rho"):
+        regularised_inverse(A, 0.0)
+    with pytest.raises(InputError, match="but the operator is"):
+        LeastSquares(A, torch.zeros(6, dtype=torch.float32))
+    with pytest.raises(InputError, match="step of a proximal method must be positive"):
+        ISTA(step=-1.0)
+    with pytest.raises(InputError, match="beta"):
+        Inertial(beta=1.5)
+    with pytest.raises(InputError, match="max_iterations"):
+        FISTA(max_iterations=0)
+
+
+@pytest.mark.parametrize("solver", [ISTA(), FISTA(), ADMM(), HalfQuadraticSplitting()])
+def test_starts_that_do_not_fit_are_refused(solver) -> None:
+    problem = Composite(LeastSquares(Matrix(torch.randn(6, 4)), torch.zeros(6)), L1(), 0.1)
+    with pytest.raises(InputError, match=r"the start has shape \(3,\)"):
+        solver.solve(problem, torch.zeros(3))
+    with pytest.raises(InputError, match="NaN"):
+        solver.solve(problem, torch.full((4,), torch.nan))
+    if isinstance(solver, ADMM):
+        with pytest.raises(InputError, match="max_iterations"):
+            ADMM(max_iterations=0).solve(problem, torch.zeros(4))
+
+
+def test_every_sample_may_have_its_own_lambda() -> None:
+    A = Convolution(gaussian_kernel(0.6, 1), (5, 6))
+    y, weights = torch.randn(2, 5, 6), (0.05, 0.5)
+    each = torch.tensor(weights).reshape(2, 1, 1)
+    for solver, norm in ((PrimalDual(tolerance=1e-8), TotalVariation()), (FISTA(tolerance=1e-8), NonNegative(2))):
+        together = solver.solve(Composite(LeastSquares(A, y), norm, each), torch.zeros(2, 5, 6)).u
+        for one, data, weight in zip(together, y, weights):
+            alone = solver.solve(Composite(LeastSquares(A, data), norm, weight), torch.zeros(5, 6)).u
+            assert torch.allclose(one, alone, atol=1e-5)

@@ -1,0 +1,103 @@
+"""Models on meshes: a specimen that agrees with its element test, quadratic global Newton, gradients, the footing."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+
+import bilevel
+from physics.constitutive.inelastic.drucker_prager import DruckerPrager
+from physics.constitutive.inelastic.mohr_coulomb import MohrCoulomb
+from physics.constitutive.mandel import axisymmetric
+from physics.discretisation.constraints import Dirichlet
+from physics.discretisation.mesh import rectangle
+from physics.soil.control import Control, Quantity
+from physics.soil.element_test import ElementTest, Schedule, Stage, march
+from physics.soil.footing import bearing_capacity, footing_mesh
+from physics.solids.boundary_value import BoundaryValue, Kinematics, solve_increment, uniform_states
+
+SOIL = {
+    "young_modulus": torch.tensor(20e6),
+    "poisson_ratio": torch.tensor(0.3),
+    "cohesion": torch.tensor(20e3),
+    "friction_angle": torch.tensor(math.radians(30.0)),
+    "dilatancy_angle": torch.tensor(math.radians(10.0)),
+}
+WEIGHTLESS = {name: torch.tensor(v) for name, v in zip(SOIL, (1e3, 0.3, 1.0, math.radians(10), math.radians(10)))}
+
+
+def specimen(squeeze: float) -> tuple[BoundaryValue, dict[str, object]]:
+    """An axisymmetric triaxial specimen without cell pressure, pressed by its smooth top plate."""
+    mesh = rectangle(3, 4, (0.05, 0.1))
+    constraints = [mesh.fixed("bottom", [1]), mesh.fixed("left", [0]), Dirichlet("plate", mesh.nodes_on("top"), [1])]
+    problem = BoundaryValue(mesh, DruckerPrager(), constraints, Kinematics.AXISYMMETRIC)
+    params: dict[str, object] = {
+        "material": SOIL,
+        "states": uniform_states(problem, torch.zeros(6)),
+        "displacement": torch.zeros_like(mesh.coordinates),
+        "boundary": {"plate": torch.tensor(-squeeze * 0.1)},
+    }
+    return problem, params
+
+
+def test_specimen_agrees_with_the_element_test() -> None:
+    problem, params = specimen(0.02)
+    states = problem.states(solve_increment(problem, torch.zeros(problem.n), params).u, params)
+    path = Stage(Control((Quantity.STRAIN_AXIAL, Quantity.STRESS_RADIAL)), torch.tensor([[-0.02, 0.0]]))
+    start = axisymmetric(torch.zeros(1), torch.zeros(1))
+    element = march(DruckerPrager(), SOIL, start, Schedule.of([ElementTest("element", (path,))])).states[-1, 0]
+    assert -element[0].item() == pytest.approx(69282.032, rel=1e-6)
+    assert (states[:, 1] - element[0]).abs().max().item() <= 1e-4
+    assert states[:, [0, 2]].abs().max().item() <= 1e-4
+
+
+def test_global_newton_converges_quadratically_with_the_consistent_tangent() -> None:
+    """A footing increment in the plastic range, from the elastic prediction: the end of the run squares the residual."""
+    mesh = footing_mesh(6)
+    under = mesh.nodes_where(lambda x: (x[:, 1] > -1e-9) & (x[:, 0] < 0.5 + 1e-9))
+    constraints = [
+        Dirichlet("footing", under, [1]),
+        mesh.fixed("bottom"),
+        mesh.fixed("left", [0]),
+        mesh.fixed("right", [0]),
+    ]
+    problem = BoundaryValue(mesh, MohrCoulomb(), constraints, quadrature=3)
+    params = {
+        "material": WEIGHTLESS,
+        "states": uniform_states(problem, torch.zeros(6)),
+        "displacement": torch.zeros_like(mesh.coordinates),
+        "boundary": {"footing": torch.tensor(-0.004)},
+    }
+    history = solve_increment(problem, torch.zeros(problem.n), params).report.history
+    scaled = [r / history[0] for r in history]
+    tail = [(a, b) for a, b in itertools.pairwise(scaled) if a < 1e-2]
+    assert tail
+    assert all(after <= 1e2 * before**2 or after < 1e-9 for before, after in tail)
+
+
+def test_gradient_of_the_plate_force() -> None:
+    problem, params = specimen(0.01)
+
+    def force(scale: torch.Tensor) -> torch.Tensor:
+        material = {**SOIL, "cohesion": 20e3 * scale[0], "young_modulus": 20e6 * scale[1]}
+        given = {**params, "material": material}
+        u = bilevel.root(problem, torch.zeros(problem.n), given).u
+        return problem.nodal_forces(problem.states(u, given))[problem.mesh.nodes_on("top"), 1].sum()
+
+    scale = torch.ones(2, requires_grad=True)
+    value = force(scale)
+    value.backward()
+    with torch.no_grad():
+        differences = [((force(1 + 1e-5 * e) - force(1 - 1e-5 * e)) / 2e-5).item() for e in torch.eye(2)]
+    assert scale.grad is not None
+    assert scale.grad.tolist() == pytest.approx(differences, rel=1e-6, abs=1e-6 * abs(value.item()))
+
+
+def test_footing_reaches_prandtls_limit_load() -> None:
+    """A coarse mesh; the benchmark's is within three percent."""
+    curve = bearing_capacity(MohrCoulomb(), WEIGHTLESS, footing_mesh(9), settlement=0.08, increments=20)
+    assert curve.level
+    assert curve.pressure[-1].item() == pytest.approx(8.345, rel=0.05)

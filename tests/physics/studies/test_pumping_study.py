@@ -1,0 +1,117 @@
+"""The study model `pumping_test`: units, bad input, predictions, pictures, and what the data cannot tell."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bilevel.calibrate import calibrate, load_study, register_model
+from bilevel.report import InputError
+from physics.flow.well_functions import theis
+from physics.studies.pumping_test import PumpingTestModel
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+STUDY = """\
+title: A small test
+model:
+  kind: pumping_test
+  aquifer: confined
+  thickness: 70 dm
+  discharge: 788 m3/d
+  observation_wells: {near: 0.03 km, far: 90 m}
+parameters:
+  - {name: hydraulic_conductivity, value: 7.5e-4, lower: 1.0e-6, upper: 1, units: m/s}
+  - {name: specific_storage, value: 2.5e-5, lower: 1.0e-7, upper: 1.0e-2, units: 1/m}
+observations:
+  - file: data.csv
+    value: {column: drawdown, units: cm}
+    columns: {time: {column: time, units: min}, well: well}
+    group: {column: well}
+"""
+DATA = "time,well,drawdown\n10,near,60\n60,near,82\n30,far,36\n100,far,49\n"
+
+
+@pytest.fixture(autouse=True)
+def _registered():
+    register_model("pumping_test", PumpingTestModel)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "data.csv").write_text(DATA)
+    (tmp_path / "study.yml").write_text(STUDY)
+    return tmp_path
+
+
+def test_units_reach_the_model_converted(folder):
+    problem = load_study(folder / "study.yml").problem
+    predicted = problem.predict(torch.from_numpy(problem.parameters.start())).numpy()
+    conductivity = 7.5e-4 * 86400.0
+    time, distance = np.array([10.0, 60.0, 30.0, 100.0]) / 1440.0, np.array([30.0, 30.0, 90.0, 90.0])
+    exact = theis(time, distance, 7.0 * conductivity, 7.0 * 2.5e-5, 788.0)
+    np.testing.assert_allclose(predicted, exact, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("thickness: 70 dm", "thickness: 70", "no units"),
+        ("thickness: 70 dm", "thickness: 70 min", "do not convert"),
+        ("thickness: 70 dm", "thickness: thick", "a number and its units"),
+        ("thickness: 70 dm", "thickness: -7 m", "greater than 0"),
+        ("788 m3/d", "0 m3/d", "discharge is zero"),
+        ("788 m3/d", "[{start: 1 d, rate: 788 m3/d}]", "reading 1 at 0.00694444 d is earlier than pumping"),
+        ("far: 90 m", "farther: 90 m", "well 'far' is not among"),
+        ("near: 0.03 km", "near: 1 mm", "radii"),
+        ("aquifer: confined", "aquifer: phreatic", "leaky"),
+        ("aquifer: confined", "aquifer: confined\n  depth: 3 m", "depth"),
+        ("name: specific_storage", "name: storativity", "needs a parameter 'specific_storage'"),
+    ],
+)
+def test_bad_input(folder, old, new, message):
+    assert old in STUDY
+    (folder / "study.yml").write_text(STUDY.replace(old, new))
+    with pytest.raises(InputError, match=message):
+        load_study(folder / "study.yml")
+
+
+def test_picture_shows_every_well(folder):
+    study = load_study(folder / "study.yml")
+    model = study.problem.experiments[0].model
+    parameters = {"hydraulic_conductivity": torch.tensor(65.0), "specific_storage": torch.tensor(2.5e-5)}
+    (picture,) = model.figures(parameters)
+    (axes,) = picture.figure.axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["near, r = 30 m", "far, r = 90 m"]
+    circles, line = axes.lines[0], axes.lines[1]
+    np.testing.assert_allclose(circles.get_ydata(), [0.60, 0.82])
+    exact = theis(line.get_xdata(), 30.0, 7.0 * 65.0, 7.0 * 2.5e-5, 788.0)
+    np.testing.assert_allclose(line.get_ydata(), exact, rtol=1e-3)
+
+
+def test_solves_are_reported(folder):
+    study = load_study(folder / "study.yml")
+    model = study.problem.experiments[0].model
+    t = torch.from_numpy(study.problem.parameters.start()).requires_grad_()
+    study.problem.predict(t).sum().backward()
+    reports = model.reports()
+    assert all(report.converged for report in reports.solves)
+    assert len(reports.solves) >= 2 * (len(model.drawdown.steps.times) - 1)
+    assert max(gradient.relative_error for gradient in reports.gradients) < 1e-6
+
+
+@pytest.mark.parametrize("study", ["oude_korendijk/study", "oude_korendijk/P30", "oude_korendijk/P90", "dalem/study"])
+def test_example_is_a_valid_study(study):
+    problem = load_study(EXAMPLES / f"{study}.yml").problem
+    assert problem.parameters.size == (3 if "dalem" in study else 2)
+
+
+def test_dalem_without_the_nearest_piezometer_does_not_tell_the_resistance():
+    study = load_study(EXAMPLES / "dalem" / "without_P30.yml")
+    result = calibrate(study.problem, settings=replace(study.settings, verify=False))
+    print(result.identifiability.sentences)
+    assert "aquitard_resistance" in result.identifiability.sentences
+    assert "hydraulic_conductivity" not in result.identifiability.sentences
