@@ -18,6 +18,8 @@ class Parameter:
 
     lower, upper: physical bounds in `units`; open unless `closed`. above, below: names of parameters declared before this
     one that it must exceed or stay below (a compression index above the swelling index, a dilatancy angle below friction).
+    default: what is taken where nothing is given. log: whether a calibration moves the logarithm; by default where the
+    value is positive.
     """
 
     name: str
@@ -28,6 +30,13 @@ class Parameter:
     below: str | None = None
     closed: bool = False
     description: str = ""
+    default: float | None = None
+    log: bool | None = None
+
+    @property
+    def logarithmic(self) -> bool:
+        """Whether a calibration moves its logarithm unless told otherwise."""
+        return (self.lower == 0.0 and not self.closed) if self.log is None else self.log
 
     def limits(self, values: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The tightest lower and upper bound, given the parameters declared before."""
