@@ -17,9 +17,10 @@ import bilevel
 from benchmarks.block import Block
 from benchmarks.record import Record, at_most, stated
 from bilevel.calibrate.fit.evaluator import Iteration
-from bilevel.calibrate.fit.run import Settings, calibrate
+from bilevel.calibrate.fit.run import calibrate
 from bilevel.calibrate.parameters import Parameter
 from bilevel.calibrate.problem import problem_from_function
+from bilevel.calibrate.settings import Settings
 from bilevel.problem import Params, Problem
 from bilevel.solvers.loop import Outcome
 from physics.discretisation.mesh import rectangle

@@ -16,10 +16,11 @@ import bilevel
 from benchmarks.record import Record, at_most, stated
 from bilevel.acceleration.learned_solvers import guess_solver
 from bilevel.acceleration.weights_file import Kind, Weights, shipped
-from bilevel.calibrate.fit.run import Settings, calibrate
+from bilevel.calibrate.fit.run import calibrate
 from bilevel.calibrate.parameters import Parameter
 from bilevel.calibrate.problem import problem_from_function
 from bilevel.calibrate.result import CalibrationResult
+from bilevel.calibrate.settings import Settings
 from bilevel.problem import EnergyProblem, Params, Problem
 from bilevel.report import Counts
 from bilevel.solvers import Newton

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from bilevel.calibrate.fit.run import Settings
     from bilevel.calibrate.result import CalibrationResult
+    from bilevel.calibrate.settings import Settings
     from bilevel.calibrate.study.session import Session
 
 app = typer.Typer(
@@ -116,7 +116,7 @@ def uncertainty(study: StudyPath, out: Out = None, noise: NoiseOption = None, de
     with _errors(debug):
         session = _session(study, out)
         from bilevel.calibrate.report.summary import correlation_table, summary
-        from bilevel.calibrate.statistics.uncertainty import Noise
+        from bilevel.calibrate.settings import Noise
 
         result = session.replay(None if noise is None else Noise(noise.value))
         print(summary(session.study.title, result))
@@ -186,7 +186,7 @@ def _session(study: Path, out: Path | None) -> Session:
 
 
 def _settings(session: Session, noptmax: int | None, method: MethodChoice | None) -> Settings:
-    from bilevel.calibrate.fit.run import Method
+    from bilevel.calibrate.settings import Method
 
     settings = session.study.settings
     if noptmax is not None:

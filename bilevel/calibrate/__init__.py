@@ -8,17 +8,16 @@ from bilevel import lazy_names
 
 if TYPE_CHECKING:
     from bilevel.calibrate.fit.multistart import StartOutcome, multistart
-    from bilevel.calibrate.fit.run import Method, Settings, calibrate
-    from bilevel.calibrate.fit.stages import Stage, staged
+    from bilevel.calibrate.fit.run import calibrate
+    from bilevel.calibrate.fit.stages import staged
     from bilevel.calibrate.model import Model, ModelConfig, ModelFigure, ModelReports, ParameterDefault
     from bilevel.calibrate.observations import ObservationTable
     from bilevel.calibrate.parameters import Parameter
     from bilevel.calibrate.problem import CalibrationProblem, Experiment, problem_from_function
     from bilevel.calibrate.result import CalibrationResult
-    from bilevel.calibrate.statistics.uncertainty import Noise
+    from bilevel.calibrate.settings import Method, Noise, Settings, Stage, Transform
     from bilevel.calibrate.study.registry import register_model
     from bilevel.calibrate.study.session import Session
     from bilevel.calibrate.study.study import Study, load_study
-    from bilevel.calibrate.transforms import Transform
 
 __all__, __getattr__, __dir__ = lazy_names(__name__)

@@ -46,18 +46,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
+
+from bilevel.calibrate.settings import TransformName
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from bilevel.calibrate.observations import ObservationTable
     from bilevel.report import GradientReport, SolveReport
-
-TransformName = Literal["none", "log", "logit"]
 
 
 class ModelConfig(BaseModel):

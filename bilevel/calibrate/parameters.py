@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bilevel.calibrate.settings import Transform
 from bilevel.calibrate.study.units import IDENTITY, Conversion
-from bilevel.calibrate.transforms import Coordinate, Transform
+from bilevel.calibrate.transforms import Coordinate
 from bilevel.report import InputError
 
 

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bilevel.calibrate.fit.jacobian import Sweep, gradient_of, jacobian_of
+from bilevel.calibrate.fit.jacobian import gradient_of, jacobian_of
 from bilevel.calibrate.model import Model, ModelConfig, ModelReports
 from bilevel.calibrate.observations import ObservationTable
 from bilevel.calibrate.parameters import Parameter, ParameterSet
+from bilevel.calibrate.settings import Sweep
 from bilevel.report import BilevelError, Counts, InputError
 
 

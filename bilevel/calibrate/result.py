@@ -11,9 +11,9 @@ import torch
 from bilevel.calibrate.fit.evaluator import Iteration
 from bilevel.calibrate.parameters import Parameter
 from bilevel.calibrate.problem import CalibrationProblem, Evaluation
+from bilevel.calibrate.settings import Noise, Transform
 from bilevel.calibrate.statistics.identifiability import Identifiability
-from bilevel.calibrate.statistics.uncertainty import Noise, Statistics
-from bilevel.calibrate.transforms import Transform
+from bilevel.calibrate.statistics.uncertainty import Statistics
 from bilevel.report import Counts, GradientReport
 
 

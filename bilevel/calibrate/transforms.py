@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from enum import Enum
 
 import torch
 from torch import Tensor
 
-
-class Transform(Enum):
-    """none: t = v; log: t = ln v, for what is positive; logit: t = ln((v - lower) / (upper - v)), never at a bound."""
-
-    NONE = "none"
-    LOG = "log"
-    LOGIT = "logit"
+from bilevel.calibrate.settings import Transform
 
 
 @dataclass(frozen=True)

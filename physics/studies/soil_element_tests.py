@@ -10,8 +10,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from bilevel.calibrate.model import Model, ModelConfig, ModelFigure, ParameterDefault, TransformName
+from bilevel.calibrate.model import Model, ModelConfig, ModelFigure, ParameterDefault
 from bilevel.calibrate.observations import ObservationTable
+from bilevel.calibrate.settings import TransformName
 from bilevel.report import InputError
 from physics.constitutive.inelastic.cam_clay import (
     CamClayConstantPoissonRatio,

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from enum import Enum
 
 import torch
 from torch import Tensor
 
 from bilevel.calibrate.model import Model
+from bilevel.calibrate.settings import Sweep
 
 _FORWARD_MODE = threading.Lock()
 """torch has one forward-mode level for the whole process, so threads take turns."""
 
 Function = Callable[[Tensor], Tensor]
-
-
-class Sweep(Enum):
-    """Which derivatives to take: forward (jvp), adjoint (vjp), or whichever needs fewer sweeps."""
-
-    AUTO = "auto"
-    FORWARD = "forward"
-    ADJOINT = "adjoint"
 
 
 def jacobian_of(function: Function, x: Tensor, rows: Tensor, model: Model, sweep: Sweep) -> tuple[Tensor, Tensor]:

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from scipy.stats import qmc
 
-from bilevel.calibrate.fit.run import Settings, calibrate
+from bilevel.calibrate.fit.run import calibrate
 from bilevel.calibrate.parameters import ParameterSet
 from bilevel.calibrate.problem import CalibrationProblem
+from bilevel.calibrate.settings import Settings
 from bilevel.report import BilevelError, InputError
 
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from enum import Enum
-from typing import Any
 
 from bilevel.calibrate.fit.evaluator import Evaluator, Iteration
 from bilevel.calibrate.fit.journal import Journal
@@ -15,47 +12,15 @@ from bilevel.calibrate.fit.lbfgsb import minimise_lbfgsb
 from bilevel.calibrate.fit.least_squares import minimise_least_squares, relative_offset
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.result import CalibrationResult
+from bilevel.calibrate.settings import Method, Settings
 from bilevel.calibrate.statistics.derivative_check import certificate, jacobian_error
 from bilevel.calibrate.statistics.identifiability import identifiability
 from bilevel.calibrate.statistics.randomness import randomness, sentence
-from bilevel.calibrate.statistics.uncertainty import Noise, linear_statistics
+from bilevel.calibrate.statistics.uncertainty import linear_statistics
 from bilevel.report import BilevelError, Counts, GradientReport, OnFail, fail
 
 TRUSTED = 1e-3
 """Relative errors of derivatives above this are told to the user."""
-
-
-class Method(Enum):
-    """How phi is minimised."""
-
-    LEAST_SQUARES = "least_squares"
-    LBFGSB = "lbfgsb"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to calibrate.
-
-    noptmax: limit of outer iterations; 0 = one run and its report, -1 = Jacobian and linear statistics at the start.
-    tolerance: relative offset (least_squares) or relative gradient (lbfgsb) at which the outer loop has converged.
-    statistics: take the Jacobian at the end, also after lbfgsb. verify: check it by finite differences (4 simulations).
-    """
-
-    method: Method = Method.LEAST_SQUARES
-    noptmax: int = 100
-    tolerance: float = 1e-6
-    noise: Noise = Noise.ESTIMATED
-    statistics: bool = True
-    verify: bool = True
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for a file."""
-        return {**asdict(self), "method": self.method.value, "noise": self.noise.value}
-
-    @staticmethod
-    def from_dict(values: dict[str, Any]) -> Settings:
-        """The inverse of `as_dict`."""
-        return Settings(**{**values, "method": Method(values["method"]), "noise": Noise(values["noise"])})
 
 
 def calibrate(

@@ -7,27 +7,19 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from bilevel.calibrate.fit.evaluator import Iteration
 from bilevel.calibrate.fit.journal import Journal
-from bilevel.calibrate.fit.run import Method, Settings, calibrate
+from bilevel.calibrate.fit.run import calibrate
 from bilevel.calibrate.parameters import Parameter
 from bilevel.calibrate.problem import CalibrationProblem, Evaluation, Experiment
 from bilevel.calibrate.result import CalibrationResult
+from bilevel.calibrate.settings import Method, Settings, Stage
 from bilevel.report import InputError, OnFail, fail
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What one stage frees and fits: labels of parameters, labels of groups; () = all that the study frees or fits."""
-
-    name: str
-    parameters: tuple[str, ...] = ()
-    groups: tuple[str, ...] = ()
 
 
 def staged(

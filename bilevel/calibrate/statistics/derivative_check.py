@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from bilevel.calibrate.problem import CalibrationProblem, Evaluation
-from bilevel.calibrate.transforms import Transform
+from bilevel.calibrate.settings import Transform
 from bilevel.implicit.outer_gradient import gradient
 from bilevel.report import GradientReport
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from bilevel.calibrate.parameters import Parameter
 from bilevel.calibrate.problem import CalibrationProblem, Evaluation
-from bilevel.calibrate.statistics.uncertainty import Noise, Statistics, degrees_of_freedom, inverse_gram, noise_level
-from bilevel.calibrate.transforms import Transform
+from bilevel.calibrate.settings import Noise, Transform
+from bilevel.calibrate.statistics.uncertainty import Statistics, degrees_of_freedom, inverse_gram, noise_level
 
 NULL = 1e-8
 """A direction is null when its singular value is below this fraction of the largest."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from enum import Enum
 
 import numpy as np
 import torch
@@ -19,16 +18,10 @@ from scipy import stats
 
 from bilevel.calibrate.fit.least_squares import active
 from bilevel.calibrate.problem import CalibrationProblem, Evaluation
+from bilevel.calibrate.settings import Noise
 
 NULL = 1e-13
 """Singular values below this fraction of the largest are round-off."""
-
-
-class Noise(Enum):
-    """Whether the weights are known to be 1/sigma, or only relative to each other (then s^2 is estimated)."""
-
-    ESTIMATED = "estimated"
-    KNOWN = "known"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from bilevel.calibrate.observations import GroupUnits, ObservationTable
-from bilevel.calibrate.study.schema import ColumnSection, ObservationSection, Weighting, WeightRule
+from bilevel.calibrate.settings import WeightRule
+from bilevel.calibrate.study.schema import ColumnSection, ObservationSection, Weighting
 from bilevel.calibrate.study.units import Conversion, Unit, parse_unit
 from bilevel.calibrate.study.yaml_lines import unknown_key
 from bilevel.report import InputError

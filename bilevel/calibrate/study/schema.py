@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from bilevel.calibrate.fit.jacobian import Sweep
-from bilevel.calibrate.fit.run import Method
-from bilevel.calibrate.model import TransformName
-from bilevel.calibrate.statistics.uncertainty import Noise
+from bilevel.calibrate.settings import Method, Noise, Sweep, TransformName, WeightRule
 
 
 class _Section(BaseModel):
@@ -46,13 +42,6 @@ class GroupSection(_Section):
         if (self.name is None) == (self.column is None):
             raise ValueError("expected the group's name, or {column: ...}")
         return self
-
-
-class WeightRule(Enum):
-    """Weights made from a group's own values."""
-
-    INVERSE_MEAN_ABSOLUTE = "inverse_mean_absolute"
-    INVERSE_MAXIMUM_ABSOLUTE = "inverse_maximum_absolute"
 
 
 class WeightSection(_Section):

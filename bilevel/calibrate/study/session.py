@@ -10,12 +10,11 @@ from pathlib import Path
 
 from bilevel.calibrate.fit.journal import Journal
 from bilevel.calibrate.fit.progress import Progress
-from bilevel.calibrate.fit.run import Settings
 from bilevel.calibrate.fit.stages import staged
 from bilevel.calibrate.report.outputs import CHECKPOINT, PICTURES, STATE, names, write_outputs
 from bilevel.calibrate.report.report_html import write_pictures, write_report
 from bilevel.calibrate.result import CalibrationResult
-from bilevel.calibrate.statistics.uncertainty import Noise
+from bilevel.calibrate.settings import Noise, Settings
 from bilevel.calibrate.study.files import locked
 from bilevel.calibrate.study.study import Study
 from bilevel.report import InputError

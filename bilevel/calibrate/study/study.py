@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from bilevel.calibrate.fit.run import Settings
-from bilevel.calibrate.fit.stages import Stage, restricted
+from bilevel.calibrate.fit.stages import restricted
 from bilevel.calibrate.model import Model, ModelConfig, ParameterDefault
 from bilevel.calibrate.observations import join
 from bilevel.calibrate.parameters import Parameter, ParameterSet
 from bilevel.calibrate.problem import CalibrationProblem, Experiment
+from bilevel.calibrate.settings import Settings, Stage
 from bilevel.calibrate.study.csv_table import read_csv, read_observations
 from bilevel.calibrate.study.registry import find_model, model_from_file
 from bilevel.calibrate.study.schema import (

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bilevel.calibrate.fit.run import Method, Settings, calibrate
+from bilevel.calibrate.fit.run import calibrate
+from bilevel.calibrate.settings import Method, Settings
 from bilevel.calibrate.study.study import load_study
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples" / "nist"

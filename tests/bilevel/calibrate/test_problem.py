@@ -7,12 +7,12 @@ import pytest
 import torch
 
 import bilevel
-from bilevel.calibrate.fit.jacobian import Sweep
-from bilevel.calibrate.fit.run import Method, Settings, calibrate
+from bilevel.calibrate.fit.run import calibrate
 from bilevel.calibrate.model import Model, ModelConfig, ModelReports, ParameterDefault
 from bilevel.calibrate.observations import ObservationTable
 from bilevel.calibrate.parameters import Parameter
 from bilevel.calibrate.problem import CalibrationProblem, Experiment
+from bilevel.calibrate.settings import Method, Settings, Sweep
 from bilevel.calibrate.study.registry import register_model
 from bilevel.report import InputError
 

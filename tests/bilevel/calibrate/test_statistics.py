@@ -7,10 +7,10 @@ import pytest
 import torch
 from scipy import stats
 
-from bilevel.calibrate.fit.run import Method, Settings, calibrate
+from bilevel.calibrate.fit.run import calibrate
 from bilevel.calibrate.parameters import Parameter
 from bilevel.calibrate.problem import problem_from_function
-from bilevel.calibrate.statistics.uncertainty import Noise
+from bilevel.calibrate.settings import Method, Noise, Settings
 from bilevel.report import BilevelError, ConvergenceError
 
 X = torch.linspace(0.0, 4.0, 9)

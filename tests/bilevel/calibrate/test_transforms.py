@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bilevel.calibrate.transforms import Coordinate, Transform
+from bilevel.calibrate.settings import Transform
+from bilevel.calibrate.transforms import Coordinate
 
 COORDINATES = [Coordinate(), Coordinate(Transform.LOG, 0.0, 1e9), Coordinate(Transform.LOGIT, -2.0, 5.0)]
 

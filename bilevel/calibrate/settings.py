@@ -1,0 +1,82 @@
+"""How to calibrate: the choices that a study's file and the command line offer. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import Enum
+from typing import Any, Literal
+
+
+class Method(Enum):
+    """How phi is minimised."""
+
+    LEAST_SQUARES = "least_squares"
+    LBFGSB = "lbfgsb"
+
+
+class Noise(Enum):
+    """Whether the weights are known to be 1/sigma, or only relative to each other (then s^2 is estimated)."""
+
+    ESTIMATED = "estimated"
+    KNOWN = "known"
+
+
+class Sweep(Enum):
+    """Which derivatives to take: forward (jvp), adjoint (vjp), or whichever needs fewer sweeps."""
+
+    AUTO = "auto"
+    FORWARD = "forward"
+    ADJOINT = "adjoint"
+
+
+class WeightRule(Enum):
+    """Weights made from a group's own values."""
+
+    INVERSE_MEAN_ABSOLUTE = "inverse_mean_absolute"
+    INVERSE_MAXIMUM_ABSOLUTE = "inverse_maximum_absolute"
+
+
+class Transform(Enum):
+    """none: t = v; log: t = ln v, for what is positive; logit: t = ln((v - lower) / (upper - v)), never at a bound."""
+
+    NONE = "none"
+    LOG = "log"
+    LOGIT = "logit"
+
+
+TransformName = Literal["none", "log", "logit"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to calibrate.
+
+    noptmax: limit of outer iterations; 0 = one run and its report, -1 = Jacobian and linear statistics at the start.
+    tolerance: relative offset (least_squares) or relative gradient (lbfgsb) at which the outer loop has converged.
+    statistics: take the Jacobian at the end, also after lbfgsb. verify: check it by finite differences (4 simulations).
+    """
+
+    method: Method = Method.LEAST_SQUARES
+    noptmax: int = 100
+    tolerance: float = 1e-6
+    noise: Noise = Noise.ESTIMATED
+    statistics: bool = True
+    verify: bool = True
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for a file."""
+        return {**asdict(self), "method": self.method.value, "noise": self.noise.value}
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> Settings:
+        """The inverse of `as_dict`."""
+        return Settings(**{**values, "method": Method(values["method"]), "noise": Noise(values["noise"])})
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one stage frees and fits: labels of parameters, labels of groups; () = all that the study frees or fits."""
+
+    name: str
+    parameters: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
