@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from typing import TypeVar
 
+from bilevel.extensions import installed, load
 from bilevel.report import InputError
 from physics.constitutive.law import Law
 
@@ -14,14 +13,9 @@ GROUP = "bilevel.laws"
 AnyLaw = TypeVar("AnyLaw", bound=Law)
 
 
-@cache
-def _installed() -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=GROUP)}
-
-
 def laws(kind: type[AnyLaw]) -> dict[str, type[AnyLaw]]:
     """The installed laws of one kind by name, sorted; a package whose law cannot be imported raises as it does."""
-    loaded = {name: _installed()[name].load() for name in sorted(_installed())}
+    loaded = {name: load(entry) for name, entry in installed(GROUP).items()}
     return {name: law for name, law in loaded.items() if isinstance(law, type) and issubclass(law, kind)}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import entry_points
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
@@ -12,6 +11,7 @@ from bilevel.acceleration.family import Family
 from bilevel.acceleration.training.loop import Schedule, Stage
 from bilevel.acceleration.weights_file import Kind
 from bilevel.calibrate.study.yaml_lines import Document, read_yaml, unknown_key
+from bilevel.extensions import installed, load
 from bilevel.report import InputError
 
 GROUP = "bilevel.families"
@@ -102,9 +102,9 @@ def read_config(path: Path) -> TrainingConfig:
 
 def find_family(name: str) -> Family:
     """The family of a name, or of module:Class; InputError, with the nearest known name, if there is none."""
-    known = {entry.name: entry for entry in entry_points(group=GROUP)}
+    known = installed(GROUP)
     if name in known:
-        return known[name].load()()
+        return load(known[name])()
     if ":" not in name:
         hint = unknown_key(name, known).removeprefix("unknown key ")
         raise InputError(f"there is no family of the name {hint}")

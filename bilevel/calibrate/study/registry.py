@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import importlib.util
 from collections.abc import Mapping
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from bilevel.calibrate.model import Model, ModelConfig
 from bilevel.calibrate.study.yaml_lines import unknown_key
+from bilevel.extensions import installed, load
 from bilevel.report import InputError
 
 GROUP = "bilevel.models"
@@ -29,9 +29,9 @@ def find_model(kind: str) -> type[Model]:
     """The class for a kind; InputError, with the nearest known kind, if there is none."""
     if kind in _registered:
         return _registered[kind]
-    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    found = installed(GROUP)
     if kind in found:
-        return found[kind].load()
+        return load(found[kind])
     known = sorted({*_registered, *found, "python"})
     near = difflib.get_close_matches(kind, known, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
