@@ -9,19 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from bilevel.extensions import installed, load, refuse_namesake
+from bilevel.extensions import OURS, installed, load, refuse_namesake
 
 FIND = "from bilevel.calibrate.study.registry import find_model; print(find_model('rubber_tests').__module__)"
 
 
 def find_in(folder: Path) -> subprocess.CompletedProcess[str]:
-    """Look for a model of ours in a process whose path begins with `folder`."""
-    path = os.pathsep.join([str(folder), *sys.path])
-    call = [sys.executable, "-c", FIND]
+    """Look for a model of ours in a process whose path begins with `folder`.
+
+    -S: without the import hook of an editable installation, which finds the modules of a hidden package all the same.
+    """
+    path = os.pathsep.join([str(folder), str(OURS), *sys.path])
+    call = [sys.executable, "-S", "-c", FIND]
     return subprocess.run(call, cwd=folder, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("namesake", ["physics.py", "physics/studies/__init__.py"])
+@pytest.mark.parametrize("namesake", ["physics.py", "physics/__init__.py"])
 def test_a_namesake_is_named_in_one_sentence(tmp_path: Path, namesake: str) -> None:
     file = tmp_path / namesake
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -30,7 +33,7 @@ def test_a_namesake_is_named_in_one_sentence(tmp_path: Path, namesake: str) -> N
     assert found.returncode != 0
     last = found.stderr.strip().splitlines()[-1]
     assert "InputError" in last
-    assert f"{tmp_path / namesake.partition('/')[0]} hides the package 'physics'" in last
+    assert f"{file} hides the package 'physics'" in last
     assert "rename it" in last
 
 
