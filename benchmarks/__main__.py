@@ -1,7 +1,7 @@
 """`python -m benchmarks list` and `python -m benchmarks run NAME [--quick] [--json FILE]`.
 
-A benchmark is a module of this package with NAME, LINE (what it measures), DURATION (as a person would say it) and
-run(quick) -> list of records.
+A benchmark is a module of one of the rooms with LINE (what it measures), DURATION (as a person would say it) and
+run(quick) -> list of records. Its name is its path: `core/block` is benchmarks/core/block.py.
 """
 
 from __future__ import annotations
@@ -16,16 +16,19 @@ from types import ModuleType
 import benchmarks
 from benchmarks.record import Record, peak_megabytes, table, versions, write_json
 
+ROOMS = ("core", "learned", "soil")
+"""The folders of benchmarks; `references` holds what they compare with."""
+
 
 def discover() -> dict[str, ModuleType]:
     """All benchmarks by name."""
     found = {}
-    for info in sorted(pkgutil.iter_modules(benchmarks.__path__), key=lambda info: info.name):
-        if info.name == "__main__":
-            continue
-        module = importlib.import_module(f"benchmarks.{info.name}")
-        if hasattr(module, "NAME"):
-            found[module.NAME] = module
+    for room in ROOMS:
+        folder = [str(Path(benchmarks.__path__[0]) / room)]
+        for name in sorted(info.name for info in pkgutil.iter_modules(folder)):
+            module = importlib.import_module(f"benchmarks.{room}.{name}")
+            if hasattr(module, "LINE"):
+                found[f"{room}/{name}"] = module
     return found
 
 

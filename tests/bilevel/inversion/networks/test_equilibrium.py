@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import bilevel
-from benchmarks.learned_equilibrium import saved_bytes
+from benchmarks.learned.equilibrium import saved_bytes
 from bilevel.inversion.networks import (
     Equilibrium,
     HyperLISTA,

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.block import POISSON, STRETCH, TOLERANCE, Block, ours
+from benchmarks.core.block import POISSON, STRETCH, TOLERANCE, Block, ours
 
 Found = dict[str, float]
 

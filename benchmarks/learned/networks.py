@@ -7,8 +7,8 @@ import time
 
 import torch
 
-from benchmarks import learned_problem
-from benchmarks.learned_problem import SEEDS, Make, SparseRecovery, published, row
+from benchmarks.learned import sparse_recovery
+from benchmarks.learned.sparse_recovery import SEEDS, Make, SparseRecovery, published, row
 from benchmarks.record import Record, at_most, median
 from bilevel.inversion.networks import (
     ALISTA,
@@ -23,7 +23,6 @@ from bilevel.inversion.networks import (
 )
 from bilevel.inversion.networks.hyperlista import tune
 
-NAME = "learned-networks"
 LINE = "step-and-threshold ISTA, LISTA, LISTA-CP, ALISTA, HyperLISTA: NMSE at 16 layers, medians over 3 seeds"
 DURATION = "40 min on 2 idle cores"
 
@@ -42,7 +41,7 @@ def run(quick: bool) -> list[Record]:
     chosen = SupportSelection()
     scalars, matrix, layerwise = SCALARS, MATRIX, LAYERWISE
     if quick:
-        scalars, matrix, layerwise = (learned_problem.quick(s) for s in (SCALARS, MATRIX, LAYERWISE))
+        scalars, matrix, layerwise = (sparse_recovery.quick(s) for s in (SCALARS, MATRIX, LAYERWISE))
 
     def learned(name: str, make: Make, schedule: Schedule, limit: float, signals: SparseSignals = signals) -> Record:
         return row(name, make, signals, schedule, data, limit)

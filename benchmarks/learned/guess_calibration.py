@@ -35,7 +35,6 @@ from physics.families.power_law import THRESHOLD, PowerLawFlow
 from physics.families.random_field import log_normal
 from physics.flow import FlowNetwork, PowerLaw
 
-NAME = "steps_calibration"
 LINE = (
     "128 log-conductivities of a power-law graph of 1e4 nodes: learned first guess against Newton in every inner solve"
 )

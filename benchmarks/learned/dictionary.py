@@ -16,7 +16,6 @@ from bilevel.inversion.networks import (
 )
 from bilevel.inversion.networks.dictionary import unit_columns
 
-NAME = "learned-dictionary"
 LINE = "hypergradient of the elastic net; digits by task-driven against unsupervised dictionaries of 20 atoms, 5 seeds"
 DURATION = "3 min"
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.learned_problem import published
+from benchmarks.learned.sparse_recovery import published
 from benchmarks.record import Record, near
 from bilevel.composite import L1
 from bilevel.composite.problem import Composite, LeastSquares
 from bilevel.composite.proximal_gradient import FISTA, ISTA
 from bilevel.inversion.networks import nmse_db
 
-NAME = "learned-classical"
 LINE = "ISTA and FISTA, lambda 0.1, on the published dictionary after 8/16/100/1000 iterations"
 DURATION = "1 min"
 

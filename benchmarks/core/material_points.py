@@ -10,7 +10,6 @@ from torch import Tensor
 from benchmarks.record import Record, at_least, at_most, stated
 from physics.constitutive.inelastic.radial_return import Constants, consistent_tangent, history, radial_return
 
-NAME = "material_points"
 LINE = "10,000 J2 points over 100 load steps: updates with consistent tangent a second, gradient through the history"
 DURATION = "1 minute"
 

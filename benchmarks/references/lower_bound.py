@@ -7,7 +7,7 @@ import time
 import torch
 from torch import Tensor
 
-from benchmarks.plain_newton import Multigrid
+from benchmarks.references.plain_newton import Multigrid
 from bilevel.linalg.direct.layout import upper_triangle
 from bilevel.linalg.direct.pardiso_library import Analysis, MatrixType
 from bilevel.linalg.krylov.cg import cg

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 
-from benchmarks.plain_darcy import Pardiso
+from benchmarks.references.plain_darcy import Pardiso
 
 
 class PlainNetwork:

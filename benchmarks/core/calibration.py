@@ -14,7 +14,7 @@ from scipy.optimize import least_squares, minimize
 from torch import Tensor
 
 import bilevel
-from benchmarks.block import Block
+from benchmarks.core.block import Block
 from benchmarks.record import Record, at_most, stated
 from bilevel.calibrate.fit.evaluator import Iteration
 from bilevel.calibrate.fit.run import calibrate
@@ -26,7 +26,6 @@ from bilevel.solvers.loop import Outcome
 from physics.discretisation.mesh import rectangle
 from physics.flow import DarcyFlow
 
-NAME = "calibration"
 LINE = (
     "three and 128 parameters recovered on the block and on Darcy flow: exact Jacobians, finite differences, L-BFGS-B"
 )

@@ -15,11 +15,10 @@ from benchmarks.shared_data import shared_data
 from bilevel.calibrate import CalibrationResult, Settings, calibrate, load_study
 from bilevel.calibrate.parameters import Parameter
 
-NAME = "soil_calibration"
 LINE = "hypoplastic sand and Voce steel calibrated from laboratory tests"
 DURATION = "5 minutes"
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 GENETIC = 10_000
 """Element tests that a genetic algorithm runs for such a calibration (Mendez et al. 2021)."""
 

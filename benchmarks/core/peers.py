@@ -8,7 +8,6 @@ from typing import Any
 from benchmarks.alone import alone
 from benchmarks.record import Record, at_least, at_most, stated
 
-NAME = "peers"
 LINE = "the block against torch-fem and scikit-fem, Darcy against jaxopt: forward, gradient and peak memory"
 DURATION = "10 minutes"
 
@@ -21,7 +20,7 @@ def run_block(peer: str, module: str, function: str, n: int, mine: dict[str, Any
     """The rows of one peer on the block; torch-fem is what the targets were set for."""
     if find_spec(module) is None:
         return [stated(f"peer {peer}", None, target="not installed")]
-    theirs = alone(f"benchmarks.peers_block:{function}", n=n)
+    theirs = alone(f"benchmarks.references.peers_block:{function}", n=n)
     size = f"block, {mine['dofs'] / 1000:.0f}k dofs"
     if "error" in theirs:
         return [stated(f"{peer}, {size}", None, target=theirs["error"])]
@@ -50,7 +49,7 @@ def _same(row: str, theirs: float, mine: float) -> Record:
 
 def block_records(n: int, with_direct: bool) -> list[Record]:
     """Ours and all peers on one block; scikit-fem with SuperLU only where that ends."""
-    mine = alone("benchmarks.peers_block:bilevel_block", n=n)
+    mine = alone("benchmarks.references.peers_block:bilevel_block", n=n)
     if "error" in mine:
         raise RuntimeError(f"our own block failed: {mine['error']}")
     size = f"block, {mine['dofs'] / 1000:.0f}k dofs"
@@ -67,7 +66,9 @@ def darcy_records(cells: int) -> list[Record]:
     """jaxopt's CG on linear Darcy flow."""
     if find_spec("jaxopt") is None:
         return [stated("peer jaxopt", None, target="not installed")]
-    mine, theirs = (alone(f"benchmarks.peers_darcy:{name}_darcy", cells=cells) for name in ("bilevel", "jaxopt"))
+    mine, theirs = (
+        alone(f"benchmarks.references.peers_darcy:{name}_darcy", cells=cells) for name in ("bilevel", "jaxopt")
+    )
     size = f"Darcy, {cells * (cells - 1) / 1000:.0f}k unknowns"
     if "error" in mine or "error" in theirs:
         return [stated(f"jaxopt, {size}", None, target=mine.get("error", theirs.get("error", "")))]

@@ -11,15 +11,14 @@ from scipy.spatial import Delaunay
 from torch import Tensor
 
 import bilevel
-from benchmarks.darcy import Cost
-from benchmarks.plain_darcy import Pardiso
-from benchmarks.plain_graph import PlainNetwork
+from benchmarks.core.darcy import Cost
 from benchmarks.record import Record, at_most, stated
+from benchmarks.references.plain_darcy import Pardiso
+from benchmarks.references.plain_graph import PlainNetwork
 from physics.discretisation.constraints import Dirichlet
 from physics.discretisation.graph import Graph
 from physics.flow import FlowNetwork, PowerLaw
 
-NAME = "graph"
 LINE = "power-law flow on irregular graphs of 1e5 and 1e6 edges: forward and gradient against a plain Newton"
 DURATION = "6 minutes"
 

@@ -9,14 +9,13 @@ import torch
 
 import bilevel
 from benchmarks.alone import alone
-from benchmarks.darcy import log_conductivity, mesh_of
+from benchmarks.core.darcy import log_conductivity, mesh_of
 from benchmarks.record import Record, at_most, peak_megabytes, stated
 from bilevel.implicit.strategies import Exact
 from physics.flow import DarcyFlow
 from physics.flow.time_stepping import BACKWARD_EULER, march
 from physics.flow.time_steps import TimeSteps
 
-NAME = "time_steps"
 LINE = "50 and 200 implicit steps of Darcy flow in 2-D and 3-D: gradient against forward, memory against steps"
 DURATION = "8 minutes"
 
@@ -53,7 +52,7 @@ def cost(cells: int, dim: int, steps: int) -> dict[str, float]:
 
 def case_records(cells: int, dim: int, steps: tuple[int, int]) -> list[Record]:
     """The rows of one mesh with two numbers of steps, the second a multiple of the first."""
-    few, many = (alone("benchmarks.time_steps:cost", cells=cells, dim=dim, steps=count) for count in steps)
+    few, many = (alone("benchmarks.core.time_steps:cost", cells=cells, dim=dim, steps=count) for count in steps)
     if "error" in few or "error" in many:
         return [stated(f"{dim}-D: {few.get('error', many.get('error'))}", None)]
     size = f"{dim}-D, {few['unknowns'] / 1000:.0f}k unknowns"

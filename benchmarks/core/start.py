@@ -8,7 +8,6 @@ import time
 
 from benchmarks.record import Record, at_most, stated
 
-NAME = "start"
 LINE = "import bilevel against import torch; bilevel --help"
 DURATION = "30 seconds"
 

@@ -24,7 +24,6 @@ from bilevel.inversion.networks.plug_and_play import Restoration
 from bilevel.linalg.linear_map import Convolution, gaussian_kernel
 from bilevel.report import ConvergenceError
 
-NAME = "learned-plug-and-play"
 LINE = (
     "deblurring of held-out pictures (Gaussian blur, noise 0.01): PnP against Wiener and TV; convergence and its loss"
 )
@@ -37,7 +36,7 @@ WIDTH = 1.6
 def run(quick: bool) -> list[Record]:
     """Needs scikit-image and scikit-learn for pictures; peers' lambda is tuned on the held-out pictures themselves."""
     try:
-        from benchmarks.pictures import held_out, psnr, training
+        from benchmarks.learned.pictures import held_out, psnr, training
 
         pictures, truth = training(), held_out()
     except ImportError:

@@ -6,13 +6,12 @@ from functools import partial
 
 import torch
 
-from benchmarks import learned_problem
-from benchmarks.learned_problem import over_seeds, published
+from benchmarks.learned import sparse_recovery
+from benchmarks.learned.sparse_recovery import over_seeds, published
 from benchmarks.record import Record, at_least, stated
 from bilevel.inversion.networks import ALISTA, LearnedStep, Schedule, SparseSignals, SupportSelection, analytic_weight
 from bilevel.linalg.linear_map import Matrix
 
-NAME = "learned-steps"
 LINE = "a recurrent network predicts step and threshold: gain over ALISTA at n = 500 and 1000, SNR 40 dB, medians over 3 seeds"
 DURATION = "25 min on 2 idle cores"
 
@@ -28,7 +27,7 @@ def run(quick: bool) -> list[Record]:
     """At n = 500 the published dictionary with 10 % nonzeros; at n = 1000 one from a seed, with 5 % (50 on average)."""
     layerwise, at_once = LAYERWISE, AT_ONCE
     if quick:
-        layerwise, at_once = learned_problem.quick(LAYERWISE), learned_problem.quick(AT_ONCE)
+        layerwise, at_once = sparse_recovery.quick(LAYERWISE), sparse_recovery.quick(AT_ONCE)
     data = published()
     records = []
     for n, gain in ((500, 3.0), (1000, 5.0)):

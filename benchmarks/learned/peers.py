@@ -10,7 +10,6 @@ from torch import Tensor
 from benchmarks.record import Record, at_most, stated
 from bilevel.composite import TotalVariation
 
-NAME = "learned-peers"
 LINE = "the proximal operator of total variation on a 128 x 128 picture, against deepinv"
 DURATION = "1 min"
 

@@ -17,7 +17,6 @@ from bilevel.inversion.networks import (
 )
 from bilevel.inversion.networks.equilibrium import UnrolledMap
 
-NAME = "learned-equilibrium"
 LINE = "equilibrium against unrolled: gradient and saved memory; truncation depth against the measured gradient error"
 DURATION = "1 min"
 

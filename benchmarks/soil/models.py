@@ -17,7 +17,6 @@ from physics.soil.control import Control, Quantity
 from physics.soil.element_test import ElementTest, Schedule, Stage, march
 from physics.soil.footing import bearing_capacity, footing_mesh
 
-NAME = "soil_models"
 LINE = "Drucker-Prager, Mohr-Coulomb, Cam-Clay and the strip footing against closed forms"
 DURATION = "2 minutes"
 

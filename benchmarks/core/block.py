@@ -14,9 +14,9 @@ from torch import Tensor
 
 import bilevel
 from benchmarks.alone import alone
-from benchmarks.lower_bound import Systems, bound_seconds, multigrid_iterations
-from benchmarks.plain_newton import Linear, Multigrid, Pardiso, PlainBlock
 from benchmarks.record import Record, at_most, median, stated
+from benchmarks.references.lower_bound import Systems, bound_seconds, multigrid_iterations
+from benchmarks.references.plain_newton import Linear, Multigrid, Pardiso, PlainBlock
 from bilevel.linalg.operator import Sparse
 from bilevel.problem import Params
 from bilevel.solvers.newton import NewtonDirection
@@ -24,7 +24,6 @@ from physics.constitutive.elastic.neo_hookean import NeoHookean
 from physics.discretisation.mesh import box
 from physics.solids.solid import Solid
 
-NAME = "block"
 LINE = "3-D neo-Hookean block up to 3e5 unknowns: forward, gradient, Jacobian against bare solvers and a plain Newton"
 DURATION = "6 minutes"
 
@@ -232,7 +231,7 @@ def large(n: int) -> dict[str, float]:
 
 def large_records(n: int, reference: Block) -> list[Record]:
     """Memory at the largest size, and how the iterations grow up to it."""
-    found = alone("benchmarks.block:large", n=n)
+    found = alone("benchmarks.core.block:large", n=n)
     if "error" in found:
         return [stated(f"block of {n} x {n} x {n}", None, target=found["error"])]
     near = f"{found['dofs'] / 1000:.0f}k dofs"

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 import bilevel
-from benchmarks.darcy import log_conductivity, mesh_of
-from benchmarks.plain_darcy import PlainDarcy
+from benchmarks.core.darcy import log_conductivity, mesh_of
+from benchmarks.references.plain_darcy import PlainDarcy
 from physics.flow import DarcyFlow
 
 

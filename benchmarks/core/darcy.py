@@ -14,14 +14,13 @@ from torch import Tensor
 
 import bilevel
 from benchmarks.alone import alone
-from benchmarks.lower_bound import multigrid_seconds, pardiso_seconds
-from benchmarks.plain_darcy import Pardiso, PlainDarcy
 from benchmarks.record import Record, at_most, stated
+from benchmarks.references.lower_bound import multigrid_seconds, pardiso_seconds
+from benchmarks.references.plain_darcy import Pardiso, PlainDarcy
 from physics.discretisation.mesh import Mesh, box, rectangle
 from physics.flow import DarcyFlow
 from physics.flow.nonlinear_diffusion import NonlinearDiffusion, QuadraticConductivity
 
-NAME = "darcy"
 LINE = "Darcy flow, one log-normal conductivity a cell: linear against bare solves, nonlinear against a plain Newton"
 DURATION = "8 minutes"
 
@@ -187,7 +186,7 @@ def linear_records(cells: int, dim: int, repeat: int) -> list[Record]:
 
 def memory_record(cells: int) -> list[Record]:
     """The peak memory of a process that does nothing but one nonlinear solve and its gradient."""
-    found = alone("benchmarks.darcy:forward_and_gradient", cells=cells, dim=2)
+    found = alone("benchmarks.core.darcy:forward_and_gradient", cells=cells, dim=2)
     row = f"peak memory of forward and gradient, nonlinear 2-D, {cells * (cells - 1) / 1000:.0f}k unknowns"
     return [at_most(row, found.get("peak_mb", math.nan), MEMORY, "MB")]
 

@@ -6,12 +6,11 @@ from functools import partial
 
 import torch
 
-from benchmarks import learned_problem
-from benchmarks.learned_problem import over_seeds, published
+from benchmarks.learned import sparse_recovery
+from benchmarks.learned.sparse_recovery import over_seeds, published
 from benchmarks.record import Record, at_least, at_most, stated
 from bilevel.inversion.networks import ALISTA, GroupLISTA, Schedule, SparseSignals
 
-NAME = "learned-groups"
 LINE = "group LISTA, 50 groups of 10 with 10 % active: gain over the element-wise network, medians over 3 seeds"
 DURATION = "15 min on 2 idle cores"
 
@@ -20,7 +19,7 @@ SCHEDULE = Schedule(batch=64, alone=15, together=0, final=300, rate=2e-2, matrix
 
 def run(quick: bool) -> list[Record]:
     """Both networks have the same schedule, weight and start."""
-    schedule = learned_problem.quick(SCHEDULE) if quick else SCHEDULE
+    schedule = sparse_recovery.quick(SCHEDULE) if quick else SCHEDULE
     data = published()
     signals = SparseSignals(data.D, 0.1, group=10)
     x, y = signals.draw(1000, torch.Generator().manual_seed(12345))

@@ -1,0 +1,1 @@
+"""Inner solves, gradients and calibrations at size."""

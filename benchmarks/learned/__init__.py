@@ -1,0 +1,1 @@
+"""Learned iterative schemes, first guesses and steps."""

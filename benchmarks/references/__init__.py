@@ -1,0 +1,1 @@
+"""The same problems by hand or by other packages, for comparison."""

@@ -1,0 +1,1 @@
+"""Soil models against closed forms and laboratory tests."""
