@@ -9,12 +9,12 @@ import torch
 from benchmarks.learned import sparse_recovery
 from benchmarks.learned.sparse_recovery import over_seeds, published
 from benchmarks.record import Record, at_least, at_most, stated
-from bilevel.inversion.networks import ALISTA, GroupLISTA, Schedule, SparseSignals
+from bilevel.inversion.networks import ALISTA, GroupLISTA, LayerwiseSchedule, SparseSignals
 
 LINE = "group LISTA, 50 groups of 10 with 10 % active: gain over the element-wise network, medians over 3 seeds"
 DURATION = "15 min on 2 idle cores"
 
-SCHEDULE = Schedule(batch=64, alone=15, together=0, final=300, rate=2e-2, matrix_rate=2e-3)
+SCHEDULE = LayerwiseSchedule(batch=64, alone=15, together=0, final=300, rate=2e-2, matrix_rate=2e-3)
 
 
 def run(quick: bool) -> list[Record]:

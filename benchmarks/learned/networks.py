@@ -15,20 +15,20 @@ from bilevel.inversion.networks import (
     LISTA,
     LISTACP,
     HyperLISTA,
-    Schedule,
+    LayerwiseSchedule,
     SparseSignals,
     StepThresholdISTA,
     SupportSelection,
     nmse_db,
+    tune,
 )
-from bilevel.inversion.networks.hyperlista import tune
 
 LINE = "step-and-threshold ISTA, LISTA, LISTA-CP, ALISTA, HyperLISTA: NMSE at 16 layers, medians over 3 seeds"
 DURATION = "40 min on 2 idle cores"
 
-LAYERWISE = Schedule(batch=128, alone=40, together=15, final=300, rate=2e-2, matrix_rate=5e-4)
-SCALARS = Schedule(batch=64, alone=0, together=0, final=1300, rate=5e-2, final_scale=1.0, clip=5.0)
-MATRIX = Schedule(batch=64, alone=15, together=0, final=400, rate=2e-2, final_scale=1.0, matrix_rate=5e-4)
+LAYERWISE = LayerwiseSchedule(batch=128, alone=40, together=15, final=300, rate=2e-2, matrix_rate=5e-4)
+SCALARS = LayerwiseSchedule(batch=64, alone=0, together=0, final=1300, rate=5e-2, final_scale=1.0, clip=5.0)
+MATRIX = LayerwiseSchedule(batch=64, alone=15, together=0, final=400, rate=2e-2, final_scale=1.0, matrix_rate=5e-4)
 
 # Learned steps grow until a rare, dense signal blows up; training on denser signals than it will meet keeps a network away.
 DENSER = 0.12
@@ -43,7 +43,9 @@ def run(quick: bool) -> list[Record]:
     if quick:
         scalars, matrix, layerwise = (sparse_recovery.quick(s) for s in (SCALARS, MATRIX, LAYERWISE))
 
-    def learned(name: str, make: Make, schedule: Schedule, limit: float, signals: SparseSignals = signals) -> Record:
+    def learned(
+        name: str, make: Make, schedule: LayerwiseSchedule, limit: float, signals: SparseSignals = signals
+    ) -> Record:
         return row(name, make, signals, schedule, data, limit)
 
     return [

@@ -9,15 +9,22 @@ import torch
 from benchmarks.learned import sparse_recovery
 from benchmarks.learned.sparse_recovery import over_seeds, published
 from benchmarks.record import Record, at_least, stated
-from bilevel.inversion.networks import ALISTA, LearnedStep, Schedule, SparseSignals, SupportSelection, analytic_weight
+from bilevel.inversion.networks import (
+    ALISTA,
+    LayerwiseSchedule,
+    NeurallyAugmentedALISTA,
+    SparseSignals,
+    SupportSelection,
+    analytic_weight,
+)
 from bilevel.linalg.linear_map import Matrix
 
 LINE = "a recurrent network predicts step and threshold: gain over ALISTA at n = 500 and 1000, SNR 40 dB, medians over 3 seeds"
 DURATION = "25 min on 2 idle cores"
 
 # Each as its authors train it: ALISTA layer by layer, the recurrent network all at once.
-LAYERWISE = Schedule(batch=64, alone=20, together=0, final=300, rate=2e-2, matrix_rate=2e-3)
-AT_ONCE = Schedule(batch=64, alone=0, together=0, final=400, rate=1e-2, matrix_rate=1e-3, final_scale=1.0)
+LAYERWISE = LayerwiseSchedule(batch=64, alone=20, together=0, final=300, rate=2e-2, matrix_rate=2e-3)
+AT_ONCE = LayerwiseSchedule(batch=64, alone=0, together=0, final=400, rate=1e-2, matrix_rate=1e-3, final_scale=1.0)
 
 # Rare, dense signals blow up; both networks train on signals this much denser than they will meet.
 DENSER = 1.2
@@ -38,7 +45,8 @@ def run(quick: bool) -> list[Record]:
         x, y = (data.x, met.measure(data.x, generator)) if n == 500 else met.draw(1000, generator)
         chosen = SupportSelection() if n == 500 else SupportSelection(0.005, 0.06)
         plain, learned = (
-            partial(network, D, weight=weight, threshold=0.5, selection=chosen) for network in (ALISTA, LearnedStep)
+            partial(network, D, weight=weight, threshold=0.5, selection=chosen)
+            for network in (ALISTA, NeurallyAugmentedALISTA)
         )
         before, seconds = over_seeds(plain, signals, layerwise, x, y)
         after, more = over_seeds(learned, signals, at_once, x, y)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.record import Record, at_most, median
 from benchmarks.shared_data import shared_data
-from bilevel.inversion.networks import Schedule, SparseSignals, nmse_db, train
+from bilevel.inversion.networks import LayerwiseSchedule, SparseSignals, nmse_db, train
 from bilevel.inversion.networks.network import UnrolledNetwork
 from bilevel.linalg.linear_map import Matrix
 from bilevel.report import ConvergenceError
@@ -44,7 +44,9 @@ def published(dtype: torch.dtype = torch.float32) -> SparseRecovery:
     return SparseRecovery(D, W, x, D(x))
 
 
-def trained(make: Make, signals: SparseSignals, schedule: Schedule, x: Tensor, y: Tensor) -> tuple[float, float]:
+def trained(
+    make: Make, signals: SparseSignals, schedule: LayerwiseSchedule, x: Tensor, y: Tensor
+) -> tuple[float, float]:
     """NMSE in dB on (x, y) after training a fresh network, and the seconds of training; NaN where the network is unstable."""
     torch.manual_seed(schedule.seed)
     network = make()
@@ -61,13 +63,15 @@ def trained(make: Make, signals: SparseSignals, schedule: Schedule, x: Tensor, y
     return value, seconds
 
 
-def over_seeds(make: Make, signals: SparseSignals, schedule: Schedule, x: Tensor, y: Tensor) -> tuple[float, float]:
+def over_seeds(
+    make: Make, signals: SparseSignals, schedule: LayerwiseSchedule, x: Tensor, y: Tensor
+) -> tuple[float, float]:
     """Medians of NMSE and seconds over SEEDS."""
     runs = [trained(make, signals, replace(schedule, seed=seed), x, y) for seed in SEEDS]
     return median([r[0] for r in runs]), median([r[1] for r in runs])
 
 
-def quick(schedule: Schedule) -> Schedule:
+def quick(schedule: LayerwiseSchedule) -> LayerwiseSchedule:
     """The same schedule at a fiftieth of its length."""
     return replace(
         schedule,
@@ -79,7 +83,7 @@ def quick(schedule: Schedule) -> Schedule:
 
 
 def row(
-    name: str, make: Make, signals: SparseSignals, schedule: Schedule, problem: SparseRecovery, limit: float
+    name: str, make: Make, signals: SparseSignals, schedule: LayerwiseSchedule, problem: SparseRecovery, limit: float
 ) -> Record:
     """One table row: the median error against its limit, and the median seconds of training."""
     value, seconds = over_seeds(make, signals, schedule, problem.x, problem.y)

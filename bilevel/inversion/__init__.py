@@ -3,25 +3,14 @@
 result = invert(A, data, prior=TotalVariationPrior(), choice=Discrepancy(sigma=0.01))
 """
 
-from bilevel.inversion.choice import GCV, Bilevel, Choice, Discrepancy, Fixed, LCurve
-from bilevel.inversion.diagnosis import Diagnosis, diagnose
-from bilevel.inversion.invert import Inversion, invert
-from bilevel.inversion.priors import L1Prior, LearnedPrior, Prior, Tikhonov, TotalVariationPrior
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "GCV",
-    "Bilevel",
-    "Choice",
-    "Diagnosis",
-    "Discrepancy",
-    "Fixed",
-    "Inversion",
-    "L1Prior",
-    "LCurve",
-    "LearnedPrior",
-    "Prior",
-    "Tikhonov",
-    "TotalVariationPrior",
-    "diagnose",
-    "invert",
-]
+import bilevel
+
+if TYPE_CHECKING:
+    from bilevel.inversion.choice import GCV, Bilevel, Choice, Discrepancy, Fixed, LCurve
+    from bilevel.inversion.diagnosis import Diagnosis, diagnose
+    from bilevel.inversion.inversion import Inversion, invert
+    from bilevel.inversion.priors import L1Prior, LearnedPrior, Prior, Tikhonov, TotalVariationPrior
+
+__all__, __getattr__, __dir__ = bilevel.lazy_names(__name__)

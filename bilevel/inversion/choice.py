@@ -20,7 +20,7 @@ from bilevel.report import ConvergenceError, InputError, require_finite
 
 
 @dataclass
-class Trial:
+class LambdaTrial:
     """One lambda that was tried: the misfit |A x - y|, the penalty g(x) and the estimate."""
 
     weight: float
@@ -30,20 +30,20 @@ class Trial:
 
 
 @dataclass
-class Problem:
+class InverseProblem:
     """One inverse problem; remembers what has been tried, and starts from the nearest."""
 
     A: LinearMap
     y: Tensor
     prior: Prior
-    trials: list[Trial] = field(default_factory=list)
+    trials: list[LambdaTrial] = field(default_factory=list)
 
-    def at(self, log_weight: float) -> Trial:
+    def at(self, log_weight: float) -> LambdaTrial:
         """Solve at lambda = exp(log_weight)."""
         weight = math.exp(log_weight)
         nearest = min(self.trials, key=lambda t: abs(math.log(t.weight) - log_weight), default=None)
         x = self.prior.solve(self.A, self.y, weight, None if nearest is None else nearest.x)
-        trial = Trial(weight, float((self.A(x) - self.y).norm()), self.prior.penalty(x), x)
+        trial = LambdaTrial(weight, float((self.A(x) - self.y).norm()), self.prior.penalty(x), x)
         self.trials.append(trial)
         return trial
 
@@ -52,7 +52,7 @@ class Choice(ABC):
     """A rule that picks lambda."""
 
     @abstractmethod
-    def choose(self, problem: Problem) -> Trial:
+    def choose(self, problem: InverseProblem) -> LambdaTrial:
         """The trial at the chosen lambda."""
 
 
@@ -66,7 +66,7 @@ class Fixed(Choice):
         if not 0 < self.weight < math.inf:
             raise InputError(f"lambda must be positive and finite, got {self.weight:g}")
 
-    def choose(self, problem: Problem) -> Trial:
+    def choose(self, problem: InverseProblem) -> LambdaTrial:
         return problem.at(math.log(self.weight))
 
 
@@ -93,7 +93,7 @@ class Discrepancy(_Search):
     safety: float = 1.0
     tolerance: float = 1e-3
 
-    def choose(self, problem: Problem) -> Trial:
+    def choose(self, problem: InverseProblem) -> LambdaTrial:
         from scipy.optimize import brentq
 
         if not self.sigma > 0:
@@ -105,12 +105,12 @@ class Discrepancy(_Search):
         root = brentq(lambda t: math.log(problem.at(t).misfit / target), low, high, xtol=self.tolerance)
         return problem.at(root)
 
-    def _bracket(self, problem: Problem, target: float) -> tuple[float, float]:
+    def _bracket(self, problem: InverseProblem, target: float) -> tuple[float, float]:
         """Neighbouring log lambdas with misfits below and above the target, from the top down: strong priors solve fast."""
         lowest, highest = self.limits()
         if problem.at(highest).misfit < target:
             raise ConvergenceError(
-                f"lambda = {self.highest:g} still fits better than the noise ({problem.trials[-1].misfit:.3g} < {target:.3g}); "
+                f"lambda = {self.highest:g} fits better than the noise ({problem.trials[-1].misfit:.3g} < {target:.3g}); "
                 "raise `highest`, or the data hold no signal"
             )
         high = highest
@@ -134,7 +134,7 @@ class LCurve(_Search):
 
     points: int = 25
 
-    def choose(self, problem: Problem) -> Trial:
+    def choose(self, problem: InverseProblem) -> LambdaTrial:
         from scipy.interpolate import CubicSpline
 
         grid = np.linspace(*self.limits(), self.points)
@@ -157,13 +157,15 @@ class GCV(_Search):
 
     points: int = 17
 
-    def choose(self, problem: Problem) -> Trial:
+    def choose(self, problem: InverseProblem) -> LambdaTrial:
         from scipy.optimize import minimize_scalar
 
         grid = np.linspace(*self.limits(), self.points)
         scores = [self.score(problem, problem.at(t)) for t in grid[::-1]][::-1]
         if not np.isfinite(scores).any():
-            raise ConvergenceError("generalised cross-validation finds no residual to judge by: are the data all zero?")
+            raise ConvergenceError(
+                "generalised cross-validation finds no residual that is above zero: are the data all zero?"
+            )
         best = int(np.argmin(scores))
         bounds = (grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)])
         found = minimize_scalar(
@@ -172,7 +174,7 @@ class GCV(_Search):
         return problem.at(float(found.x))
 
     @staticmethod
-    def score(problem: Problem, trial: Trial) -> float:
+    def score(problem: InverseProblem, trial: LambdaTrial) -> float:
         """log of the GCV function; infinite where the estimate uses up all the data."""
         count = problem.y.numel()
         left = count - problem.prior.freedom(problem.A, problem.y, trial.weight, trial.x)
@@ -190,7 +192,7 @@ class Bilevel(_Search):
 
     examples: list[tuple[Tensor, Tensor]] = field(kw_only=True)
 
-    def choose(self, problem: Problem) -> Trial:
+    def choose(self, problem: InverseProblem) -> LambdaTrial:
         from scipy.optimize import minimize_scalar
 
         if not self.examples:
@@ -210,12 +212,12 @@ class Bilevel(_Search):
             return problem.at(float(found.x))
         return problem.at(self._descend(problem, low, high))
 
-    def loss(self, problem: Problem, log_weight: float) -> float:
+    def loss(self, problem: InverseProblem, log_weight: float) -> float:
         """sum over examples of |x(y_i, lambda) - x_i|^2."""
         solve = problem.prior.solve
         return sum(float((solve(problem.A, y, math.exp(log_weight)) - x).square().sum()) for x, y in self.examples)
 
-    def gradient(self, problem: Problem, log_weight: float) -> float:
+    def gradient(self, problem: InverseProblem, log_weight: float) -> float:
         """d loss / d log lambda, by the implicit function theorem at each example's estimate."""
         t = torch.tensor(log_weight, dtype=problem.y.dtype, requires_grad=True)
         total = torch.zeros((), dtype=problem.y.dtype)
@@ -226,7 +228,7 @@ class Bilevel(_Search):
             total = total + (state - x).square().sum()
         return float(torch.autograd.grad(total, t)[0])
 
-    def _descend(self, problem: Problem, low: float, high: float) -> float:
+    def _descend(self, problem: InverseProblem, low: float, high: float) -> float:
         """The root of the outer gradient by bisection: one number, bracketed by the grid."""
         if self.gradient(problem, low) >= 0:
             return low

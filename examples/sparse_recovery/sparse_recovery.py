@@ -17,7 +17,7 @@ from bilevel.composite.problem import Composite, LeastSquares
 from bilevel.composite.proximal_gradient import FISTA, ISTA
 from bilevel.inversion.networks import (
     ALISTA,
-    Schedule,
+    LayerwiseSchedule,
     SparseSignals,
     SupportSelection,
     certify_network,
@@ -48,7 +48,7 @@ def main() -> None:
                 break
 
     network = ALISTA(operator, depth=16, threshold=0.5, selection=SupportSelection())
-    schedule = Schedule(batch=64, alone=30, together=10, final=300, rate=2e-2, seed=0)
+    schedule = LayerwiseSchedule(batch=64, alone=30, together=10, final=300, rate=2e-2, seed=0)
     train(network, signals, schedule, checkpoint=folder / "checkpoint.pt", progress=True)
     print(f"ALISTA, 16 layers:           {nmse_db(network(y), x):7.2f} dB")
     print(certify_network(network, y[:50]).verdict)

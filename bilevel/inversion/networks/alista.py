@@ -11,10 +11,10 @@ from torch import Tensor
 from bilevel.composite import soft_threshold_with_support
 from bilevel.inversion.networks.network import (
     NO_SELECTION,
-    State,
     SupportSelection,
     Thresholds,
     UnrolledNetwork,
+    UnrolledState,
     scalars,
     weight_map,
 )
@@ -70,7 +70,7 @@ class ALISTA(UnrolledNetwork):
         self.steps = scalars(depth, 1.0, dtype)
         self.thresholds = Thresholds(depth, threshold, dtype, fall)
 
-    def layer(self, k: int, state: State, y: Tensor) -> State:
+    def layer(self, k: int, state: UnrolledState, y: Tensor) -> UnrolledState:
         v = self.vector(state.x + self.steps[k] * self.weight.adjoint(y - self.operator(state.x)))
         count = self.selection.count(k, v.shape[-1])
-        return State(self.shaped(soft_threshold_with_support(v, self.thresholds.at(k), count)))
+        return UnrolledState(self.shaped(soft_threshold_with_support(v, self.thresholds.at(k), count)))

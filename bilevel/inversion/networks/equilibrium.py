@@ -10,7 +10,7 @@ from torch import Tensor
 
 import bilevel
 from bilevel.implicit.strategies import Adjoint
-from bilevel.inversion.networks.network import State, UnrolledNetwork
+from bilevel.inversion.networks.network import UnrolledNetwork, UnrolledState
 from bilevel.problem import FixedPoint
 from bilevel.report import InputError, OnFail, Solution
 from bilevel.solvers.loop import Solver
@@ -29,14 +29,14 @@ class LayerMap(torch.nn.Module):
         self.network, self.k = network, k
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.network.layer(self.k, State(x), y).x
+        return self.network.layer(self.k, UnrolledState(x), y).x
 
 
 class Equilibrium(torch.nn.Module):
     """x with x = T(x, y), for any module T(x, y) -> x that treats the samples of a batch independently.
 
     solver: Anderson acceleration by default, as accurate as the precision of x0 allows. Called as equilibrium(y, x0); `solution` then holds the solve's report and the certificates of its gradients.
-    Raises ConvergenceError where the iteration has not settled (`on_fail`).
+    Raises ConvergenceError where the iteration has not converged (`on_fail`).
     """
 
     def __init__(

@@ -15,10 +15,10 @@ from bilevel.composite import block_soft_threshold, soft_threshold_with_support
 from bilevel.inversion.networks.alista import analytic_weight
 from bilevel.inversion.networks.network import (
     NO_SELECTION,
-    State,
     SupportSelection,
     Thresholds,
     UnrolledNetwork,
+    UnrolledState,
     copies,
     weight_map,
 )
@@ -52,12 +52,12 @@ class GroupLISTA(UnrolledNetwork):
         self.blocks = copies(depth, torch.eye(size, dtype=dtype).expand(n // size, size, size))
         self.thresholds = Thresholds(depth, threshold, dtype)
 
-    def layer(self, k: int, state: State, y: Tensor) -> State:
+    def layer(self, k: int, state: UnrolledState, y: Tensor) -> UnrolledState:
         correction = self.vector(self.weight.adjoint(y - self.operator(state.x)))
         grouped = correction.unflatten(-1, (-1, self.size)).unsqueeze(-1)
         v = self.vector(state.x) + (self.blocks[k] @ grouped).reshape(correction.shape)
         count = self.selection.count(k, v.shape[-1] // self.size)
-        return State(self.shaped(self._threshold(v, self.thresholds.at(k), count)))
+        return UnrolledState(self.shaped(self._threshold(v, self.thresholds.at(k), count)))
 
     def _threshold(self, v: Tensor, threshold: Tensor, count: int) -> Tensor:
         """Block soft threshold that lets the `count` groups of largest norm pass unshrunk."""

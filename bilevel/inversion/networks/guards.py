@@ -124,7 +124,7 @@ class Certificate:
 
     @property
     def stable(self) -> bool:
-        """Whether the iteration settled: reached its tolerance, or still contracts."""
+        """Whether the iteration reached its tolerance, or contracts towards it."""
         return self.reached or self.rate < 1
 
     @property
@@ -141,13 +141,13 @@ class Certificate:
             f"fixed-point residual {last:.2g} after {len(self.residuals)} iterations"
         )
         if not self.stable:
-            return f"UNSTABLE: the iteration does not settle ({measured}); lower the step or constrain the network"
+            return f"UNSTABLE: the iteration does not converge ({measured}); lower the step or constrain the network"
         if not self.certified:
-            return f"settles on these data, but without a guarantee: outside the nonexpansive region ({measured})"
-        return f"stable: nonexpansive wherever it was measured, and it settles ({measured})"
+            return f"converges on these data, but without a guarantee: outside the nonexpansive region ({measured})"
+        return f"stable: nonexpansive wherever it was measured, and it converges ({measured})"
 
     def require_stable(self) -> None:
-        """Raise ConvergenceError with the verdict unless the iteration settled."""
+        """Raise ConvergenceError with the verdict unless the iteration is stable."""
         if not self.stable:
             raise ConvergenceError(self.verdict)
 

@@ -14,7 +14,7 @@ from torch.nn import Parameter
 
 from bilevel.composite import soft_threshold_with_support
 from bilevel.inversion.networks.alista import analytic_weight, coherence
-from bilevel.inversion.networks.network import State, UnrolledNetwork, weight_map
+from bilevel.inversion.networks.network import UnrolledNetwork, UnrolledState, weight_map
 from bilevel.linalg.linear_map import LinearMap
 from bilevel.report import InputError
 
@@ -43,11 +43,11 @@ class HyperLISTA(UnrolledNetwork):
         self.coherence = coherence(self.weight.matrix(), matrix)
         self.constants = Parameter(torch.tensor(constants, dtype=matrix.dtype))
 
-    def start(self, y: Tensor) -> State:
+    def start(self, y: Tensor) -> UnrolledState:
         x = super().start(y).x
-        return State(x, x)
+        return UnrolledState(x, x)
 
-    def layer(self, k: int, state: State, y: Tensor) -> State:
+    def layer(self, k: int, state: UnrolledState, y: Tensor) -> UnrolledState:
         x, previous = self.vector(state.x), self.vector(state.memory)
         c1, c2, c3 = self.constants
         residual = y - self.operator(state.x)
@@ -58,7 +58,7 @@ class HyperLISTA(UnrolledNetwork):
         beta = c2 * self.coherence * (x != 0).sum(-1)
         count = (c3 * torch.log(first.clamp_min(tiny) / error.clamp_min(tiny))).clamp(0, x.shape[-1]).detach()
         v = x + self.vector(self.weight.adjoint(residual)) + beta.unsqueeze(-1) * (x - previous)
-        return State(self.shaped(soft_threshold_with_support(v, theta.unsqueeze(-1), count.floor())), state.x)
+        return UnrolledState(self.shaped(soft_threshold_with_support(v, theta.unsqueeze(-1), count.floor())), state.x)
 
 
 def tune(

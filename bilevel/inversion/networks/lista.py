@@ -13,10 +13,10 @@ from torch.nn import Parameter
 from bilevel.composite import soft_threshold, soft_threshold_with_support
 from bilevel.inversion.networks.network import (
     NO_SELECTION,
-    State,
     SupportSelection,
     Thresholds,
     UnrolledNetwork,
+    UnrolledState,
     copies,
     scalars,
     squared_norm,
@@ -46,9 +46,9 @@ class StepThresholdISTA(UnrolledNetwork):
         self.steps = scalars(depth, 1.0 / lipschitz if step is None else step, dtype)
         self.thresholds = Thresholds(depth, threshold / lipschitz, dtype, fall)
 
-    def layer(self, k: int, state: State, y: Tensor) -> State:
+    def layer(self, k: int, state: UnrolledState, y: Tensor) -> UnrolledState:
         gradient = self.operator.adjoint(self.operator(state.x) - y)
-        return State(soft_threshold(state.x - self.steps[k] * gradient, self.thresholds.at(k)))
+        return UnrolledState(soft_threshold(state.x - self.steps[k] * gradient, self.thresholds.at(k)))
 
 
 class LISTA(UnrolledNetwork):
@@ -75,11 +75,11 @@ class LISTA(UnrolledNetwork):
         self.repeat = copies(1 if tied else depth, repeat)
         self.thresholds = Thresholds(depth, threshold, first.dtype)
 
-    def layer(self, k: int, state: State, y: Tensor) -> State:
+    def layer(self, k: int, state: UnrolledState, y: Tensor) -> UnrolledState:
         own = 0 if self.tied else k
         encode, repeat = self.encode[own], self.repeat[own]
         v = self.data_vector(y) @ encode.mT + self.vector(state.x) @ repeat.mT
-        return State(self.shaped(soft_threshold(v, self.thresholds.at(k))))
+        return UnrolledState(self.shaped(soft_threshold(v, self.thresholds.at(k))))
 
 
 class LISTACP(UnrolledNetwork):
@@ -102,10 +102,10 @@ class LISTACP(UnrolledNetwork):
         self.weights = copies(depth, first)
         self.thresholds = Thresholds(depth, threshold, first.dtype)
 
-    def layer(self, k: int, state: State, y: Tensor) -> State:
+    def layer(self, k: int, state: UnrolledState, y: Tensor) -> UnrolledState:
         v = self.vector(state.x) + self.data_vector(y - self.operator(state.x)) @ self.weights[k]
         count = self.selection.count(k, v.shape[-1])
-        return State(self.shaped(soft_threshold_with_support(v, self.thresholds.at(k), count)))
+        return UnrolledState(self.shaped(soft_threshold_with_support(v, self.thresholds.at(k), count)))
 
 
 class TiLISTA(UnrolledNetwork):
@@ -129,7 +129,7 @@ class TiLISTA(UnrolledNetwork):
         self.steps = scalars(depth, 1.0, first.dtype)
         self.thresholds = Thresholds(depth, threshold, first.dtype)
 
-    def layer(self, k: int, state: State, y: Tensor) -> State:
+    def layer(self, k: int, state: UnrolledState, y: Tensor) -> UnrolledState:
         v = self.vector(state.x) + self.steps[k] * (self.data_vector(y - self.operator(state.x)) @ self.weight)
         count = self.selection.count(k, v.shape[-1])
-        return State(self.shaped(soft_threshold_with_support(v, self.thresholds.at(k), count)))
+        return UnrolledState(self.shaped(soft_threshold_with_support(v, self.thresholds.at(k), count)))

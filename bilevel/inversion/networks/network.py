@@ -20,7 +20,7 @@ from bilevel.linalg.linear_map import LinearMap, Matrix, as_linear_map
 from bilevel.report import ConvergenceError, InputError
 
 
-class State(NamedTuple):
+class UnrolledState(NamedTuple):
     """What one layer hands to the next: the estimate, and what the method remembers beside it."""
 
     x: Tensor
@@ -42,13 +42,13 @@ class UnrolledNetwork(torch.nn.Module, ABC):
         self.depth = depth
 
     @abstractmethod
-    def layer(self, k: int, state: State, y: Tensor) -> State:
+    def layer(self, k: int, state: UnrolledState, y: Tensor) -> UnrolledState:
         """Layer k (from 0) applied to the state before it."""
 
-    def start(self, y: Tensor) -> State:
+    def start(self, y: Tensor) -> UnrolledState:
         """The state before the first layer: x = 0."""
         batch = y.shape[: y.dim() - len(self.operator.range)]
-        return State(y.new_zeros(*batch, *self.operator.domain))
+        return UnrolledState(y.new_zeros(*batch, *self.operator.domain))
 
     def vector(self, x: Tensor) -> Tensor:
         """Unknowns (*batch, *domain) as (*batch, n)."""
@@ -82,12 +82,12 @@ class UnrolledNetwork(torch.nn.Module, ABC):
             found.append(state.x)
         return found
 
-    def start_checked(self, y: Tensor) -> State:
+    def start_checked(self, y: Tensor) -> UnrolledState:
         """`start`, after checking that the data fit the operator."""
         self.operator.check_data(y)
         return self.start(y)
 
-    def run(self, y: Tensor, state: State, first: int, last: int | None = None) -> State:
+    def run(self, y: Tensor, state: UnrolledState, first: int, last: int | None = None) -> UnrolledState:
         """Layers first, ..., last - 1."""
         for k in range(first, self.depth if last is None else last):
             state = self.layer(k, state, y)

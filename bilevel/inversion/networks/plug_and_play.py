@@ -45,7 +45,7 @@ class PnPProximalGradient:
     max_iterations: int = 2000
 
     def restore(self, A: LinearMap, y: Tensor, x0: Tensor | None = None, on_fail: OnFail = "raise") -> Restoration:
-        """Restore pictures from y (*batch, *range); raises ConvergenceError where the iteration does not settle."""
+        """Restore pictures from y (*batch, *range); raises ConvergenceError where the iteration does not converge."""
         A.check_data(y)
         require_iterations(self.max_iterations)
         lipschitz = A.norm() ** 2
@@ -100,7 +100,7 @@ class PnPADMM:
     max_iterations: int = 2000
 
     def restore(self, A: LinearMap, y: Tensor, x0: Tensor | None = None, on_fail: OnFail = "raise") -> Restoration:
-        """Restore pictures from y (*batch, *range); raises ConvergenceError where the iteration does not settle."""
+        """Restore pictures from y (*batch, *range); raises ConvergenceError where the iteration does not converge."""
         A.check_data(y)
         require_iterations(self.max_iterations)
         invert = regularised_inverse(A, self.rho)

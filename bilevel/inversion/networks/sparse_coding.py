@@ -94,7 +94,7 @@ class _Codes(torch.autograd.Function):
 
 
 def _solve(y: Tensor, dictionary: Tensor, problem: ElasticNet, start: Tensor | None) -> Tensor:
-    """FISTA with restart until the signs settle, then the exact solve on the active set; repeated until it is optimal."""
+    """FISTA with restart until the signs stay, then the exact solve on the active set; repeated until it is optimal."""
     gram, target = dictionary.mT @ dictionary, y @ dictionary
     lipschitz = float(torch.linalg.matrix_norm(gram, 2)) + problem.l2
     a = torch.zeros_like(target) if start is None else start.detach().clone()

@@ -17,7 +17,7 @@ from torch.nn import Parameter
 from tqdm import tqdm
 
 from bilevel.inversion.networks.checkpoint import read_checkpoint, write_checkpoint
-from bilevel.inversion.networks.network import State, UnrolledNetwork
+from bilevel.inversion.networks.network import UnrolledNetwork, UnrolledState
 from bilevel.report import BilevelError, InputError
 
 
@@ -33,7 +33,7 @@ def log_error(estimate: Tensor, truth: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Schedule:
+class LayerwiseSchedule:
     """How long and how fast.
 
     alone: steps of each new layer alone at `rate`. together: steps of all layers so far at each of `refine` * rate.
@@ -60,7 +60,7 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Stage:
+class LayerStage:
     """`steps` gradient steps on layers first, ..., depth - 1 of a network cut to `depth` layers."""
 
     name: str
@@ -71,22 +71,22 @@ class Stage:
     cosine: bool = False
 
 
-def stages(depth: int, schedule: Schedule) -> Iterator[Stage]:
+def stages(depth: int, schedule: LayerwiseSchedule) -> Iterator[LayerStage]:
     """The stages of layer-wise training."""
     for k in range(depth):
         if schedule.alone:
-            yield Stage(f"layer {k + 1}", k, k + 1, schedule.alone, 1.0)
+            yield LayerStage(f"layer {k + 1}", k, k + 1, schedule.alone, 1.0)
         if schedule.together and k:
             for scale in schedule.refine:
-                yield Stage(f"layers 1-{k + 1} x{scale:g}", 0, k + 1, schedule.together, scale)
+                yield LayerStage(f"layers 1-{k + 1} x{scale:g}", 0, k + 1, schedule.together, scale)
     if schedule.final:
-        yield Stage("all layers", 0, depth, schedule.final, schedule.final_scale, cosine=True)
+        yield LayerStage("all layers", 0, depth, schedule.final, schedule.final_scale, cosine=True)
 
 
 def train(
     network: UnrolledNetwork,
     sampler: Sampler,
-    schedule: Schedule,
+    schedule: LayerwiseSchedule,
     *,
     checkpoint: Path | str | None = None,
     progress: bool = False,
@@ -119,8 +119,8 @@ def train(
 def _run_stage(
     network: UnrolledNetwork,
     sampler: Sampler,
-    schedule: Schedule,
-    stage: Stage,
+    schedule: LayerwiseSchedule,
+    stage: LayerStage,
     generator: torch.Generator,
     loss: Callable[[Tensor, Tensor], Tensor],
     bar: tqdm,
@@ -137,7 +137,7 @@ def _run_stage(
             _require_fit(network, truth, data)
         with torch.no_grad():
             state = network.run(data, network.start(data), 0, stage.first)
-        estimate = network.run(data, State(state.x, state.memory), stage.first, stage.depth).x
+        estimate = network.run(data, UnrolledState(state.x, state.memory), stage.first, stage.depth).x
         value = loss(estimate, truth)
         if not bool(torch.isfinite(value)):
             raise BilevelError(
@@ -161,7 +161,7 @@ def _require_fit(network: UnrolledNetwork, truth: Tensor, data: Tensor) -> None:
         )
 
 
-def _groups(parameters: list[Parameter], schedule: Schedule, scale: float) -> list[dict]:
+def _groups(parameters: list[Parameter], schedule: LayerwiseSchedule, scale: float) -> list[dict]:
     """Scalars learn at `rate`, matrices at `matrix_rate`."""
     small = [p for p in parameters if p.dim() < 2]
     large = [p for p in parameters if p.dim() >= 2]
@@ -170,7 +170,7 @@ def _groups(parameters: list[Parameter], schedule: Schedule, scale: float) -> li
 
 
 def _save(
-    network: UnrolledNetwork, schedule: Schedule, generator: torch.Generator, losses: list[float], file: Path
+    network: UnrolledNetwork, schedule: LayerwiseSchedule, generator: torch.Generator, losses: list[float], file: Path
 ) -> None:
     state = {
         "kind": type(network).__name__,
@@ -182,7 +182,9 @@ def _save(
     write_checkpoint(state, file)
 
 
-def _resume(network: UnrolledNetwork, schedule: Schedule, generator: torch.Generator, file: Path) -> list[float]:
+def _resume(
+    network: UnrolledNetwork, schedule: LayerwiseSchedule, generator: torch.Generator, file: Path
+) -> list[float]:
     state = read_checkpoint(asdict(schedule), file)
     own = network.state_dict()
     if state["kind"] != type(network).__name__ or {k: v.shape for k, v in own.items()} != {

@@ -71,12 +71,12 @@ def measure_rate(
         new = iter(tensors)
         return map(u, pytree.tree_unflatten([next(new) if _is_leaf(p) else p for p in flat], spec))
 
-    pull = torch.func.vjp(of, u.detach(), *leaves)[1]
+    vjp = torch.func.vjp(of, u.detach(), *leaves)[1]
     term, sums = cotangent.detach(), [torch.zeros(sum(p.numel() for p in leaves), dtype=u.dtype)]
     sizes = []
     with torch.no_grad():
         for _ in range(terms):
-            back, *parts = pull(term)
+            back, *parts = vjp(term)
             gradient = torch.cat([p.reshape(-1) for p in parts])
             sizes.append(float(gradient.norm()))
             sums.append(sums[-1] + gradient)

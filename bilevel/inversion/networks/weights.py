@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from bilevel.inversion.networks.network import UnrolledNetwork
-from bilevel.inversion.networks.training import Schedule
+from bilevel.inversion.networks.training import LayerwiseSchedule
 from bilevel.linalg.linear_map import Fingerprint
 from bilevel.report import InputError
 
@@ -29,7 +29,7 @@ class Provenance:
 
 
 def save_weights(
-    network: UnrolledNetwork, file: Path | str, schedule: Schedule, command: str | None = None
+    network: UnrolledNetwork, file: Path | str, schedule: LayerwiseSchedule, command: str | None = None
 ) -> Provenance:
     """Write the learned parameters and their provenance; the operator itself is not stored, only its fingerprint."""
     file = Path(file)

@@ -19,7 +19,7 @@ from bilevel.inversion import (
     diagnose,
     invert,
 )
-from bilevel.inversion.choice import Problem
+from bilevel.inversion.choice import InverseProblem
 from bilevel.inversion.networks import ConvexDenoiser
 from bilevel.linalg.linear_map import Convolution, Matrix, gaussian_kernel
 from bilevel.report import ConvergenceError, InputError
@@ -150,7 +150,7 @@ def test_the_outer_gradient_is_exact() -> None:
     x[[2, 9, 15]] = torch.tensor([1.0, -2.0, 1.5])
     rule = Bilevel(examples=[(x, y), (x, y + 0.01)])
     for prior, t in ((Tikhonov(), -2.0), (L1Prior(), -4.0)):
-        problem = Problem(A, y, prior)
+        problem = InverseProblem(A, y, prior)
         h = 1e-4
         expected = (rule.loss(problem, t + h) - rule.loss(problem, t - h)) / (2 * h)
         assert rule.gradient(problem, t) == pytest.approx(expected, rel=1e-3)

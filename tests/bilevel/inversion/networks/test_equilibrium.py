@@ -66,7 +66,7 @@ def test_single_precision_and_maps_with_memory() -> None:
         LayerMap(HyperLISTA(torch.randn(6, 9), 1))
 
 
-def test_a_map_that_does_not_settle_is_reported() -> None:
+def test_a_map_that_does_not_converge_is_reported() -> None:
     map, y, x0 = layer()
     with torch.no_grad():
         map.network.steps[0].mul_(50)

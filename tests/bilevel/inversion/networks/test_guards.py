@@ -8,7 +8,7 @@ import torch
 from bilevel.inversion.networks import (
     ALISTA,
     HyperLISTA,
-    LearnedStep,
+    NeurallyAugmentedALISTA,
     StepThresholdISTA,
     certify,
     certify_network,
@@ -98,7 +98,7 @@ def test_certificates_tell_stable_from_unstable() -> None:
     assert bad.verdict.startswith("UNSTABLE")
     with pytest.raises(ConvergenceError, match="UNSTABLE"):
         bad.require_stable()
-    # settles at 0 although its Jacobian norm is 5 there: stable, but without a guarantee
+    # converges to 0 although its Jacobian norm is 5 there: stable, but without a guarantee
     shear = torch.tensor([[0.5, 5.0], [0.0, 0.5]])
     lucky = certify(lambda v: v @ shear.mT, torch.randn(3, 2))
     assert lucky.stable
@@ -107,7 +107,7 @@ def test_certificates_tell_stable_from_unstable() -> None:
 
 
 def test_only_networks_with_plain_steps_are_clamped() -> None:
-    for network in (HyperLISTA(torch.randn(4, 6), 2), LearnedStep(torch.randn(4, 6), 2)):
+    for network in (HyperLISTA(torch.randn(4, 6), 2), NeurallyAugmentedALISTA(torch.randn(4, 6), 2)):
         with pytest.raises(InputError, match="no bound on its steps"):
             clamp_steps(network)
 

@@ -15,8 +15,8 @@ from bilevel.inversion.networks import (
     LISTACP,
     GroupLISTA,
     HyperLISTA,
-    LearnedStep,
-    Schedule,
+    LayerwiseSchedule,
+    NeurallyAugmentedALISTA,
     SparseSignals,
     StepThresholdISTA,
     SupportSelection,
@@ -27,8 +27,8 @@ from bilevel.inversion.networks import (
     nmse_db,
     save_weights,
     train,
+    tune,
 )
-from bilevel.inversion.networks.hyperlista import tune
 from bilevel.inversion.networks.network import UnrolledNetwork
 from bilevel.linalg.linear_map import Composed, Convolution, Matrix, gaussian_kernel
 from bilevel.report import BilevelError, ConvergenceError, InputError
@@ -51,7 +51,7 @@ def networks(A: Matrix, depth: int = 4) -> dict[str, UnrolledNetwork]:
         "alista": ALISTA(A, depth),
         "alista-ss": ALISTA(A, depth, selection=chosen),
         "hyperlista": HyperLISTA(A, depth, constants=(0.04, 0.02, 3.0)),
-        "learned step": LearnedStep(A, depth, selection=chosen),
+        "learned step": NeurallyAugmentedALISTA(A, depth, selection=chosen),
         "group": GroupLISTA(A, 5, depth),
         "group-ss": GroupLISTA(A, 5, depth, selection=SupportSelection(0.1, 0.3)),
     }
@@ -119,7 +119,7 @@ def test_a_small_training_beats_ista(name: str, gain: float) -> None:
     signals = SparseSignals(A, 0.08)
     x, y = signals.draw(300, torch.Generator().manual_seed(99))
     before = nmse_db(networks(A, 5)["step-threshold"](y), x)
-    train(network, signals, Schedule(batch=32, alone=15, together=0, final=60, rate=0.05, matrix_rate=5e-3))
+    train(network, signals, LayerwiseSchedule(batch=32, alone=15, together=0, final=60, rate=0.05, matrix_rate=5e-3))
     assert nmse_db(network(y), x) < before - gain
 
 
@@ -181,7 +181,7 @@ def test_groups_are_found_better_as_groups() -> None:
     A = dictionary(40, 60)
     signals = SparseSignals(A, 0.1, group=5)
     x, y = signals.draw(300, torch.Generator().manual_seed(99))
-    schedule = Schedule(batch=32, alone=20, together=0, final=60, rate=0.05, matrix_rate=5e-3)
+    schedule = LayerwiseSchedule(batch=32, alone=20, together=0, final=60, rate=0.05, matrix_rate=5e-3)
     results = []
     for size in (1, 5):
         network = GroupLISTA(A, size, 5, threshold=0.3)
@@ -218,7 +218,7 @@ def test_training_on_pictures_of_blurred_spikes() -> None:
     x, y = signals.draw(200, torch.Generator().manual_seed(7))
     assert x.shape == y.shape == (200, 5, 6)
     before = nmse_db(network(y), x)
-    train(network, signals, Schedule(batch=32, alone=0, together=0, final=60, rate=0.05))
+    train(network, signals, LayerwiseSchedule(batch=32, alone=0, together=0, final=60, rate=0.05))
     assert nmse_db(network(y), x) < before - 3
 
 
@@ -234,7 +234,7 @@ def test_moving_a_network_leaves_the_users_operator_alone() -> None:
 def test_training_is_reproducible_and_resumes(tmp_path: Path) -> None:
     A = dictionary(15, 20)
     signals = SparseSignals(A)
-    schedule = Schedule(batch=16, alone=5, together=3, final=10, seed=3)
+    schedule = LayerwiseSchedule(batch=16, alone=5, together=3, final=10, seed=3)
     whole, again, cut = (ALISTA(A, 3) for _ in range(3))
     losses = train(whole, signals, schedule)
     assert losses == train(again, signals, schedule)
@@ -256,7 +256,7 @@ def test_training_is_reproducible_and_resumes(tmp_path: Path) -> None:
     assert train(resumed, signals, schedule, checkpoint=file) == losses
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters()))
     with pytest.raises(InputError, match="another schedule"):
-        train(ALISTA(A, 3), signals, Schedule(seed=4), checkpoint=file)
+        train(ALISTA(A, 3), signals, LayerwiseSchedule(seed=4), checkpoint=file)
     with pytest.raises(InputError, match="another network, a ALISTA"):
         train(ALISTA(A, 4), signals, schedule, checkpoint=file)
     other = dictionary(15, 20)
@@ -273,7 +273,7 @@ def test_weights_know_what_made_them(tmp_path: Path) -> None:
     network = ALISTA(A, 3)
     with torch.no_grad():
         network.steps[1].fill_(0.7)
-    save_weights(network, str(file), Schedule(seed=11), command="train alista")
+    save_weights(network, str(file), LayerwiseSchedule(seed=11), command="train alista")
     fresh = ALISTA(A, 3)
     made_by = load_weights(fresh, file)
     assert float(fresh.steps[1].detach()) == 0.7
@@ -346,13 +346,13 @@ def test_bad_settings_get_a_sentence() -> None:
         with pytest.raises(InputError, match=r"the weight has shape \(5, 5\)"):
             network(A, 2, weight=torch.eye(5))
     with pytest.raises(InputError, match="rates"):
-        Schedule(rate=-1.0)
+        LayerwiseSchedule(rate=-1.0)
     with pytest.raises(InputError, match="batch"):
-        Schedule(batch=0)
+        LayerwiseSchedule(batch=0)
     with pytest.raises(InputError, match="the training signals have shape"):
-        train(ALISTA(A, 2), SparseSignals(Matrix(torch.randn(30, 51))), Schedule(batch=2))
+        train(ALISTA(A, 2), SparseSignals(Matrix(torch.randn(30, 51))), LayerwiseSchedule(batch=2))
     with pytest.raises(InputError, match="the data have shape"):
-        train(ALISTA(A, 2), SparseSignals(dictionary(29, 50)), Schedule(batch=2))
+        train(ALISTA(A, 2), SparseSignals(dictionary(29, 50)), LayerwiseSchedule(batch=2))
     with pytest.raises(InputError, match="the truth is zero"):
         nmse_db(torch.ones(3), torch.zeros(3))
     with pytest.raises(InputError, match="the estimate has shape"):
@@ -375,5 +375,5 @@ def test_a_diverging_training_is_reported() -> None:
         train(
             LISTA(A, 3),
             SparseSignals(A),
-            Schedule(batch=8, alone=0, together=0, final=50, matrix_rate=1e300, rate=1e300),
+            LayerwiseSchedule(batch=8, alone=0, together=0, final=50, matrix_rate=1e300, rate=1e300),
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from bilevel.inversion.choice import Choice, Problem, Trial
+from bilevel.inversion.choice import Choice, InverseProblem, LambdaTrial
 from bilevel.inversion.priors import Prior
 from bilevel.linalg.linear_map import LinearMap, as_linear_map
 from bilevel.report import InputError
@@ -22,7 +22,7 @@ class Inversion:
     misfit: float
     prior: str
     choice: str
-    trials: list[Trial] = field(default_factory=list)
+    trials: list[LambdaTrial] = field(default_factory=list)
 
     @property
     def sentence(self) -> str:
@@ -46,6 +46,6 @@ def invert(A: LinearMap | Tensor, y: Tensor, prior: Prior, choice: Choice) -> In
         raise InputError(
             "invert takes a prior such as Tikhonov() and a rule such as Fixed(0.1) or Discrepancy(sigma=0.01)"
         )
-    problem = Problem(A, y, prior)
+    problem = InverseProblem(A, y, prior)
     trial = choice.choose(problem)
     return Inversion(trial.x, trial.weight, trial.misfit, type(prior).__name__, type(choice).__name__, problem.trials)

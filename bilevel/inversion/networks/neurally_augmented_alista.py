@@ -15,11 +15,11 @@ from torch import Tensor
 
 from bilevel.composite import soft_threshold_with_support
 from bilevel.inversion.networks.alista import ALISTA
-from bilevel.inversion.networks.network import NO_SELECTION, State, SupportSelection, scalars, squared_norm
+from bilevel.inversion.networks.network import NO_SELECTION, SupportSelection, UnrolledState, scalars, squared_norm
 from bilevel.linalg.linear_map import LinearMap
 
 
-class LearnedStep(ALISTA):
+class NeurallyAugmentedALISTA(ALISTA):
     """ALISTA with step = step_k exp(s), threshold = threshold_k exp(t) r, (s, t) from an LSTM cell shared by all layers.
 
     The correction is step W^T (y - A x) + gradient_k g A^T (y - A x) / |A|^2: W separates the entries while the error is
@@ -46,13 +46,13 @@ class LearnedStep(ALISTA):
         torch.nn.init.zeros_(self.head.weight)
         torch.nn.init.zeros_(self.head.bias)
 
-    def start(self, y: Tensor) -> State:
+    def start(self, y: Tensor) -> UnrolledState:
         x, data = super().start(y).x, self.data_vector(y)
         hidden = y.new_zeros(prod(data.shape[:-1]), self.cell.hidden_size)
         first = _mean_size(self.vector(self.weight.adjoint(y))), _mean_size(data)
-        return State(x, (hidden, hidden, first))
+        return UnrolledState(x, (hidden, hidden, first))
 
-    def layer(self, k: int, state: State, y: Tensor) -> State:
+    def layer(self, k: int, state: UnrolledState, y: Tensor) -> UnrolledState:
         x, (hidden, cell, first) = self.vector(state.x), state.memory
         residual = y - self.operator(state.x)
         correction, gradient = self.vector(self.weight.adjoint(residual)), self.vector(self.operator.adjoint(residual))
@@ -60,7 +60,7 @@ class LearnedStep(ALISTA):
         v = x + self.steps[k] * s * correction + self.gradients[k] * g / self.lipschitz * gradient
         threshold = self.thresholds.at(k) * t * ratio
         count = self.selection.count(k, v.shape[-1])
-        return State(self.shaped(soft_threshold_with_support(v, threshold, count)), (hidden, cell, first))
+        return UnrolledState(self.shaped(soft_threshold_with_support(v, threshold, count)), (hidden, cell, first))
 
     def _predict(
         self, residual: Tensor, correction: Tensor, hidden: Tensor, cell: Tensor, first: Any
