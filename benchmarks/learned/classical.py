@@ -6,9 +6,7 @@ import torch
 
 from benchmarks.learned.sparse_recovery import published
 from benchmarks.record import Record, near
-from bilevel.composite import L1
-from bilevel.composite.problem import Composite, LeastSquares
-from bilevel.composite.proximal_gradient import FISTA, ISTA
+from bilevel.composite import FISTA, ISTA, L1, Composite, LeastSquares
 from bilevel.inversion.networks import nmse_db
 
 LINE = "ISTA and FISTA, lambda 0.1, on the published dictionary after 8/16/100/1000 iterations"

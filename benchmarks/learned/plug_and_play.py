@@ -7,10 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+import bilevel
 from benchmarks.record import Record, at_least, at_most, median, stated
-from bilevel.composite import TotalVariation
-from bilevel.composite.primal_dual import PrimalDual
-from bilevel.composite.problem import Composite, LeastSquares
+from bilevel.composite import Composite, LeastSquares, PrimalDual, TotalVariation
 from bilevel.inversion.networks import (
     ConvexDenoiser,
     DenoiserSchedule,
@@ -23,6 +22,7 @@ from bilevel.inversion.networks.fine_tuning import FineTuning, fine_tune
 from bilevel.inversion.networks.plug_and_play import Restoration
 from bilevel.linalg.linear_map import Convolution, gaussian_kernel
 from bilevel.report import ConvergenceError
+from bilevel.solvers import Tolerance
 
 LINE = (
     "deblurring of held-out pictures (Gaussian blur, noise 0.01): PnP against Wiener and TV; convergence and its loss"
@@ -82,7 +82,9 @@ def wiener_filter(A: Convolution, y: Tensor, weight: float) -> Tensor:
 
 def total_variation(A: Convolution, y: Tensor, weight: float) -> Tensor:
     """Isotropic total variation, to a relative change of 1e-4."""
-    return PrimalDual(tolerance=1e-4).solve(Composite(LeastSquares(A, y), TotalVariation(), weight), y.clone()).u
+    return bilevel.fixed_point(
+        Composite(LeastSquares(A, y), TotalVariation(), weight), y.clone(), solver=PrimalDual(tolerance=Tolerance(1e-4))
+    ).u
 
 
 def unconstrained(A: Convolution, y: Tensor, pictures: list[Tensor], quick: bool) -> Record:

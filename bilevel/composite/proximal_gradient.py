@@ -6,7 +6,6 @@ Chambolle & Dossal 2015 (the energy F(x_k) + |x_k - x_{k-1}|^2 / 2s decreases fo
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -14,8 +13,9 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from bilevel.composite.problem import Composite, require_iterations
-from bilevel.report import Counts, InputError, OnFail, Solution, SolveReport, Status, fail
+from bilevel.composite.problem import Composite
+from bilevel.composite.solver import CompositeSolver, statuses
+from bilevel.report import Counts, InputError, SolveReport
 
 
 class Restart(Enum):
@@ -51,26 +51,23 @@ class ProximalReport(SolveReport):
 
 
 @dataclass
-class ProximalGradient:
+class ProximalGradient(CompositeSolver):
     """ISTA: x <- prox(x - s grad f(x)), with s = 1/L (found by backtracking where L is unknown).
 
-    tolerance: on the gradient mapping |x - prox(x - s grad f(x))| / s, relative to its value at the start.
-    monitor: evaluate objective and Lyapunov function every iteration (costs one product with A).
+    tolerance: on the gradient mapping |x - prox(x - s grad f(x))| / s, relative to the gradient at zero, or to the first
+    mapping if that is larger. monitor: evaluate objective and Lyapunov function every iteration (costs one product with A).
     """
 
-    tolerance: float = 1e-8
-    max_iterations: int = 10_000
     step: float | None = None
     monitor: bool = False
 
     def __post_init__(self) -> None:
-        require_iterations(self.max_iterations)
+        super().__post_init__()
         if self.step is not None and not self.step > 0:
             raise InputError(f"the step of a proximal method must be positive, got {self.step:g}")
 
     def iterates(self, problem: Composite, x0: Tensor) -> Iterator[Iterate]:
         """The endless sequence of iterations."""
-        problem.check_start(x0)
         x = previous = x0
         step = self._first_step(problem)
         age = torch.zeros_like(problem.norm(x0))
@@ -89,44 +86,36 @@ class ProximalGradient:
         """The age, set back to zero for samples whose momentum is to be forgotten."""
         return age
 
-    def solve(self, problem: Composite, x0: Tensor, on_fail: OnFail = "raise") -> Solution:
-        """Iterate until the gradient mapping meets the tolerance; raises ConvergenceError otherwise (see on_fail)."""
-        start = time.perf_counter()
+    def minimise(self, problem: Composite, x0: Tensor) -> tuple[Tensor, SolveReport]:
         history: list[float] = []
         objective: list[float] = []
         lyapunov: list[float] = []
-        with torch.no_grad():
-            for iteration, iterate in enumerate(self.iterates(problem, x0), 1):
-                mapping = problem.norm(iterate.x - iterate.extrapolated) / iterate.step
-                history.append(float(mapping.max()))
-                if iteration == 1:
-                    scale = self._scale(problem, iterate.x, mapping)
-                if self.monitor:
-                    value = problem.objective(iterate.x)
-                    kinetic = problem.norm(iterate.x - iterate.previous).square() / (2 * iterate.step)
-                    objective.append(float(value.sum()))
-                    lyapunov.append(float((value + kinetic).sum()))
-                finite = torch.isfinite(mapping)
-                if bool((mapping <= self.tolerance * scale).all()) or not bool(finite.all()):
-                    break
-                if iteration >= self.max_iterations:
-                    break
-        tolerance = self.tolerance * scale
-        status = [
-            Status.CONVERGED if m <= t else Status.MAX_ITERATIONS if ok else Status.NOT_FINITE
-            for m, t, ok in zip(mapping.flatten().tolist(), tolerance.flatten().tolist(), finite.flatten().tolist())
-        ]
-        counts = Counts(residuals=iteration)
-        seconds = time.perf_counter() - start
-        report = ProximalReport(
-            status, mapping, tolerance, iteration, counts, seconds, history, [], objective=objective, lyapunov=lyapunov
+        for iteration, iterate in enumerate(self.iterates(problem, x0), 1):
+            mapping = problem.norm(iterate.x - iterate.extrapolated) / iterate.step
+            history.append(float(mapping.max()))
+            if iteration == 1:
+                tolerance = self.tolerance.threshold(self._scale(problem, iterate.x, mapping))
+            if self.monitor:
+                value = problem.objective(iterate.x)
+                kinetic = problem.norm(iterate.x - iterate.previous).square() / (2 * iterate.step)
+                objective.append(float(value.sum()))
+                lyapunov.append(float((value + kinetic).sum()))
+            ended = bool((mapping <= tolerance).all()) or not bool(torch.isfinite(mapping).all())
+            if ended or iteration >= self.max_iterations:
+                break
+        return iterate.x, ProximalReport(
+            statuses(mapping, tolerance),
+            mapping,
+            tolerance,
+            iteration,
+            Counts(residuals=iteration),
+            0.0,
+            history,
+            objective=objective,
+            lyapunov=lyapunov,
         )
-        if not report.converged:
-            fail(report.sentence, on_fail)
-        return Solution(iterate.x, report)
 
     def _scale(self, problem: Composite, x: Tensor, mapping: Tensor) -> Tensor:
-        """What the tolerance is relative to: the size of the gradient at zero, or of the first mapping if that is larger."""
         return torch.maximum(problem.norm(problem.smooth.gradient(torch.zeros_like(x))), mapping)
 
     def _first_step(self, problem: Composite) -> float:

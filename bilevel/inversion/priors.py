@@ -9,11 +9,19 @@ import torch
 from torch import Tensor
 
 import bilevel
-from bilevel.composite import L1, AnalysisNorm, TotalVariation, soft_threshold
-from bilevel.composite.admm import regularised_inverse
-from bilevel.composite.primal_dual import PrimalDual
-from bilevel.composite.problem import Composite, LeastSquares
-from bilevel.composite.proximal_gradient import FISTA, Restart
+from bilevel.composite import (
+    FISTA,
+    L1,
+    AnalysisNorm,
+    Composite,
+    CompositeSolver,
+    LeastSquares,
+    Number,
+    PrimalDual,
+    Restart,
+    TotalVariation,
+    regularised_inverse,
+)
 from bilevel.inversion.networks.plug_and_play import PnPProximalGradient
 from bilevel.linalg.linear_map import Convolution, LinearMap
 from bilevel.report import InputError
@@ -94,14 +102,11 @@ class Tikhonov(Prior):
 class L1Prior(Prior):
     """g(x) = sum |x_i|: sparse unknowns."""
 
-    def __init__(self, solver: FISTA | None = None) -> None:
-        self.solver = solver or FISTA(tolerance=1e-8, max_iterations=50_000, restart=Restart.GRADIENT)
+    def __init__(self, solver: CompositeSolver | None = None) -> None:
+        self.solver = solver or FISTA(max_iterations=50_000, restart=Restart.GRADIENT)
 
     def solve(self, A: LinearMap, y: Tensor, weight: float, start: Tensor | None = None) -> Tensor:
-        x0 = torch.zeros(A.domain, dtype=y.dtype, device=y.device) if start is None else start
-        norm = L1()
-        norm.event_dims = len(A.domain)
-        return self.solver.solve(Composite(LeastSquares(A, y), norm, weight), x0).u
+        return self._minimiser(A, y, weight, start)
 
     def penalty(self, x: Tensor) -> float:
         return float(x.abs().sum())
@@ -111,26 +116,23 @@ class L1Prior(Prior):
         return float((x != 0).sum())
 
     def state(self, A: LinearMap, y: Tensor, log_weight: Tensor) -> Tensor:
-        step = 1 / A.norm() ** 2
+        return self._minimiser(A, y, log_weight.exp(), None)
 
-        def forward_backward(x: Tensor, p: dict[str, Tensor]) -> Tensor:
-            return soft_threshold(x - step * A.adjoint(A(x) - p["y"]), step * p["log_weight"].exp())
-
-        start = self.solve(A, y, float(log_weight.detach().exp()))
-        solver = bilevel.Anderson(tolerance=bilevel.Tolerance(relative=1e-7, absolute=1e-7 * float(start.norm())))
-        return bilevel.fixed_point(forward_backward, start, {"y": y, "log_weight": log_weight}, solver=solver).u
+    def _minimiser(self, A: LinearMap, y: Tensor, weight: Number, start: Tensor | None) -> Tensor:
+        norm = L1()
+        norm.event_dims = len(A.domain)
+        return _minimise(Composite(LeastSquares(A, y), norm, weight), A, y, start, self.solver)
 
 
 class TotalVariationPrior(Prior):
     """g = total variation of a picture, or of node values on a graph (pass a `GraphTotalVariation`)."""
 
-    def __init__(self, norm: AnalysisNorm | None = None, solver: PrimalDual | None = None) -> None:
+    def __init__(self, norm: AnalysisNorm | None = None, solver: CompositeSolver | None = None) -> None:
         self.norm = norm or TotalVariation()
         self.solver = solver or PrimalDual()
 
     def solve(self, A: LinearMap, y: Tensor, weight: float, start: Tensor | None = None) -> Tensor:
-        x0 = torch.zeros(A.domain, dtype=y.dtype, device=y.device) if start is None else start
-        return self.solver.solve(Composite(LeastSquares(A, y), self.norm, weight), x0).u
+        return _minimise(Composite(LeastSquares(A, y), self.norm, weight), A, y, start, self.solver)
 
     def penalty(self, x: Tensor) -> float:
         return float(self.norm.value(x))
@@ -164,3 +166,9 @@ class LearnedPrior(Prior):
         """|x - D(x)|^2 / 2: how much of x the denoiser would take away."""
         with torch.no_grad():
             return 0.5 * float((x - self.denoiser(x, 1.0)).square().sum())
+
+
+def _minimise(problem: Composite, A: LinearMap, y: Tensor, start: Tensor | None, solver: CompositeSolver) -> Tensor:
+    """The minimiser from `start`, or from zero."""
+    x0 = torch.zeros(A.domain, dtype=y.dtype, device=y.device) if start is None else start
+    return bilevel.fixed_point(problem, x0, solver=solver).u

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 import bilevel
-from bilevel.composite.primal_dual import PrimalDual
+from bilevel.composite import PrimalDual
 from bilevel.inversion import Discrepancy, LearnedPrior, Prior, Tikhonov, TotalVariationPrior, diagnose, invert
 from bilevel.inversion.networks import ConvexDenoiser, DenoiserSchedule, train_denoiser
 from bilevel.linalg.linear_map import Linearised, Matrix
+from bilevel.solvers import Tolerance
 from physics.discretisation.constraints import Dirichlet
 from physics.discretisation.mesh import rectangle
 from physics.flow.darcy import DarcyFlow
@@ -108,12 +109,12 @@ def main() -> None:
     linear = invert(
         A,
         data - heads(start),
-        TotalVariationPrior(solver=PrimalDual(tolerance=1e-4)),
+        TotalVariationPrior(solver=PrimalDual(tolerance=Tolerance(1e-4))),
         Discrepancy(sigma=3 * SIGMA, lowest=1e-7, highest=1e1),
     )
     images["TV, linearised"] = linear.x
     images["Tikhonov"] = nonlinear(data, Tikhonov(), discrepancy)
-    images["TV"] = nonlinear(data, TotalVariationPrior(solver=PrimalDual(tolerance=1e-4)), discrepancy)
+    images["TV"] = nonlinear(data, TotalVariationPrior(solver=PrimalDual(tolerance=Tolerance(1e-4))), discrepancy)
     images["learned"] = nonlinear(data, learned_prior(), scaled)
     for name, image in images.items():
         error = float((image - truth).norm() / truth.norm())

@@ -13,10 +13,11 @@ import skimage.data
 import torch
 from torch import Tensor
 
-from bilevel.composite.primal_dual import PrimalDual
+from bilevel.composite import PrimalDual
 from bilevel.inversion import Discrepancy, LearnedPrior, Tikhonov, TotalVariationPrior, invert
 from bilevel.inversion.networks import ConvexDenoiser, DenoiserSchedule, train_denoiser
 from bilevel.linalg.linear_map import Convolution, gaussian_kernel
+from bilevel.solvers import Tolerance
 
 SIGMA = 0.01
 
@@ -40,7 +41,7 @@ def main() -> None:
     choices = {
         "Tikhonov": (Tikhonov(), Discrepancy(sigma=SIGMA, lowest=1e-5, highest=1.0)),
         "total variation": (
-            TotalVariationPrior(solver=PrimalDual(tolerance=1e-4)),
+            TotalVariationPrior(solver=PrimalDual(tolerance=Tolerance(1e-4))),
             Discrepancy(sigma=SIGMA, lowest=1e-5, highest=1e-2, tolerance=0.1),
         ),
         "learned": (

@@ -12,9 +12,7 @@ from pathlib import Path
 
 import torch
 
-from bilevel.composite import L1
-from bilevel.composite.problem import Composite, LeastSquares
-from bilevel.composite.proximal_gradient import FISTA, ISTA
+from bilevel.composite import FISTA, ISTA, L1, Composite, LeastSquares
 from bilevel.inversion.networks import (
     ALISTA,
     LayerwiseSchedule,

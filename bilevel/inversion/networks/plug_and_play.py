@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 import bilevel
-from bilevel.composite.admm import regularised_inverse
-from bilevel.composite.problem import require_iterations
+from bilevel.composite import regularised_inverse
+from bilevel.composite.solver import require_iterations
 from bilevel.inversion.networks.guards import Certificate, jacobian_norm
 from bilevel.linalg.linear_map import LinearMap
 from bilevel.report import ConvergenceError, InputError, OnFail, fail, require_finite

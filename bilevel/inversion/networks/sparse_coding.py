@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bilevel.composite import require_nonnegative, soft_threshold
+from bilevel.composite.regularisers import require_nonnegative, soft_threshold
 from bilevel.report import ConvergenceError, InputError, SingularError, require_finite
 
 

@@ -6,9 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bilevel.composite import L1
-from bilevel.composite.problem import Composite, LeastSquares
-from bilevel.composite.proximal_gradient import ISTA
+from bilevel.composite import ISTA, L1, Composite, LeastSquares
 from bilevel.inversion.networks import (
     ALISTA,
     LISTA,

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from bilevel.composite import L1
-from bilevel.composite.problem import Composite, LeastSquares
-from bilevel.composite.proximal_gradient import FISTA
+import bilevel
+from bilevel.composite import FISTA, L1, Composite, LeastSquares
 from bilevel.inversion.networks import (
     ConvexDenoiser,
     DenoiserSchedule,
@@ -18,6 +17,7 @@ from bilevel.inversion.networks import (
 )
 from bilevel.linalg.linear_map import Convolution, Matrix, gaussian_kernel
 from bilevel.report import ConvergenceError, InputError
+from bilevel.solvers import Tolerance
 
 
 def pictures(count: int = 2, size: int = 24) -> list[torch.Tensor]:
@@ -73,7 +73,9 @@ def test_with_a_true_prox_it_is_proximal_gradient() -> None:
     norm = L1()
     norm.event_dims = 2
     weight, step = 0.1, 1 / A.norm() ** 2
-    exact = FISTA(tolerance=1e-10).solve(Composite(LeastSquares(A, y), norm, weight), torch.zeros(6, 7)).u
+    exact = bilevel.fixed_point(
+        Composite(LeastSquares(A, y), norm, weight), torch.zeros(6, 7), solver=FISTA(tolerance=Tolerance(1e-10))
+    ).u
     found = PnPProximalGradient(lambda v: norm.prox(v, weight * step), tolerance=1e-9, max_iterations=20_000).restore(
         A, y
     )

@@ -3,14 +3,28 @@
 import pytest
 import torch
 
-from bilevel.composite import L1, GroupL1, NonNegative, SquaredL2, TotalVariation
-from bilevel.composite.admm import ADMM, regularised_inverse
-from bilevel.composite.half_quadratic import HalfQuadraticSplitting
-from bilevel.composite.primal_dual import PrimalDual
-from bilevel.composite.problem import Composite, LeastSquares, SmoothFunction
-from bilevel.composite.proximal_gradient import FISTA, ISTA, Inertial, Restart
+import bilevel
+from bilevel.composite import (
+    ADMM,
+    FISTA,
+    ISTA,
+    L1,
+    Composite,
+    GroupL1,
+    HalfQuadraticSplitting,
+    Inertial,
+    LeastSquares,
+    NonNegative,
+    PrimalDual,
+    Restart,
+    SmoothFunction,
+    SquaredL2,
+    TotalVariation,
+    regularised_inverse,
+)
 from bilevel.linalg.linear_map import Convolution, Matrix, gaussian_kernel
 from bilevel.report import ConvergenceError, InputError
+from bilevel.solvers import Tolerance
 
 
 def lasso(batch: int = 3, weight: float = 0.2) -> Composite:
@@ -29,31 +43,33 @@ def lasso_violation(problem: Composite, x: torch.Tensor) -> float:
 @pytest.mark.parametrize(
     "solver",
     [
-        ISTA(tolerance=1e-10),
-        FISTA(tolerance=1e-10),
-        FISTA(tolerance=1e-10, restart=Restart.GRADIENT),
-        FISTA(tolerance=1e-10, restart=Restart.OBJECTIVE),
-        Inertial(tolerance=1e-10, beta=0.7),
-        ADMM(rho=5.0, tolerance=1e-11),
+        ISTA(tolerance=Tolerance(1e-10)),
+        FISTA(tolerance=Tolerance(1e-10)),
+        FISTA(tolerance=Tolerance(1e-10), restart=Restart.GRADIENT),
+        FISTA(tolerance=Tolerance(1e-10), restart=Restart.OBJECTIVE),
+        Inertial(tolerance=Tolerance(1e-10), beta=0.7),
+        ADMM(rho=5.0, tolerance=Tolerance(1e-11)),
     ],
     ids=lambda s: f"{type(s).__name__} {getattr(s, 'restart', '')}",
 )
 def test_the_lasso_meets_its_optimality_conditions(solver) -> None:
     problem = lasso()
-    solution = solver.solve(problem, torch.zeros(3, 20))
+    solution = bilevel.fixed_point(problem, torch.zeros(3, 20), solver=solver)
     assert solution.report.converged
     assert lasso_violation(problem, solution.u) < 1e-6
 
 
 def test_half_quadratic_splitting_comes_close_and_says_how_close() -> None:
     problem = lasso()
-    exact = FISTA(tolerance=1e-10).solve(problem, torch.zeros(3, 20)).u
-    found = HalfQuadraticSplitting(first=1.0, last=3e4, stages=40, inner=400).solve(problem, torch.zeros(3, 20))
+    exact = bilevel.fixed_point(problem, torch.zeros(3, 20), solver=FISTA(tolerance=Tolerance(1e-10))).u
+    found = bilevel.fixed_point(
+        problem, torch.zeros(3, 20), solver=HalfQuadraticSplitting(first=1.0, last=3e4, stages=40, alternations=400)
+    )
     gap = problem.objective(found.u) / problem.objective(exact) - 1
     assert float(gap.min()) >= 0
     assert float(gap.max()) < 1e-2
     with pytest.raises(ConvergenceError):
-        HalfQuadraticSplitting(last=1e-1).solve(problem, torch.zeros(3, 20))
+        bilevel.fixed_point(problem, torch.zeros(3, 20), solver=HalfQuadraticSplitting(last=1e-1))
 
 
 @pytest.mark.parametrize(
@@ -67,7 +83,7 @@ def test_half_quadratic_splitting_comes_close_and_says_how_close() -> None:
 def test_the_lyapunov_function_decreases_where_the_objective_need_not(solver) -> None:
     A = Matrix(torch.randn(20, 40))
     problem = Composite(LeastSquares(A, torch.randn(1, 20)), L1(), 0.01)
-    report = solver.solve(problem, torch.zeros(1, 40), on_fail="ignore").report
+    report = bilevel.fixed_point(problem, torch.zeros(1, 40), on_fail="ignore", solver=solver).report
     assert report.lyapunov_decreases
     assert len(report.lyapunov) == report.iterations
     rises = sum(b > a for a, b in zip(report.objective, report.objective[1:]))
@@ -77,28 +93,28 @@ def test_the_lyapunov_function_decreases_where_the_objective_need_not(solver) ->
 def test_a_step_beyond_the_bound_is_seen_in_the_lyapunov_function() -> None:
     problem = lasso(1)
     bad = ISTA(step=2.5 / problem.smooth.lipschitz, max_iterations=30, monitor=True)
-    report = bad.solve(problem, torch.zeros(1, 20), on_fail="ignore").report
+    report = bilevel.fixed_point(problem, torch.zeros(1, 20), on_fail="ignore", solver=bad).report
     assert not report.lyapunov_decreases
     with pytest.raises(ConvergenceError):
-        bad.solve(problem, torch.zeros(1, 20))
+        bilevel.fixed_point(problem, torch.zeros(1, 20), solver=bad)
 
 
 def test_backtracking_finds_the_step_where_lipschitz_is_unknown() -> None:
     problem = lasso(1)
     f = problem.smooth
     unknown = Composite(SmoothFunction(lambda x: f.value(x)), L1(), problem.weight)
-    x = ISTA(tolerance=1e-9, max_iterations=5000).solve(unknown, torch.zeros(1, 20)).u
+    x = bilevel.fixed_point(unknown, torch.zeros(1, 20), solver=ISTA(tolerance=Tolerance(1e-9), max_iterations=5000)).u
     assert lasso_violation(problem, x) < 1e-5
 
 
 def test_group_lasso_and_nonnegative_least_squares() -> None:
     A = Matrix(torch.randn(30, 20))
     y = A(torch.randn(20))
-    x = (
-        FISTA(tolerance=1e-11, restart=Restart.GRADIENT)
-        .solve(Composite(LeastSquares(A, y), GroupL1(5), 8.0), torch.zeros(20))
-        .u
-    )
+    x = bilevel.fixed_point(
+        Composite(LeastSquares(A, y), GroupL1(5), 8.0),
+        torch.zeros(20),
+        solver=FISTA(tolerance=Tolerance(1e-11), restart=Restart.GRADIENT),
+    ).u
     g = A.adjoint(A(x) - y).reshape(4, 5)
     groups = x.reshape(4, 5)
     for gradient, group in zip(g, groups):
@@ -106,7 +122,7 @@ def test_group_lasso_and_nonnegative_least_squares() -> None:
             assert torch.allclose(gradient, -8.0 * group / group.norm(), atol=1e-5)
         else:
             assert float(gradient.norm()) <= 8.0
-    x = ADMM(rho=10.0).solve(Composite(LeastSquares(A, y), NonNegative()), torch.zeros(20)).u
+    x = bilevel.fixed_point(Composite(LeastSquares(A, y), NonNegative()), torch.zeros(20), solver=ADMM(rho=10.0)).u
     g = A.adjoint(A(x) - y)
     assert float(x.min()) >= 0
     assert float((x * g).abs().max()) < 1e-4
@@ -116,8 +132,12 @@ def test_group_lasso_and_nonnegative_least_squares() -> None:
 def test_total_variation_by_primal_dual_agrees_with_nested_fista() -> None:
     A = Convolution(gaussian_kernel(0.6, 1), (5, 6))
     problem = Composite(LeastSquares(A, torch.randn(5, 6)), TotalVariation(tolerance=1e-10), 0.1)
-    a = PrimalDual(tolerance=1e-8, max_iterations=20_000).solve(problem, torch.zeros(5, 6)).u
-    b = FISTA(tolerance=1e-5, restart=Restart.GRADIENT).solve(problem, torch.zeros(5, 6)).u
+    a = bilevel.fixed_point(
+        problem, torch.zeros(5, 6), solver=PrimalDual(tolerance=Tolerance(1e-8), max_iterations=20_000)
+    ).u
+    b = bilevel.fixed_point(
+        problem, torch.zeros(5, 6), solver=FISTA(tolerance=Tolerance(1e-5), restart=Restart.GRADIENT)
+    ).u
     assert float(problem.objective(a)) == pytest.approx(float(problem.objective(b)), rel=1e-6)
     assert torch.allclose(a, b, atol=1e-3)
 
@@ -133,7 +153,9 @@ def test_the_regularised_inverse_inverts(A) -> None:
 def test_ridge_regression_has_a_closed_form() -> None:
     A = Matrix(torch.randn(8, 5))
     y = torch.randn(8)
-    x = FISTA(tolerance=1e-12).solve(Composite(LeastSquares(A, y), SquaredL2(), 0.5), torch.zeros(5)).u
+    x = bilevel.fixed_point(
+        Composite(LeastSquares(A, y), SquaredL2(), 0.5), torch.zeros(5), solver=FISTA(tolerance=Tolerance(1e-12))
+    ).u
     exact = torch.linalg.solve(A.entries.mT @ A.entries + 0.5 * torch.eye(5), A.entries.mT @ y)
     assert torch.allclose(x, exact, atol=1e-9)
 
@@ -148,7 +170,9 @@ def test_bad_input_is_refused() -> None:
     with pytest.raises(InputError, match="NaN"):
         LeastSquares(A, torch.full((6,), float("nan")))
     with pytest.raises(ConvergenceError, match="iteration limit"):
-        ISTA(max_iterations=2).solve(Composite(LeastSquares(A, torch.randn(6)), L1(), 0.1), torch.zeros(4))
+        bilevel.fixed_point(
+            Composite(LeastSquares(A, torch.randn(6)), L1(), 0.1), torch.zeros(4), solver=ISTA(max_iterations=2)
+        )
     with pytest.raises(InputError, match="rho"):
         regularised_inverse(A, 0.0)
     with pytest.raises(InputError, match="but the operator is"):
@@ -165,20 +189,71 @@ def test_bad_input_is_refused() -> None:
 def test_starts_that_do_not_fit_are_refused(solver) -> None:
     problem = Composite(LeastSquares(Matrix(torch.randn(6, 4)), torch.zeros(6)), L1(), 0.1)
     with pytest.raises(InputError, match=r"the start has shape \(3,\)"):
-        solver.solve(problem, torch.zeros(3))
+        bilevel.fixed_point(problem, torch.zeros(3), solver=solver)
     with pytest.raises(InputError, match="NaN"):
-        solver.solve(problem, torch.full((4,), torch.nan))
+        bilevel.fixed_point(problem, torch.full((4,), torch.nan), solver=solver)
     if isinstance(solver, ADMM):
         with pytest.raises(InputError, match="max_iterations"):
-            ADMM(max_iterations=0).solve(problem, torch.zeros(4))
+            bilevel.fixed_point(problem, torch.zeros(4), solver=ADMM(max_iterations=0))
 
 
 def test_every_sample_may_have_its_own_lambda() -> None:
     A = Convolution(gaussian_kernel(0.6, 1), (5, 6))
     y, weights = torch.randn(2, 5, 6), (0.05, 0.5)
     each = torch.tensor(weights).reshape(2, 1, 1)
-    for solver, norm in ((PrimalDual(tolerance=1e-8), TotalVariation()), (FISTA(tolerance=1e-8), NonNegative(2))):
-        together = solver.solve(Composite(LeastSquares(A, y), norm, each), torch.zeros(2, 5, 6)).u
+    for solver, norm in (
+        (PrimalDual(tolerance=Tolerance(1e-8)), TotalVariation()),
+        (FISTA(tolerance=Tolerance(1e-8)), NonNegative(2)),
+    ):
+        together = bilevel.fixed_point(Composite(LeastSquares(A, y), norm, each), torch.zeros(2, 5, 6), solver=solver).u
         for one, data, weight in zip(together, y, weights):
-            alone = solver.solve(Composite(LeastSquares(A, data), norm, weight), torch.zeros(5, 6)).u
+            alone = bilevel.fixed_point(
+                Composite(LeastSquares(A, data), norm, weight), torch.zeros(5, 6), solver=solver
+            ).u
             assert torch.allclose(one, alone, atol=1e-5)
+
+
+def test_the_minimiser_is_differentiated_in_data_and_lambda_whatever_solver_found_it() -> None:
+    A = Matrix(torch.randn(30, 20))
+    y, weight = torch.randn(30), torch.tensor(2.0)
+    exact = FISTA(tolerance=Tolerance(1e-13), restart=Restart.GRADIENT)
+    probe = torch.randn(20)
+
+    def of(y: torch.Tensor, weight: torch.Tensor, solver=exact) -> torch.Tensor:
+        found = bilevel.fixed_point(Composite(LeastSquares(A, y), L1(), weight), torch.zeros(20), solver=solver)
+        return found.u @ probe
+
+    h, move = 1e-5, torch.randn(30)
+    by_weight = (of(y, weight + h) - of(y, weight - h)) / (2 * h)
+    by_data = (of(y + h * move, weight) - of(y - h * move, weight)) / (2 * h)
+    for solver in (exact, ADMM(rho=10.0, tolerance=Tolerance(1e-12)), bilevel.Anderson(tolerance=Tolerance(1e-11))):
+        at = y.clone().requires_grad_(), weight.clone().requires_grad_()
+        data, number = torch.autograd.grad(of(*at, solver), at)
+        assert float(number) == pytest.approx(float(by_weight), rel=1e-5)
+        assert float(data @ move) == pytest.approx(float(by_data), rel=1e-5)
+
+
+def test_a_function_with_parameters_is_differentiated_in_them() -> None:
+    """min |x - p|^2 / 2 + |x|_1 has dx/dp = 1 where |p| > 1, 0 elsewhere."""
+    problem = Composite(SmoothFunction(lambda x, p: 0.5 * (x - p).square().sum(-1)), L1())
+    p = torch.tensor([2.0, 0.5, -3.0], requires_grad=True)
+    x = bilevel.fixed_point(problem, torch.zeros(3), p, solver=ISTA()).u
+    assert torch.allclose(x, torch.tensor([1.0, 0.0, -2.0]))
+    assert torch.allclose(torch.autograd.grad(x.sum(), p)[0], torch.tensor([1.0, 0.0, 1.0]))
+
+
+def test_what_the_protocol_cannot_do_is_said() -> None:
+    problem = lasso()
+    with pytest.raises(bilevel.BilevelError, match="cannot be unrolled"):
+        bilevel.fixed_point(problem, torch.zeros(3, 20), solver=FISTA(), adjoint=bilevel.Unrolled())
+    with pytest.raises(bilevel.BilevelError, match="give it a Composite"):
+        bilevel.fixed_point(lambda u: 0.5 * u, torch.ones(3), solver=FISTA())
+    with pytest.raises(InputError, match="takes no parameters"):
+        bilevel.fixed_point(problem, torch.zeros(3, 20), torch.ones(1), solver=FISTA())
+    matrix = torch.randn(6, 4, requires_grad=True)
+    with pytest.raises(bilevel.UndeclaredTensorError):
+        bilevel.fixed_point(
+            Composite(LeastSquares(Matrix(matrix), torch.ones(6)), L1()), torch.zeros(4), solver=FISTA()
+        )
+    with pytest.raises(InputError, match="takes a least-squares misfit"):
+        bilevel.fixed_point(Composite(SmoothFunction(torch.sum), L1()), torch.zeros(4), solver=ADMM())
