@@ -52,23 +52,19 @@ OPEN: dict[str, set[str]] = {
 
 SHARED = [
     "Kinematics",
-    "LearnedStep",
     "Lesson",
     "Linearised",
     "Material",
     "Method",
     "Parameter",
     "ParameterSet",
-    "Problem",
     "Schedule",
     "Settings",
     "Solved",
     "Stage",
     "StageSection",
-    "State",
     "Step",
     "TotalVariation",
-    "Trial",
 ]
 """Names that still belong to two public classes."""
 
