@@ -64,16 +64,16 @@ class Problem(ABC):
         """Transposed tangent times x, differentiable in u, params and x."""
         return torch.func.vjp(lambda v: self.residual(v, params), u)[1](x)[0]
 
-    def pull(self, u: Tensor, params: Params, state: Tensor, wanted: Sequence[Tensor]) -> list[Tensor]:
-        """The derivatives of state . residual(u, params) in the tensors `wanted`, of which u and params are made.
+    def parameter_vjp(self, u: Tensor, params: Params, adjoint: Tensor, wanted: Sequence[Tensor]) -> list[Tensor]:
+        """The derivatives of adjoint . residual(u, params) in the tensors `wanted`, of which u and params are made.
 
-        In numbers only, so that models may go piece by piece; `state` is (*batch, n).
+        In numbers only, so that models may go piece by piece; `adjoint` is (*batch, n).
         """
         with torch.enable_grad():
-            work = (self.residual(u, params) * state).sum()
+            work = (self.residual(u, params) * adjoint).sum()
         return list(torch.autograd.grad(work, wanted, allow_unused=True, materialize_grads=True))
 
-    def push(self, u: Tensor, params: Params, moved: Sequence[Params]) -> Tensor | None:
+    def parameter_jvp(self, u: Tensor, params: Params, moved: Sequence[Params]) -> Tensor | None:
         """The residual's derivatives (m, n) at u in m directions of the parameters, where a model knows a quick way.
 
         A direction is structured like params, with None for tensors that do not move; the same ones in each. In numbers
@@ -223,7 +223,7 @@ def _vector_like(u: Tensor, value: Tensor, what: str) -> Tensor:
 
 def dense_jacobian(function: Callable[[Tensor], Tensor], u: Tensor) -> Tensor:
     """d function / d u as (*batch, n, n), for a function that treats the samples of u (*batch, n) independently."""
-    pull = torch.func.vjp(function, u)[1]
+    vjp = torch.func.vjp(function, u)[1]
     basis = torch.eye(u.shape[-1], dtype=u.dtype, device=u.device)
-    rows = torch.vmap(lambda e: pull(e.expand(u.shape))[0])(basis)
+    rows = torch.vmap(lambda e: vjp(e.expand(u.shape))[0])(basis)
     return rows.movedim(0, -2)

@@ -112,8 +112,8 @@ def systems_met(block: Block) -> Systems:
     met: Systems = []
 
     class Noting(NewtonDirection):
-        def direction(self, oracle: Any, point: Any) -> Tensor:
-            found = super().direction(oracle, point)
+        def direction(self, evaluations: Any, point: Any) -> Tensor:
+            found = super().direction(evaluations, point)
             assert isinstance(self.tangent, Sparse)
             reached = torch.linalg.vector_norm(self.tangent.matmul(found) + point.residual) / point.norm
             met.append((self.tangent, point.residual, max(float(reached), 1e-10)))

@@ -22,20 +22,20 @@ NOISE = 1e-12
 
 @dataclass
 class LearnedStart(Solver):
-    """Solves one linear system for each network, then runs `inner` from the best field found.
+    """Solves one linear system for each network, then runs `solver` from the best field found.
 
-    make: the problem as linear systems. inner: judges convergence, as it would without any guess. otherwise: take over one
-    after the other, from the start that the user gave, where `inner` fails, so that nothing is lost but time.
+    make: the problem as linear systems. solver: decides on convergence, as it would without any guess. otherwise: take over one
+    after the other, from the start that the user gave, where `solver` fails, so that nothing is lost but time.
     """
 
     make: Callable[[EnergyProblem, Params], StateProblem]
     networks: Sequence[StateNetwork | None]
-    inner: Solver
+    solver: Solver
     otherwise: Sequence[Solver] = ()
 
     @property
     def tolerance(self) -> Tolerance:  # type: ignore[override]
-        return self.inner.tolerance
+        return self.solver.tolerance
 
     def solve(self, problem: Problem, u0: Tensor, params: Params, record: bool = False) -> Outcome:
         if not isinstance(problem, EnergyProblem):
@@ -43,7 +43,7 @@ class LearnedStart(Solver):
         started = time.perf_counter()
         with torch.no_grad():
             u, counts = self._guess(problem, u0, params)
-        outcome = self.inner.solve(problem, u, params, record)
+        outcome = self.solver.solve(problem, u, params, record)
         notes = list(outcome.report.notes)
         for classical in self.otherwise:
             if outcome.report.converged:
@@ -75,7 +75,7 @@ class LearnedStart(Solver):
         counts = state.counts
         try:
             for network in self.networks:
-                if states.settled(state):
+                if states.near_solution(state):
                     break
                 state = states.solve(state, predict(network, states, state))
                 counts = state.counts

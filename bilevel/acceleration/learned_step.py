@@ -16,7 +16,7 @@ from bilevel.solvers.steps.armijo import Armijo
 from bilevel.solvers.steps.step import Move, Step, decreases_at_rounding_level
 
 if TYPE_CHECKING:
-    from bilevel.solvers.evaluations import Oracle, Point
+    from bilevel.solvers.evaluations import Evaluations, Point
 
 
 @dataclass
@@ -38,38 +38,40 @@ class LearnedStep(Step):
     _view: View | None = field(default=None, init=False, repr=False)
     _last: Tensor | None = field(default=None, init=False, repr=False)
 
-    def advance(self, oracle: Oracle, descent: Descent, point: Point, active: Tensor) -> Move:
+    def advance(self, evaluations: Evaluations, descent: Descent, point: Point, active: Tensor) -> Move:
         if point.u.dim() != 1:
             raise BilevelError(f"a learned step moves one problem at a time, got a batch {tuple(point.u.shape[:-1])}")
-        if oracle.goal is None:
-            raise BilevelError("an unrolled adjoint cannot replay learned steps; use the exact adjoint")
-        direction = descent.direction(oracle, point)
+        if evaluations.goal is None:
+            raise BilevelError("an unrolled adjoint cannot repeat learned steps; use the exact adjoint")
+        direction = descent.direction(evaluations, point)
         if not bool(torch.isfinite(direction).all()):
-            return self._classical(oracle, descent, point, direction, active)
-        move = self._proposed(oracle, point, direction)
-        slope = oracle.slope(point, move)
+            return self._classical(evaluations, descent, point, direction, active)
+        move = self._proposed(evaluations, point, direction)
+        slope = evaluations.slope(point, move)
         if self.safeguard and not bool(slope < 0):
-            return self._classical(oracle, descent, point, direction, active)
-        trial = oracle.point(point.u + move)
+            return self._classical(evaluations, descent, point, direction, active)
+        trial = evaluations.point(point.u + move)
         enough = trial.merit <= point.merit + self.decrease * slope
         enough = enough | decreases_at_rounding_level(trial, point, point.merit) | (not self.safeguard)
         if not bool(trial.finite & enough):
-            return self._classical(oracle, descent, point, direction, active)
+            return self._classical(evaluations, descent, point, direction, active)
         self._last = move
         return Move(trial, torch.ones_like(slope), torch.ones_like(active))
 
-    def _proposed(self, oracle: Oracle, point: Point, direction: Tensor) -> Tensor:
+    def _proposed(self, evaluations: Evaluations, point: Point, direction: Tensor) -> Tensor:
         if self._view is None:
             self._view = View(self.graph)
-        oracle.counts.inferences += 1
+        evaluations.counts.inferences += 1
         proposal = propose(self.network, self._view, point, direction, self._last)
         return displacement(proposal, self.graph, direction, self._last)
 
-    def _classical(self, oracle: Oracle, descent: Descent, point: Point, direction: Tensor, active: Tensor) -> Move:
+    def _classical(
+        self, evaluations: Evaluations, descent: Descent, point: Point, direction: Tensor, active: Tensor
+    ) -> Move:
         if not self.safeguard:
             return Move(point, torch.zeros_like(point.merit), torch.zeros_like(active))
-        oracle.counts.fallbacks += 1
-        move = self.fallback.advance(oracle, _Along(direction, descent), point, active)
+        evaluations.counts.fallbacks += 1
+        move = self.fallback.advance(evaluations, _Along(direction, descent), point, active)
         self._last = move.point.u - point.u
         return move
 
@@ -92,7 +94,7 @@ class _Along(Descent):
         self._direction = direction
         self.natural_length, self.factor, self.safe = descent.natural_length, descent.factor, descent.safe
 
-    def direction(self, oracle: Oracle, point: Point) -> Tensor:
+    def direction(self, evaluations: Evaluations, point: Point) -> Tensor:
         return self._direction
 
     def metric(self) -> Metric | None:

@@ -1,6 +1,6 @@
 """The gradient certificate: how far a gradient is from the one at the exact state and adjoint.
 
-The estimate is the change of the gradient under one (if need be several) Newton corrections of the state, with the
+The estimate is the change of the gradient under one (if need be several) Newton corrections of the adjoint, with the
 adjoint solved anew there. It is asymptotically exact: the corrected gradient's error is of second order.
 """
 
@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
-from bilevel.implicit.linearised_solve import Inner
+from bilevel.implicit.linearised_solve import LinearisedSolve
 from bilevel.problem import Params, Problem
 from bilevel.report import BilevelError, ConvergenceError, Counts, GradientReport, SolveReport, Status
 from bilevel.solvers.evaluations import Tolerance
 from bilevel.solvers.loop import Outcome, Solver
 from bilevel.solvers.newton import Newton
+from bilevel.torch_internals import pytree
 
 CORRECTION = 1e-3
 """Relative residual of the solves for corrections: an estimate of an error needs no more."""
@@ -30,19 +30,19 @@ CONTRACTION = 0.1
 """A correction that leaves more than this share of the residual is followed by full Newton iterations."""
 
 
-def polish(inner: Inner, u: Tensor, leaves: Sequence[Tensor]) -> Tensor:
+def polish(linearised: LinearisedSolve, u: Tensor, leaves: Sequence[Tensor]) -> Tensor:
     """A state clearly closer to the solution than u: one Newton correction with what is factorised, more if needed."""
-    residual = inner.residual_at(u, leaves)
+    residual = linearised.residual_at(u, leaves)
     size = torch.linalg.vector_norm(residual, dim=-1)
     if not bool((size > 0).any()):
         return u
-    corrected = u - inner.solve(residual, u, leaves, transposed=False, tolerance=CORRECTION)
-    left = torch.linalg.vector_norm(inner.residual(corrected, *leaves), dim=-1)
-    level = 1e3 * torch.finfo(u.dtype).eps * torch.linalg.vector_norm(inner.operator(u, leaves).matmul(u), dim=-1)
+    corrected = u - linearised.solve(residual, u, leaves, transposed=False, tolerance=CORRECTION)
+    left = torch.linalg.vector_norm(linearised.residual(corrected, *leaves), dim=-1)
+    level = 1e3 * torch.finfo(u.dtype).eps * torch.linalg.vector_norm(linearised.operator(u, leaves).matmul(u), dim=-1)
     if bool((left <= torch.maximum(CONTRACTION * size, level)).all()):
         return corrected
     newton = Newton(tolerance=Tolerance(relative=1e-10), max_iterations=50, check_minimum=False)
-    found = newton.solve(inner.problem, u, inner.rebuild(leaves))
+    found = newton.solve(linearised.problem, u, linearised.rebuild(leaves))
     if not found.report.converged and bool((found.report.residual > CONTRACTION * size).any()):
         raise ConvergenceError("no state closer to a solution was found, so the error of the gradient is unknown")
     return found.u
@@ -52,7 +52,7 @@ def polish(inner: Inner, u: Tensor, leaves: Sequence[Tensor]) -> Tensor:
 class Polish(Solver):
     """Solves by correcting the state of an earlier solve of the same layer."""
 
-    earlier: Inner
+    earlier: LinearisedSolve
     tolerance: Tolerance = field(default_factory=Tolerance)
 
     def solve(self, problem: Problem, u0: Tensor, params: Params, record: bool = False) -> Outcome:
@@ -67,7 +67,7 @@ class Polish(Solver):
 
 
 def corrected_gradient(
-    inner: Inner, cotangent: Tensor, u: Tensor, leaves: Sequence[Tensor], wanted: Sequence[bool]
+    linearised: LinearisedSolve, cotangent: Tensor, u: Tensor, leaves: Sequence[Tensor], wanted: Sequence[bool]
 ) -> tuple[list[Tensor], GradientReport]:
     """The vector-Jacobian product -(dr/dp)^T H^-T cotangent in the wanted leaves, with its report; in numbers.
 
@@ -75,19 +75,19 @@ def corrected_gradient(
     adjoint, which is the estimate. Three sweeps over the residual and one accurate solve make up the price.
     """
     started = time.perf_counter()
-    state = inner.solve_adjoint(cotangent, u, leaves)
+    adjoint = linearised.solve_adjoint(cotangent, u, leaves)
     try:
-        better = polish(inner, u, leaves)
-        image, *gradient = inner.pull(state, better, leaves, wanted, by_state=True)
-        if _contradicts(cotangent, image) and not inner.verify_tangent(u, leaves):
-            return corrected_gradient(inner, cotangent, u, leaves, wanted)
-        change = inner.solve(cotangent - image, u, leaves, transposed=True, tolerance=CORRECTION)
-        missing = inner.pull(change, better, leaves, wanted, by_state=False)
-        names = [name for name, want in zip(inner.names, wanted, strict=True) if want]
+        better = polish(linearised, u, leaves)
+        image, *gradient = linearised.parameter_vjp(adjoint, better, leaves, wanted, with_unknown=True)
+        if _contradicts(cotangent, image) and not linearised.verify_tangent(u, leaves):
+            return corrected_gradient(linearised, cotangent, u, leaves, wanted)
+        change = linearised.solve(cotangent - image, u, leaves, transposed=True, tolerance=CORRECTION)
+        missing = linearised.parameter_vjp(change, better, leaves, wanted, with_unknown=False)
+        names = [name for name, want in zip(linearised.names, wanted, strict=True) if want]
         errors = relative_errors(gradient, [g + m for g, m in zip(gradient, missing, strict=True)], names)
     except BilevelError:
-        gradient, errors = inner.pull(state, u, leaves, wanted, by_state=False), {"": math.inf}
-    return [-g for g in gradient], _report(inner, cotangent, state, u, leaves, errors, started)
+        gradient, errors = linearised.parameter_vjp(adjoint, u, leaves, wanted, with_unknown=False), {"": math.inf}
+    return [-g for g in gradient], _report(linearised, cotangent, adjoint, u, leaves, errors, started)
 
 
 def _contradicts(cotangent: Tensor, image: Tensor) -> bool:
@@ -96,35 +96,37 @@ def _contradicts(cotangent: Tensor, image: Tensor) -> bool:
 
 
 def certify(
-    inner: Inner, cotangent: Tensor, state: Tensor, u: Tensor, leaves: Sequence[Tensor], started: float
+    linearised: LinearisedSolve, cotangent: Tensor, adjoint: Tensor, u: Tensor, leaves: Sequence[Tensor], started: float
 ) -> GradientReport:
-    """The report of the vector-Jacobian product with adjoint `state` (..., *batch, n) for `cotangent` held fixed."""
+    """The report of the vector-Jacobian product with adjoint `adjoint` (..., *batch, n) for `cotangent` held fixed."""
     try:
-        better = polish(inner, u, leaves)
-        better_state = _corrected(inner, cotangent, state, u, better, leaves)
+        better = polish(linearised, u, leaves)
+        better_adjoint = _corrected(linearised, cotangent, adjoint, u, better, leaves)
         errors = relative_errors(
-            _pull(inner, state, u, leaves), _pull(inner, better_state, better, leaves), inner.names
+            _parameter_vjp(linearised, adjoint, u, leaves),
+            _parameter_vjp(linearised, better_adjoint, better, leaves),
+            linearised.names,
         )
     except BilevelError:
         errors = {"": math.inf}
-    return _report(inner, cotangent, state, u, leaves, errors, started)
+    return _report(linearised, cotangent, adjoint, u, leaves, errors, started)
 
 
 def _report(
-    inner: Inner,
+    linearised: LinearisedSolve,
     cotangent: Tensor,
-    state: Tensor,
+    adjoint: Tensor,
     u: Tensor,
     leaves: Sequence[Tensor],
     errors: dict[str, float],
     started: float,
 ) -> GradientReport:
-    defect = cotangent - inner.operator(u, leaves).matmul_transposed(state)
+    defect = cotangent - linearised.operator(u, leaves).matmul_transposed(adjoint)
     size = float(torch.linalg.vector_norm(cotangent))
     return GradientReport(
-        adjoint=inner.adjoint.name,
-        exact=inner.adjoint.exact,
-        inner_residual=float(torch.linalg.vector_norm(inner.residual_at(u, leaves))),
+        adjoint=linearised.adjoint.name,
+        exact=linearised.adjoint.exact,
+        inner_residual=float(torch.linalg.vector_norm(linearised.residual_at(u, leaves))),
         adjoint_residual=float(torch.linalg.vector_norm(defect)) / size if size > 0 else 0.0,
         relative_error=errors.pop(""),
         by_parameter=errors,
@@ -133,29 +135,29 @@ def _report(
 
 
 def _corrected(
-    inner: Inner, cotangent: Tensor, state: Tensor, u: Tensor, better: Tensor, leaves: Sequence[Tensor]
+    linearised: LinearisedSolve, cotangent: Tensor, adjoint: Tensor, u: Tensor, better: Tensor, leaves: Sequence[Tensor]
 ) -> Tensor:
-    """The adjoint state at `better` from the one at u: one correction with the tangent at u."""
-    defect = cotangent - inner.apply(better, leaves, state, transposed=True)
-    return state + inner.solve(defect, u, leaves, transposed=True, tolerance=CORRECTION)
+    """The adjoint at `better` from the one at u: one correction with the tangent at u."""
+    defect = cotangent - linearised.apply(better, leaves, adjoint, transposed=True)
+    return adjoint + linearised.solve(defect, u, leaves, transposed=True, tolerance=CORRECTION)
 
 
 def certify_against_exact(
-    inner: Inner, gradient: list[Tensor], cotangent: Tensor, leaves: Sequence[Tensor], started: float
+    linearised: LinearisedSolve, gradient: list[Tensor], cotangent: Tensor, leaves: Sequence[Tensor], started: float
 ) -> GradientReport:
-    """The report of a vector-Jacobian product that was made without an adjoint state (an unrolled one)."""
-    assert inner.outcome is not None
-    u = inner.outcome.u
+    """The report of a vector-Jacobian product that was made without an adjoint (an unrolled one)."""
+    assert linearised.outcome is not None
+    u = linearised.outcome.u
     with torch.no_grad():
         try:
-            better = polish(inner, u, leaves)
-            state = inner.solve(cotangent, better, leaves, transposed=True, tolerance=1e-13)
-            errors = relative_errors(gradient, _pull(inner, state, better, leaves), inner.names)
+            better = polish(linearised, u, leaves)
+            adjoint = linearised.solve(cotangent, better, leaves, transposed=True, tolerance=1e-13)
+            errors = relative_errors(gradient, _parameter_vjp(linearised, adjoint, better, leaves), linearised.names)
         except BilevelError:
             errors = {"": math.inf}
-        residual = inner.residual(u, *leaves)
+        residual = linearised.residual(u, *leaves)
     return GradientReport(
-        adjoint=inner.adjoint.name,
+        adjoint=linearised.adjoint.name,
         exact=False,
         inner_residual=float(torch.linalg.vector_norm(residual)),
         adjoint_residual=math.nan,
@@ -165,13 +167,13 @@ def certify_against_exact(
     )
 
 
-def _pull(inner: Inner, state: Tensor, u: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
-    """-(dr/dp)^T state for each parameter, for any number of leading right-hand sides."""
-    pull = torch.func.vjp(lambda *p: inner.residual(u, *p), *leaves)[1]
-    if state.dim() == u.dim():
-        return list(pull(-state))
-    many = state.reshape(-1, *u.shape)
-    return list(torch.vmap(pull)(-many))
+def _parameter_vjp(linearised: LinearisedSolve, adjoint: Tensor, u: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
+    """-(dr/dp)^T adjoint for each parameter, for any number of leading right-hand sides."""
+    vjp = torch.func.vjp(lambda *p: linearised.residual(u, *p), *leaves)[1]
+    if adjoint.dim() == u.dim():
+        return list(vjp(-adjoint))
+    many = adjoint.reshape(-1, *u.shape)
+    return list(torch.vmap(vjp)(-many))
 
 
 def relative_errors(gradient: Sequence[Tensor], reference: Sequence[Tensor], names: Sequence[str]) -> dict[str, float]:

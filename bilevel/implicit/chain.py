@@ -15,12 +15,16 @@ from typing import Any, Protocol, TypeAlias
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.utils import _pytree as pytree
 
-from bilevel.implicit.layer import many_rows
 from bilevel.problem import Params
 from bilevel.report import InputError, UndeclaredTensorError
-from bilevel.torch_internals import refuse_nested_forward
+from bilevel.torch_internals import (
+    has_tangent,
+    is_batched_cotangent,
+    pytree,
+    refuse_nested_forward,
+    vjp_of_batched_cotangents,
+)
 
 State: TypeAlias = Any
 """A tensor, or nested dicts, lists and tuples of tensors."""
@@ -30,7 +34,7 @@ Leaves: TypeAlias = tuple[Tensor, ...]
 _TENSOR = object()
 
 
-class Step(Protocol):
+class ChainStep(Protocol):
     """One step: the new state, with the same structure as the old one.
 
     start: where an iterative solve may begin. It is the old state on the way forward, and the answer itself on the way
@@ -52,7 +56,7 @@ class Trajectory:
 
 
 def chain(
-    step: Step,
+    step: ChainStep,
     state: State,
     params: Params = None,
     loads: Any = None,
@@ -72,7 +76,7 @@ def chain(
     the step otherwise than through `state`, `params` or `loads`.
     """
     program, tensors = _Program.compile(step, observe or _whole_state, state, params, loads, steps, segment)
-    if any(_has_tangent(tensor) for tensor in tensors):
+    if any(has_tangent(tensor) for tensor in tensors):
         return program.trajectory(program.sweep([_with_tangent(tensor) for tensor in tensors]))
     program.refuse_undeclared(tensors)
     return program.trajectory(_Chain.apply(program, *tensors))
@@ -82,20 +86,16 @@ def _whole_state(state: State, params: Params, load: Any) -> State:
     return state
 
 
-def _has_tangent(tensor: Tensor) -> bool:
-    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None
-
-
 def _with_tangent(tensor: Tensor) -> Tensor:
     """With a tangent of zeros where there was none: PyTorch works out mixed operands in Python, ten times slower."""
-    return tensor if _has_tangent(tensor) else forward_ad.make_dual(tensor, torch.zeros_like(tensor))
+    return tensor if has_tangent(tensor) else forward_ad.make_dual(tensor, torch.zeros_like(tensor))
 
 
 @dataclass
 class _Program:
     """The chain with its nested arguments laid out flat: tensors of the state, of the parameters, of the loads."""
 
-    step: Step
+    step: ChainStep
     observe: Observe
     steps: int
     segment: int
@@ -109,7 +109,13 @@ class _Program:
 
     @staticmethod
     def compile(
-        step: Step, observe: Observe, state: State, params: Params, loads: Any, steps: int | None, segment: int | None
+        step: ChainStep,
+        observe: Observe,
+        state: State,
+        params: Params,
+        loads: Any,
+        steps: int | None,
+        segment: int | None,
     ) -> tuple[_Program, Leaves]:
         state_leaves, state_spec = pytree.tree_flatten(state)
         if not state_leaves or not all(_differentiable(leaf) for leaf in state_leaves):
@@ -186,7 +192,7 @@ class _Program:
                 load = tuple(x[k] for x in loads)
                 given = (states[k - first], params, load, states[k - first + 1])
                 cotangent = (adjoint, tuple(row[k] for row in rows))
-                adjoint, step_params, step_loads = self._pull_back(k, given, cotangent)
+                adjoint, step_params, step_loads = self._step_vjp(k, given, cotangent)
                 of_params = [total + part for total, part in zip(of_params, step_params)]
                 of_loads.append(step_loads)
             after = checkpoint
@@ -201,7 +207,7 @@ class _Program:
             states.append(self.advance(k, states[-1], params, tuple(x[k] for x in loads), states[-1])[0])
         return states if after is None else [*states, after]
 
-    def _pull_back(
+    def _step_vjp(
         self, k: int, given: tuple[Leaves, Leaves, Leaves, Leaves], cotangent: tuple[Leaves, Leaves]
     ) -> tuple[Leaves, Leaves, Leaves]:
         """The cotangents of one step's old state, parameters and load; the last entry of `given` is its answer."""
@@ -212,7 +218,7 @@ class _Program:
             after, observed = self.advance(k, x[:first], x[first:second], x[second:], new)
             return (*after, *observed)
 
-        found = _pull_back(step, (*old, *params, *load), (*cotangent[0], *cotangent[1]))
+        found = _vjp(step, (*old, *params, *load), (*cotangent[0], *cotangent[1]))
         return found[:first], found[first:second], found[second:]
 
     def refuse_undeclared(self, tensors: Leaves) -> None:
@@ -253,7 +259,7 @@ def _count_steps(loads: list[Any], steps: int | None) -> int:
     return count
 
 
-def _pull_back(function: Callable[..., Leaves], inputs: Leaves, cotangents: Leaves) -> Leaves:
+def _vjp(function: Callable[..., Leaves], inputs: Leaves, cotangents: Leaves) -> Leaves:
     """The vector-Jacobian product, evaluated at once: a kept `torch.func.vjp` of an input that does not matter escapes
     from the transforms around it (PyTorch 2.13)."""
 
@@ -290,12 +296,12 @@ class _Chain(torch.autograd.Function):
         tensors, checkpoints = saved[:-n_state], saved[-n_state:]
         cotangents = cotangents[: ctx.outputs]
 
-        def pull_back(*cotangents: Tensor) -> Leaves:
+        def vjp(*cotangents: Tensor) -> Leaves:
             return _ReverseSweep.apply(ctx.program, len(tensors), *tensors, *cotangents, *checkpoints)
 
-        if any(torch._C._functorch.is_legacy_batchedtensor(c) for c in cotangents):
-            return (None, *many_rows(pull_back, *cotangents))
-        return (None, *pull_back(*cotangents))
+        if any(is_batched_cotangent(c) for c in cotangents):
+            return (None, *vjp_of_batched_cotangents(vjp, *cotangents))
+        return (None, *vjp(*cotangents))
 
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -331,16 +337,16 @@ class _ReverseSweep(torch.autograd.Function):
     def plain(ctx: Any) -> Callable[..., Leaves]:
         """The same cotangents as a differentiable function of (tensors, cotangents)."""
 
-        def pull(*given: Tensor) -> Leaves:
+        def cotangents_of(*given: Tensor) -> Leaves:
             tensors, cotangents = given[: ctx.n_tensors], given[ctx.n_tensors :]
-            return _pull_back(lambda *x: ctx.program.sweep(x), tensors, cotangents)
+            return _vjp(lambda *x: ctx.program.sweep(x), tensors, cotangents)
 
-        return pull
+        return cotangents_of
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:
         given = ctx.saved_tensors
-        found = _pull_back(_ReverseSweep.plain(ctx), given, cotangents)
+        found = _vjp(_ReverseSweep.plain(ctx), given, cotangents)
         return (None, None, *found, *([None] * ctx.program.counts[0]))
 
     @staticmethod

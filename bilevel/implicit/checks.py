@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from bilevel.problem import Params
+from bilevel.torch_internals import pytree
 
 NOISE = 200
 """Remainders below this many rounding errors of f are not used for orders."""

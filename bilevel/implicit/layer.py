@@ -12,134 +12,138 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from bilevel.implicit import recording
 from bilevel.implicit.certificate import certify, corrected_gradient
-from bilevel.implicit.linearised_solve import Inner, Leaves
+from bilevel.implicit.linearised_solve import Leaves, LinearisedSolve
 from bilevel.implicit.strategies import Adjoint, Exact, Unrolled
-from bilevel.implicit.undeclared import require_declared
+from bilevel.implicit.undeclared import refuse_undeclared
 from bilevel.implicit.unrolled import unroll
 from bilevel.problem import Energy, EnergyProblem, FixedPoint, Function, Params, Problem, Residual
 from bilevel.report import BilevelError, OnFail, Solution
 from bilevel.solvers.fixed_point import Anderson
 from bilevel.solvers.loop import Solver
 from bilevel.solvers.newton import Newton
-from bilevel.torch_internals import refuse_nested_forward
+from bilevel.torch_internals import (
+    is_batched_cotangent,
+    is_transformed,
+    pytree,
+    refuse_nested_forward,
+    vjp_of_batched_cotangents,
+)
 
 
 class _State(torch.autograd.Function):
     """parameters -> u*, with the implicit function theorem as its derivative."""
 
     @staticmethod
-    def forward(inner: Inner, u0: Tensor, *leaves: Tensor) -> Tensor:
-        return inner.run(u0, leaves)
+    def forward(linearised: LinearisedSolve, u0: Tensor, *leaves: Tensor) -> Tensor:
+        return linearised.run(u0, leaves)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-        inner, _, *leaves = inputs
-        ctx.inner = inner
+        linearised, _, *leaves = inputs
+        ctx.linearised = linearised
         ctx.save_for_backward(output, *leaves)
         ctx.save_for_forward(output, *leaves)
 
     @staticmethod
     def backward(ctx, cotangent):  # type: ignore[no-untyped-def]
         u, *leaves = ctx.saved_tensors
-        inner = ctx.inner
-        if inner.adjoint.exact and _in_numbers(cotangent, u, *leaves):
-            return None, None, *_exact_gradient(inner, cotangent, u, leaves, ctx.needs_input_grad[2:])
+        linearised = ctx.linearised
+        if linearised.adjoint.exact and _in_numbers(cotangent, u, *leaves):
+            return None, None, *_exact_gradient(linearised, cotangent, u, leaves, ctx.needs_input_grad[2:])
 
-        def pull_back(cotangent: Tensor) -> tuple[Tensor, ...]:
-            state = _LinearSolve.apply(inner, "adjoint", cotangent, u, *leaves)
-            return torch.func.vjp(lambda *p: inner.residual(u, *p), *leaves)[1](-state)
+        def vjp(cotangent: Tensor) -> tuple[Tensor, ...]:
+            adjoint = _LinearSolve.apply(linearised, "adjoint", cotangent, u, *leaves)
+            return torch.func.vjp(lambda *p: linearised.residual(u, *p), *leaves)[1](-adjoint)
 
-        if torch._C._functorch.is_legacy_batchedtensor(cotangent):
-            return None, None, *many_rows(pull_back, cotangent)
-        return None, None, *pull_back(cotangent)
+        if is_batched_cotangent(cotangent):
+            return None, None, *vjp_of_batched_cotangents(vjp, cotangent)
+        return None, None, *vjp(cotangent)
 
     @staticmethod
     def jvp(ctx, _inner, _u0, *tangents):  # type: ignore[no-untyped-def]
         refuse_nested_forward()
         u, *leaves = ctx.saved_tensors
-        inner = ctx.inner
+        linearised = ctx.linearised
         moved = [None if t is None else t.unsqueeze(0) for t in tangents]
-        force = _Push.apply(inner, u, len(leaves), *leaves, *moved)[0]
-        return _LinearSolve.apply(inner, "forward", -force, u, *leaves)
+        force = _ParameterJVP.apply(linearised, u, len(leaves), *leaves, *moved)[0]
+        return _LinearSolve.apply(linearised, "forward", -force, u, *leaves)
 
     @staticmethod
-    def vmap(info, in_dims, inner, u0, *leaves):  # type: ignore[no-untyped-def]
+    def vmap(info, in_dims, linearised, u0, *leaves):  # type: ignore[no-untyped-def]
         raise BilevelError(
             "an implicit layer cannot be vmapped over its parameters; give the problem batch_dims=1 and batched parameters "
             "instead (derivatives of the layer may be vmapped)"
         )
 
 
-class _Push(torch.autograd.Function):
+class _ParameterJVP(torch.autograd.Function):
     """The derivatives (m, *batch, n) of the residual at u in m directions of the parameters, all in one call.
 
     tensors: the leaves, then the directions (m, ...) of each, None where it does not move.
     """
 
     @staticmethod
-    def forward(inner: Inner, u: Tensor, count: int, *tensors: Tensor | None) -> Tensor:
+    def forward(linearised: LinearisedSolve, u: Tensor, count: int, *tensors: Tensor | None) -> Tensor:
         with torch.no_grad():
-            return inner.push(u, tensors[:count], tensors[count:])  # type: ignore[arg-type]
+            return linearised.parameter_jvp(u, tensors[:count], tensors[count:])  # type: ignore[arg-type]
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-        ctx.inner, u, ctx.count, *tensors = inputs
+        ctx.linearised, u, ctx.count, *tensors = inputs
         ctx.save_for_backward(u, *tensors)
 
     @staticmethod
     def backward(ctx, cotangent):  # type: ignore[no-untyped-def]
         u, *tensors = ctx.saved_tensors
-        inner, count = ctx.inner, ctx.count
+        linearised, count = ctx.linearised, ctx.count
         moving = [i for i, move in enumerate(tensors[count:]) if move is not None]
 
-        def push(v: Tensor, *p: Tensor) -> Tensor:
-            return inner.push_each(v, p[:count], dict(zip(moving, p[count:], strict=True)))
+        def jvp(v: Tensor, *p: Tensor) -> Tensor:
+            return linearised.jvp_by_autodiff(v, p[:count], dict(zip(moving, p[count:], strict=True)))
 
         primals = (u, *tensors[:count], *(tensors[count + i] for i in moving))
-        by_u, *others = torch.func.vjp(push, *primals)[1](cotangent)
+        by_u, *others = torch.func.vjp(jvp, *primals)[1](cotangent)
         by_moved = dict(zip(moving, others[count:], strict=True))
         return None, by_u, None, *others[:count], *(by_moved.get(i) for i in range(count))
 
     @staticmethod
-    def vmap(info, in_dims, inner, u, count, *tensors):  # type: ignore[no-untyped-def]
+    def vmap(info, in_dims, linearised, u, count, *tensors):  # type: ignore[no-untyped-def]
         _, by_u, _, *dims = in_dims
         size = info.batch_size
         if by_u is not None or any(dim is not None for dim in dims[:count]):
             # The state differs between the samples (nested transforms): take them one by one.
             everything = [(u, by_u), *zip(tensors, dims, strict=True)]
             samples = ([t if d is None else t.select(d, i) for t, d in everything] for i in range(size))
-            return torch.stack([_Push.apply(inner, first, count, *rest) for first, *rest in samples]), 0
+            return torch.stack([_ParameterJVP.apply(linearised, first, count, *rest) for first, *rest in samples]), 0
         wide = [
             t if t is None else t.expand(size, *t.shape) if d is None else t.movedim(d, 0)
             for t, d in zip(tensors[count:], dims[count:], strict=True)
         ]
-        pushed = _Push.apply(inner, u, count, *tensors[:count], *(t if t is None else t.flatten(0, 1) for t in wide))
-        return pushed.unflatten(0, (size, -1)), 0
+        image = _ParameterJVP.apply(
+            linearised, u, count, *tensors[:count], *(t if t is None else t.flatten(0, 1) for t in wide)
+        )
+        return image.unflatten(0, (size, -1)), 0
 
 
 def _in_numbers(*tensors: Tensor) -> bool:
     """Whether nothing will be differentiated further, and no transform is under way."""
-    return not torch.is_grad_enabled() and not any(
-        torch._C._functorch.is_functorch_wrapped_tensor(t) or torch._C._functorch.is_legacy_batchedtensor(t)
-        for t in tensors
-    )
+    return not torch.is_grad_enabled() and not any(is_transformed(t) for t in tensors)
 
 
 def _exact_gradient(
-    inner: Inner, cotangent: Tensor, u: Tensor, leaves: Leaves, wanted: Sequence[bool]
+    linearised: LinearisedSolve, cotangent: Tensor, u: Tensor, leaves: Leaves, wanted: Sequence[bool]
 ) -> list[Tensor | None]:
     """The gradients of the wanted leaves, None for the others."""
-    if inner.certifies:
-        gradients, report = corrected_gradient(inner, cotangent, u, leaves, wanted)
-        inner.gradients.append(report)
+    if linearised.certifies:
+        gradients, report = corrected_gradient(linearised, cotangent, u, leaves, wanted)
+        linearised.gradients.append(report)
     else:
-        inner.verify_tangent(u, leaves)
-        state = inner.solve_adjoint(cotangent, u, leaves)
-        gradients = inner.pull(-state, u, leaves, wanted, by_state=False)
+        linearised.verify_tangent(u, leaves)
+        adjoint = linearised.solve_adjoint(cotangent, u, leaves)
+        gradients = linearised.parameter_vjp(-adjoint, u, leaves, wanted, with_unknown=False)
     given = iter(gradients)
     return [next(given) if want else None for want in wanted]
 
@@ -151,78 +155,64 @@ class _LinearSolve(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(inner: Inner, mode: str, b: Tensor, u: Tensor, *leaves: Tensor) -> Tensor:
+    def forward(linearised: LinearisedSolve, mode: str, b: Tensor, u: Tensor, *leaves: Tensor) -> Tensor:
         with torch.no_grad():
-            inner.verify_tangent(u, leaves)
+            linearised.verify_tangent(u, leaves)
             if mode != "adjoint":
-                return inner.solve(b, u, leaves, mode == "transposed", inner.linear_tolerance)
+                return linearised.solve(b, u, leaves, mode == "transposed", linearised.linear_tolerance)
             started = time.perf_counter()
-            state = inner.solve_adjoint(b, u, leaves)
-            if inner.certifies:
-                inner.gradients.append(certify(inner, b, state, u, leaves, started))
-            return state
+            adjoint = linearised.solve_adjoint(b, u, leaves)
+            if linearised.certifies:
+                linearised.gradients.append(certify(linearised, b, adjoint, u, leaves, started))
+            return adjoint
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-        inner, mode, _, u, *leaves = inputs
-        ctx.inner, ctx.transposed = inner, mode != "forward"
+        linearised, mode, _, u, *leaves = inputs
+        ctx.linearised, ctx.transposed = linearised, mode != "forward"
         ctx.save_for_backward(output, u, *leaves)
         ctx.save_for_forward(output, u, *leaves)
 
     @staticmethod
     def backward(ctx, cotangent):  # type: ignore[no-untyped-def]
         x, u, *leaves = ctx.saved_tensors
-        inner = ctx.inner
+        linearised = ctx.linearised
         other = "forward" if ctx.transposed else "transposed"
 
-        def pull_back(cotangent: Tensor) -> tuple[Tensor, ...]:
-            w = _LinearSolve.apply(inner, other, cotangent, u, *leaves)
-            pull = torch.func.vjp(lambda v, *p: inner.apply(v, p, x, ctx.transposed), u, *leaves)[1]
-            return w, *pull(-w)
+        def vjp(cotangent: Tensor) -> tuple[Tensor, ...]:
+            w = _LinearSolve.apply(linearised, other, cotangent, u, *leaves)
+            by_tangent = torch.func.vjp(lambda v, *p: linearised.apply(v, p, x, ctx.transposed), u, *leaves)[1]
+            return w, *by_tangent(-w)
 
-        if torch._C._functorch.is_legacy_batchedtensor(cotangent):
-            return None, None, *many_rows(pull_back, cotangent)
-        return None, None, *pull_back(cotangent)
+        if is_batched_cotangent(cotangent):
+            return None, None, *vjp_of_batched_cotangents(vjp, cotangent)
+        return None, None, *vjp(cotangent)
 
     @staticmethod
     def jvp(ctx, _inner, _mode, b_moved, *tangents):  # type: ignore[no-untyped-def]
         refuse_nested_forward()
         x, u, *leaves = ctx.saved_tensors
-        inner = ctx.inner
+        linearised = ctx.linearised
         primals = (u, *leaves)
         moved = tuple(torch.zeros_like(p) if t is None else t for p, t in zip(primals, tangents, strict=True))
-        change = torch.func.jvp(lambda v, *p: inner.apply(v, p, x, ctx.transposed), primals, moved)[1]
+        change = torch.func.jvp(lambda v, *p: linearised.apply(v, p, x, ctx.transposed), primals, moved)[1]
         right = -change if b_moved is None else b_moved - change
-        return _LinearSolve.apply(inner, "transposed" if ctx.transposed else "forward", right, u, *leaves)
+        return _LinearSolve.apply(linearised, "transposed" if ctx.transposed else "forward", right, u, *leaves)
 
     @staticmethod
-    def vmap(info, in_dims, inner, mode, b, u, *leaves):  # type: ignore[no-untyped-def]
+    def vmap(info, in_dims, linearised, mode, b, u, *leaves):  # type: ignore[no-untyped-def]
         dims = in_dims[2:]
         if all(dim is None for dim in dims[1:]):
-            return _LinearSolve.apply(inner, mode, b.movedim(dims[0], 0), u, *leaves), 0
+            return _LinearSolve.apply(linearised, mode, b.movedim(dims[0], 0), u, *leaves), 0
         # The state differs between the samples (nested transforms): solve them one by one.
         tensors = (b, u, *leaves)
         rows = [
             _LinearSolve.apply(
-                inner, mode, *[t if d is None else t.select(d, i) for t, d in zip(tensors, dims, strict=True)]
+                linearised, mode, *[t if d is None else t.select(d, i) for t, d in zip(tensors, dims, strict=True)]
             )
             for i in range(info.batch_size)
         ]
         return torch.stack(rows), 0
-
-
-def many_rows(pull_back: Callable[..., tuple[Tensor, ...]], *cotangents: Tensor) -> list[Tensor]:
-    """pull_back for the cotangents of torch.autograd.grad(..., is_grads_batched=True), as one batch of solves.
-
-    That call wraps them in a batching of its own, which custom functions do not see through: take the rows out of it,
-    run them under torch.vmap, and put the results back.
-    """
-    level = torch._C._vmapmode_increment_nesting() - 1
-    torch._C._vmapmode_decrement_nesting()
-    batched = [torch._C._functorch.is_legacy_batchedtensor(c) for c in cotangents]
-    rows = [torch._remove_batch_dim(c, level, 0, 0) if many else c for c, many in zip(cotangents, batched, strict=True)]
-    dims = tuple(0 if many else None for many in batched)
-    return [torch._add_batch_dim(grad, 0, level) for grad in torch.vmap(pull_back, dims)(*rows)]
 
 
 def solve_implicitly(
@@ -238,12 +228,16 @@ def solve_implicitly(
     problem = problem.for_unknown(u0)
     vector = u0.reshape(*u0.shape[: problem.batch_dims], -1)
     leaves, names, rebuild = _split(problem.collect(params))
-    require_declared(problem, vector, rebuild, leaves)
-    inner = Inner(problem, rebuild, names, solver, adjoint or Exact(), on_fail)
-    inner = recording.enter(inner)
-    u = unroll(inner, vector, leaves) if isinstance(inner.adjoint, Unrolled) else _State.apply(inner, vector, *leaves)
-    assert inner.outcome is not None
-    return Solution(u.reshape(u0.shape), inner.outcome.report, inner.gradients)
+    refuse_undeclared(problem, vector, rebuild, leaves)
+    linearised = LinearisedSolve(problem, rebuild, names, solver, adjoint or Exact(), on_fail)
+    linearised = recording.enter(linearised)
+    u = (
+        unroll(linearised, vector, leaves)
+        if isinstance(linearised.adjoint, Unrolled)
+        else _State.apply(linearised, vector, *leaves)
+    )
+    assert linearised.outcome is not None
+    return Solution(u.reshape(u0.shape), linearised.outcome.report, linearised.gradients)
 
 
 def _require_usable(solver: Solver, on_fail: OnFail) -> None:

@@ -1,4 +1,4 @@
-"""One inner solve as the implicit layers see it: its state, and linear solves with its tangent, in numbers."""
+"""One inner solve as the implicit layers see it: its solution, and linear solves with its tangent, in numbers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SAME_TANGENT = 1e-9
 
 
 @dataclass
-class Inner:
+class LinearisedSolve:
     """One inner solve: everything but the tensors that it is differentiated in."""
 
     problem: Problem
@@ -57,24 +57,26 @@ class Inner:
         rows = x.reshape(-1, *u.shape)  # of batched cotangents or tangents, in second derivatives
         return torch.vmap(lambda row: product(u, params, row))(rows).reshape(x.shape)
 
-    def pull(self, state: Tensor, u: Tensor, leaves: Leaves, wanted: Sequence[bool], by_state: bool) -> list[Tensor]:
-        """The derivatives of state . r(u, leaves) in the wanted leaves, after the one in u where `by_state`; in numbers."""
-        v = u.detach().requires_grad_(by_state)
+    def parameter_vjp(
+        self, adjoint: Tensor, u: Tensor, leaves: Leaves, wanted: Sequence[bool], with_unknown: bool
+    ) -> list[Tensor]:
+        """The derivatives of adjoint . r(u, leaves) in the wanted leaves, after the one in u where `with_unknown`; in numbers."""
+        v = u.detach().requires_grad_(with_unknown)
         own = [leaf.detach().requires_grad_(want) for leaf, want in zip(leaves, wanted, strict=True)]
         targets = [tensor for tensor in (v, *own) if tensor.requires_grad]
-        return self.problem.pull(v, self.rebuild(own), state, targets)
+        return self.problem.parameter_vjp(v, self.rebuild(own), adjoint, targets)
 
-    def push(self, u: Tensor, leaves: Leaves, moved: Sequence[Tensor | None]) -> Tensor:
+    def parameter_jvp(self, u: Tensor, leaves: Leaves, moved: Sequence[Tensor | None]) -> Tensor:
         """The residual's derivatives (m, *batch, n) in m directions (m, ...) of the leaves that move; in numbers."""
         rows = len(next(move for move in moved if move is not None))
         if rows >= SEVERAL:
             directions = [self.rebuild([None if d is None else d[k] for d in moved]) for k in range(rows)]
-            known = self.problem.push(u, self.rebuild(leaves), directions)
+            known = self.problem.parameter_jvp(u, self.rebuild(leaves), directions)
             if known is not None:
                 return known
-        return self.push_each(u, leaves, {i: move for i, move in enumerate(moved) if move is not None})
+        return self.jvp_by_autodiff(u, leaves, {i: move for i, move in enumerate(moved) if move is not None})
 
-    def push_each(self, u: Tensor, leaves: Leaves, moved: Mapping[int, Tensor]) -> Tensor:
+    def jvp_by_autodiff(self, u: Tensor, leaves: Leaves, moved: Mapping[int, Tensor]) -> Tensor:
         """The same by one derivative of the residual for each direction (m, ...), given by the leaf's place."""
 
         def residual(*chosen: Tensor) -> Tensor:
@@ -162,7 +164,7 @@ class Inner:
         return refine(self.factor, operator, b, transposed=transposed, tolerance=tolerance)
 
     def solve_adjoint(self, b: Tensor, u: Tensor, leaves: Leaves) -> Tensor:
-        """The adjoint state for cotangents b (..., *batch, n) by this layer's strategy."""
+        """The adjoint for cotangents b (..., *batch, n) by this layer's strategy."""
         if isinstance(self.adjoint, Neumann):
             return self._neumann(b, u, leaves, self.adjoint.terms)
         return self.solve(b, u, leaves, transposed=True, tolerance=self.linear_tolerance)
@@ -179,10 +181,10 @@ class Inner:
     def _neumann(self, b: Tensor, u: Tensor, leaves: Leaves, terms: int) -> Tensor:
         operator = self.operator(u, leaves)
         metric = 1.0 if isinstance(self.problem, FixedPoint) else 1.0 / _norm_estimate(operator, b)
-        state = metric * b
+        adjoint = metric * b
         for _ in range(terms - 1):
-            state = state + metric * (b - operator.matmul_transposed(state))
-        return state
+            adjoint = adjoint + metric * (b - operator.matmul_transposed(adjoint))
+        return adjoint
 
 
 def _norm_estimate(operator: LinearOperator, like: Tensor) -> float:

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from bilevel.implicit import recording
 from bilevel.implicit.certificate import relative_errors
-from bilevel.implicit.linearised_solve import Inner
+from bilevel.implicit.linearised_solve import LinearisedSolve
 from bilevel.problem import Params
 from bilevel.report import ConvergenceError, GradientReport, SingularError
+from bilevel.torch_internals import pytree
 
 
 @dataclass
@@ -45,7 +45,7 @@ def gradient(function: Callable[[Params], Tensor], params: Params) -> CertifiedG
     with recording.recording() as recorded:
         value, first = _value_and_gradient(function, rebuilt, tensors)
     try:
-        with recording.replaying(recorded):
+        with recording.reevaluating(recorded):
             _, second = _value_and_gradient(function, rebuilt, tensors)
         errors = relative_errors(first, second, names)
     except (ConvergenceError, SingularError):  # nothing better to compare with
@@ -54,10 +54,12 @@ def gradient(function: Callable[[Params], Tensor], params: Params) -> CertifiedG
     for place, grad in zip(places, first, strict=True):
         result[place] = grad
     report = GradientReport(
-        adjoint=", ".join(sorted({inner.adjoint.name for inner in recorded.inners})) or "no inner solve",
-        exact=all(inner.adjoint.exact for inner in recorded.inners),
-        inner_residual=max((_residual(inner) for inner in recorded.inners), default=0.0),
-        adjoint_residual=max((g.adjoint_residual for inner in recorded.inners for g in inner.gradients), default=0.0),
+        adjoint=", ".join(sorted({linearised.adjoint.name for linearised in recorded.solves})) or "no inner solve",
+        exact=all(linearised.adjoint.exact for linearised in recorded.solves),
+        inner_residual=max((_residual(linearised) for linearised in recorded.solves), default=0.0),
+        adjoint_residual=max(
+            (g.adjoint_residual for linearised in recorded.solves for g in linearised.gradients), default=0.0
+        ),
         relative_error=errors.pop(""),
         by_parameter=errors,
         seconds=time.perf_counter() - started,
@@ -71,8 +73,8 @@ def _leaf(value: Any) -> Any:
     return value
 
 
-def _residual(inner: Inner) -> float:
-    return float(inner.outcome.report.residual.max()) if inner.outcome is not None else 0.0
+def _residual(linearised: LinearisedSolve) -> float:
+    return float(linearised.outcome.report.residual.max()) if linearised.outcome is not None else 0.0
 
 
 def _value_and_gradient(

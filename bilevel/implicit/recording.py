@@ -1,6 +1,6 @@
 """Recording the layers that a function passes through, and running it again at better states.
 
-A gradient of an outer function can be judged only by evaluating it again where the inner residuals are smaller: the
+A gradient of an outer function can be assessed only by evaluating it again where the inner residuals are smaller: the
 cotangents that reach a layer depend on its state too.
 """
 
@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 
 from bilevel.implicit.certificate import Polish
-from bilevel.implicit.linearised_solve import Inner
+from bilevel.implicit.linearised_solve import LinearisedSolve
 from bilevel.implicit.strategies import Exact
 from bilevel.report import BilevelError
 
@@ -21,31 +21,33 @@ from bilevel.report import BilevelError
 class Recording:
     """The layers passed, in order."""
 
-    inners: list[Inner] = field(default_factory=list)
-    replaying: bool = False
+    solves: list[LinearisedSolve] = field(default_factory=list)
+    reevaluating: bool = False
     position: int = 0
 
 
 _active: ContextVar[Recording | None] = ContextVar("recording", default=None)
 
 
-def enter(inner: Inner) -> Inner:
+def enter(linearised: LinearisedSolve) -> LinearisedSolve:
     """Called by each layer: the layer to use in its place."""
     recording = _active.get()
     if recording is None:
-        return inner
-    if not recording.replaying:
-        recording.inners.append(inner)
-        return inner
-    return _improved(recording, inner)
+        return linearised
+    if not recording.reevaluating:
+        recording.solves.append(linearised)
+        return linearised
+    return _improved(recording, linearised)
 
 
-def _improved(recording: Recording, inner: Inner) -> Inner:
-    if recording.position >= len(recording.inners):
+def _improved(recording: Recording, linearised: LinearisedSolve) -> LinearisedSolve:
+    if recording.position >= len(recording.solves):
         raise BilevelError("the function passed through more layers when it was run again; it must be deterministic")
-    earlier = recording.inners[recording.position]
+    earlier = recording.solves[recording.position]
     recording.position += 1
-    return replace(inner, solver=Polish(earlier), adjoint=Exact(certify=False), on_fail="ignore", factor=earlier.factor)
+    return replace(
+        linearised, solver=Polish(earlier), adjoint=Exact(certify=False), on_fail="ignore", factor=earlier.factor
+    )
 
 
 @contextmanager
@@ -60,9 +62,9 @@ def recording() -> Iterator[Recording]:
 
 
 @contextmanager
-def replaying(recorded: Recording) -> Iterator[None]:
+def reevaluating(recorded: Recording) -> Iterator[None]:
     """Inside the block each layer starts from its recorded state and improves it."""
-    token = _active.set(Recording(recorded.inners, replaying=True))
+    token = _active.set(Recording(recorded.solves, reevaluating=True))
     try:
         yield
     finally:

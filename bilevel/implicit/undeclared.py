@@ -6,22 +6,22 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from bilevel.problem import Params, Problem
 from bilevel.report import UndeclaredTensorError
+from bilevel.torch_internals import has_tangent, without_tangent
 
 REMEDY = "pass it in `params` (or make it a parameter of the module), or detach it if it is meant to be constant"
 
 
-def require_declared(
+def refuse_undeclared(
     problem: Problem, u0: Tensor, rebuild: Callable[[Sequence[Tensor]], Params], leaves: Sequence[Tensor]
 ) -> None:
     """Raise UndeclaredTensorError if the problem depends on a tensor that needs a derivative and is not in `leaves`.
 
     With the unknown and every declared tensor detached, nothing that comes out may still carry a derivative.
     """
-    detached = [_without_derivative(leaf) for leaf in leaves]
+    detached = [without_tangent(leaf).detach() for leaf in leaves]
     with torch.enable_grad():
         value = problem.probe(u0, rebuild(detached))
     if value.requires_grad:
@@ -29,16 +29,10 @@ def require_declared(
             f"{type(problem).__name__} depends on {_describe(value)} that needs a gradient but is not one of its parameters, so "
             f"its gradient would be silently zero; {REMEDY}"
         )
-    if forward_ad._current_level >= 0 and forward_ad.unpack_dual(value).tangent is not None:
+    if has_tangent(value):
         raise UndeclaredTensorError(
             f"{type(problem).__name__} depends on a tensor with a forward-mode tangent that is not one of its parameters; {REMEDY}"
         )
-
-
-def _without_derivative(leaf: Tensor) -> Tensor:
-    if forward_ad._current_level >= 0:
-        leaf = forward_ad.unpack_dual(leaf).primal
-    return leaf.detach()
 
 
 def _describe(value: Tensor) -> str:

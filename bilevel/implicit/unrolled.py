@@ -9,44 +9,46 @@ import torch
 from torch import Tensor
 
 from bilevel.implicit.certificate import certify_against_exact
-from bilevel.implicit.linearised_solve import Inner
+from bilevel.implicit.linearised_solve import LinearisedSolve
 from bilevel.implicit.strategies import Unrolled
 from bilevel.solvers.loop import TapeEntry
-from bilevel.torch_internals import refuse_nested_forward
+from bilevel.torch_internals import is_transformed, refuse_nested_forward
 
 
-def unroll(inner: Inner, u0: Tensor, leaves: Sequence[Tensor]) -> Tensor:
+def unroll(linearised: LinearisedSolve, u0: Tensor, leaves: Sequence[Tensor]) -> Tensor:
     """Solve once without derivatives, then repeat the recorded iterations u <- u - a P r(u) under autograd."""
-    assert isinstance(inner.adjoint, Unrolled)
+    assert isinstance(linearised.adjoint, Unrolled)
     refuse_nested_forward()
-    inner.run(u0, [leaf.detach() for leaf in leaves])
-    assert inner.outcome is not None
-    tape, start = inner.outcome.tape, u0
-    if inner.adjoint.last is not None:
-        cut = max(0, len(tape) - inner.adjoint.last)
+    linearised.run(u0, [leaf.detach() for leaf in leaves])
+    assert linearised.outcome is not None
+    tape, start = linearised.outcome.tape, u0
+    if linearised.adjoint.last is not None:
+        cut = max(0, len(tape) - linearised.adjoint.last)
         with torch.no_grad():
-            start = _repeat(inner, tape[:cut], u0, leaves)
+            start = _repeat(linearised, tape[:cut], u0, leaves)
         tape = tape[cut:]
-    u = _segments(inner, tape, start, leaves, inner.adjoint.checkpoints)
+    u = _segments(linearised, tape, start, leaves, linearised.adjoint.checkpoints)
     if u.requires_grad:
-        u.register_hook(lambda cotangent: _report(inner, tape, start, leaves, cotangent))
+        u.register_hook(lambda cotangent: _report(linearised, tape, start, leaves, cotangent))
     return u
 
 
-def _repeat(inner: Inner, tape: Sequence[TapeEntry], u: Tensor, leaves: Sequence[Tensor]) -> Tensor:
+def _repeat(linearised: LinearisedSolve, tape: Sequence[TapeEntry], u: Tensor, leaves: Sequence[Tensor]) -> Tensor:
     for entry in tape:
-        u = u - entry.length.unsqueeze(-1) * entry.metric(inner.residual(u, *leaves))
+        u = u - entry.length.unsqueeze(-1) * entry.metric(linearised.residual(u, *leaves))
     return u
 
 
-def _segments(inner: Inner, tape: Sequence[TapeEntry], u: Tensor, leaves: Sequence[Tensor], pieces: int) -> Tensor:
+def _segments(
+    linearised: LinearisedSolve, tape: Sequence[TapeEntry], u: Tensor, leaves: Sequence[Tensor], pieces: int
+) -> Tensor:
     if pieces <= 0:
-        return _repeat(inner, tape, u, leaves)
+        return _repeat(linearised, tape, u, leaves)
     length = -(-len(tape) // pieces) if tape else 1
     for i in range(0, len(tape), length):
 
         def segment(v: Tensor, *p: Tensor, part: Sequence[TapeEntry] = tape[i : i + length]) -> Tensor:
-            return _repeat(inner, part, v, p)
+            return _repeat(linearised, part, v, p)
 
         u = _Recomputed.apply(segment, u, *leaves)
     return u
@@ -80,13 +82,13 @@ class _Recomputed(torch.autograd.Function):
 
 
 def _report(
-    inner: Inner, tape: Sequence[TapeEntry], start: Tensor, leaves: Sequence[Tensor], cotangent: Tensor
+    linearised: LinearisedSolve, tape: Sequence[TapeEntry], start: Tensor, leaves: Sequence[Tensor], cotangent: Tensor
 ) -> None:
     """Compare the unrolled vector-Jacobian product with the exact one; skipped for batched cotangents."""
-    if torch._C._functorch.is_batchedtensor(cotangent):
+    if is_transformed(cotangent):
         return
     detached = [leaf.detach() for leaf in leaves]
-    pull = torch.func.vjp(lambda *p: _repeat(inner, tape, start, p), *detached)[1]
+    vjp = torch.func.vjp(lambda *p: _repeat(linearised, tape, start, p), *detached)[1]
     started = time.perf_counter()
-    report = certify_against_exact(inner, list(pull(cotangent.detach())), cotangent.detach(), detached, started)
-    inner.gradients.append(report)
+    report = certify_against_exact(linearised, list(vjp(cotangent.detach())), cotangent.detach(), detached, started)
+    linearised.gradients.append(report)

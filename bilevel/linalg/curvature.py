@@ -81,7 +81,7 @@ def _multigrid_ritz(A: Sparse) -> Ritz:
     z = A.structure.null_space
     start = A.structure.project(torch.stack([start_vector(A.n, (), A.example()), A.values.new_ones(A.n)])).mT.numpy()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # how far it got is judged by the curvature itself
+        warnings.simplefilter("ignore", UserWarning)  # how far it got is told by the curvature itself
         values, vectors = lobpcg(
             A.csr(),
             start,

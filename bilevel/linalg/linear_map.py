@@ -248,8 +248,8 @@ class Linearised(LinearMap):
         return self._each(lambda v: torch.func.jvp(self.response, (self.at,), (v,))[1], x, len(self.domain))
 
     def adjoint(self, y: Tensor) -> Tensor:
-        pullback = torch.func.vjp(self.response, self.at)[1]
-        return self._each(lambda v: pullback(v)[0], y, len(self.range))
+        vjp = torch.func.vjp(self.response, self.at)[1]
+        return self._each(lambda v: vjp(v)[0], y, len(self.range))
 
     @staticmethod
     def _each(product: Callable[[Tensor], Tensor], v: Tensor, event: int) -> Tensor:

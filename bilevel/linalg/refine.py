@@ -25,7 +25,7 @@ def refine(
 ) -> Tensor:
     """The solution of A x = b (or A^T x = b) for b (..., *batch, n), by a factor of A or of a matrix near it.
 
-    tolerance: relative residual ||b - A x|| / ||b||, judged truly; rounding error of the product counts as met.
+    tolerance: relative residual ||b - A x|| / ||b||, of the true residual; rounding error of the product counts as met.
     Raises ConvergenceError where max_iterations products (100 for direct factors) do not reach it.
     """
     event = 1 + len(A.batch)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bilevel.linalg.krylov.cg import cg
 from bilevel.linalg.krylov.gmres import gmres
-from bilevel.linalg.krylov.rows import LARGEST_FLOOR, ROUNDING, Run, divide, judge, norm
+from bilevel.linalg.krylov.rows import LARGEST_FLOOR, ROUNDING, Run, checked_run, divide, norm
 from bilevel.linalg.operator import LinearOperator
 from bilevel.report import Counts, InputError, OnFail, SingularError, fail
 
@@ -53,8 +53,8 @@ class Factor(ABC):
         """As `solve`; iterative methods may stop at the relative residual `tolerance`."""
         return self.solve(b)
 
-    def look_for_negative_curvature(self) -> bool | Tensor | None:
-        """`positive_definite`, after a closer look where the factorisation was made without one."""
+    def detect_negative_curvature(self) -> bool | Tensor | None:
+        """`positive_definite`, after a closer search where the factorisation was made without one."""
         return self.positive_definite
 
     def refine_rows(self, A: LinearOperator, b: Tensor, transposed: bool, tolerance: float, limit: int | None) -> Run:
@@ -70,7 +70,7 @@ class Factor(ABC):
             return project(matmul(x))
 
         start = precondition(b)
-        run = judge(product, b, start, b - product(start), tolerance, 1)
+        run = checked_run(product, b, start, b - product(start), tolerance, 1)
         if bool(run.solved.all()):
             return run
         goal = _attainable(A, start, b, transposed, tolerance)

@@ -11,7 +11,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from bilevel.linalg.operator import LinearOperator
     from bilevel.linalg.solver import Factor
-    from bilevel.solvers.evaluations import Oracle, Point
+    from bilevel.solvers.evaluations import Evaluations, Point
 
 Metric: TypeAlias = Callable[[Tensor], Tensor]
 """The linear map P of a direction d = -P r, with P frozen; differentiable in r."""
@@ -39,7 +39,7 @@ class Descent(ABC):
     """Samples (*batch) whose latest tangent had no unique solution."""
 
     @abstractmethod
-    def direction(self, oracle: Oracle, point: Point) -> Tensor:
+    def direction(self, evaluations: Evaluations, point: Point) -> Tensor:
         """A direction (*batch, n) from `point`."""
 
     @abstractmethod

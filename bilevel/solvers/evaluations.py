@@ -53,7 +53,7 @@ class Point:
         return torch.isfinite(self.merit) & torch.isfinite(self.norm)
 
 
-class Oracle:
+class Evaluations:
     """A problem at fixed parameters, as the solvers see it."""
 
     def __init__(self, problem: Problem, params: Params) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bilevel.problem import FixedPoint, Params, Problem
 from bilevel.report import BilevelError, SolveReport, Status
-from bilevel.solvers.evaluations import Oracle, Tolerance
+from bilevel.solvers.evaluations import Evaluations, Tolerance
 from bilevel.solvers.loop import Outcome, Solver, TapeEntry
 
 
@@ -30,12 +30,12 @@ class FixedPointSolver(Solver):
         if not isinstance(problem, FixedPoint):
             raise BilevelError(f"{type(self).__name__} iterates a map u = T(u); use Newton for a residual or an energy")
         with torch.no_grad():
-            return self._iterate(Oracle(problem, params), u0, record)
+            return self._iterate(Evaluations(problem, params), u0, record)
 
-    def _iterate(self, oracle: Oracle, u0: Tensor, record: bool) -> Outcome:
+    def _iterate(self, evaluations: Evaluations, u0: Tensor, record: bool) -> Outcome:
         started, update = time.perf_counter(), self.begin()
         tape: list[TapeEntry] = []
-        u, defect = u0, oracle.point(u0).residual
+        u, defect = u0, evaluations.point(u0).residual
         norm = torch.linalg.vector_norm(defect, dim=-1)
         scale = torch.maximum(norm, torch.linalg.vector_norm(u0, dim=-1))
         threshold = self.tolerance.threshold(scale)
@@ -47,7 +47,7 @@ class FixedPointSolver(Solver):
             if record:
                 tape.append(update.tape_entry(norm))
             u = torch.where(active, update.next(u, defect), u)
-            defect = torch.where(active, oracle.point(u).residual, defect)
+            defect = torch.where(active, evaluations.point(u).residual, defect)
             norm = torch.linalg.vector_norm(defect, dim=-1)
             finite = torch.isfinite(norm)
             iterations += 1
@@ -56,7 +56,14 @@ class FixedPointSolver(Solver):
             for small, good in zip((norm <= threshold).reshape(-1).tolist(), finite.reshape(-1).tolist(), strict=True)
         ]
         report = SolveReport(
-            status, norm, threshold, iterations, oracle.counts, time.perf_counter() - started, history, update.notes()
+            status,
+            norm,
+            threshold,
+            iterations,
+            evaluations.counts,
+            time.perf_counter() - started,
+            history,
+            update.notes(),
         )
         return Outcome(u, report, None, tape)
 

@@ -13,7 +13,7 @@ from bilevel.solvers.steps.barzilai_borwein import BarzilaiBorwein
 from bilevel.solvers.steps.step import Step
 
 if TYPE_CHECKING:
-    from bilevel.solvers.evaluations import Oracle, Point
+    from bilevel.solvers.evaluations import Evaluations, Point
 
 
 class SteepestDescent(Descent):
@@ -21,7 +21,7 @@ class SteepestDescent(Descent):
 
     natural_length = False
 
-    def direction(self, oracle: Oracle, point: Point) -> Tensor:
+    def direction(self, evaluations: Evaluations, point: Point) -> Tensor:
         return -point.residual
 
     def metric(self) -> Metric | None:

@@ -14,7 +14,7 @@ from bilevel.solvers.steps.step import Step
 from bilevel.solvers.steps.wolfe import Wolfe
 
 if TYPE_CHECKING:
-    from bilevel.solvers.evaluations import Oracle, Point
+    from bilevel.solvers.evaluations import Evaluations, Point
 
 Pair = tuple[Tensor, Tensor, Tensor]
 
@@ -27,7 +27,7 @@ class LimitedMemory(Descent):
         self.pairs: list[Pair] = []
         self.scale: Tensor | None = None
 
-    def direction(self, oracle: Oracle, point: Point) -> Tensor:
+    def direction(self, evaluations: Evaluations, point: Point) -> Tensor:
         if self.scale is None:
             self.scale = 1.0 / point.norm.clamp(min=1e-20)
         return -two_loop(point.residual, self.pairs, self.scale)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from bilevel.linalg import factorise
 from bilevel.linalg.solver import Factor
@@ -17,6 +16,7 @@ from bilevel.report import Counts
 from bilevel.solvers.evaluations import Tolerance
 from bilevel.solvers.loop import Outcome, Solver
 from bilevel.solvers.newton import Newton
+from bilevel.torch_internals import pytree
 
 Path = Callable[[Params, float], Params]
 """(params, t) -> the parameters at load fraction t; at t = 1 it must return `params` unchanged in value."""
@@ -33,7 +33,7 @@ class LoadStepping(Solver):
     """
 
     path: Path
-    inner: Solver = field(default_factory=lambda: Newton(max_iterations=25))
+    solver: Solver = field(default_factory=lambda: Newton(max_iterations=25))
     first: float = 0.25
     smallest: float = 1e-4
     growth: float = 2.0
@@ -43,7 +43,7 @@ class LoadStepping(Solver):
 
     @property
     def tolerance(self) -> Tolerance:  # type: ignore[override]
-        return self.inner.tolerance
+        return self.solver.tolerance
 
     def solve(self, problem: Problem, u0: Tensor, params: Params, record: bool = False) -> Outcome:
         started, total = time.perf_counter(), Counts()
@@ -54,7 +54,7 @@ class LoadStepping(Solver):
             target = min(1.0, reached + increment)
             at = params if target == 1.0 else self.path(params, target)
             start = u if predictor is None else predictor.at(at)
-            outcome = self.inner.solve(problem, start, at, record=record and target == 1.0)
+            outcome = self.solver.solve(problem, start, at, record=record and target == 1.0)
             total.add(outcome.report.counts)
             if outcome.report.converged:
                 u, reached, steps = outcome.u, target, steps + 1

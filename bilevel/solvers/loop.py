@@ -14,7 +14,7 @@ from torch import Tensor
 from bilevel.problem import EnergyProblem, Params, Problem
 from bilevel.report import BilevelError, Counts, SingularError, SolveReport, Status
 from bilevel.solvers.descent import Descent, Metric
-from bilevel.solvers.evaluations import Oracle, Point, Tolerance
+from bilevel.solvers.evaluations import Evaluations, Point, Tolerance
 from bilevel.solvers.saddle import leave_saddle
 from bilevel.solvers.steps.step import Step, select
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 NEAR = 1e4
-"""The rounding error is looked at only where the residual is within this factor of its threshold."""
+"""The rounding error is computed only where the residual is within this factor of its threshold."""
 
 UNBOUNDED = 1e15
 """A state this many times larger than its start (or than 1) is taken to run away."""
@@ -32,7 +32,7 @@ UNBOUNDED = 1e15
 
 @dataclass
 class TapeEntry:
-    """One linear iteration u <- u - length * P r(u), frozen so that it can be replayed under autograd."""
+    """One linear iteration u <- u - length * P r(u), frozen so that it can be repeated under autograd."""
 
     length: Tensor
     metric: Metric
@@ -98,7 +98,7 @@ class _Run:
 
     def __init__(self, solver: DescentSolver, problem: Problem, params: Params, record: bool) -> None:
         self.solver, self.record = solver, record
-        self.oracle = Oracle(problem, params)
+        self.evaluations = Evaluations(problem, params)
         self.descent = solver.descent()
         self.step = copy.deepcopy(solver.step)
         self.tape: list[TapeEntry] = []
@@ -107,15 +107,15 @@ class _Run:
         self.started = time.perf_counter()
 
     def from_start(self, u0: Tensor) -> Outcome:
-        point = self.oracle.point(u0)
+        point = self.evaluations.point(u0)
         self.status: list[Status | None] = [None] * max(1, point.merit.numel())
         if not bool(point.finite.all()):
             self._mark(~point.finite, Status.NOT_FINITE)
         if self.descent.linearises:
-            self.oracle.tangent(point.u)  # the first direction needs it, so the scale may use it
-        self.scale = self.oracle.scale(point)
+            self.evaluations.tangent(point.u)  # the first direction needs it, so the scale may use it
+        self.scale = self.evaluations.scale(point)
         self.threshold = self.solver.tolerance.threshold(self.scale)
-        self.oracle.goal = None if self.record else self.threshold
+        self.evaluations.goal = None if self.record else self.threshold
         self.bound = UNBOUNDED * torch.linalg.vector_norm(u0, dim=-1).clamp(min=1.0)
         iterations = 0
         while True:
@@ -131,7 +131,7 @@ class _Run:
         active = self._active(point)
         self.history.append(float(point.norm.max()))
         try:
-            move = self.step.advance(self.oracle, self.descent, point, active)
+            move = self.step.advance(self.evaluations, self.descent, point, active)
         except SingularError as error:
             self.notes.append(str(error))
             self._mark(active, Status.SINGULAR)
@@ -140,7 +140,7 @@ class _Run:
             self._remember(move.length)
         failed = active & ~move.accepted
         if bool(failed.any()):
-            level = self.oracle.at_rounding_level(point, self.scale)
+            level = self.evaluations.at_rounding_level(point, self.scale)
             if self.descent.singular is not None:
                 self._mark(failed & ~level & self.descent.singular, Status.SINGULAR)
             self._mark(failed & level, Status.CONVERGED)
@@ -157,7 +157,7 @@ class _Run:
         if not bool(done.any()):
             return point
         if self._must_check():
-            left = leave_saddle(self.oracle, self.descent, point, done, self.notes)
+            left = leave_saddle(self.evaluations, self.descent, point, done, self.notes)
             if left is not None:
                 self._mark(done & left.stuck, Status.INDEFINITE)
                 self._mark(done & ~left.escaped & ~left.stuck, Status.CONVERGED)
@@ -180,8 +180,8 @@ class _Run:
         return torch.maximum(self.threshold, floor)
 
     def _must_check(self) -> bool:
-        known = self.oracle.problem.structure.positive_definite
-        return self.oracle.is_energy and self.solver.check_minimum and not known and not self.descent.safe
+        known = self.evaluations.problem.structure.positive_definite
+        return self.evaluations.is_energy and self.solver.check_minimum and not known and not self.descent.safe
 
     def _remember(self, length: Tensor) -> None:
         metric = self.descent.metric()
@@ -205,7 +205,7 @@ class _Run:
         return all(status is not None for status in self.status)
 
     def _outcome(self, point: Point, iterations: int) -> Outcome:
-        counts: Counts = self.oracle.counts
+        counts: Counts = self.evaluations.counts
         report = SolveReport(
             status=[status for status in self.status if status is not None],
             residual=point.norm,
@@ -216,5 +216,5 @@ class _Run:
             history=self.history,
             notes=self.notes,
         )
-        tangent = self.oracle.known_tangent(point.u)
+        tangent = self.evaluations.known_tangent(point.u)
         return Outcome(point.u, report, self.descent.factor, self.tape, tangent, point.residual)

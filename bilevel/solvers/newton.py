@@ -18,7 +18,7 @@ from bilevel.solvers.steps.armijo import Armijo
 from bilevel.solvers.steps.step import Step
 
 if TYPE_CHECKING:
-    from bilevel.solvers.evaluations import Oracle, Point
+    from bilevel.solvers.evaluations import Evaluations, Point
 
 
 FIRST_FORCING = 1e-2
@@ -39,20 +39,20 @@ class NewtonDirection(Descent):
         self._plain = True
         self._last_norm: float | None = None
 
-    def direction(self, oracle: Oracle, point: Point) -> Tensor:
-        tangent = self.tangent = oracle.tangent(point.u)
+    def direction(self, evaluations: Evaluations, point: Point) -> Tensor:
+        tangent = self.tangent = evaluations.tangent(point.u)
         self.factor = self._factorise(tangent)
-        step = self._step(oracle, point, tangent)
-        oracle.counts.factorisations += self.factor.counts.factorisations
+        step = self._step(evaluations, point, tangent)
+        evaluations.counts.factorisations += self.factor.counts.factorisations
         return step
 
-    def _step(self, oracle: Oracle, point: Point, tangent: LinearOperator) -> Tensor:
+    def _step(self, evaluations: Evaluations, point: Point, tangent: LinearOperator) -> Tensor:
         assert self.factor is not None
         self.singular = _per_sample(self.factor.singular, point)
         self._plain, self.safe = True, False
-        oracle.counts.back_substitutions += 1
-        forcing = self._forcing(oracle, point)
-        if not oracle.is_energy:
+        evaluations.counts.back_substitutions += 1
+        forcing = self._forcing(evaluations, point)
+        if not evaluations.is_energy:
             return -self.factor.solve_roughly(point.residual, forcing)
         if self.factor.positive_definite is None:
             step = -self.factor.solve_roughly(point.residual, forcing)
@@ -66,7 +66,7 @@ class NewtonDirection(Descent):
         if isinstance(tangent, Dense):
             bent = -_absolute_solve(tangent, point.residual)
             return torch.where(sound.unsqueeze(-1), -self.factor.solve(point.residual), bent)
-        return -self._shifted(oracle, tangent).solve(point.residual)
+        return -self._shifted(evaluations, tangent).solve(point.residual)
 
     def _factorise(self, tangent: LinearOperator) -> Factor:
         solver = self.linear or pick(tangent)
@@ -75,21 +75,21 @@ class NewtonDirection(Descent):
         # A singular sample of a batch, or a flat energy far from its minimum, must not end the others' solve.
         return solver.follow(tangent, earlier, on_fail="ignore")
 
-    def _forcing(self, oracle: Oracle, point: Point) -> float:
+    def _forcing(self, evaluations: Evaluations, point: Point) -> float:
         """The relative residual at which an iterative linear solve may stop."""
-        if oracle.goal is None:
+        if evaluations.goal is None:
             return 0.0
         norm, last = float(point.norm.max()), self._last_norm
         self._last_norm = norm
         forcing = FIRST_FORCING if last is None else min(FIRST_FORCING, 0.9 * (norm / last) ** 2)
-        return max(forcing, 0.01 * float(oracle.goal.min()) / norm)
+        return max(forcing, 0.01 * float(evaluations.goal.min()) / norm)
 
-    def _shifted(self, oracle: Oracle, tangent: LinearOperator) -> Factor:
+    def _shifted(self, evaluations: Evaluations, tangent: LinearOperator) -> Factor:
         """Factor H + t I with t just above -lambda_min (Nocedal & Wright 2006, section 3.4)."""
         lowest = float(negative_curvature(tangent)[0])
         shift = max(2 * abs(lowest), 1e-12)
         for _ in range(30):
-            oracle.counts.factorisations += 1
+            evaluations.counts.factorisations += 1
             factor = factorise(tangent.shifted(shift), self.linear, on_fail="ignore")
             if bool(torch.as_tensor(factor.positive_definite).all()):
                 return factor

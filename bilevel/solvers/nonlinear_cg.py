@@ -14,7 +14,7 @@ from bilevel.solvers.steps.step import Step
 from bilevel.solvers.steps.strong_wolfe import StrongWolfe
 
 if TYPE_CHECKING:
-    from bilevel.solvers.evaluations import Oracle, Point
+    from bilevel.solvers.evaluations import Evaluations, Point
 
 TINY = 1e-300
 
@@ -30,7 +30,7 @@ class ConjugateDirection(Descent):
         self._residual: Tensor | None = None  # where it started
         self._decrease: Tensor | None = None  # what the last step gained to first order
 
-    def direction(self, oracle: Oracle, point: Point) -> Tensor:
+    def direction(self, evaluations: Evaluations, point: Point) -> Tensor:
         r = point.residual
         d = -r
         if self._before is not None and self._residual is not None:

@@ -14,7 +14,7 @@ from bilevel.solvers.steps.armijo import Armijo
 from bilevel.solvers.steps.step import Step
 
 if TYPE_CHECKING:
-    from bilevel.solvers.evaluations import Oracle, Point
+    from bilevel.solvers.evaluations import Evaluations, Point
 
 
 class PreconditionedDescent(Descent):
@@ -27,9 +27,9 @@ class PreconditionedDescent(Descent):
         self._count = 0
         self._metric: Metric | None = None
 
-    def direction(self, oracle: Oracle, point: Point) -> Tensor:
+    def direction(self, evaluations: Evaluations, point: Point) -> Tensor:
         if self._metric is None or self._count % self.renewed == 0:
-            self.tangent = oracle.tangent(point.u)
+            self.tangent = evaluations.tangent(point.u)
             self._metric = self.preconditioner.of(self.tangent)
         self._count += 1
         return -self._metric(point.residual)

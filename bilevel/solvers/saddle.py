@@ -11,7 +11,7 @@ from torch import Tensor
 from bilevel.linalg import follow, negative_curvature
 from bilevel.report import SingularError
 from bilevel.solvers.descent import Descent
-from bilevel.solvers.evaluations import Oracle, Point
+from bilevel.solvers.evaluations import Evaluations, Point
 from bilevel.solvers.steps.step import along, select
 
 if TYPE_CHECKING:
@@ -33,10 +33,12 @@ class SaddleMove:
     stuck: Tensor
 
 
-def leave_saddle(oracle: Oracle, descent: Descent, point: Point, here: Tensor, notes: list[str]) -> SaddleMove | None:
+def leave_saddle(
+    evaluations: Evaluations, descent: Descent, point: Point, here: Tensor, notes: list[str]
+) -> SaddleMove | None:
     """None if the Hessian is positive (semi)definite in the samples `here`; otherwise a move to a lower energy."""
-    tangent = oracle.tangent(point.u)
-    oracle.counts.factorisations += 1
+    tangent = evaluations.tangent(point.u)
+    evaluations.counts.factorisations += 1
     try:
         factor = follow(tangent, descent.factor)
     except SingularError:
@@ -44,24 +46,26 @@ def leave_saddle(oracle: Oracle, descent: Descent, point: Point, here: Tensor, n
         notes.append("the Hessian is singular at the solution: the minimum is not unique, gradients need a null space")
     if factor is not None:
         descent.factor = factor
-        definite = torch.as_tensor(factor.look_for_negative_curvature()).expand(here.shape)
+        definite = torch.as_tensor(factor.detect_negative_curvature()).expand(here.shape)
         if bool((definite | ~here).all()):
             return None
     lowest, direction = negative_curvature(tangent)
     scale = _largest_curvature(tangent, direction)
     saddle = here & (lowest < -CURVATURE_FLOOR * scale)
     if not bool(saddle.any()):
-        return _leave_flat(oracle, point, direction, here & (lowest <= CURVATURE_FLOOR * scale), notes)
+        return _leave_flat(evaluations, point, direction, here & (lowest <= CURVATURE_FLOOR * scale), notes)
     notes.append("met a saddle point and left it along negative curvature")
-    return _descend(oracle, point, direction, lowest, saddle)
+    return _descend(evaluations, point, direction, lowest, saddle)
 
 
-def _leave_flat(oracle: Oracle, point: Point, flat: Tensor, here: Tensor, notes: list[str]) -> SaddleMove | None:
+def _leave_flat(
+    evaluations: Evaluations, point: Point, flat: Tensor, here: Tensor, notes: list[str]
+) -> SaddleMove | None:
     """Where curvature vanishes, higher orders decide: look for lower energy both ways along the flat direction."""
     best, escaped = point, torch.zeros_like(here)
     for halvings in range(FLAT_TRIALS if bool(here.any()) else 0):
         for way in (flat, -flat):
-            trial = along(oracle, point, way, _size(point) * 0.5**halvings)
+            trial = along(evaluations, point, way, _size(point) * 0.5**halvings)
             noise = 1e-10 * (point.merit.abs() + trial.merit.abs())
             lower = here & ~escaped & trial.finite & (trial.merit < point.merit - noise)
             best, escaped = select(lower, trial, best), escaped | lower
@@ -87,14 +91,14 @@ def _largest_curvature(tangent: LinearOperator, start: Tensor) -> Tensor:
     return torch.linalg.vector_norm(x, dim=-1)
 
 
-def _descend(oracle: Oracle, point: Point, direction: Tensor, lowest: Tensor, saddle: Tensor) -> SaddleMove:
+def _descend(evaluations: Evaluations, point: Point, direction: Tensor, lowest: Tensor, saddle: Tensor) -> SaddleMove:
     """Try lengths down from the size of the state until the energy falls by a share of what the curvature promises."""
     uphill = (point.residual * direction).sum(-1) > 0
     direction = torch.where(uphill.unsqueeze(-1), -direction, direction)
     length = _size(point)
     best, escaped = point, torch.zeros_like(saddle)
     for _ in range(40):
-        trial = along(oracle, point, direction, length)
+        trial = along(evaluations, point, direction, length)
         promised = 0.25 * lowest * length**2
         lower = saddle & ~escaped & trial.finite & (trial.merit <= point.merit + 0.5 * promised)
         best, escaped = select(lower, trial, best), escaped | lower

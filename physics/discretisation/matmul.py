@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
+
+from bilevel.torch_internals import forward_mode, is_transformed
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
@@ -20,7 +21,6 @@ def _number(x: Tensor) -> bool:
     return (
         x.device.type == "cpu"
         and not (x.requires_grad and torch.is_grad_enabled())
-        and forward_ad._current_level < 0
-        and not torch._C._functorch.is_functorch_wrapped_tensor(x)
-        and not torch._C._functorch.is_legacy_batchedtensor(x)
+        and not forward_mode()
+        and not is_transformed(x)
     )

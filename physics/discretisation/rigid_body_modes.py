@@ -1,4 +1,4 @@
-"""Which motions that an energy does not see are left free by the constraints."""
+"""Rigid-body and constant modes, and which of them the constraints leave free."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from physics.discretisation.constraints import ConstraintSet
 
 
-def rigid_motions(coordinates: Tensor, axisymmetric: bool = False) -> Tensor:
+def rigid_body_modes(coordinates: Tensor, axisymmetric: bool = False) -> Tensor:
     """Translations and rotations (nodes, dim, 3 or 6) of nodes (nodes, dim); only along the axis if axisymmetric."""
     nodes, dim = coordinates.shape
     x = coordinates.detach() - coordinates.detach().mean(0)
@@ -31,15 +31,15 @@ def rigid_motions(coordinates: Tensor, axisymmetric: bool = False) -> Tensor:
     return torch.cat((translations, rotations), -1)
 
 
-def constants(nodes: int, components: int = 1) -> Tensor:
+def constant_modes(nodes: int, components: int = 1) -> Tensor:
     """The constant fields (nodes, components, components)."""
     return torch.eye(components, dtype=torch.float64).expand(nodes, components, components)
 
 
-def free_motions(
+def unconstrained_modes(
     constraints: ConstraintSet, groups: Sequence[Tensor], kernel: Tensor, tolerance: float = 1e-9
 ) -> Tensor:
-    """Orthonormal columns (n, k): the motions of each connected body that obey the homogeneous constraints."""
+    """Orthonormal columns (n, k): the modes of each connected body that obey the homogeneous constraints."""
     nodes, components = constraints.shape
     modes = kernel.numpy().reshape(nodes * components, -1)
     free = constraints.free.numpy()

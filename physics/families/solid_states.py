@@ -16,7 +16,7 @@ from physics.families.rubber import Dilatation, Linearised, Rubber
 SMALLEST, LARGEST = 0.15, 6.0
 """Principal stretches of the states are cut to this range."""
 
-SETTLED = 0.02
+NEAR = 0.02
 """Where the linear stresses err by less than this fraction, Newton's method needs no more help."""
 
 
@@ -77,14 +77,14 @@ class SolidStates(StateProblem):
         """F (E, Q, d, d)."""
         return self.solid.gradients(u, self.params)
 
-    def settled(self, state: State) -> bool:
+    def near_solution(self, state: State) -> bool:
         m: CellStates = state.memory
         det = determinant(m.gradients)
         if not bool((det > 0.0).all()):
             return False
         pressure = self.pressure(self.solid.mean(det))[:, None, None, None]
         true = self.mu[:, None, None, None] * m.gradients + pressure * cofactor(m.gradients)
-        return bool((true - m.stress).norm() <= SETTLED * true.norm())
+        return bool((true - m.stress).norm() <= NEAR * true.norm())
 
     def features(self, state: State) -> Tensor:
         m: CellStates = state.memory

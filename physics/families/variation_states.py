@@ -28,7 +28,7 @@ from physics.families.variation_systems import VariationSystems
 LARGEST_FLUX = 0.9999
 """Fluxes, as a fraction of what the total variation allows, are cut here."""
 
-SETTLED = 1e-3
+NEAR = 1e-3
 """Where the fluxes of the gradients differ from those of the linear system by less than this fraction, Newton ends it."""
 
 FADING = 0.03
@@ -90,8 +90,8 @@ class VariationStates(UnrolledProblem):
         kept = Gradients(now.primal.detach(), now.flux.detach(), now.before.detach(), now.direction.detach())
         return State(state.u.detach(), kept, state.counts)
 
-    def settled(self, state: State) -> bool:
-        return bool((self._difference(state) <= SETTLED).all())
+    def near_solution(self, state: State) -> bool:
+        return bool((self._difference(state) <= NEAR).all())
 
     def excess(self, state: State, solution: Tensor) -> Tensor:
         systems, now = self.systems, state.memory.primal

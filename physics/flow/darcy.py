@@ -14,7 +14,7 @@ from physics.discretisation.constraints import Constraint
 from physics.discretisation.matmul import matmul
 from physics.discretisation.mesh import Mesh
 from physics.discretisation.operator import nodal_operator
-from physics.discretisation.rigid_body_modes import constants
+from physics.discretisation.rigid_body_modes import constant_modes
 from physics.local.density import Cells, Density, Measure
 from physics.local.energy import LocalEnergy
 from physics.local.term import Term
@@ -151,7 +151,7 @@ class Diffusion(LocalEnergy):
             terms.append(Term(f"inflow_{name}", operator, Source(), VALUE))
         if wells is not None:
             terms.append(Term("wells", nodal_operator(wells), Source(), VALUE))
-        kernel = None if leaky or transient else constants(len(mesh.coordinates))
+        kernel = None if leaky or transient else constant_modes(len(mesh.coordinates))
         super().__init__(terms, len(mesh.coordinates), 1, constraints, kernel=kernel, floating=floating)
 
     def stage(self, params: Mapping[str, Any], anchor: Tensor, tau: Tensor) -> Params:

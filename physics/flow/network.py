@@ -16,7 +16,7 @@ from bilevel.report import InputError
 from physics.constitutive.flow.edge_laws import EdgeLaw
 from physics.discretisation.constraints import Constraint
 from physics.discretisation.graph import Graph
-from physics.discretisation.rigid_body_modes import constants
+from physics.discretisation.rigid_body_modes import constant_modes
 from physics.flow.darcy import VALUE, Leakage, Source, Storage
 from physics.local.density import Measure
 from physics.local.energy import LocalEnergy
@@ -56,7 +56,7 @@ class FlowNetwork(LocalEnergy):
         level_is_known = leaky or transient
         if not (floating or level_is_known):
             _require_fixed_heads(graph, constraints)
-        kernel = None if level_is_known else constants(graph.nodes)
+        kernel = None if level_is_known else constant_modes(graph.nodes)
         super().__init__(terms, graph.nodes, 1, constraints, kernel=kernel, floating=floating)
 
     def flux(self, u: Tensor, params: Mapping[str, Any]) -> Tensor:

@@ -17,7 +17,7 @@ from physics.discretisation.constraints import Constraint
 from physics.discretisation.matmul import matmul
 from physics.discretisation.mesh import Mesh
 from physics.discretisation.operator import nodal_operator
-from physics.discretisation.rigid_body_modes import constants
+from physics.discretisation.rigid_body_modes import constant_modes
 from physics.flow.darcy import VALUE, Source
 from physics.local.density import Cells, Density, Measure
 from physics.local.energy import LocalEnergy
@@ -106,4 +106,4 @@ class PLaplacian(LocalEnergy):
             Term("source", mesh.operator(gradient=False, value=True), Source(), VALUE),
             Term("inflow", nodal_operator(torch.arange(nodes)), Source(), VALUE),
         ]
-        super().__init__(terms, nodes, 1, constraints, kernel=constants(nodes))
+        super().__init__(terms, nodes, 1, constraints, kernel=constant_modes(nodes))

@@ -14,6 +14,7 @@ from torch import Tensor
 from bilevel.report import BilevelError, InputError, Solution
 from bilevel.solvers.newton import Newton
 from bilevel.solvers.steps.constant import Constant
+from bilevel.torch_internals import is_transformed
 from physics.flow.radial import RadialFlow, RadialGrid
 from physics.flow.time_stepping import SDIRK2, Scheme, march
 from physics.flow.time_steps import TimeSteps
@@ -107,7 +108,7 @@ class Drawdown:
         return (self.in_time * trajectory.observed[:, self.well].T).sum(1)
 
     def _require_far_boundary(self, final: Tensor) -> None:
-        if torch._C._functorch.is_functorch_wrapped_tensor(final):
+        if is_transformed(final):
             return  # a derivative is being taken; its point was checked when its value was
         final = final.detach().abs()
         if final[-1] > self.SMALL * final.max():

@@ -61,7 +61,9 @@ class Density(ABC):
 
     def element_matrices(self, x: Tensor, params: Params, cells: Cells) -> Tensor:
         """The element matrices as cells.planes (P, e, A, A) from cells.weights w (e, Q) and B (e, A, Q, m); see `local_matrix`."""
-        tangent = cells.measure.pull_tangent(self.tangent(x, params, len(cells.measure.shape)), cells.matrix.shape[-1])
+        tangent = cells.measure.to_cell_tangent(
+            self.tangent(x, params, len(cells.measure.shape)), cells.matrix.shape[-1]
+        )
         return local_matrix(cells.weights[..., None, None, None, None] * tangent, cells.matrix, cells.planes)
 
 
@@ -153,14 +155,14 @@ class Measure:
         x = local.flatten(-2)
         return x if self.matrix is None else x @ self.matrix.to(x).mT
 
-    def pull_stress(self, stress: Tensor, components: int) -> Tensor:
+    def to_cell_stress(self, stress: Tensor, components: int) -> Tensor:
         """d psi / d (B u) as (..., C, m) from d psi / d x."""
         s = stress.flatten(stress.dim() - len(self.shape))
         if self.matrix is not None:
             s = s @ self.matrix.to(s)
         return s.reshape(*s.shape[:-1], components, -1)
 
-    def pull_tangent(self, tangent: Tensor, width: int) -> Tensor:
+    def to_cell_tangent(self, tangent: Tensor, width: int) -> Tensor:
         """d2 psi / d (B u)^2 as (..., C, m, C, m) from d2 psi / d x^2."""
         lead = tangent.shape[: tangent.dim() - 2 * len(self.shape)]
         size = 1

@@ -6,17 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from bilevel.linalg.operator import Sparse, Structure
 from bilevel.problem import EnergyProblem, Params
 from bilevel.report import InputError
+from bilevel.torch_internals import pytree
 from physics.discretisation.constraints import Constraint, ConstraintSet
-from physics.discretisation.rigid_body_modes import free_motions
+from physics.discretisation.rigid_body_modes import unconstrained_modes
 from physics.local.assembly import Scatter
 from physics.local.density import fields_of
-from physics.local.parameter_jvp import push_by_pieces
-from physics.local.parameter_vjp import pull_by_pieces
+from physics.local.parameter_jvp import jvp_by_pieces
+from physics.local.parameter_vjp import vjp_by_pieces
 from physics.local.pieces import Piece, pieces
 from physics.local.term import Term
 
@@ -29,7 +29,7 @@ class LocalEnergy(EnergyProblem):
     per point), "boundary": prescribed values and jumps by the constraint's name, and "coordinates": the nodes'
     coordinates, if they are to be differentiated. Value and residual are differentiable in u and in all of them.
 
-    kernel (nodes, components, k): motions that the energy does not see (rigid motions, constants), or None if there are
+    kernel (nodes, components, k): motions that the energy does not see (rigid-body modes, constants), or None if there are
     none. Those that the constraints leave free raise InputError, unless `floating=True` declares them as null space.
     Raises InputError for parameters that no term knows.
     """
@@ -123,11 +123,11 @@ class LocalEnergy(EnergyProblem):
                 self.scatter.add(sums, planes, group, p.rows)
         return Sparse(self.scatter.pattern, self.scatter.finish(sums), self.structure)
 
-    def pull(self, u: Tensor, params: Params, state: Tensor, wanted: Sequence[Tensor]) -> list[Tensor]:
-        return pull_by_pieces(self, u, self._checked(params) or {}, state, wanted)
+    def parameter_vjp(self, u: Tensor, params: Params, adjoint: Tensor, wanted: Sequence[Tensor]) -> list[Tensor]:
+        return vjp_by_pieces(self, u, self._checked(params) or {}, adjoint, wanted)
 
-    def push(self, u: Tensor, params: Params, moved: Sequence[Params]) -> Tensor | None:
-        return push_by_pieces(self, u, self._checked(params) or {}, moved)
+    def parameter_jvp(self, u: Tensor, params: Params, moved: Sequence[Params]) -> Tensor | None:
+        return jvp_by_pieces(self, u, self._checked(params) or {}, moved)
 
     def fields(self, term: Term, params: Params) -> Params:
         """The parameters of a term, in shape to broadcast against (cells, points)."""
@@ -154,7 +154,7 @@ class LocalEnergy(EnergyProblem):
     def _structure(self, kernel: Tensor | None, floating: bool) -> Structure:
         if kernel is None:
             return Structure(symmetric=True)
-        motions = free_motions(self.constraints, [term.operator.cells for term in self._stiff], kernel)
+        motions = unconstrained_modes(self.constraints, [term.operator.cells for term in self._stiff], kernel)
         if motions.shape[1] and not floating:
             raise InputError(
                 f"{motions.shape[1]} motion(s) cost no energy and no constraint prevents them (rigid motion, or a "

@@ -13,9 +13,9 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from bilevel.problem import Params
+from bilevel.torch_internals import pytree
 from physics.local.pieces import Piece, pieces
 from physics.local.term import Term
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from physics.local.energy import LocalEnergy
 
 
-def push_by_pieces(energy: LocalEnergy, u: Tensor, params: Params, moved: Sequence[Params]) -> Tensor | None:
+def jvp_by_pieces(energy: LocalEnergy, u: Tensor, params: Params, moved: Sequence[Params]) -> Tensor | None:
     """The derivatives (m, n) of the residual at u (n,) in m directions, structured like params with None for no motion.
 
     None where it is not only fields with one number per cell, or shared ones, that move.

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from bilevel.problem import Params
+from bilevel.torch_internals import pytree
 from physics.local.pieces import pieces
 from physics.local.term import Term
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from physics.local.energy import LocalEnergy
 
 
-def pull_by_pieces(
-    energy: LocalEnergy, u: Tensor, params: Params, state: Tensor, wanted: Sequence[Tensor]
+def vjp_by_pieces(
+    energy: LocalEnergy, u: Tensor, params: Params, adjoint: Tensor, wanted: Sequence[Tensor]
 ) -> list[Tensor]:
-    """The derivatives of state . residual(u, params) in the tensors `wanted`, of which u (n,) and params are made."""
+    """The derivatives of adjoint . residual(u, params) in the tensors `wanted`, of which u (n,) and params are made."""
     with torch.enable_grad():
         full = energy.expand(u, params)
         fields = [energy.fields(term, params) for term in energy.terms]
-    moved = energy.constraints.extend(state)
+    moved = energy.constraints.extend(adjoint)
     coordinates = params.get("coordinates")
     sums = _Sums()
     for term, own in zip(energy.terms, fields, strict=True):

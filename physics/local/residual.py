@@ -70,5 +70,5 @@ class LocalResidual(Problem):
     def tangent(self, u: Tensor, params: Params) -> Sparse:
         return replace(self._assembly.tangent(u, params), structure=self.structure)
 
-    def pull(self, u: Tensor, params: Params, state: Tensor, wanted: Sequence[Tensor]) -> list[Tensor]:
-        return self._assembly.pull(u, params, state, wanted)
+    def parameter_vjp(self, u: Tensor, params: Params, adjoint: Tensor, wanted: Sequence[Tensor]) -> list[Tensor]:
+        return self._assembly.parameter_vjp(u, params, adjoint, wanted)

@@ -35,7 +35,7 @@ class Term:
     def force(self, local: Tensor, matrix: Tensor, weights: Tensor, params: Params) -> Tensor:
         """The derivative of the energy with respect to the cell values, (e, A, C)."""
         stress = self.density.stress(self.measure.state(local_state(local, matrix)), params)
-        stress = self.measure.pull_stress(stress, local.shape[-1])
+        stress = self.measure.to_cell_stress(stress, local.shape[-1])
         return local_force(weights[..., None, None] * stress, matrix)
 
     def work(self, local: Tensor, moved: Tensor, matrix: Tensor, weights: Tensor, params: Params) -> Tensor:
@@ -46,7 +46,7 @@ class Term:
     def energy_and_force(self, local: Tensor, matrix: Tensor, weights: Tensor, params: Params) -> tuple[Tensor, Tensor]:
         """Both of the above, where the density shares work between them."""
         density, stress = self.density.energy_and_stress(self.measure.state(local_state(local, matrix)), params)
-        stress = self.measure.pull_stress(stress, local.shape[-1])
+        stress = self.measure.to_cell_stress(stress, local.shape[-1])
         self._require_one_value(density, weights)
         return (weights * density).sum(), local_force(weights[..., None, None] * stress, matrix)
 

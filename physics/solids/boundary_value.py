@@ -126,8 +126,8 @@ class BoundaryValue(Problem):
 
     def product(self, u: Tensor, params: Params, x: Tensor) -> Tensor:
         """The tangent as the transpose of its transpose: two reverse passes."""
-        pull = torch.func.vjp(lambda v: self.residual(v, params), u)[1]
-        return torch.func.vjp(lambda w: pull(w)[0], torch.zeros_like(u))[1](x)[0]
+        vjp = torch.func.vjp(lambda v: self.residual(v, params), u)[1]
+        return torch.func.vjp(lambda w: vjp(w)[0], torch.zeros_like(u))[1](x)[0]
 
     @torch.no_grad()
     def tangent(self, u: Tensor, params: Params) -> LinearOperator:

@@ -50,7 +50,7 @@ class MeanDilatation(Term):
         _, mean = self._mean(state, weights)
         stress = self._distortion.stress(state, params)
         stress = stress + self._pressure(mean, params)[..., None, None, None] * self._dilatation_gradient(state)
-        return local_force(weights[..., None, None] * self.measure.pull_stress(stress, local.shape[-1]), matrix)
+        return local_force(weights[..., None, None] * self.measure.to_cell_stress(stress, local.shape[-1]), matrix)
 
     def work(self, local: Tensor, moved: Tensor, matrix: Tensor, weights: Tensor, params: Params) -> Tensor:
         return (self.force(local, matrix, weights, params) * moved).sum()
@@ -68,10 +68,10 @@ class MeanDilatation(Term):
         gradient = FunctionDensity(lambda x, _: self.material.dilatation(x))
         tangent = self._distortion.tangent(state, params, 2)
         tangent = tangent + pressure[:, None, None, None, None, None] * gradient.tangent(state, None, 2)
-        tangent = self.measure.pull_tangent(tangent, matrix.shape[-1])
+        tangent = self.measure.to_cell_tangent(tangent, matrix.shape[-1])
         result = local_matrix(weights[..., None, None, None, None] * tangent, matrix, planes)
         slope = torch.func.grad(lambda m: self._pressure(m, params).sum())(mean)
-        swelling = self.measure.pull_stress(gradient.stress(state, None), components)
+        swelling = self.measure.to_cell_stress(gradient.stress(state, None), components)
         swelling = local_force(weights[..., None, None] * swelling, matrix)
         scaled = (slope / volume)[:, None, None] * swelling
         return result + torch.stack([scaled[:, :, i, None] * swelling[:, None, :, k] for i, k in planes])

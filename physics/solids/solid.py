@@ -17,7 +17,7 @@ from physics.constitutive.kinematics import Kinematics, Strain, measure
 from physics.discretisation.constraints import Constraint
 from physics.discretisation.mesh import Mesh
 from physics.discretisation.operator import nodal_operator
-from physics.discretisation.rigid_body_modes import rigid_motions
+from physics.discretisation.rigid_body_modes import rigid_body_modes
 from physics.local.density import Density, FunctionDensity, LinearLoad, Measure, fields_of
 from physics.local.energy import LocalEnergy
 from physics.local.term import Term
@@ -115,7 +115,7 @@ class Solid(LocalEnergy):
         else:
             self.material = Term("material", operator, density, measure(kinematics, state))
         terms = [self.material, *(load.term(mesh, kinematics) for load in loads)]
-        kernel = rigid_motions(mesh.coordinates, axisymmetric)
+        kernel = rigid_body_modes(mesh.coordinates, axisymmetric)
         super().__init__(terms, len(mesh.coordinates), mesh.dim, constraints, kernel=kernel, floating=floating)
 
     def strain(self, u: Tensor, params: Params) -> Tensor:

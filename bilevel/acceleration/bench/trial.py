@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from bilevel.acceleration.bench.budget import Budgeted
 from bilevel.acceleration.bench.methods import Method
 from bilevel.acceleration.family import Instance
 from bilevel.report import BilevelError, Counts
 from bilevel.solvers import Tolerance
-from bilevel.solvers.evaluations import Oracle
+from bilevel.solvers.evaluations import Evaluations
+from bilevel.torch_internals import pytree
 
 SLACK = 1.01
 """A residual this factor above the threshold still counts as solved: methods scale it in different ways."""
@@ -43,8 +43,8 @@ def threshold(instance: Instance, relative: float) -> float:
     """The residual norm that all methods must reach: relative to the imbalance of the load, or to the terms at the start."""
     problem, params = instance.problem, instance.params
     if instance.path is None:
-        oracle = Oracle(problem, params)
-        return relative * float(oracle.scale(oracle.point(instance.start)))
+        evaluations = Evaluations(problem, params)
+        return relative * float(evaluations.scale(evaluations.point(instance.start)))
     unloaded, rest = instance.path(params, 0.0), torch.zeros_like(instance.start)
     change = pytree.tree_map(lambda new, old: new - old, params, unloaded)
     force = torch.func.jvp(lambda p: problem.residual(rest, p), (unloaded,), (change,))[1]

@@ -87,7 +87,7 @@ class StateProblem(ABC):
     def begin(self, start: Tensor) -> State:
         """The field to predict from: the classical start (n,), or what cheap linear solves make of the problem."""
 
-    def settled(self, state: State) -> bool:
+    def near_solution(self, state: State) -> bool:
         """Whether the field is so close to the solution that predictions cannot help any more."""
         return False
 

@@ -70,7 +70,7 @@ class Flow:
 class SplitProblem(UnrolledProblem):
     """A problem at fixed parameters, seen cell by cell.
 
-    cells (E, A): the nodes of each cell. nodes: how many there are. n: how many unknowns. law: psi. settled_at: the
+    cells (E, A): the nodes of each cell. nodes: how many there are. n: how many unknowns. law: psi. near_at: the
     imbalance of the fluxes, relative to their size, below which Newton's method needs no more help. Gradients and
     fluxes are (E,), or (E, d) on meshes; slopes are (E,) or symmetric (E, d, d).
     """
@@ -81,7 +81,7 @@ class SplitProblem(UnrolledProblem):
     nodes: int
     n: int
     law: CellLaw
-    settled_at: float = 1e-5
+    near_at: float = 1e-5
 
     @abstractmethod
     def gradients(self, u: Tensor) -> Tensor:
@@ -153,8 +153,8 @@ class SplitProblem(UnrolledProblem):
         flow: Flow = state.memory
         return State(state.u.detach(), self._flow(flow.gradients.detach(), flow.fluxes.detach()), state.counts)
 
-    def settled(self, state: State) -> bool:
-        return self._off_balance(self.law.flux(state.memory.gradients)) <= self.settled_at
+    def near_solution(self, state: State) -> bool:
+        return self._off_balance(self.law.flux(state.memory.gradients)) <= self.near_at
 
     def features(self, state: State) -> Tensor:
         """Differences of logarithms and the exponent alone, float32, so that units do not matter."""

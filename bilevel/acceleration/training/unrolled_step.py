@@ -14,7 +14,7 @@ from bilevel.acceleration.networks.node_network import View
 from bilevel.acceleration.training.loop import Lesson
 from bilevel.report import ConvergenceError
 from bilevel.solvers.descent import Descent
-from bilevel.solvers.evaluations import Oracle, Point, Tolerance
+from bilevel.solvers.evaluations import Evaluations, Point, Tolerance
 from bilevel.solvers.loop import DescentSolver
 from bilevel.solvers.newton import Newton, NewtonDirection
 from bilevel.solvers.steps.armijo import Armijo
@@ -61,7 +61,7 @@ class UnrolledStep(Lesson[list[Solved]]):
 
 def _one(network: nn.Module, solved: Solved, rounds: int, kept: int) -> Tensor:
     instance = solved.instance
-    oracle, fallback = Oracle(instance.problem, instance.params), Armijo(decrease=0.3)
+    evaluations, fallback = Evaluations(instance.problem, instance.params), Armijo(decrease=0.3)
     descent: Descent = NewtonDirection(None)
     u, last = instance.start, None
     total = torch.zeros((), dtype=torch.float64)
@@ -69,25 +69,25 @@ def _one(network: nn.Module, solved: Solved, rounds: int, kept: int) -> Tensor:
         if number % kept == 0:
             u, last = u.detach(), None if last is None else last.detach()
         with torch.no_grad():
-            point = oracle.point(u.detach())
-            direction = descent.direction(oracle, point)
+            point = evaluations.point(u.detach())
+            direction = descent.direction(evaluations, point)
         move = displacement(propose(network, solved.view, point, direction, last), instance.graph, direction, last)
         excess = (instance.problem.value(u + move, instance.params) - solved.lowest) / solved.first
         total = total + (excess.clamp(min=0.0) + FLOOR).log()
         with torch.no_grad():
-            taken = _guarded(oracle, fallback, descent, point, direction, move.detach())
+            taken = _guarded(evaluations, fallback, descent, point, direction, move.detach())
         u = u + move if taken is None else taken
         last = move if taken is None else taken - point.u
     return total / rounds
 
 
 def _guarded(
-    oracle: Oracle, fallback: Armijo, descent: Descent, point: Point, direction: Tensor, move: Tensor
+    evaluations: Evaluations, fallback: Armijo, descent: Descent, point: Point, direction: Tensor, move: Tensor
 ) -> Tensor | None:
     """None where a move decreases the energy enough, else where Armijo's step leads."""
-    slope = oracle.slope(point, move)
-    trial = oracle.point(point.u + move)
+    slope = evaluations.slope(point, move)
+    trial = evaluations.point(point.u + move)
     if bool(trial.finite & (slope < 0) & (trial.merit <= point.merit + 1e-4 * slope)):
         return None
     active = torch.ones((), dtype=torch.bool)
-    return fallback.search(oracle, point, direction, oracle.slope(point, direction), active).point.u
+    return fallback.search(evaluations, point, direction, evaluations.slope(point, direction), active).point.u

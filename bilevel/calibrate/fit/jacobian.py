@@ -41,16 +41,16 @@ def gradient_of(function: Function, x: Tensor, misfit: Function) -> tuple[Tensor
 
 
 def _forward(function: Function, x: Tensor, batched: bool) -> tuple[Tensor, Tensor]:
-    def push(tangent: Tensor) -> tuple[Tensor, Tensor]:
+    def jvp(tangent: Tensor) -> tuple[Tensor, Tensor]:
         prediction, column = torch.func.jvp(function, (x,), (tangent,))  # type: ignore[misc]
         return prediction, column
 
     basis = torch.eye(len(x), dtype=x.dtype)
     with _FORWARD_MODE:
         if batched:
-            predictions, columns = torch.vmap(push)(basis)
+            predictions, columns = torch.vmap(jvp)(basis)
             return predictions[0].detach(), columns.detach()
-        pairs = [push(tangent) for tangent in basis]
+        pairs = [jvp(tangent) for tangent in basis]
     return pairs[0][0].detach(), torch.stack([column for _, column in pairs]).detach()
 
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 import bilevel
 from bilevel.implicit.strategies import Unrolled
 from bilevel.problem import Function, Params
 from bilevel.report import BilevelError, InputError, Solution
 from bilevel.solvers.fixed_point import Picard
+from bilevel.torch_internals import pytree
 
 
 def depth_from_discount(discount: float, tolerance: float) -> int:

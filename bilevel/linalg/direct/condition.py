@@ -52,7 +52,7 @@ def random_signs(n: int) -> Tensor:
 
 
 def probe(A: LinearOperator, solve: Callable[[Tensor], Tensor]) -> Probe:
-    """Solve with one random right-hand side (1, *batch, n), scaled by rows, and judge the solution."""
+    """Solve with one random right-hand side (1, *batch, n), scaled by rows, and see how well that went."""
     scales = scales_of(A)
     b = scales.rows * random_signs(A.n).to(scales.rows)
     x = solve(b.unsqueeze(0))[0]

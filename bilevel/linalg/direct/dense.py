@@ -16,7 +16,7 @@ from bilevel.linalg.solver import NOT_FINITE, Factor, LinearSolver, refuse_singu
 from bilevel.report import InputError, OnFail, fail
 
 SMALL_PIVOT = 1e-10
-"""Cholesky pivots below this fraction of their diagonal entry call for a look at the condition."""
+"""Cholesky pivots below this fraction of their diagonal entry call for a check of the condition."""
 
 SMALL, SMALL_LU_PIVOT = 16, 1e-8
 """LU pivots above this fraction of their column's largest entry bound the condition of matrices up to size SMALL."""
@@ -54,7 +54,7 @@ def _as_dense(A: LinearOperator) -> Dense:
 
 
 class _DenseFactor(Factor):
-    """Shared by the three: fills the null space in, sets unusable samples aside, judges the condition."""
+    """Shared by the three: fills the null space in, sets unusable samples aside, checks the condition."""
 
     A: Dense
     singular: Tensor
@@ -73,7 +73,7 @@ class _DenseFactor(Factor):
         self.regular = Dense(regular, A.structure)
         self.singular = ~finite
         self._decompose(self.regular.matrix)
-        self._judge(on_fail)
+        self._check_condition(on_fail)
 
     def _decompose(self, matrix: Tensor) -> None:
         raise NotImplementedError
@@ -85,7 +85,7 @@ class _DenseFactor(Factor):
     def _suspicious(self) -> bool:
         return True
 
-    def _judge(self, on_fail: OnFail) -> None:
+    def _check_condition(self, on_fail: OnFail) -> None:
         if self._suspicious():
             seen = probe(self.regular, lambda rows: self._rows(rows, transposed=False))
             self.singular = self.singular | ~seen.sound

@@ -1,4 +1,4 @@
-"""PARDISO Cholesky, LDL^T and LU behind the one interface, and sparse factors that judge themselves.
+"""PARDISO Cholesky, LDL^T and LU behind the one interface, and sparse factors that check themselves.
 
 The symbolic analysis is kept with the pattern and shared by all its factors.
 """
@@ -22,7 +22,7 @@ from bilevel.report import OnFail
 REUSED_FROM = 20_000
 """Unknowns from which on an LU factorisation costs as much as 10 (plane meshes) to 30 solves (meshes in space)."""
 SMALL_PIVOT = 1e-12
-"""Cholesky pivots below this fraction of their diagonal entry call for a look at the condition."""
+"""Cholesky pivots below this fraction of their diagonal entry call for a check of the condition."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class PardisoCholesky(LinearSolver):
             return factor
         factor = PardisoFactor(A, ground, numeric)
         if numeric.smallest_pivot() < SMALL_PIVOT:
-            factor.judge(on_fail)
+            factor.check_condition(on_fail)
         return factor
 
 
@@ -94,13 +94,13 @@ def _sound_factor(A: Sparse, kind: MatrixType, on_fail: OnFail) -> Factor:
     numeric = _numeric(ground.matrix, kind)
     if numeric is not None and numeric.perturbed_pivots == 0:
         factor = PardisoFactor(A, ground, numeric)
-        if bool(factor.look().sound):
+        if bool(factor.probe().sound):
             return factor
     numeric = _matched(ground.matrix, kind)
     if numeric is None:
         return SparseFactor.refused(A, ground, on_fail)
     factor = PardisoFactor(A, ground, numeric)
-    factor.judge(on_fail)
+    factor.check_condition(on_fail)
     return factor
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import os
-import site
 import sys
 import threading
 import weakref
 from enum import IntEnum
 from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import numpy as np
@@ -59,10 +59,15 @@ def library() -> ctypes.CDLL | None:
 
 
 def _candidates() -> list[str]:
-    """Where pip and conda put the MKL runtime that pypardiso depends on."""
-    places = [Path(sys.prefix), Path(site.USER_BASE or sys.prefix)]
-    patterns = ["lib/libmkl_rt*.so*", "lib/libmkl_rt*.dylib", "Library/bin/mkl_rt*.dll"]
-    return [str(path) for place in places for pattern in patterns for path in sorted(place.glob(pattern))]
+    """Where pip (also for an environment on top of another) and conda put the MKL runtime that pypardiso depends on."""
+    try:
+        recorded = distribution("mkl").files or []
+    except PackageNotFoundError:
+        recorded = []
+    paths = [Path(str(file.locate())) for file in recorded if file.name.startswith(("libmkl_rt", "mkl_rt"))]
+    for pattern in ("lib/libmkl_rt*.so*", "lib/libmkl_rt*.dylib", "Library/bin/mkl_rt*.dll"):
+        paths += sorted(Path(sys.prefix).glob(pattern))
+    return [str(path) for path in paths]
 
 
 class Analysis:

@@ -1,4 +1,4 @@
-"""What sparse direct factors share: the grounded matrix, and a look at whether the factorisation can be trusted."""
+"""What sparse direct factors share: the grounded matrix, and a probe whether the factorisation can be trusted."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class SparseFactor(Factor):
         factor.singular = True
         return factor
 
-    def look(self) -> Probe:
+    def probe(self) -> Probe:
         """Solve with one random right-hand side and see how well that goes."""
         return probe(self.ground.matrix, lambda rows: self._solve_regular(rows, transposed=False))
 
-    def judge(self, on_fail: OnFail) -> None:
-        """Look, and say so if the matrix is singular."""
-        seen = self.look()
-        if not bool(seen.sound):
+    def check_condition(self, on_fail: OnFail) -> None:
+        """Probe, and say so if the matrix is singular."""
+        found = self.probe()
+        if not bool(found.sound):
             self.singular = True
-            refuse_singular(float(seen.rcond), on_fail)
+            refuse_singular(float(found.rcond), on_fail)
 
     def _solve_regular(self, rows: Tensor, transposed: bool) -> Tensor:
         raise NotImplementedError

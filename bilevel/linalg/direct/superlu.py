@@ -27,7 +27,7 @@ class SuperLU(LinearSolver):
         if A.structure.symmetric and (lu := _decompose(ground.matrix, symmetric=True)) is not None:
             factor = SuperLUFactor(A, ground, lu)
             factor.learn_inertia()
-            if bool(factor.look().sound):
+            if bool(factor.probe().sound):
                 return factor
         lu = _decompose(ground.matrix, symmetric=False)
         if lu is None:
@@ -37,7 +37,7 @@ class SuperLU(LinearSolver):
             A.structure.symmetric
         ):  # elimination without exchanges is stable where A is positive definite, and it was not
             factor.positive_definite = False
-        factor.judge(on_fail)
+        factor.check_condition(on_fail)
         return factor
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bilevel.linalg.krylov.rows import Product, Run, divide, dot, identity, judge, norm
+from bilevel.linalg.krylov.rows import Product, Run, checked_run, divide, dot, identity, norm
 
 
 def cg(
@@ -47,6 +47,6 @@ def cg(
         last = energy
     if products > known:  # the recurrence drifts from the true residual
         residual, products = b - product(x), products + 1
-    run = judge(product, b, x, residual, tolerance, products)
+    run = checked_run(product, b, x, residual, tolerance, products)
     run.negative, run.direction = negative.squeeze(-1), found
     return run

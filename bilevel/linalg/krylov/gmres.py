@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bilevel.linalg.krylov.rows import Product, Run, divide, identity, judge, norm
+from bilevel.linalg.krylov.rows import Product, Run, checked_run, divide, identity, norm
 
 
 def gmres(
@@ -20,14 +20,14 @@ def gmres(
 ) -> Run:
     """Solve A x = b for any regular A; b (m, *batch, n). Holds up to 2 `restart` vectors for each right-hand side."""
     x, residual, products = (torch.zeros_like(b), b, 0) if start is None else (start, b - product(start), 1)
-    run = judge(product, b, x, residual, tolerance, products)
+    run = checked_run(product, b, x, residual, tolerance, products)
     while not bool(run.solved.all()) and run.products < max_iterations and bool(torch.isfinite(residual).all()):
         missed = torch.where(run.solved.unsqueeze(-1), 0.0, residual)
         steps = min(restart, max_iterations - run.products)
         step, used = _cycle(product, missed, tolerance * norm(b), steps, precondition)
         x = run.x + step
         residual = b - product(x)
-        run = judge(product, b, x, residual, tolerance, run.products + used + 1)
+        run = checked_run(product, b, x, residual, tolerance, run.products + used + 1)
     return run
 
 

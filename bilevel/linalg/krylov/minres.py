@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bilevel.linalg.krylov.rows import Product, Run, divide, dot, identity, judge, norm
+from bilevel.linalg.krylov.rows import Product, Run, checked_run, divide, dot, identity, norm
 
 
 def minres(
@@ -18,18 +18,18 @@ def minres(
 ) -> Run:
     """Solve A x = b for symmetric A and a symmetric positive definite preconditioner; b (m, *batch, n).
 
-    The loop stops on the recurrence's residual in the preconditioner's norm; the true residual judges, and the method
+    The loop stops on the recurrence's residual in the preconditioner's norm; the true residual decides, and the method
     starts again from there while that helps.
     """
     target, residual = tolerance, b
-    run = judge(product, b, torch.zeros_like(b), residual, tolerance, 0)
+    run = checked_run(product, b, torch.zeros_like(b), residual, tolerance, 0)
     while not bool(run.solved.all()) and run.products < max_iterations:
         share = divide(target * norm(b), norm(residual))
         step, used = _cycle(product, residual, share, max_iterations - run.products, precondition)
         missed = b - product(run.x + step)
         improved = norm(missed) < norm(residual)
         x, residual = torch.where(improved, run.x + step, run.x), torch.where(improved, missed, residual)
-        better = judge(product, b, x, residual, tolerance, run.products + used + 1)
+        better = checked_run(product, b, x, residual, tolerance, run.products + used + 1)
         if bool((better.residual > 0.5 * run.residual)[~better.solved].any()):
             return better
         run, target = better, 0.1 * target

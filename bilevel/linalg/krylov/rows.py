@@ -1,6 +1,6 @@
 """What the Krylov methods share: rows of vectors, how a run ended, and what counts as solved.
 
-Every method solves for right-hand sides (m, *batch, n) at once, each row its own system, and judges the true residual
+Every method solves for right-hand sides (m, *batch, n) at once, each row its own system, and is measured by the true residual
 b - A x, computed anew at the end.
 """
 
@@ -58,7 +58,9 @@ def identity(rows: Tensor) -> Tensor:
     return rows
 
 
-def judge(product: Product, b: Tensor, x: Tensor, residual: Tensor, tolerance: float | Tensor, products: int) -> Run:
+def checked_run(
+    product: Product, b: Tensor, x: Tensor, residual: Tensor, tolerance: float | Tensor, products: int
+) -> Run:
     """How a run ended that stands at x with the true residual b - A x, after `products` products."""
     size, missed = norm(b), norm(residual)
     solved = missed <= tolerance * size

@@ -86,7 +86,7 @@ class AMGFactor(CGFactor):
         self.most_products = max(self.most_products, run.products)
         return run
 
-    def look_for_negative_curvature(self) -> bool | Tensor | None:
+    def detect_negative_curvature(self) -> bool | Tensor | None:
         if self.positive_definite is None:
             self.positive_definite = self.looks_definite()
         return self.positive_definite

@@ -12,7 +12,7 @@ from bilevel.solvers.steps.step import LineSearch, Move, backtrack, decreases_at
 
 if TYPE_CHECKING:
     from bilevel.solvers.descent import Descent
-    from bilevel.solvers.evaluations import Oracle, Point
+    from bilevel.solvers.evaluations import Evaluations, Point
 
 
 @dataclass
@@ -28,24 +28,24 @@ class Armijo(LineSearch):
     max_trials: int = 50
     _last: Tensor | None = field(default=None, init=False, repr=False)
 
-    def advance(self, oracle: Oracle, descent: Descent, point: Point, active: Tensor) -> Move:
-        direction = descent.direction(oracle, point)
-        slope = oracle.slope(point, direction)
+    def advance(self, evaluations: Evaluations, descent: Descent, point: Point, active: Tensor) -> Move:
+        direction = descent.direction(evaluations, point)
+        slope = evaluations.slope(point, direction)
         if descent.natural_length:
-            return self.search(oracle, point, direction, slope, active)
+            return self.search(evaluations, point, direction, slope, active)
         first = 1.0 / torch.linalg.vector_norm(direction, dim=-1) if self._last is None else 2 * self._last
-        move = self._from(first.clamp(max=1e20), oracle, point, direction, slope, active)
+        move = self._from(first.clamp(max=1e20), evaluations, point, direction, slope, active)
         self._last = torch.where(move.accepted & active, move.length, first)
         return move
 
-    def search(self, oracle: Oracle, point: Point, direction: Tensor, slope: Tensor, active: Tensor) -> Move:
-        return self._from(torch.ones_like(slope), oracle, point, direction, slope, active)
+    def search(self, evaluations: Evaluations, point: Point, direction: Tensor, slope: Tensor, active: Tensor) -> Move:
+        return self._from(torch.ones_like(slope), evaluations, point, direction, slope, active)
 
     def _from(
-        self, first: Tensor, oracle: Oracle, point: Point, direction: Tensor, slope: Tensor, active: Tensor
+        self, first: Tensor, evaluations: Evaluations, point: Point, direction: Tensor, slope: Tensor, active: Tensor
     ) -> Move:
         def sufficient(trial: Point, length: Tensor) -> Tensor:
             enough = trial.merit <= point.merit + self.decrease * length * slope
             return (enough & (slope < 0)) | decreases_at_rounding_level(trial, point, point.merit)
 
-        return backtrack(oracle, point, direction, first, active, sufficient, self.shrink, self.max_trials)
+        return backtrack(evaluations, point, direction, first, active, sufficient, self.shrink, self.max_trials)

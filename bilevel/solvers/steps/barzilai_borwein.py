@@ -11,12 +11,12 @@ from torch import Tensor
 from bilevel.solvers.steps.step import LineSearch, Move, backtrack, decreases_at_rounding_level
 
 if TYPE_CHECKING:
-    from bilevel.solvers.evaluations import Oracle, Point
+    from bilevel.solvers.evaluations import Evaluations, Point
 
 
 @dataclass
 class BarzilaiBorwein(LineSearch):
-    """Length s.s / s.y of the last move s and residual change y, judged against the worst of the last `memory` merits.
+    """Length s.s / s.y of the last move s and residual change y, measured against the worst of the last `memory` merits.
 
     Source: Barzilai & Borwein 1988, eq. 5; Raydan 1997 (globalisation after Grippo, Lampariello & Lucidi 1986).
     """
@@ -28,7 +28,7 @@ class BarzilaiBorwein(LineSearch):
     _last: Point | None = field(default=None, init=False, repr=False)
     _merits: list[Tensor] = field(default_factory=list, init=False, repr=False)
 
-    def search(self, oracle: Oracle, point: Point, direction: Tensor, slope: Tensor, active: Tensor) -> Move:
+    def search(self, evaluations: Evaluations, point: Point, direction: Tensor, slope: Tensor, active: Tensor) -> Move:
         first = self._spectral_length(point, direction)
         self._last = point
         self._merits = [*self._merits, point.merit][-self.memory :]
@@ -38,7 +38,7 @@ class BarzilaiBorwein(LineSearch):
             enough = trial.merit <= worst + self.decrease * length * slope
             return (enough & (slope < 0)) | decreases_at_rounding_level(trial, point, point.merit)
 
-        return backtrack(oracle, point, direction, first, active, sufficient, self.shrink, self.max_trials)
+        return backtrack(evaluations, point, direction, first, active, sufficient, self.shrink, self.max_trials)
 
     def _spectral_length(self, point: Point, direction: Tensor) -> Tensor:
         default = 1.0 / torch.linalg.vector_norm(direction, dim=-1).clamp(min=1e-20)

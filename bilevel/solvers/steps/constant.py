@@ -11,7 +11,7 @@ from torch import Tensor
 from bilevel.solvers.steps.step import LineSearch, Move, along, select
 
 if TYPE_CHECKING:
-    from bilevel.solvers.evaluations import Oracle, Point
+    from bilevel.solvers.evaluations import Evaluations, Point
 
 
 @dataclass
@@ -24,8 +24,8 @@ class Constant(LineSearch):
         if self.length <= 0:
             raise ValueError(f"a step length must be positive, got {self.length}")
 
-    def search(self, oracle: Oracle, point: Point, direction: Tensor, slope: Tensor, active: Tensor) -> Move:
+    def search(self, evaluations: Evaluations, point: Point, direction: Tensor, slope: Tensor, active: Tensor) -> Move:
         length = torch.where(active, torch.full_like(slope, self.length), torch.zeros_like(slope))
-        trial = along(oracle, point, direction, length)
+        trial = along(evaluations, point, direction, length)
         accepted = ~active | trial.finite
         return Move(select(active & accepted, trial, point), length, accepted)

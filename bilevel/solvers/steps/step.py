@@ -12,7 +12,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from bilevel.solvers.descent import Descent
-    from bilevel.solvers.evaluations import Oracle, Point
+    from bilevel.solvers.evaluations import Evaluations, Point
 
 
 @dataclass
@@ -31,26 +31,26 @@ class Step(ABC):
     """Length tried first along a direction of natural scale; None where the rule finds its own."""
 
     @abstractmethod
-    def advance(self, oracle: Oracle, descent: Descent, point: Point, active: Tensor) -> Move:
+    def advance(self, evaluations: Evaluations, descent: Descent, point: Point, active: Tensor) -> Move:
         """The next point from `point`; samples that are not active stay where they are."""
 
 
 class LineSearch(Step):
     """A step along the descent's direction."""
 
-    def advance(self, oracle: Oracle, descent: Descent, point: Point, active: Tensor) -> Move:
-        direction = descent.direction(oracle, point)
-        slope = oracle.slope(point, direction)
-        return self.search(oracle, point, direction, slope, active)
+    def advance(self, evaluations: Evaluations, descent: Descent, point: Point, active: Tensor) -> Move:
+        direction = descent.direction(evaluations, point)
+        slope = evaluations.slope(point, direction)
+        return self.search(evaluations, point, direction, slope, active)
 
     @abstractmethod
-    def search(self, oracle: Oracle, point: Point, direction: Tensor, slope: Tensor, active: Tensor) -> Move:
+    def search(self, evaluations: Evaluations, point: Point, direction: Tensor, slope: Tensor, active: Tensor) -> Move:
         """A length along `direction`, where the merit has derivative `slope` (*batch) at zero."""
 
 
-def along(oracle: Oracle, point: Point, direction: Tensor, length: Tensor) -> Point:
+def along(evaluations: Evaluations, point: Point, direction: Tensor, length: Tensor) -> Point:
     """The point at u + length * direction."""
-    return oracle.point(point.u + length.unsqueeze(-1) * direction)
+    return evaluations.point(point.u + length.unsqueeze(-1) * direction)
 
 
 def select(mask: Tensor, new: Point, old: Point) -> Point:
@@ -66,7 +66,7 @@ def select(mask: Tensor, new: Point, old: Point) -> Point:
 
 
 def backtrack(
-    oracle: Oracle,
+    evaluations: Evaluations,
     point: Point,
     direction: Tensor,
     length: Tensor,
@@ -79,7 +79,7 @@ def backtrack(
     length = torch.where(active, length, torch.zeros_like(length))
     best, accepted = point, ~active
     for _ in range(max_trials):
-        trial = along(oracle, point, direction, length)
+        trial = along(evaluations, point, direction, length)
         passed = ~accepted & trial.finite & sufficient(trial, length)
         best = select(passed, trial, best)
         accepted = accepted | passed

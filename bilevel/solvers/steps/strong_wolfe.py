@@ -11,7 +11,7 @@ from torch import Tensor
 from bilevel.solvers.steps.step import LineSearch, Move, along, decreases_at_rounding_level, select
 
 if TYPE_CHECKING:
-    from bilevel.solvers.evaluations import Oracle, Point
+    from bilevel.solvers.evaluations import Evaluations, Point
 
 MARGIN = 0.1
 """Secant points are kept this fraction of the bracket away from its ends."""
@@ -28,14 +28,14 @@ class StrongWolfe(LineSearch):
     curvature: float = 0.01
     max_trials: int = 40
 
-    def search(self, oracle: Oracle, point: Point, direction: Tensor, slope: Tensor, active: Tensor) -> Move:
+    def search(self, evaluations: Evaluations, point: Point, direction: Tensor, slope: Tensor, active: Tensor) -> Move:
         length = torch.where(active, torch.ones_like(slope), torch.zeros_like(slope))
         low, high = torch.zeros_like(slope), torch.full_like(slope, torch.inf)
         at_low, at_high = slope, torch.full_like(slope, torch.nan)
         best, decreased, accepted = point, torch.zeros_like(active), ~active
         for _ in range(self.max_trials):
-            trial = along(oracle, point, direction, length)
-            here = oracle.slope(trial, direction)
+            trial = along(evaluations, point, direction, length)
+            here = evaluations.slope(trial, direction)
             rounding = decreases_at_rounding_level(trial, point, point.merit)
             enough = (trial.merit <= point.merit + self.decrease * length * slope) & (slope < 0)
             down = trial.finite & (enough | rounding)

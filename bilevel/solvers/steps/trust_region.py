@@ -15,7 +15,7 @@ from bilevel.solvers.steps.step import Move, Step, decreases_at_rounding_level, 
 
 if TYPE_CHECKING:
     from bilevel.solvers.descent import Descent
-    from bilevel.solvers.evaluations import Oracle, Point
+    from bilevel.solvers.evaluations import Evaluations, Point
 
 
 @dataclass
@@ -32,20 +32,20 @@ class TrustRegion(Step):
     max_trials: int = 40
     _radius: Tensor | None = field(default=None, init=False, repr=False)
 
-    def advance(self, oracle: Oracle, descent: Descent, point: Point, active: Tensor) -> Move:
-        if not oracle.is_energy:
+    def advance(self, evaluations: Evaluations, descent: Descent, point: Point, active: Tensor) -> Move:
+        if not evaluations.is_energy:
             raise BilevelError("a trust region needs an energy; use Armijo or Constant steps for a residual problem")
-        tangent = oracle.tangent(point.u)
-        radius = self._start(oracle, point) if self._radius is None else self._radius
+        tangent = evaluations.tangent(point.u)
+        radius = self._start(evaluations, point) if self._radius is None else self._radius
         model = (
             _DenseModel(tangent, point.residual)
             if isinstance(tangent, Dense)
-            else _ProductModel(oracle, tangent, point.residual)
+            else _ProductModel(evaluations, tangent, point.residual)
         )
         best, accepted = point, ~active
         for _ in range(self.max_trials):
             move = model.minimise(radius)
-            trial = oracle.point(point.u + torch.where(accepted.unsqueeze(-1), torch.zeros_like(move), move))
+            trial = evaluations.point(point.u + torch.where(accepted.unsqueeze(-1), torch.zeros_like(move), move))
             predicted = -((point.residual * move).sum(-1) + 0.5 * (move * tangent.matmul(move)).sum(-1))
             ratio = (point.merit - trial.merit) / predicted
             good = trial.finite & (predicted > 0) & (ratio > self.accept)
@@ -64,10 +64,10 @@ class TrustRegion(Step):
         descent.factor, descent.safe = model.factor, False
         return Move(best, radius, accepted)
 
-    def _start(self, oracle: Oracle, point: Point) -> Tensor:
+    def _start(self, evaluations: Evaluations, point: Point) -> Tensor:
         if self.radius is not None:
             return torch.full_like(point.merit, self.radius)
-        curvature = (point.residual * oracle.product(point.u, point.residual)).sum(-1).abs()
+        curvature = (point.residual * evaluations.product(point.u, point.residual)).sum(-1).abs()
         cauchy = point.norm**3 / curvature.clamp(min=1e-300)
         return torch.maximum(torch.linalg.vector_norm(point.u, dim=-1), cauchy.clamp(max=1e6)).clamp(min=1e-8)
 
@@ -114,16 +114,16 @@ class _DenseModel:
 class _ProductModel:
     """The same for one large problem: a Newton step where it fits, else Steihaug's truncated conjugate gradients."""
 
-    def __init__(self, oracle: Oracle, tangent: LinearOperator, gradient: Tensor) -> None:
+    def __init__(self, evaluations: Evaluations, tangent: LinearOperator, gradient: Tensor) -> None:
         self.tangent, self.gradient = tangent, gradient
         self.factor, self.newton = None, None
-        oracle.counts.factorisations += 1
+        evaluations.counts.factorisations += 1
         try:
             factor = factorise(tangent)
         except SingularError:
             return
         if bool(torch.as_tensor(factor.positive_definite).all()):
-            oracle.counts.back_substitutions += 1
+            evaluations.counts.back_substitutions += 1
             self.factor, self.newton = factor, -factor.solve(gradient)
 
     def minimise(self, radius: Tensor) -> Tensor:

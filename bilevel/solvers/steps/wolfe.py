@@ -11,7 +11,7 @@ from torch import Tensor
 from bilevel.solvers.steps.step import LineSearch, Move, along, decreases_at_rounding_level, select
 
 if TYPE_CHECKING:
-    from bilevel.solvers.evaluations import Oracle, Point
+    from bilevel.solvers.evaluations import Evaluations, Point
 
 
 @dataclass
@@ -25,16 +25,16 @@ class Wolfe(LineSearch):
     curvature: float = 0.9
     max_trials: int = 60
 
-    def search(self, oracle: Oracle, point: Point, direction: Tensor, slope: Tensor, active: Tensor) -> Move:
+    def search(self, evaluations: Evaluations, point: Point, direction: Tensor, slope: Tensor, active: Tensor) -> Move:
         length = torch.where(active, torch.ones_like(slope), torch.zeros_like(slope))
         low, high = torch.zeros_like(slope), torch.full_like(slope, torch.inf)
         best, decreased, accepted = point, torch.zeros_like(active), ~active
         for _ in range(self.max_trials):
-            trial = along(oracle, point, direction, length)
+            trial = along(evaluations, point, direction, length)
             enough = trial.merit <= point.merit + self.decrease * length * slope
             rounding = decreases_at_rounding_level(trial, point, point.merit)
             down = trial.finite & ((enough & (slope < 0)) | rounding)
-            steep = oracle.slope(trial, direction) < self.curvature * slope
+            steep = evaluations.slope(trial, direction) < self.curvature * slope
             passed = ~accepted & down & (~steep | rounding)
             best = select(~accepted & down, trial, best)
             decreased, accepted = decreased | down, accepted | passed

@@ -16,7 +16,7 @@ from bilevel.solvers.steps.step import Move, backtrack
 
 if TYPE_CHECKING:
     from bilevel.solvers.descent import Descent
-    from bilevel.solvers.evaluations import Oracle, Point
+    from bilevel.solvers.evaluations import Evaluations, Point
 
 
 class LocalProblem(Problem):
@@ -36,8 +36,8 @@ class LocalProblem(Problem):
 
     def product(self, u: Tensor, params: Params, x: Tensor) -> Tensor:
         """The tangent is the transpose of its transpose: two reverse passes."""
-        pull = torch.func.vjp(lambda v: self.residual(v, params), u)[1]
-        return torch.func.vjp(lambda w: pull(w)[0], torch.zeros_like(u))[1](x)[0]
+        vjp = torch.func.vjp(lambda v: self.residual(v, params), u)[1]
+        return torch.func.vjp(lambda w: vjp(w)[0], torch.zeros_like(u))[1](x)[0]
 
 
 def unit_cotangents(u: Tensor) -> Tensor:
@@ -58,15 +58,15 @@ class FullSteps(Armijo):
     patience: int = 15
     _taken: int = field(default=0, init=False, repr=False)
 
-    def advance(self, oracle: Oracle, descent: Descent, point: Point, active: Tensor) -> Move:
-        direction = descent.direction(oracle, point)
+    def advance(self, evaluations: Evaluations, descent: Descent, point: Point, active: Tensor) -> Move:
+        direction = descent.direction(evaluations, point)
         self._taken += 1
         if self._taken > self.patience:
             # The linearised residual is solved exactly, so the slope of |r|^2/2 along the direction is -|r|^2.
-            return self.search(oracle, point, direction, -2.0 * point.merit, active)
+            return self.search(evaluations, point, direction, -2.0 * point.merit, active)
         length = torch.ones_like(point.merit)
         return backtrack(
-            oracle, point, direction, length, active, lambda trial, _: trial.finite, self.shrink, self.max_trials
+            evaluations, point, direction, length, active, lambda trial, _: trial.finite, self.shrink, self.max_trials
         )
 
 

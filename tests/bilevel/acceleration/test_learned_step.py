@@ -14,7 +14,7 @@ from bilevel.linalg.preconditioner import Jacobi, Multigrid
 from bilevel.problem import Energy, Residual
 from bilevel.report import BilevelError, InputError
 from bilevel.solvers import LBFGS, GradientDescent, Newton, PreconditionedGradient
-from bilevel.solvers.evaluations import Oracle, Tolerance
+from bilevel.solvers.evaluations import Evaluations, Tolerance
 from bilevel.solvers.steps import BarzilaiBorwein, Constant
 from physics.families.power_law import PowerLawFlow
 
@@ -54,9 +54,9 @@ def first_move(energy, graph, network, params=None, scale=1.0, order=None):
     params = torch.ones((), dtype=torch.float64) if params is None else params
     u = scale * torch.cos(torch.arange(NODES, dtype=torch.float64))
     u = u if order is None else u[order]
-    oracle = Oracle(Energy(energy).for_unknown(u), params)
-    point = oracle.point(u)
-    direction = -torch.linalg.solve(oracle.tangent(u).matrix, point.residual)
+    evaluations = Evaluations(Energy(energy).for_unknown(u), params)
+    point = evaluations.point(u)
+    direction = -torch.linalg.solve(evaluations.tangent(u).matrix, point.residual)
     last = (
         0.3
         * direction.roll(0)

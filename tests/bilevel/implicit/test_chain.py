@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.func import grad, hessian, jacfwd, jacrev
-from torch.utils import _pytree as pytree
 
 from bilevel.implicit.chain import chain
 from bilevel.implicit.layer import argmin, root
 from bilevel.report import InputError, UndeclaredTensorError
+from bilevel.torch_internals import pytree
 
 STEPS, N = 6, 3
 

@@ -71,10 +71,10 @@ def test_rough_solves_stop_early_and_leave_the_tolerance_as_it_was(laplacian: Sp
 def test_a_closer_look_finds_curvature_that_a_reused_set_up_cannot_know(laplacian: Sparse) -> None:
     first = AMGCG().follow(laplacian, None)
     assert first.positive_definite is None
-    assert first.look_for_negative_curvature() is True
+    assert first.detect_negative_curvature() is True
     indefinite = laplacian.shifted(-1.0).with_structure(laplacian.structure)
     second = AMGCG().follow(indefinite, first)
-    assert second.look_for_negative_curvature() is False
+    assert second.detect_negative_curvature() is False
 
 
 def test_one_and_many_right_hand_sides_take_the_same_cycle(laplacian: Sparse) -> None:

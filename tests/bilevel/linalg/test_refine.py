@@ -148,7 +148,7 @@ def test_multigrid_converges_independently_of_size(dimensions: int) -> None:
     assert used[-1] <= 1.5 * used[0]
 
 
-def test_multigrid_with_rigid_motions_against_direct() -> None:
+def test_multigrid_with_rigid_body_modes_against_direct() -> None:
     stiffness, motions = truss(24)
     held = torch.arange(len(stiffness)) >= 48  # one side is clamped
     matrix = stiffness[held][:, held]

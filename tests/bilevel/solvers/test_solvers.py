@@ -163,7 +163,7 @@ def test_load_stepping_reaches_what_one_step_cannot():
     plain = Newton(step=Constant(), max_iterations=30)
     with pytest.raises(bilevel.ConvergenceError):
         bilevel.root(residual, torch.zeros(1), params, solver=plain)
-    stepping = LoadStepping(path=lambda p, t: {"load": t * p["load"]}, inner=plain, first=1.0)
+    stepping = LoadStepping(path=lambda p, t: {"load": t * p["load"]}, solver=plain, first=1.0)
     solution = bilevel.root(residual, torch.zeros(1), params, solver=stepping)
     torch.testing.assert_close(solution.u.detach(), torch.ones(1))
     assert "cutbacks" in solution.report.notes[-1]

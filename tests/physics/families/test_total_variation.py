@@ -75,7 +75,7 @@ def test_the_solution_stays_where_it_is_whatever_the_network_says(volume: Instan
     state = states.begin(solution)
     flux = gradients / (gradients.square().sum(1, keepdim=True) + 1.0).sqrt()
     state.memory = type(state.memory)(gradients, flux, state.memory.before, state.memory.direction)
-    assert states.settled(state)
+    assert states.near_solution(state)
     found = states.solve(state, random_outputs(states)).u
     assert float((found - solution).norm() / solution.norm()) < 1e-6
 

@@ -5,6 +5,7 @@ import torch
 
 import bilevel
 from bilevel.problem import Problem
+from bilevel.torch_internals import pytree
 from physics.constitutive.elastic.neo_hookean import NeoHookean
 from physics.constitutive.kinematics import Kinematics
 from physics.discretisation.mesh import Shape, box, rectangle
@@ -47,30 +48,30 @@ CASES = {"block": block, "mean dilatation, coordinates": averaged}
 
 
 def tensors_of(params):
-    return torch.utils._pytree.tree_leaves(params)
+    return pytree.tree_leaves(params)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_pull_is_the_derivative_of_the_work(name):
+def test_parameter_vjp_is_the_derivative_of_the_work(name):
     problem, params = CASES[name]()
     u, state = small(problem).requires_grad_(), torch.randn(problem.n)
     wanted = [u, *(leaf.requires_grad_() for leaf in tensors_of(params))]
-    mine = problem.pull(u, params, state, wanted)
-    expected = Problem.pull(problem, u, params, state, wanted)
+    mine = problem.parameter_vjp(u, params, state, wanted)
+    expected = Problem.parameter_vjp(problem, u, params, state, wanted)
     for found, reference in zip(mine, expected, strict=True):
         torch.testing.assert_close(found, reference, rtol=1e-11, atol=1e-13)
 
 
-def test_pull_leaves_alone_what_is_not_wanted():
+def test_parameter_vjp_leaves_alone_what_is_not_wanted():
     problem, params = block()
     u = small(problem)
     poisson = params["material"]["poissons_ratio"].requires_grad_()
-    (found,) = problem.pull(u, params, torch.ones(problem.n), [poisson])
-    (expected,) = Problem.pull(problem, u, params, torch.ones(problem.n), [poisson])
+    (found,) = problem.parameter_vjp(u, params, torch.ones(problem.n), [poisson])
+    (expected,) = Problem.parameter_vjp(problem, u, params, torch.ones(problem.n), [poisson])
     assert float(found) == pytest.approx(float(expected), rel=1e-11)
 
 
-def test_push_in_many_directions_is_the_jvp_of_the_residual():
+def test_parameter_jvp_in_many_directions_is_the_jvp_of_the_residual():
     problem, params = block()
     u = small(problem)
     young, poisson = params["material"]["youngs_modulus"], params["material"]["poissons_ratio"]
@@ -86,13 +87,13 @@ def test_push_in_many_directions_is_the_jvp_of_the_residual():
     expected = torch.stack(
         [torch.func.jvp(residual, (young, poisson), d)[1] for d in zip(by_young, by_poisson, strict=True)]
     )
-    torch.testing.assert_close(problem.push(u, params, moved), expected, rtol=1e-11, atol=1e-13)
+    torch.testing.assert_close(problem.parameter_jvp(u, params, moved), expected, rtol=1e-11, atol=1e-13)
 
 
-def test_push_declines_directions_that_are_not_fields_of_cells():
+def test_parameter_jvp_declines_directions_that_are_not_fields_of_cells():
     problem, params = block()
     moved = [{"material": {"youngs_modulus": None, "poissons_ratio": None}, "pull": torch.ones(3)}] * 5
-    assert problem.push(small(problem), params, moved) is None
+    assert problem.parameter_jvp(small(problem), params, moved) is None
 
 
 @pytest.mark.parametrize("transform", [torch.func.jacfwd, torch.func.jacrev], ids=["forward", "reverse"])

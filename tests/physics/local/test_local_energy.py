@@ -8,11 +8,12 @@ from torch import Tensor
 from torch.func import grad, jacfwd, jacrev
 
 from bilevel.report import InputError
+from bilevel.torch_internals import pytree
 from physics.discretisation import mesh as meshes
 from physics.discretisation.constraints import Affine, Constraint, Dirichlet, Tie
 from physics.discretisation.graph import Graph
 from physics.discretisation.mesh import Mesh, Shape
-from physics.discretisation.rigid_body_modes import constants
+from physics.discretisation.rigid_body_modes import constant_modes
 from physics.local.density import FunctionDensity, LinearLoad, Measure
 from physics.local.energy import LocalEnergy
 from physics.local.term import Term
@@ -27,7 +28,7 @@ def diffusion(mesh: Mesh, constraints: list[Constraint], **options: object) -> L
         Term("flow", mesh.operator(value=True), FunctionDensity(psi, with_value=True), Measure((mesh.dim + 1,))),
         Term("source", mesh.operator(gradient=False, value=True), LinearLoad(), Measure((1, 1))),
     ]
-    return LocalEnergy(terms, nodes, 1, constraints, kernel=constants(nodes), **options)  # type: ignore[arg-type]
+    return LocalEnergy(terms, nodes, 1, constraints, kernel=constant_modes(nodes), **options)  # type: ignore[arg-type]
 
 
 def assert_consistent(energy: LocalEnergy, params: dict[str, object]) -> None:
@@ -113,13 +114,13 @@ def test_residual_differentiates_in_fields_loads_boundary_values_and_coordinates
     u = torch.randn(energy.n)
     forward = jacfwd(energy.residual, argnums=1)(u, params)
     reverse = jacrev(energy.residual, argnums=1)(u, params)
-    flat, spec = torch.utils._pytree.tree_flatten(params)
+    flat, spec = pytree.tree_flatten(params)
     direction = [torch.randn_like(leaf) for leaf in flat]
-    slopes = [torch.utils._pytree.tree_leaves(j) for j in (forward, reverse)]
+    slopes = [pytree.tree_leaves(j) for j in (forward, reverse)]
 
     def at(step: float) -> Tensor:
         moved = [leaf + step * d for leaf, d in zip(flat, direction)]
-        return energy.residual(u, torch.utils._pytree.tree_unflatten(moved, spec))
+        return energy.residual(u, pytree.tree_unflatten(moved, spec))
 
     difference = (at(1e-5) - at(-1e-5)) / 2e-5
     for leaves in slopes:
@@ -143,7 +144,7 @@ def test_a_nonlinear_edge_law_on_a_graph_is_consistent() -> None:
         Term("pipes", graph.difference(), law, Measure((1,))),
         Term("demand", graph.values(), LinearLoad(), Measure((1, 1))),
     ]
-    energy = LocalEnergy(terms, 5, 1, [Dirichlet("tank", torch.tensor([0]), value=2.0)], kernel=constants(5))
+    energy = LocalEnergy(terms, 5, 1, [Dirichlet("tank", torch.tensor([0]), value=2.0)], kernel=constant_modes(5))
     assert_consistent(energy, {"pipes": {"c": torch.rand(5) + 1.0}, "demand": torch.randn(5, 1)})
 
 
@@ -177,8 +178,8 @@ def test_each_body_needs_its_own_support() -> None:
     terms = [Term("pipes", graph.difference(), law, Measure((1,)))]
     pin = Dirichlet("pin", torch.tensor([0]))
     with pytest.raises(InputError, match=r"1 motion\(s\)"):
-        LocalEnergy(terms, 4, 1, [pin], kernel=constants(4))
-    tied = LocalEnergy(terms, 4, 1, [pin, Tie("joint", torch.tensor([2]), torch.tensor([1]))], kernel=constants(4))
+        LocalEnergy(terms, 4, 1, [pin], kernel=constant_modes(4))
+    tied = LocalEnergy(terms, 4, 1, [pin, Tie("joint", torch.tensor([2]), torch.tensor([1]))], kernel=constant_modes(4))
     assert tied.structure.null_space is None
 
 

@@ -1,0 +1,158 @@
+"""Canaries: each private part of PyTorch that is used still behaves as it did when the code that uses it was written."""
+
+import pytest
+import torch
+from torch.autograd import forward_ad
+
+import bilevel
+from bilevel.torch_internals import (
+    forward_mode,
+    has_tangent,
+    is_batched_cotangent,
+    is_transformed,
+    pytree,
+    refuse_nested_forward,
+    vjp_of_batched_cotangents,
+    without_tangent,
+)
+
+X = torch.tensor([1.0, 2.0, 3.0])
+
+
+def seen_by(transform, question):
+    """What `question` says of the tensor that a function sees under a transform."""
+    answers = []
+
+    def function(x):
+        answers.append(question(x))
+        return (x * x).sum()
+
+    transform(function)
+    return answers[0]
+
+
+TRANSFORMS = {
+    "grad": lambda f: torch.func.grad(f)(X),
+    "vjp": lambda f: torch.func.vjp(f, X),
+    "jvp": lambda f: torch.func.jvp(f, (X,), (X,)),
+    "vmap": lambda f: torch.vmap(f)(X),
+    "jacfwd": lambda f: torch.func.jacfwd(f)(X),
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_a_tensor_under_a_transform_is_known_as_such(name):
+    assert seen_by(TRANSFORMS[name], is_transformed)
+    assert not is_transformed(X)
+    assert not is_transformed(X.clone().requires_grad_())
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_forward_mode_is_seen_where_it_is_open_and_only_there(name):
+    assert seen_by(TRANSFORMS[name], lambda x: forward_mode()) == (name in ("jvp", "jacfwd"))
+    assert seen_by(TRANSFORMS[name], has_tangent) == (name in ("jvp", "jacfwd"))
+    assert not forward_mode()
+    assert not has_tangent(X)
+
+
+def test_a_dual_number_loses_its_tangent_and_nothing_else():
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(X, torch.ones(3))
+        assert has_tangent(dual)
+        assert not has_tangent(X)
+        assert not has_tangent(without_tangent(dual))
+        torch.testing.assert_close(without_tangent(dual), X, rtol=0.0, atol=0.0)
+    assert without_tangent(X) is X
+
+
+BATCHED: list[bool] = []
+
+
+class Square(torch.autograd.Function):
+    """x -> x^2, whose backward pass takes batched cotangents row by row and notes that it did."""
+
+    @staticmethod
+    def forward(x):
+        return x * x
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        (x,) = ctx.saved_tensors
+        BATCHED.append(is_batched_cotangent(cotangent))
+        if is_batched_cotangent(cotangent):
+            assert is_transformed(cotangent)
+            return vjp_of_batched_cotangents(lambda c: (2.0 * x * c,), cotangent)[0]
+        return 2.0 * x * cotangent
+
+
+def test_batched_cotangents_are_taken_apart_and_put_together_again():
+    x = X.clone().requires_grad_()
+    BATCHED.clear()
+    rows = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    (many,) = torch.autograd.grad(Square.apply(x), x, rows, is_grads_batched=True)
+    (one,) = torch.autograd.grad(Square.apply(x), x, rows[0])
+    assert BATCHED == [True, False]
+    torch.testing.assert_close(many, 2.0 * X * rows)
+    torch.testing.assert_close(one, 2.0 * X * rows[0])
+
+
+def forward_levels(f):
+    """Whether `refuse_nested_forward` objects when it is called inside f's transforms."""
+
+    def function(x):
+        refuse_nested_forward()
+        return (x**3).sum()
+
+    try:
+        f(function)
+    except bilevel.BilevelError:
+        return True
+    return False
+
+
+def test_forward_over_forward_is_refused_and_nothing_else():
+    assert forward_levels(lambda f: torch.func.jacfwd(torch.func.jacfwd(f))(X))
+    assert not forward_levels(lambda f: torch.func.jacfwd(f)(X))
+    assert not forward_levels(lambda f: torch.func.hessian(f)(X))
+    assert not forward_levels(lambda f: torch.func.jacrev(torch.func.jacfwd(f))(X))
+
+
+def test_pytorch_still_drops_the_outer_derivative_of_a_jvp():
+    """Once this fails, `refuse_nested_forward` is no longer needed."""
+
+    class Cube(torch.autograd.Function):
+        @staticmethod
+        def forward(x):
+            return x**3
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            ctx.save_for_forward(*inputs)
+
+        @staticmethod
+        def jvp(ctx, tangent):
+            (x,) = ctx.saved_tensors
+            return 3.0 * x**2 * tangent
+
+    def slope(x):
+        return torch.func.jvp(Cube.apply, (x,), (torch.ones(()),))[1]
+
+    second = torch.func.jvp(slope, (torch.tensor(2.0),), (torch.ones(()),))[1]
+    assert float(second) != pytest.approx(12.0)
+
+
+def test_trees_are_taken_apart_in_order_with_names_and_put_together_again():
+    tree = {"b": [X, None], "a": (1.0, {"c": X})}
+    leaves, spec = pytree.tree_flatten(tree)
+    assert pytree.tree_leaves(tree) == leaves
+    assert spec.num_leaves == len(leaves) == 4
+    named, _ = pytree.tree_flatten_with_path(tree)
+    assert [pytree.keystr(path) for path, _ in named] == ["['b'][0]", "['b'][1]", "['a'][0]", "['a'][1]['c']"]
+    again = pytree.tree_unflatten(leaves, spec)
+    assert again["a"][1]["c"] is X
+    assert again["b"][1] is None
+    assert pytree.tree_map(lambda leaf: leaf, tree)["b"][0] is X
