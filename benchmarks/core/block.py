@@ -21,7 +21,7 @@ from bilevel.linalg.operator import Sparse
 from bilevel.problem import Params
 from bilevel.solvers.newton import NewtonDirection
 from physics.constitutive.elastic.neo_hookean import NeoHookean
-from physics.discretisation.mesh import box
+from physics.discretisation import box
 from physics.solids.solid import Solid
 
 LINE = "3-D neo-Hookean block up to 3e5 unknowns: forward, gradient, Jacobian against bare solvers and a plain Newton"

@@ -23,7 +23,7 @@ from bilevel.calibrate.problem import problem_from_function
 from bilevel.calibrate.settings import Settings
 from bilevel.problem import Params, Problem
 from bilevel.solvers.loop import Outcome
-from physics.discretisation.mesh import rectangle
+from physics.discretisation import rectangle
 from physics.flow import DarcyFlow
 
 LINE = (

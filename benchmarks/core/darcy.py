@@ -17,7 +17,7 @@ from benchmarks.alone import alone
 from benchmarks.record import Record, at_most, stated
 from benchmarks.references.lower_bound import multigrid_seconds, pardiso_seconds
 from benchmarks.references.plain_darcy import Pardiso, PlainDarcy
-from physics.discretisation.mesh import Mesh, box, rectangle
+from physics.discretisation import Mesh, box, rectangle
 from physics.flow import DarcyFlow
 from physics.flow.nonlinear_diffusion import NonlinearDiffusion, QuadraticConductivity
 

@@ -18,8 +18,8 @@ from bilevel.inversion import Discrepancy, LearnedPrior, Prior, Tikhonov, TotalV
 from bilevel.inversion.networks import ConvexDenoiser, DenoiserSchedule, train_denoiser
 from bilevel.linalg.linear_map import Linearised, Matrix
 from bilevel.solvers import Tolerance
+from physics.discretisation import rectangle
 from physics.discretisation.constraints import Dirichlet
-from physics.discretisation.mesh import rectangle
 from physics.flow.darcy import DarcyFlow
 
 CELLS = 12

@@ -16,7 +16,7 @@ from bilevel.acceleration.weights_file import Kind, Weights, shipped
 from bilevel.problem import Params
 from bilevel.solvers import LoadStepping, Newton, Solver, Tolerance
 from bilevel.solvers.steps import TrustRegion
-from physics.discretisation.mesh import rectangle
+from physics.discretisation import rectangle
 from physics.families.large_strain import LargeStrain, PlaneMotion
 from physics.families.rubber import Rubber
 from physics.families.solid_states import SolidStates

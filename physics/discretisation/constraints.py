@@ -1,6 +1,6 @@
 """Constraints on a nodal field, u_full = T u_free + g(values): prescribed values, ties, periodicity, affine relations.
 
-Degrees of freedom are numbered node * components + component. Where two constraints name the same one, the first holds.
+Degrees of freedom are numbered node * components + component. Where two constraints name the same one, they must agree.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from bilevel.report import InputError
+from bilevel.torch_internals import is_transformed
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,8 @@ def periodic(
 class ConstraintSet:
     """All constraints of a field of `nodes` x `components`, resolved into u_full = T u_free + g.
 
-    free (n,): the independent degrees of freedom. matrix: T as scipy CSR (N, n). Raises InputError for cycles.
+    free (n,): the independent degrees of freedom. matrix: T as scipy CSR (N, n). Raises InputError for cycles, for a
+    degree of freedom that is prescribed and follows others too, and (from `expand`) for one with two values.
     """
 
     def __init__(self, constraints: Sequence[Constraint], nodes: int, components: int) -> None:
@@ -150,11 +152,15 @@ class ConstraintSet:
         total = nodes * components
         taken = np.zeros(total, dtype=bool)
         self._offsets: list[tuple[Constraint, Tensor, Tensor]] = []
+        self._again: list[tuple[Constraint, Tensor, Tensor]] = []
+        prescribed: dict[int, str] = {}
         follow = sp.csr_matrix((total, total))
         for constraint in constraints:
             equations = constraint.equations(components)
             _require_range(constraint.name, equations, total, components)
             kept = ~taken[equations.slaves] & _first(equations.slaves)
+            if not len(equations.rows):
+                self._note_repeated(constraint, equations.slaves, kept, prescribed)
             taken[equations.slaves] = True
             use = kept[equations.rows]
             where = (equations.slaves[equations.rows[use]], equations.masters[use])
@@ -186,15 +192,42 @@ class ConstraintSet:
         """The full field (nodes, components) from u (n,), with offsets by constraint name; differentiable in both."""
         given = dict(values or {})
         full = u.new_zeros(self.shape[0] * self.shape[1]).index_add(0, self.free, u)
+        offsets = {}
         for constraint, positions, dofs in self._offsets:
             value = torch.as_tensor(given.pop(constraint.name, constraint.default()), dtype=u.dtype)
-            offsets = _broadcast(constraint, value, self.shape[1]).reshape(-1)[positions]
-            full = full.index_add(0, dofs, offsets)
+            offsets[constraint.name] = _broadcast(constraint, value, self.shape[1]).reshape(-1)
+            full = full.index_add(0, dofs, offsets[constraint.name][positions])
+        for constraint, positions, dofs in self._again:
+            self._require_same(constraint, offsets[constraint.name][positions], full[dofs], dofs)
         if given:
             raise InputError(
                 f"params['boundary'] names {sorted(given)}, but the constraints are {self.names or 'none'}"
             )
         return self._linked_to(full).reshape(self.shape)
+
+    def _note_repeated(
+        self, constraint: Constraint, slaves: np.ndarray, kept: np.ndarray, prescribed: dict[int, str]
+    ) -> None:
+        """Remember which values this constraint prescribes where another one does already."""
+        again = np.flatnonzero(~kept & np.isin(slaves, list(prescribed)))
+        prescribed |= dict.fromkeys(slaves[kept].tolist(), constraint.name)
+        if len(again):
+            self._again.append((constraint, torch.from_numpy(again), torch.from_numpy(slaves[again])))
+
+    def _require_same(self, constraint: Constraint, value: Tensor, held: Tensor, dofs: Tensor) -> None:
+        """Raise InputError where a degree of freedom is prescribed twice, with different values."""
+        if is_transformed(value) or is_transformed(held):  # its numbers cannot be read; the plain solve has
+            return
+        gap = (value - held).detach().abs()
+        apart = torch.nonzero(gap > 1e-12 * torch.maximum(value.detach().abs(), held.detach().abs())).reshape(-1)
+        if len(apart):
+            k = int(apart[0])
+            node, component = divmod(int(dofs[k]), self.shape[1])
+            raise InputError(
+                f"constraint '{constraint.name}' prescribes {float(value[k]):.6g} at node {node}, component {component}, "
+                f"where another one prescribes {float(held[k]):.6g} ({len(apart)} such); leave the nodes that they share to "
+                "one of them, as mesh.fixed(..., without=[...]) does"
+            )
 
     def extend(self, u: Tensor) -> Tensor:
         """T u (nodes, components): the full field from u (n,) without offsets, the transpose of `reduce`."""

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.csgraph import connected_components
 
 from bilevel.report import InputError
-
-if TYPE_CHECKING:
-    from physics.discretisation.mesh import Mesh
+from physics.discretisation.cells import CellComplex
+from physics.discretisation.reference_cells import reference_shapes
 
 FLAT = 1e-10
 """An element whose Jacobian determinant is below this fraction of its largest is flat."""
 
 
-def check_mesh(mesh: Mesh) -> None:
+def check_mesh(mesh: CellComplex) -> None:
     """Raise InputError for nodes of no element, and for inverted, flat or dangling elements."""
-    x, cells = mesh.coordinates.detach().numpy(), mesh.cells.numpy()
+    x, cells = mesh.positions, mesh.cells.numpy()
     if not np.isfinite(x).all():
         raise InputError(
             f"mesh: node {int(np.flatnonzero(~np.isfinite(x).all(1))[0])} has coordinates that are NaN or infinite"
@@ -30,9 +29,7 @@ def check_mesh(mesh: Mesh) -> None:
     _check_attachment(mesh, cells)
 
 
-def _check_jacobians(mesh: Mesh, x: np.ndarray, cells: np.ndarray) -> None:
-    from physics.discretisation.mesh_operator import reference_shapes
-
+def _check_jacobians(mesh: CellComplex, x: np.ndarray, cells: np.ndarray) -> None:
     gradients = reference_shapes(mesh.element, mesh.element.doflocs.T)[1].numpy()
     determinant = np.linalg.det(np.einsum("eai,aqj->eqij", x[cells], gradients))
     largest = np.abs(determinant).max(1)
@@ -48,7 +45,7 @@ def _check_jacobians(mesh: Mesh, x: np.ndarray, cells: np.ndarray) -> None:
         )
 
 
-def _check_overlap(mesh: Mesh, x: np.ndarray, cells: np.ndarray) -> None:
+def _check_overlap(mesh: CellComplex, x: np.ndarray, cells: np.ndarray) -> None:
     """Two elements that share a facet must lie on either side of it."""
     first, second = mesh.interior
     if not len(first.cells):
@@ -57,7 +54,7 @@ def _check_overlap(mesh: Mesh, x: np.ndarray, cells: np.ndarray) -> None:
     corner = np.empty((len(first.cells), mesh.dim, mesh.dim))
     for f, facet in enumerate(mesh.element.refdom.facets):
         here = first.local == f
-        corner[here] = x[cells[first.cells[here]][:, facet[: mesh.dim]]]
+        corner[here] = x[mesh.corners[first.cells[here]][:, facet[: mesh.dim]]]
     side = [
         np.linalg.det(np.concatenate((corner[:, 1:], centre[c.cells][:, None]), 1) - corner[:, :1])
         for c in (first, second)
@@ -71,11 +68,8 @@ def _check_overlap(mesh: Mesh, x: np.ndarray, cells: np.ndarray) -> None:
         )
 
 
-def _check_attachment(mesh: Mesh, cells: np.ndarray) -> None:
+def _check_attachment(mesh: CellComplex, cells: np.ndarray) -> None:
     """Elements that touch must share a facet: one that hangs on a corner or an edge only is dangling."""
-    import scipy.sparse as sp
-    from scipy.sparse.csgraph import connected_components
-
     count, nodes = len(cells), int(cells.max()) + 1
     first, second = mesh.interior
     shared = sp.coo_matrix((np.ones(len(first.cells)), (first.cells, second.cells)), shape=(count, count))

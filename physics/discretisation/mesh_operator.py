@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bilevel.report import InputError
+from physics.discretisation.cells import CellComplex, Facets
 from physics.discretisation.matrices import inverse
-from physics.discretisation.mesh import Facets, Mesh, Shape
 from physics.discretisation.operator import LocalOperator, Rows
-
-
-def reference_shapes(element: Any, points: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Shape functions (nodes, points) and gradients (nodes, points, dim) of the reference cell at points (dim, points)."""
-    evaluated = [element.lbasis(points, i) for i in range(element.doflocs.shape[0])]
-    shape = (points.shape[1],)
-    values = np.stack([np.broadcast_to(value, shape) for value, _ in evaluated])
-    gradients = np.stack([np.broadcast_to(gradient, points.shape).T for _, gradient in evaluated])
-    return torch.from_numpy(values.astype(float)), torch.from_numpy(gradients.astype(float))
+from physics.discretisation.reference_cells import reference_shapes
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +98,7 @@ def _facet_measure(span: Tensor) -> Tensor:
 
 
 def cell_operator(
-    mesh: Mesh, *, gradient: bool, value: bool, axisymmetric: bool, quadrature: int | None
+    mesh: CellComplex, *, gradient: bool, value: bool, axisymmetric: bool, quadrature: int | None
 ) -> MeshOperator:
     """B on the cells; `quadrature` is the polynomial order integrated exactly (default: enough for the columns)."""
     from skfem.quadrature import get_quadrature
@@ -129,7 +120,7 @@ def cell_operator(
     )
 
 
-def facet_operator(mesh: Mesh, facets: Facets, *, axisymmetric: bool, quadrature: int | None) -> MeshOperator:
+def facet_operator(mesh: CellComplex, facets: Facets, *, axisymmetric: bool, quadrature: int | None) -> MeshOperator:
     """B of values on facets, seen from the cells that they belong to."""
     from skfem.quadrature import get_quadrature
 
@@ -159,7 +150,7 @@ def _facet_span(corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _operator(
-    mesh: Mesh,
+    mesh: CellComplex,
     owner: Tensor | slice,
     values: Tensor,
     gradients: Tensor,
@@ -189,7 +180,7 @@ def _operator(
     )
 
 
-def _default_order(mesh: Mesh, with_values: bool) -> int:
-    if mesh.shape in (Shape.QUADRILATERAL, Shape.HEXAHEDRON):
+def _default_order(mesh: CellComplex, with_values: bool) -> int:
+    if mesh.shape.tensor_product:
         return 2 * mesh.degree + 1
     return 2 * mesh.degree if with_values else max(1, 2 * (mesh.degree - 1))

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from bilevel.report import InputError
+from physics.discretisation.cells import CellComplex
+from physics.discretisation.reference_cells import reference_shapes
 
-if TYPE_CHECKING:
-    from physics.discretisation.mesh import Mesh
-
-CANDIDATES = 40
-"""How many of the nearest cells are tried for a point."""
+CURVED = 0.5
+"""A curved cell may bulge out of the box around its nodes by this fraction of the box."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,51 +30,70 @@ class Interpolation:
         return torch.einsum("pa,pac->pc", self.weights, field[self.nodes])
 
 
-def locate(mesh: Mesh, points: np.ndarray, tolerance: float = 1e-6) -> Interpolation:
+def locate(mesh: CellComplex, points: np.ndarray, tolerance: float = 1e-6) -> Interpolation:
     """Find points (P, dim) in the mesh; `tolerance` is how far outside a cell, in units of its size, they may lie.
 
-    Points a little outside are extrapolated from the nearest cell. Raises InputError for a point further away.
+    Points a little outside are extrapolated from the cell that they are least outside of. Raises InputError for a point
+    further away, or one that is NaN.
     """
-    from scipy.spatial import cKDTree
-
-    x, cells = mesh.coordinates.detach().numpy(), mesh.cells.numpy()
+    cells = mesh.cells.numpy()
     if points.ndim != 2 or points.shape[1] != mesh.dim:
         raise InputError(f"points must have shape (points, {mesh.dim}), got {points.shape}")
-    nearest = cKDTree(x[cells].mean(1)).query(points, k=min(CANDIDATES, len(cells)))[1].reshape(len(points), -1)
-    best_cell = nearest[:, 0].copy()
+    unknown = np.flatnonzero(~np.isfinite(points).all(1))
+    if len(unknown):
+        raise InputError(f"point {unknown[0]} at {points[unknown[0]].tolist()} is NaN or infinite")
+    best_cell = np.zeros(len(points), dtype=np.int64)
     best_position = np.zeros_like(points)
     best_outside = np.full(len(points), np.inf)
-    for candidate in nearest.T:
-        open_points = np.flatnonzero(best_outside > 1e-9)
-        if not len(open_points):
-            break
-        position = _invert(mesh, x[cells[candidate[open_points]]], points[open_points])
+    for rows, candidates in _pairs(mesh, points, tolerance):
+        position = _invert(mesh, mesh.positions[cells[candidates]], points[rows])
         outside = _outside(mesh, position)
-        better = outside < best_outside[open_points]
-        chosen = open_points[better]
-        best_cell[chosen] = candidate[chosen]
-        best_position[chosen] = position[better]
-        best_outside[chosen] = outside[better]
+        order = np.lexsort(
+            (outside, rows)
+        )  # of several cells that a point was tried in, the one it is least outside of
+        first = order[np.unique(rows[order], return_index=True)[1]]
+        better = first[outside[first] < best_outside[rows[first]]]
+        best_cell[rows[better]], best_position[rows[better]] = candidates[better], position[better]
+        best_outside[rows[better]] = outside[better]
     lost = np.flatnonzero(best_outside > tolerance)
     if len(lost):
         raise InputError(
             f"point {lost[0]} at {points[lost[0]].tolist()} lies outside the mesh ({len(lost)} such points)"
         )
-    from physics.discretisation.mesh_operator import reference_shapes
-
     weights = reference_shapes(mesh.element, best_position.T)[0].T.contiguous()
     return Interpolation(mesh.cells[torch.from_numpy(best_cell)], weights)
 
 
-def _invert(mesh: Mesh, corners: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Reference positions (P, dim) of points in cells with nodes (P, A, dim), by Newton's method from the middle."""
-    from physics.discretisation.mesh_operator import reference_shapes
+def _pairs(mesh: CellComplex, points: np.ndarray, tolerance: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Points and cells whose boxes they lie in, cells of about one size at a time.
 
+    The cells nearest by their centres would miss long cells beside short ones: a graded mesh has both.
+    """
+    around = mesh.positions[mesh.cells.numpy()]
+    low, high = around.min(1), around.max(1)
+    half = (0.5 + tolerance + (CURVED if mesh.degree > 1 else 0.0)) * (high - low)
+    middle = 0.5 * (low + high)
+    reach = half.max(1)
+    size = np.floor(np.log2(reach / reach.max())).astype(int)
+    seek = cKDTree(points)
+    for level in np.unique(size):
+        cells = np.flatnonzero(size == level)
+        found = seek.query_ball_point(middle[cells], reach[cells], p=np.inf)
+        rows = np.concatenate([np.asarray(hits, dtype=np.int64) for hits in found])
+        candidates = np.repeat(cells, [len(hits) for hits in found])
+        inside = (np.abs(points[rows] - middle[candidates]) <= half[candidates] * (1 + 1e-12)).all(1)
+        if inside.any():
+            yield rows[inside], candidates[inside]
+
+
+def _invert(mesh: CellComplex, corners: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Reference positions (P, dim) of points in cells with nodes (P, A, dim), by Newton's method from the middle."""
     position = np.repeat(mesh.element.refdom.p.mean(1)[None], len(points), axis=0)
     for _ in range(30):
         values, gradients = (shape.numpy() for shape in reference_shapes(mesh.element, position.T))
         error = np.einsum("ap,pad->pd", values, corners) - points
         jacobian = np.einsum("pad,apr->pdr", corners, gradients)
+        jacobian[np.linalg.det(jacobian) == 0.0] = np.eye(mesh.dim)  # where a trial position folds the cell
         step = np.linalg.solve(jacobian, error[..., None])[..., 0]
         position = np.clip(position - step, -2.0, 3.0)
         if np.abs(step).max() < 1e-13:
@@ -85,11 +104,9 @@ def _invert(mesh: Mesh, corners: np.ndarray, points: np.ndarray) -> np.ndarray:
     return position
 
 
-def _outside(mesh: Mesh, position: np.ndarray) -> np.ndarray:
+def _outside(mesh: CellComplex, position: np.ndarray) -> np.ndarray:
     """How far reference positions (P, dim) lie outside the reference cell; 0 inside."""
-    from physics.discretisation.mesh import Shape
-
     below = np.maximum(-position, 0.0).max(1)
-    if mesh.shape in (Shape.QUADRILATERAL, Shape.HEXAHEDRON):
+    if mesh.shape.tensor_product:
         return np.maximum(below, np.maximum(position - 1.0, 0.0).max(1))
     return np.maximum(below, np.maximum(position.sum(1) - 1.0, 0.0))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bilevel.acceleration.family import Family, Instance, Variation
 from bilevel.problem import Params
-from physics.discretisation.mesh import Mesh
+from physics.discretisation import Mesh
 from physics.families.family import generator, neighbours, node_graph
 from physics.families.random_field import log_normal
 from physics.families.rubber import Rubber

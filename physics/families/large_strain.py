@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bilevel.acceleration.family import Variation
-from physics.discretisation.mesh import Mesh, Shape, rectangle
+from physics.discretisation import Mesh, Shape, rectangle
 from physics.families.bars import Bars, shifted
 from physics.families.plane_matrices import PlaneMatrices
 from physics.families.rubber import Dilatation

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bilevel.acceleration.family import Family, Instance, NodeGraph, Variation
-from physics.discretisation.mesh import Mesh
+from physics.discretisation import Mesh
 from physics.families.family import generator, neighbours, node_graph
 from physics.families.flow_setting import THRESHOLD, Conductance, exponent, wells
 from physics.families.mesh_split import MeshSplit

@@ -21,9 +21,9 @@ from bilevel.linalg.operator import Sparse
 from bilevel.problem import Params
 from physics.constitutive.elastic.neo_hookean import NeoHookean
 from physics.constitutive.kinematics import Kinematics
+from physics.discretisation import Mesh
 from physics.discretisation.constraints import Constraint
 from physics.discretisation.matrices import cofactor, determinant
-from physics.discretisation.mesh import Mesh
 from physics.discretisation.operator import local_force, local_state
 from physics.families.matrices import Matrices
 from physics.families.plane_matrices import PlaneMatrices

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from bilevel.acceleration.cellwise.problem import Incidence
+from physics.discretisation import Mesh
 from physics.discretisation.matmul import matmul
-from physics.discretisation.mesh import Mesh
 from physics.discretisation.operator import LocalOperator
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial import Delaunay
 
-from physics.discretisation.mesh import Mesh, Shape, box, from_arrays, rectangle
+from physics.discretisation import Mesh, Shape, box, from_arrays, rectangle
 
 SHIFT = 0.35
 """The nodes of a lattice are moved by up to this fraction of its spacing, those on a side along it only."""

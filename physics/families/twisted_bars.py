@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bilevel.acceleration.family import Variation
-from physics.discretisation.mesh import Mesh, box
+from physics.discretisation import Mesh, box
 from physics.families.bars import Bars, shifted
 from physics.families.rubber import Dilatation, Rubber, UprightRubber
 from physics.families.space_matrices import SpaceMatrices

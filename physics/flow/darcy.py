@@ -10,9 +10,9 @@ from torch import Tensor
 
 from bilevel.problem import Params
 from bilevel.report import InputError
+from physics.discretisation import Mesh
 from physics.discretisation.constraints import Constraint
 from physics.discretisation.matmul import matmul
-from physics.discretisation.mesh import Mesh
 from physics.discretisation.operator import nodal_operator
 from physics.discretisation.rigid_body_modes import constant_modes
 from physics.local.density import Cells, Density, Measure

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from bilevel.problem import Params
+from physics.discretisation import Mesh
 from physics.discretisation.constraints import Constraint
 from physics.discretisation.matmul import matmul
-from physics.discretisation.mesh import Mesh
 from physics.flow.darcy import VALUE, Source, Storage
 from physics.local.density import Cells, Measure
 from physics.local.residual import Flux, LocalResidual

@@ -21,8 +21,8 @@ from bilevel.report import InputError
 from bilevel.solvers import Newton, Tolerance
 from physics.constitutive.inelastic.elasticity import ELASTIC, Moduli
 from physics.constitutive.parameters import Parameter, ParameterSet
+from physics.discretisation import Mesh, rectangle
 from physics.discretisation.constraints import Constraint, ConstraintSet
-from physics.discretisation.mesh import Mesh, rectangle
 
 CONSOLIDATION = ELASTIC + ParameterSet(
     Parameter(

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from bilevel.report import ConvergenceError
 from physics.constitutive.inelastic.law import Material, Values
+from physics.discretisation import Mesh
 from physics.discretisation.constraints import Dirichlet
-from physics.discretisation.mesh import Mesh
 from physics.solids.boundary_value import BoundaryValue, Kinematics, solve_increment, uniform_states
 
 HALF_WIDTH = 0.5

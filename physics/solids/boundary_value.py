@@ -16,8 +16,8 @@ from bilevel.report import InputError, Solution
 from bilevel.solvers import Newton, Tolerance
 from physics.constitutive.inelastic.law import Material, ReturnMapping, Values, consistent_tangent, update
 from physics.constitutive.inelastic.local_problem import FullSteps
+from physics.discretisation import Mesh
 from physics.discretisation.constraints import Constraint, ConstraintSet
-from physics.discretisation.mesh import Mesh
 from physics.discretisation.operator import local_force, local_matrix, local_state
 from physics.local.assembly import Scatter
 

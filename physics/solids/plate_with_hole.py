@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from physics.discretisation.mesh import Mesh, Shape, from_arrays
+from physics.discretisation import Mesh, Shape, from_arrays
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from bilevel.report import InputError
 from physics.constitutive.elastic.law import Material
 from physics.constitutive.elastic.linear_elastic import LinearElastic
 from physics.constitutive.kinematics import Kinematics, Strain, measure
+from physics.discretisation import Mesh
 from physics.discretisation.constraints import Constraint
-from physics.discretisation.mesh import Mesh
 from physics.discretisation.operator import nodal_operator
 from physics.discretisation.rigid_body_modes import rigid_body_modes
 from physics.local.density import Density, FunctionDensity, LinearLoad, Measure, fields_of
@@ -72,7 +72,7 @@ class NodalForce(Load):
 class Solid(LocalEnergy):
     """The potential energy of a solid body, to be minimised over its displacements (nodes, dim), in m.
 
-        mesh = physics.discretisation.mesh.rectangle(20, 10, (2.0, 1.0), order=2)
+        mesh = physics.discretisation.rectangle(20, 10, (2.0, 1.0), order=2)
         solid = Solid(mesh, NeoHookean(), Kinematics.PLANE_STRAIN, [mesh.fixed("left")], [Traction("pull", "right")])
         params = {"material": {"mu": 1e5, "lame_lambda": 4e5}, "pull": torch.tensor([1e4, 0.0])}
         solution = bilevel.argmin(solid, solid.start(), params)

@@ -15,7 +15,7 @@ from bilevel.calibrate.observations import ObservationTable
 from bilevel.report import InputError
 from physics.constitutive.elastic.linear_elastic import LinearElastic
 from physics.constitutive.kinematics import Kinematics
-from physics.discretisation.vtu import write_vtu
+from physics.discretisation.write import write_vtu
 from physics.solids.plate_with_hole import PlateWithHole
 from physics.solids.solid import Solid, Traction
 

@@ -3,7 +3,7 @@
 import torch
 
 import bilevel
-from physics.discretisation.mesh import rectangle
+from physics.discretisation import rectangle
 from physics.flow.nonlinear_diffusion import NonlinearDiffusion, QuadraticConductivity
 
 

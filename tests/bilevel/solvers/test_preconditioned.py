@@ -12,7 +12,7 @@ from bilevel.problem import Energy
 from bilevel.report import InputError
 from bilevel.solvers import Newton, PreconditionedGradient, Tolerance
 from bilevel.solvers.steps import Armijo
-from physics.discretisation.mesh import box
+from physics.discretisation import box
 from physics.flow import DarcyFlow
 
 

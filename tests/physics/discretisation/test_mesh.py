@@ -9,9 +9,10 @@ import pytest
 import skfem
 import torch
 
+import physics.discretisation as meshes
 from bilevel.report import InputError
-from physics.discretisation import mesh as meshes
-from physics.discretisation.mesh import Mesh, Shape
+from physics.discretisation import Mesh, Shape
+from physics.discretisation.constraints import ConstraintSet
 
 PLANE = [(shape, order) for shape in (Shape.TRIANGLE, Shape.QUADRILATERAL) for order in (1, 2)]
 SPACE = [(shape, order) for shape in (Shape.TETRAHEDRON, Shape.HEXAHEDRON) for order in (1, 2)]
@@ -60,7 +61,7 @@ def test_serendipity_and_gmsh_round_trip(tmp_path: Path) -> None:
     mesh = meshes.rectangle(2, 2, element=skfem.ElementQuadS2())
     assert mesh.cells.shape[1] == 8
     skfem.MeshTri().refined(1).save(str(tmp_path / "square.vtk"))
-    assert meshes.read(tmp_path / "square.vtk", order=2).operator().weights().sum() == pytest.approx(1.0)
+    assert meshes.read_mesh(tmp_path / "square.vtk", order=2).operator().weights().sum() == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(("shape", "order"), PLANE + SPACE)
@@ -71,6 +72,19 @@ def test_points_are_found_and_fields_interpolated(shape: Shape, order: int) -> N
     field = mesh.coordinates @ torch.ones(mesh.dim, 1) + 2.0
     values = mesh.locate(points.numpy())(field)
     assert (values - points.sum(1, keepdim=True) - 2.0).abs().max() < 1e-12
+
+
+def test_points_beside_long_and_short_cells_are_found() -> None:
+    grades = np.concatenate(([0.0], np.linspace(0.0, 1e-2, 101)[1:], [1.0]))
+    mesh = Mesh.from_skfem(skfem.MeshQuad.init_tensor(grades, np.array([0.0, 1.0])))
+    points = np.array([[0.02, 0.5], [0.99, 0.01], [5e-5, 0.99], [1.0, 1.0], [0.01, 0.3]])
+    values = mesh.locate(points)(mesh.coordinates)
+    assert np.abs(values.numpy() - points).max() < 1e-13
+
+
+def test_a_point_that_is_nan_is_refused() -> None:
+    with pytest.raises(InputError, match=r"point 1 at .* is NaN"):
+        meshes.rectangle(2, 2).locate([[0.5, 0.5], [np.nan, 0.5]])
 
 
 def test_a_point_outside_is_refused() -> None:
@@ -106,4 +120,17 @@ def test_unknown_boundary_names_those_that_exist() -> None:
 
 def test_missing_mesh_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
-        meshes.read(tmp_path / "none.msh")
+        meshes.read_mesh(tmp_path / "none.msh")
+
+
+def test_two_values_at_one_node_are_refused_and_may_be_divided() -> None:
+    mesh = meshes.rectangle(2, 2)
+    both = [mesh.fixed("left", value=10.0), mesh.fixed("top", value=0.0)]
+    with pytest.raises(
+        InputError, match=r"'top' prescribes 0 at node \d, component 0, where another one prescribes 10"
+    ):
+        ConstraintSet(both, 9, 1).expand(torch.zeros(4), None)
+    given = ConstraintSet(both, 9, 1).expand(torch.zeros(4), {"top": torch.tensor(10.0)})
+    assert given.max() == 10.0
+    divided = [both[0], mesh.fixed("top", value=0.0, without=["left"])]
+    assert ConstraintSet(divided, 9, 1).expand(torch.zeros(4), None)[:, 0].unique().tolist() == [0.0, 10.0]

@@ -12,8 +12,8 @@ from bilevel.acceleration.networks.cell_network import StateNetwork
 from bilevel.linalg import factorise
 from bilevel.solvers import LoadStepping, Newton, Tolerance
 from bilevel.solvers.steps import TrustRegion
+from physics.discretisation import box
 from physics.discretisation.matrices import cofactor
-from physics.discretisation.mesh import box
 from physics.families.bars import Bars
 from physics.families.large_strain import LargeStrain, PlaneMotion
 from physics.families.rubber import Rubber

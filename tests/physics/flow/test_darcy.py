@@ -11,8 +11,8 @@ from scipy.special import i0, k0
 
 from bilevel.implicit.layer import argmin
 from bilevel.report import InputError
+from physics.discretisation import Shape, box, rectangle
 from physics.discretisation.constraints import Dirichlet
-from physics.discretisation.mesh import Shape, box, rectangle
 from physics.flow.darcy import DarcyFlow, HeatConduction
 from physics.flow.time_stepping import SDIRK2, march
 from physics.flow.time_steps import TimeSteps

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import bilevel
 from bilevel.report import BilevelError
-from physics.discretisation.mesh import Mesh, box, rectangle
+from physics.discretisation import Mesh, box, rectangle
 from physics.flow.nonlinear_diffusion import NonlinearDiffusion, QuadraticConductivity, VariableConduction
 from physics.flow.time_stepping import BACKWARD_EULER, march
 from physics.flow.time_steps import TimeSteps

@@ -11,8 +11,8 @@ import bilevel
 from bilevel.report import InputError
 from bilevel.solvers import Newton, Tolerance
 from bilevel.solvers.steps import Armijo
+from physics.discretisation import Mesh, Shape, box, rectangle
 from physics.discretisation.constraints import Dirichlet
-from physics.discretisation.mesh import Mesh, Shape, box, rectangle
 from physics.flow.p_laplacian import PLaplacian, PowerLawConduction
 from physics.local.density import Density
 

@@ -8,7 +8,7 @@ from bilevel.problem import Problem
 from bilevel.torch_internals import pytree
 from physics.constitutive.elastic.neo_hookean import NeoHookean
 from physics.constitutive.kinematics import Kinematics
-from physics.discretisation.mesh import Shape, box, rectangle
+from physics.discretisation import Shape, box, rectangle
 from physics.discretisation.operator import local_state
 from physics.local.assembly import component_pairs
 from physics.local.density import Cells, Density

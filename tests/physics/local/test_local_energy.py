@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from torch.func import grad, jacfwd, jacrev
 
+import physics.discretisation as meshes
 from bilevel.report import InputError
 from bilevel.torch_internals import pytree
-from physics.discretisation import mesh as meshes
+from physics.discretisation import Mesh, Shape
 from physics.discretisation.constraints import Affine, Constraint, Dirichlet, Tie
 from physics.discretisation.graph import Graph
-from physics.discretisation.mesh import Mesh, Shape
 from physics.discretisation.rigid_body_modes import constant_modes
 from physics.local.density import FunctionDensity, LinearLoad, Measure
 from physics.local.energy import LocalEnergy

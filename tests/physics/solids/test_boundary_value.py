@@ -12,8 +12,8 @@ import bilevel
 from physics.constitutive.inelastic.drucker_prager import DruckerPrager
 from physics.constitutive.inelastic.mohr_coulomb import MohrCoulomb
 from physics.constitutive.mandel import axisymmetric
+from physics.discretisation import rectangle
 from physics.discretisation.constraints import Dirichlet
-from physics.discretisation.mesh import rectangle
 from physics.soil.control import Control, Quantity
 from physics.soil.element_test import ElementTest, Schedule, Stage, march
 from physics.soil.footing import bearing_capacity, footing_mesh

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 import bilevel
+import physics.discretisation as meshes
 from bilevel.report import InputError
 from physics.constitutive.elastic.linear_elastic import LinearElastic
 from physics.constitutive.kinematics import Kinematics, Strain
 from physics.constitutive.lame import LameParameters
-from physics.discretisation import mesh as meshes
+from physics.discretisation import Mesh, Shape
 from physics.discretisation.constraints import Dirichlet
-from physics.discretisation.mesh import Mesh, Shape
 from physics.solids.solid import BodyForce, NodalForce, Solid, Traction
 
 E_NU = {"youngs_modulus": torch.tensor(3.0), "poissons_ratio": torch.tensor(0.3)}

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.func import jacfwd, jacrev
 
 import bilevel
+import physics.discretisation as meshes
 from bilevel.report import InputError
 from physics.constitutive.elastic.extended_tube import ExtendedTube
 from physics.constitutive.elastic.hyperelastic import Hyperelastic
@@ -27,7 +28,6 @@ from physics.constitutive.elastic.neo_hookean import NeoHookean
 from physics.constitutive.elastic.ogden import Ogden
 from physics.constitutive.elastic.yeoh import Yeoh
 from physics.constitutive.power_trace import power_trace
-from physics.discretisation import mesh as meshes
 from physics.local.density import Density, FunctionDensity
 from physics.solids.homogeneous import HomogeneousDeformation, Loading, Mode, incompressible_stress
 from physics.solids.solid import Solid, Traction

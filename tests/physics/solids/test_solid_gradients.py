@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 import bilevel
+import physics.discretisation as meshes
 from physics.constitutive.elastic.neo_hookean import NeoHookean
 from physics.constitutive.elastic.ogden import Ogden
 from physics.constitutive.kinematics import Kinematics
-from physics.discretisation import mesh as meshes
-from physics.discretisation.mesh import Shape
+from physics.discretisation import Shape
 from physics.local.density import Density
 from physics.solids.solid import BodyForce, NodalForce, Solid, Traction
 

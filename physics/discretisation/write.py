@@ -9,39 +9,13 @@ import numpy as np
 from torch import Tensor
 
 from bilevel.report import InputError
-from physics.discretisation.mesh import Mesh, Shape
-
-CORNERS = {
-    Shape.TRIANGLE: [(0, 0), (1, 0), (0, 1)],
-    Shape.QUADRILATERAL: [(0, 0), (1, 0), (1, 1), (0, 1)],
-    Shape.TETRAHEDRON: [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)],
-    Shape.HEXAHEDRON: [(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (1, 1, 1), (0, 1, 1)],
-}
-"""Reference corners in VTK's order."""
-
-EDGES = {
-    Shape.TRIANGLE: [(0, 1), (1, 2), (2, 0)],
-    Shape.QUADRILATERAL: [(0, 1), (1, 2), (2, 3), (3, 0)],
-    Shape.TETRAHEDRON: [(0, 1), (1, 2), (2, 0), (0, 3), (1, 3), (2, 3)],
-    Shape.HEXAHEDRON: [
-        *((0, 1), (1, 2), (2, 3), (3, 0)),
-        *((4, 5), (5, 6), (6, 7), (7, 4)),
-        *((0, 4), (1, 5), (2, 6), (3, 7)),
-    ],
-}
-"""Corners of the edges whose middles follow the corners in quadratic cells."""
-
-TYPES = {
-    Shape.TRIANGLE: {3: "triangle", 6: "triangle6"},
-    Shape.QUADRILATERAL: {4: "quad", 8: "quad8"},
-    Shape.TETRAHEDRON: {4: "tetra", 10: "tetra10"},
-    Shape.HEXAHEDRON: {8: "hexahedron", 20: "hexahedron20"},
-}
+from physics.discretisation.cells import CellComplex
+from physics.discretisation.reference_cells import VTK_NAMES, node_positions
 
 
 def write_vtu(
     path: str | Path,
-    mesh: Mesh,
+    mesh: CellComplex,
     nodal: Mapping[str, Tensor] | None = None,
     cellwise: Mapping[str, Tensor] | None = None,
 ) -> Path:
@@ -56,17 +30,17 @@ def write_vtu(
     points = _three(mesh.coordinates.detach().numpy())
     data = {name: _field(name, field, len(points)) for name, field in (nodal or {}).items()}
     own = {name: [_field(name, field, len(mesh.cells))] for name, field in (cellwise or {}).items()}
-    cells = [(TYPES[mesh.shape][len(order)], mesh.cells.numpy()[:, order])]
+    cells = [(VTK_NAMES[mesh.shape, len(order)], mesh.cells.numpy()[:, order])]
     meshio.Mesh(points, cells, point_data=data, cell_data=own).write(str(path), file_format="vtu")
     return Path(path)
 
 
-def _vtk_order(mesh: Mesh) -> list[int]:
-    corners = np.array(CORNERS[mesh.shape], dtype=float)
-    wanted = corners
-    if mesh.degree == 2:
-        wanted = np.concatenate((corners, [corners[list(edge)].mean(0) for edge in EDGES[mesh.shape]]))
-    distance = np.linalg.norm(wanted[:, None] - mesh.element.doflocs[None], axis=-1)
+def _vtk_order(mesh: CellComplex) -> list[int]:
+    """The element's nodes in VTK's order; nodes inside faces and cells are left out."""
+    count = max(
+        n for shape, n in VTK_NAMES if shape is mesh.shape and n <= len(mesh.element.doflocs) and n not in (9, 27)
+    )
+    distance = np.linalg.norm(node_positions(mesh.shape, count)[:, None] - mesh.element.doflocs[None], axis=-1)
     return [int(i) for i in distance.argmin(1)]
 
 

@@ -8,10 +8,10 @@ import meshio
 import pytest
 import torch
 
+import physics.discretisation as meshes
 from bilevel.report import InputError
-from physics.discretisation import mesh as meshes
-from physics.discretisation.mesh import Shape
-from physics.discretisation.vtu import write_vtu
+from physics.discretisation import Shape
+from physics.discretisation.write import write_vtu
 
 
 @pytest.mark.parametrize("order", [1, 2])
