@@ -1,0 +1,109 @@
+"""The keys of study.yml and of every `kind:`, as tables made from the schemas that check them."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from pydantic import BaseModel
+
+from bilevel.calibrate.model import Model
+from bilevel.calibrate.study.registry import GROUP
+from bilevel.calibrate.study.schema import StudySection
+from bilevel.extensions import installed, load
+
+FILE = """# The file study.yml
+
+A study is one YAML file. Unknown keys are refused with their line, and so are values outside the limits below. The key
+`model:` holds `kind:` and the keys of that kind, which are on the [next page](kinds.md). Quantities may carry units.
+"""
+
+KINDS = """# Kinds of studies
+
+`kind:` under `model:` names one of these, `python` (a function or class in a file of your own), or a kind that another
+installed package brings. `bilevel check` says which parameters a kind knows, and which columns it needs.
+"""
+
+PYTHON = """
+## kind: python
+
+A function `name` in `file`, called with the study's parameters and columns, both dictionaries of tensors by name. It
+returns one prediction for each row. A subclass of `bilevel.calibrate.model.Model` may stand there too.
+
+| key | value | default |
+| --- | --- | --- |
+| `file` | path, beside the study | required |
+| `name` | text | required |
+"""
+
+
+def file_page() -> str:
+    """The page of study.yml."""
+    schema = StudySection.model_json_schema()
+    sections = schema.get("$defs", {})
+    text = FILE + "\n## The whole file\n\n" + _table(schema, schema.get("$defs", {}))
+    for name, section in sections.items():
+        if "properties" in section:
+            text += f"\n## {name}\n\n{section.get('description', '')}\n\n{_table(section, sections)}"
+    return text
+
+
+def kinds_page() -> str:
+    """The page of all installed kinds."""
+    return KINDS + "".join(_kind(name, load(entry)) for name, entry in installed(GROUP).items()) + PYTHON
+
+
+def _kind(name: str, model: type[Model]) -> str:
+    config: type[BaseModel] = model.Config
+    schema = config.model_json_schema()
+    text = f"\n## kind: {name}\n\n{inspect.getdoc(model) or ''}\n\n"
+    if config.__doc__ and config.__doc__ != config.__mro__[1].__doc__:
+        text += f"{inspect.getdoc(config)}\n\n"
+    text += _table(schema, schema.get("$defs", {})) + "\n"
+    columns = ", ".join(f"`{column}`" + (f" ({units})" if units else "") for column, units in model.columns.items())
+    text += (
+        f"Columns: {columns or 'as the study gives them'}. Values in {model.value_units or 'the units of the file'}.\n"
+    )
+    sections = schema.get("$defs", {})
+    for section, content in sections.items():
+        if "properties" in content:
+            text += f"\n### {section}\n\n{content.get('description', '')}\n\n{_table(content, schema['$defs'])}"
+    return text
+
+
+def _table(schema: dict[str, Any], sections: dict[str, Any]) -> str:
+    required = schema.get("required", [])
+    rows = [
+        f"| `{key}` | {_value(field, sections)} | {'required' if key in required else _default(field)} | {field.get('description', '')} |"
+        for key, field in schema["properties"].items()
+        if key != "kind"
+    ]
+    return "\n".join(["| key | value | default | meaning |", "| --- | --- | --- | --- |", *rows]) + "\n"
+
+
+def _default(field: dict[str, Any]) -> str:
+    default = field.get("default")
+    return "" if default in (None, "", [], {}) else f"`{default}`" if not isinstance(default, dict) else "as below"
+
+
+def _value(field: dict[str, Any], sections: dict[str, Any]) -> str:
+    """What may stand there, in words."""
+    if "anyOf" in field:
+        return " or ".join(
+            dict.fromkeys(_value(choice, sections) for choice in field["anyOf"] if choice.get("type") != "null")
+        )
+    if "$ref" in field:
+        name = field["$ref"].rsplit("/", 1)[1]
+        meant = sections[name]
+        return f"[{name}](#{name.lower()})" if "properties" in meant else _value(meant, sections)
+    if "enum" in field or "const" in field:
+        return ", ".join(f"`{choice}`" for choice in field.get("enum", [field.get("const")]))
+    if field.get("type") == "array":
+        return f"list of {_value(field.get('items', {}), sections)}"
+    words = {"string": "text", "number": "number", "integer": "whole number", "boolean": "true or false"}
+    return words.get(field.get("type", ""), "mapping" if field.get("type") == "object" else "anything") + _limits(field)
+
+
+def _limits(field: dict[str, Any]) -> str:
+    signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    return "".join(f" {sign} {field[key]:g}" for key, sign in signs.items() if key in field)
