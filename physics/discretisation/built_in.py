@@ -44,7 +44,9 @@ def box(
     return Mesh.from_skfem(kinds[shape].init_tensor(*axes).with_defaults(), order, element)
 
 
-def from_arrays(points: Any, cells: Any, shape: Shape, order: int = 1, element: Any = None) -> Mesh:
+def from_arrays(
+    points: Any, cells: Any, shape: Shape, order: int = 1, element: Any = None, hanging: bool = False
+) -> Mesh:
     """From vertex coordinates (vertices, dim) and cells (cells, vertices per cell) in the usual (VTK) order."""
     import skfem
 
@@ -67,4 +69,4 @@ def from_arrays(points: Any, cells: Any, shape: Shape, order: int = 1, element: 
     }
     if shape is Shape.HEXAHEDRON:
         cells = cells[:, [6, 2, 5, 7, 1, 3, 4, 0]]  # scikit-fem counts the corners of a brick down from (1, 1, 1)
-    return Mesh.from_skfem(kinds[shape](points.T.copy(), cells.T.copy()), order, element)
+    return Mesh.from_skfem(kinds[shape](points.T.copy(), cells.T.copy()), order, element, hanging)

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from bilevel.report import InputError
 from physics.discretisation.cells import CellComplex, Facets, tensors
-from physics.discretisation.constraints import Dirichlet, Tie, periodic
+from physics.discretisation.constraints import Affine, Dirichlet, Tie, periodic
+from physics.discretisation.hanging_nodes import hanging_ties
 from physics.discretisation.mesh_checks import check_mesh
 from physics.discretisation.mesh_operator import MeshOperator, cell_operator, facet_operator
 from physics.discretisation.point_location import Interpolation, locate
@@ -23,14 +24,17 @@ from physics.discretisation.reference_cells import Shape, lagrange
 class Mesh(CellComplex):
     """A mesh of Lagrange or serendipity elements of one kind; see `CellComplex` for what it holds.
 
-    Raises InputError for inverted, flat or dangling elements and for nodes that belong to no element.
+    hanging: nodes may lie on facets of cells that they do not belong to; `hanging_ties` ties them.
+    Raises InputError for inverted, flat or dangling elements, for nodes that belong to no element, and for hanging ones.
     """
 
+    hanging: bool = False
+
     def __post_init__(self) -> None:
-        check_mesh(self)
+        check_mesh(self, self.hanging)
 
     @staticmethod
-    def from_skfem(mesh: Any, order: int | None = None, element: Any = None) -> Mesh:
+    def from_skfem(mesh: Any, order: int | None = None, element: Any = None, hanging: bool = False) -> Mesh:
         """From a scikit-fem mesh; `order` 1 or 2 picks the element (curved meshes give their own), or name the `element`."""
         if order not in (None, 1, 2):
             raise InputError(f"elements are linear (order=1) or quadratic (order=2), got order={order}")
@@ -43,7 +47,7 @@ class Mesh(CellComplex):
             raise InputError(f"{type(element).__name__} is not a scalar Lagrange element")
         tagged = {name: _facets(mesh, np.asarray(facets)) for name, facets in (mesh.boundaries or {}).items()}
         regions = {name: np.asarray(cells) for name, cells in (mesh.subdomains or {}).items()}
-        return Mesh(*tensors(nodes.T, of_cells.T), element, tagged, regions)
+        return Mesh(*tensors(nodes.T, of_cells.T), element, tagged, regions, hanging=hanging)
 
     def moved(self, coordinates: Tensor) -> Mesh:
         """The same mesh with its nodes elsewhere: coordinates (nodes, dim)."""
@@ -115,6 +119,10 @@ class Mesh(CellComplex):
     ) -> Tie:
         """u(plus) = u(minus) + jump between opposite boundaries; params["boundary"][plus] overrides the jump."""
         return periodic(plus, self.coordinates, self.nodes_on(minus), self.nodes_on(plus), components, jump)
+
+    def hanging_ties(self, components: int = 1) -> list[Affine]:
+        """Constraints that make hanging nodes follow the cells on whose facets they lie."""
+        return hanging_ties(self, components)
 
     def locate(self, points: Any, tolerance: float = 1e-6) -> Interpolation:
         """Interpolation of nodal fields at points (P, dim); see `physics.discretisation.point_location.locate`."""

@@ -8,14 +8,15 @@ from scipy.sparse.csgraph import connected_components
 
 from bilevel.report import InputError
 from physics.discretisation.cells import CellComplex
+from physics.discretisation.hanging_nodes import require_joined
 from physics.discretisation.reference_cells import reference_shapes
 
 FLAT = 1e-10
 """An element whose Jacobian determinant is below this fraction of its largest is flat."""
 
 
-def check_mesh(mesh: CellComplex) -> None:
-    """Raise InputError for nodes of no element, and for inverted, flat or dangling elements."""
+def check_mesh(mesh: CellComplex, hanging: bool = False) -> None:
+    """Raise InputError for nodes of no element, inverted or flat elements and, unless nodes may hang, hanging and dangling ones."""
     x, cells = mesh.positions, mesh.cells.numpy()
     if not np.isfinite(x).all():
         raise InputError(
@@ -26,7 +27,9 @@ def check_mesh(mesh: CellComplex) -> None:
         raise InputError(f"mesh: node {unused[0]} belongs to no element ({len(unused)} such nodes); remove them")
     _check_jacobians(mesh, x, cells)
     _check_overlap(mesh, x, cells)
-    _check_attachment(mesh, cells)
+    if not hanging:
+        require_joined(mesh)
+        _check_attachment(mesh, cells)
 
 
 def _check_jacobians(mesh: CellComplex, x: np.ndarray, cells: np.ndarray) -> None:

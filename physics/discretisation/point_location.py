@@ -46,15 +46,14 @@ def locate(mesh: CellComplex, points: np.ndarray, tolerance: float = 1e-6) -> In
     best_position = np.zeros_like(points)
     best_outside = np.full(len(points), np.inf)
     for rows, candidates in _pairs(mesh, points, tolerance):
-        position = _invert(mesh, mesh.positions[cells[candidates]], points[rows])
-        outside = _outside(mesh, position)
-        order = np.lexsort(
-            (outside, rows)
-        )  # of several cells that a point was tried in, the one it is least outside of
+        position = reference_positions(mesh, mesh.positions[cells[candidates]], points[rows])
+        # Of several cells that a point was tried in, the one that it is least outside of.
+        distance = outside(mesh, position)
+        order = np.lexsort((distance, rows))
         first = order[np.unique(rows[order], return_index=True)[1]]
-        better = first[outside[first] < best_outside[rows[first]]]
+        better = first[distance[first] < best_outside[rows[first]]]
         best_cell[rows[better]], best_position[rows[better]] = candidates[better], position[better]
-        best_outside[rows[better]] = outside[better]
+        best_outside[rows[better]] = distance[better]
     lost = np.flatnonzero(best_outside > tolerance)
     if len(lost):
         raise InputError(
@@ -86,7 +85,7 @@ def _pairs(mesh: CellComplex, points: np.ndarray, tolerance: float) -> Iterator[
             yield rows[inside], candidates[inside]
 
 
-def _invert(mesh: CellComplex, corners: np.ndarray, points: np.ndarray) -> np.ndarray:
+def reference_positions(mesh: CellComplex, corners: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Reference positions (P, dim) of points in cells with nodes (P, A, dim), by Newton's method from the middle."""
     position = np.repeat(mesh.element.refdom.p.mean(1)[None], len(points), axis=0)
     for _ in range(30):
@@ -104,7 +103,7 @@ def _invert(mesh: CellComplex, corners: np.ndarray, points: np.ndarray) -> np.nd
     return position
 
 
-def _outside(mesh: CellComplex, position: np.ndarray) -> np.ndarray:
+def outside(mesh: CellComplex, position: np.ndarray) -> np.ndarray:
     """How far reference positions (P, dim) lie outside the reference cell; 0 inside."""
     below = np.maximum(-position, 0.0).max(1)
     if mesh.shape.tensor_product:

@@ -66,18 +66,20 @@ def read_mesh(
     plane: Plane = "xy",
     coincident: Coincident = "refuse",
     scale: float = 1.0,
+    hanging: bool = False,
 ) -> Mesh:
     """The mesh of a file that meshio reads (gmsh, VTU, Abaqus, Exodus ...), in metres.
 
     The cells of the highest dimension make the mesh. Groups keep their names (unnamed ones their numbers): those of
     cells become regions, of facets boundaries, of edges and points point sets. order: 2 makes linear cells quadratic.
     plane: the axes of a plane mesh, "xz" for a vertical section. coincident: what becomes of different nodes in one
-    place, "refuse", "merge" or "keep" (interfaces, cracks). scale: metres in the file's unit of length.
+    place, "refuse", "merge" or "keep" (interfaces, cracks). scale: metres in the file's unit of length. hanging: nodes may
+    hang on facets, for `Mesh.hanging_ties` to tie.
     Raises InputError for what it cannot take whole: mixed cells, wedges, pyramids, surfaces in space.
     """
     file = _loaded(Path(path))
     try:
-        return _mesh(file, order, plane, coincident, scale)
+        return _mesh(file, order, plane, coincident, scale, hanging)
     except InputError as error:
         raise InputError(f"mesh file {path}: {str(error).removeprefix('mesh: ')}") from None
 
@@ -98,7 +100,7 @@ def _loaded(path: Path) -> Any:
         raise InputError(f"mesh file {path} could not be read: {reason}") from None
 
 
-def _mesh(file: Any, order: int | None, plane: Plane, coincident: Coincident, scale: float) -> Mesh:
+def _mesh(file: Any, order: int | None, plane: Plane, coincident: Coincident, scale: float, hanging: bool) -> Mesh:
     points, notes = np.asarray(file.points, dtype=float) * scale, _ignored(file)
     blocks = _joined(points, list(_blocks(file)), coincident)
     dim = max((block.dim for block in blocks if len(block.cells)), default=0)
@@ -119,7 +121,7 @@ def _mesh(file: Any, order: int | None, plane: Plane, coincident: Coincident, sc
     boundaries, sets = _lower_groups([block for block in blocks if block.dim < dim], bare, number)
     for name, nodes in (file.point_sets or {}).items():
         sets[name] = _renumbered(number, np.asarray(nodes), f"point set '{name}'")
-    mesh = Mesh(bare.coordinates, bare.cells, element, boundaries, regions, sets, tuple(notes))
+    mesh = Mesh(bare.coordinates, bare.cells, element, boundaries, regions, sets, tuple(notes), hanging)
     return mesh if order is None else _of_order(mesh, order)
 
 
@@ -311,7 +313,7 @@ def _of_order(mesh: Mesh, order: int) -> Mesh:
     element = lagrange(mesh.shape, 2)
     cells = number.reshape(len(corners), -1)[:, element_order(element, positions)]
     sets = {name: _moved_nodes(mesh, nodes, x[first]) for name, nodes in mesh.point_sets.items()}
-    return Mesh(*tensors(x[first], cells), element, mesh.boundaries, mesh.regions, sets, mesh.notes)
+    return Mesh(*tensors(x[first], cells), element, mesh.boundaries, mesh.regions, sets, mesh.notes, mesh.hanging)
 
 
 def _key(nodes: np.ndarray, width: int) -> np.ndarray:
