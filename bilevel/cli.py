@@ -70,7 +70,7 @@ def check(study: StudyPath, debug: Debug = False) -> None:
     """Validate a study, run one simulation, and check its gradient against finite differences."""
     with _errors(debug):
         from bilevel.calibrate.study.check import check_study
-        from bilevel.calibrate.study.study import load_study
+        from bilevel.calibrate.study.loading import load_study
 
         loaded = load_study(study)
         text, good = check_study(loaded)
@@ -179,8 +179,8 @@ def main() -> None:
 
 
 def _session(study: Path, out: Path | None) -> Session:
+    from bilevel.calibrate.study.loading import load_study
     from bilevel.calibrate.study.session import Session
-    from bilevel.calibrate.study.study import load_study
 
     return Session(load_study(study), out or study.parent / "results")
 

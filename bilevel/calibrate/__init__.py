@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from bilevel.calibrate.problem import CalibrationProblem, Experiment, problem_from_function
     from bilevel.calibrate.result import CalibrationResult
     from bilevel.calibrate.settings import Method, Noise, Settings, Stage, Transform
-    from bilevel.calibrate.study.registry import register_model
+    from bilevel.calibrate.study.loading import load_study
+    from bilevel.calibrate.study.registry import register_model, works_in
     from bilevel.calibrate.study.session import Session
-    from bilevel.calibrate.study.study import Study, load_study
+    from bilevel.calibrate.study.study import Study
 
 __all__, __getattr__, __dir__ = lazy_names(__name__)

@@ -107,6 +107,7 @@ class Model(ABC):
 
     columns: name -> units of the observation columns that the model needs ("text" for labels such as a mode or a well).
     value_units: units of the predictions, None if they differ between groups (then SI).
+    as_written: numbers reach `simulate` as they are written, whatever their units (a function that declares none).
     forward_mode: `simulate` works under torch.func.jvp (only reverse mode is asked for otherwise).
     batched: jvp and vjp of `simulate` may be vmapped (sweeps are done one by one otherwise).
     The Jacobian takes the cheaper of forward sweeps (one per parameter) and adjoint sweeps (one per observation).
@@ -115,6 +116,7 @@ class Model(ABC):
     Config: ClassVar[type[ModelConfig]] = ModelConfig
     columns: ClassVar[Mapping[str, str]] = {}
     value_units: ClassVar[str | None] = None
+    as_written: ClassVar[bool] = False
     forward_mode: ClassVar[bool] = True
     batched: ClassVar[bool] = True
 

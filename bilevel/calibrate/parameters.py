@@ -51,6 +51,8 @@ class Parameter:
             raise self._error(f"prior_std must be positive, not {self.prior_std:g}")
         if self.fixed and self.tied_to is not None:
             raise self._error("it is both fixed and tied; choose one")
+        if not self.free and self.prior_mean is not None:
+            raise self._error("it is fixed or tied, so a prior does nothing; leave it out")
 
     @property
     def label(self) -> str:
@@ -88,10 +90,14 @@ class Parameter:
             raise self._error(f"lower bound {self.lower:g} must be below upper bound {self.upper:g}")
         if self.transform is Transform.LOGIT and (self.lower is None or self.upper is None):
             raise self._error("the logit transform needs both a lower and an upper bound")
+        if self.transform is Transform.LOG and self.lower is not None and self.lower < 0:
+            raise self._error(f"the log transform cannot reach its negative lower bound {self.lower:g}")
         if self.transform is Transform.LOG and self.upper is not None and self.upper <= 0:
             raise self._error(f"the log transform needs a positive upper bound, not {self.upper:g}")
 
     def _check_start(self) -> None:
+        if np.iscomplexobj(self.value):
+            raise self._error("the start value is complex; parameters are real")
         start = self.start
         if start.ndim > 1 or start.size == 0:
             raise self._error(f"the start must be a number or a vector, not an array of shape {start.shape}")
@@ -99,13 +105,13 @@ class Parameter:
             raise self._error("the start value is NaN or infinite")
         if self.transform is Transform.LOG and (start <= 0).any():
             raise self._error(f"the log transform needs a positive start value, not {start.min():g}")
-        if self.fixed or self.tied_to is not None:
+        if self.tied_to is not None:
             return
         low, high = self.coordinate.lower, self.coordinate.upper
         outside = start[(start < low) | (start > high)]
         if outside.size:
             raise self._error(f"start value {outside.flat[0]:g} is outside its bounds [{low:g}, {high:g}]")
-        if self.transform is Transform.LOGIT and ((start == low) | (start == high)).any():
+        if self.free and self.transform is Transform.LOGIT and ((start == low) | (start == high)).any():
             raise self._error("the logit transform needs a start strictly between the bounds")
 
     def _error(self, what: str) -> InputError:
@@ -201,8 +207,8 @@ class ParameterSet:
         return p
 
     def _check_ties(self) -> None:
-        for p in self.parameters:
-            seen = [p.label]
+        for tied in self.parameters:
+            p, seen = tied, [tied.label]
             while p.tied_to is not None:
                 if p.tied_to not in self.by_label:
                     raise InputError(f"parameter '{p.label}': tied_to '{p.tied_to}' is not a parameter of this study")
@@ -214,3 +220,7 @@ class ParameterSet:
                         f"parameter '{seen[-1]}': tied_to '{p.label}', whose start is 0, so no ratio can be kept"
                     )
                 seen.append(p.label)
+            if len(seen) > 1 and (tied.lower is not None or tied.upper is not None):
+                raise InputError(
+                    f"parameter '{tied.label}': it follows '{tied.tied_to}', whose bounds count; leave its own out"
+                )

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from bilevel.calibrate import CalibrationProblem, Experiment, Settings, calibrate
-from bilevel.calibrate.study.study import load_study
+from bilevel.calibrate.study.loading import load_study
 
 HERE = Path(__file__).parent
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bilevel.calibrate.study.csv_table import CsvFile, read_csv
+from bilevel.calibrate.study.csv_file import CsvFile, read_csv
 from bilevel.calibrate.study.units import parse_unit
 from bilevel.report import InputError
 from physics.constitutive.mandel import axisymmetric

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from bilevel.acceleration.family import Family
 from bilevel.acceleration.training.loop import Schedule, Stage
 from bilevel.acceleration.weights_file import Kind
-from bilevel.calibrate.study.yaml_lines import Document, read_yaml, unknown_key
+from bilevel.calibrate.study.validated import unknown_key, validated
+from bilevel.calibrate.study.yaml_lines import Document, read_yaml
 from bilevel.extensions import installed, load
 from bilevel.report import InputError
 
@@ -92,10 +93,7 @@ class TrainingConfig(_Section):
 def read_config(path: Path) -> TrainingConfig:
     """Read family.yml; InputError with file and line where it is not right."""
     document = read_yaml(path)
-    try:
-        config = TrainingConfig.model_validate(document.content)
-    except ValidationError as error:
-        document.reject(error, TrainingConfig)
+    config = validated(document, TrainingConfig, document.content)
     _require_family(document, config.family)
     return config.model_copy(update={"out": path.parent / config.out})
 

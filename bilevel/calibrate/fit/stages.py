@@ -71,7 +71,10 @@ def restricted(problem: CalibrationProblem, stage: Stage, values: dict[str, np.n
         mask = torch.tensor([group in fitted for group in table.group]).to(table.weight)
         experiments.append(Experiment(experiment.name, experiment.model, replace(table, weight=mask * table.weight)))
     started = _from(problem, values).parameters.parameters
-    held = [replace(p, fixed=True) if p.free and p.label not in free else p for p in started]
+    held = [
+        replace(p, fixed=True, prior_mean=None, prior_std=None) if p.free and p.label not in free else p
+        for p in started
+    ]
     return CalibrationProblem(held, experiments, problem.sweep)
 
 

@@ -1,4 +1,4 @@
-"""Files that are either there in full or not at all, and one run at a time in a folder."""
+"""Reading with limits, files that are either there in full or not at all, and one run at a time in a folder."""
 
 from __future__ import annotations
 
@@ -8,6 +8,33 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bilevel.report import InputError
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """The content of an ordinary file of at most `limit` bytes; InputError, in a sentence, for anything else.
+
+    Devices and pipes are refused: /dev/zero never ends, and a pipe waits for ever.
+    """
+    try:
+        if not path.exists():
+            raise InputError(f"{path}: there is no such file")
+        if not path.is_file():
+            raise InputError(f"{path}: is a folder or a device; expected a file")
+        if (size := path.stat().st_size) > limit:
+            raise InputError(f"{path}: has {size / 1e6:.0f} MB; at most {limit / 1e6:.0f} MB are read")
+        return path.read_bytes()
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def read_text(path: Path, limit: int) -> str:
+    """Likewise as UTF-8 text, with or without a byte order mark."""
+    try:
+        return read_bytes(path, limit).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: cannot be read as text: {error}; save it in UTF-8") from None
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:

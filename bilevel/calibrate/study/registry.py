@@ -4,19 +4,40 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+<<<<<<< HEAD
 from collections.abc import Mapping
+=======
+import traceback
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import entry_points
+>>>>>>> a898d58 (The study file: YAML 1.2, CSV without merged rows, units as written or declared, every number within what the model declares)
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
+<<<<<<< HEAD
 from bilevel.calibrate.model import Model, ModelConfig
 from bilevel.calibrate.study.yaml_lines import unknown_key
 from bilevel.extensions import installed, load
+=======
+from bilevel.calibrate.model import Model, ModelConfig, ParameterDefault
+from bilevel.calibrate.study.files import read_text
+from bilevel.calibrate.study.units import parse_unit
+from bilevel.calibrate.study.validated import hint
+>>>>>>> a898d58 (The study file: YAML 1.2, CSV without merged rows, units as written or declared, every number within what the model declares)
 from bilevel.report import InputError
 
 GROUP = "bilevel.models"
+MAX_BYTES = 10_000_000
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_declared: weakref.WeakKeyDictionary[Any, tuple[str, dict[str, str], dict[str, ParameterDefault]]]
+_declared = weakref.WeakKeyDictionary()
 _registered: dict[str, type[Model]] = {}
 
 
@@ -38,6 +59,25 @@ def find_model(kind: str) -> type[Model]:
     raise InputError(f"there is no model of kind '{kind}'; {hint}")
 
 
+def works_in(
+    value: str, *, columns: Mapping[str, str] | None = None, parameters: Mapping[str, str] | None = None
+) -> Callable[[Function], Function]:
+    """Declare the units in which a study's function works: those of what it returns, and of what it is given, by name.
+
+    With them a study may use any units of the same dimensions; without them numbers reach the function as written.
+    """
+
+    def declare(function: Function) -> Function:
+        units = {name: ParameterDefault(text) for name, text in (parameters or {}).items()}
+        for text in [value, *(columns or {}).values(), *(p.units for p in units.values())]:
+            if text != "text":
+                parse_unit(text)
+        _declared[function] = value, dict(columns or {}), units
+        return function
+
+    return declare
+
+
 def model_from_file(file: Path, name: str) -> type[Model]:
     """A class derived from Model, or a function(parameters, columns) -> predictions, in a Python file."""
     found = getattr(_imported(file), name, None)
@@ -48,16 +88,35 @@ def model_from_file(file: Path, name: str) -> type[Model]:
     raise InputError(f"{file}: has no function or Model class called '{name}'")
 
 
-def _model_of_function(function: Any) -> type[Model]:
+def _model_of_function(function: Function) -> type[Model]:
+    units = _declared.get(function)
+
     class PythonFunction(Model):
         """The user's own function of the parameters and the observation columns."""
 
         Config = ModelConfig
+        as_written = units is None
+        value_units, columns = (None, {}) if units is None else units[:2]
+
+        def parameter_defaults(self) -> Mapping[str, ParameterDefault]:
+            return {} if units is None else units[2]
 
         def simulate(self, parameters: Mapping[str, Tensor]) -> Tensor:
-            return function(_Named("parameters", parameters), _Named("columns", self.observations.columns))
+            with double_precision():
+                return function(_Named("parameters", parameters), _Named("columns", self.observations.columns))
 
     return PythonFunction
+
+
+@contextmanager
+def double_precision() -> Iterator[None]:
+    """What users' code makes without naming a type is float64, as everything else in a calibration."""
+    earlier = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(earlier)
 
 
 class _Named(dict[str, Tensor]):
@@ -68,22 +127,24 @@ class _Named(dict[str, Tensor]):
         self.what = what
 
     def __missing__(self, name: str) -> Tensor:
-        hint = unknown_key(name, self).partition("'; ")[2] if self else ""
-        known = f" (known: {', '.join(self)})" if self and not hint else f"; {hint}" if hint else ""
-        raise InputError(f"{self.what}: the model asks for '{name}', which the study does not give{known}")
+        raise InputError(f"{self.what}: the model asks for '{name}', which the study does not give{hint(name, self)}")
 
 
 def _imported(file: Path) -> ModuleType:
-    if not file.is_file():
-        raise InputError(f"{file}: there is no such file")
+    read_text(file, MAX_BYTES)
     spec = importlib.util.spec_from_file_location(f"study_{file.stem}", file)
     if spec is None or spec.loader is None:
         raise InputError(f"{file}: is not a Python file")
     module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        with double_precision():
+            spec.loader.exec_module(module)
     except SyntaxError as error:
-        raise InputError(f"{file}, line {error.lineno}: {error.msg}") from None
-    except Exception as error:
-        raise InputError(f"{file}: importing it failed with {type(error).__name__}: {error}") from error
+        raise InputError(f"{error.filename}, line {error.lineno}: {error.msg}") from None
+    except (Exception, SystemExit) as error:
+        place = next(
+            (f", line {f.lineno}" for f in traceback.extract_tb(error.__traceback__)[::-1] if f.filename == str(file)),
+            "",
+        )
+        raise InputError(f"{file}{place}: importing it failed with {type(error).__name__}: {error}") from error
     return module

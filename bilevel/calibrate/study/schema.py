@@ -7,10 +7,20 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bilevel.calibrate.settings import Method, Noise, Sweep, TransformName, WeightRule
+from bilevel.calibrate.study.yaml_lines import kind_of
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
+
+
+def _is_text(given: Any) -> bool:
+    """Whether a bare scalar may stand for a name: numbers are texts as they are written, true and false are not."""
+    return isinstance(given, str) or _is_number(given)
+
+
+def _is_number(given: Any) -> bool:
+    return isinstance(given, (int, float)) and not isinstance(given, bool)
 
 
 class ColumnSection(_Section):
@@ -23,7 +33,7 @@ class ColumnSection(_Section):
     @model_validator(mode="before")
     @classmethod
     def _from_name(cls, given: Any) -> Any:
-        return {"column": given} if isinstance(given, (str, int)) else given
+        return {"column": given} if _is_text(given) else given
 
 
 class GroupSection(_Section):
@@ -35,10 +45,12 @@ class GroupSection(_Section):
     @model_validator(mode="before")
     @classmethod
     def _from_name(cls, given: Any) -> Any:
-        return {"name": str(given)} if isinstance(given, (str, int, float)) else given
+        return {"name": str(given)} if _is_text(given) else given
 
     @model_validator(mode="after")
     def _one(self) -> GroupSection:
+        if self.name == "":
+            raise ValueError("the group's name is empty")
         if (self.name is None) == (self.column is None):
             raise ValueError("expected the group's name, or {column: ...}")
         return self
@@ -54,7 +66,7 @@ class WeightSection(_Section):
     @model_validator(mode="before")
     @classmethod
     def _from_scalar(cls, given: Any) -> Any:
-        if isinstance(given, (int, float)) and not isinstance(given, bool):
+        if _is_number(given):
             return {"number": given}
         if isinstance(given, str):
             rules = [rule.value for rule in WeightRule]
@@ -89,9 +101,17 @@ class ObservationSection(Weighting):
     columns: dict[str, ColumnSection] = {}
     group: GroupSection = GroupSection(name="data")
     groups: dict[str, Weighting] = {}
-    where: dict[str, Any] = {}
-    offset: str | None = None
-    delimiter: str = Field(default=",", min_length=1, max_length=1)
+    where: dict[str, list[str]] = {}
+    offset: str | None = Field(default=None, min_length=1)
+    delimiter: str = Field(default=",", pattern=r"^[^\w\s\"'.+#-]$|^\t$|^ $")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _where_lists(cls, given: Any) -> Any:
+        """A single text in `where` is a list of one."""
+        if isinstance(given, dict) and isinstance(where := given.get("where"), dict):
+            return {**given, "where": {k: [v] if _is_text(v) else v for k, v in where.items()}}
+        return given
 
 
 class ValueSection(_Section):
@@ -105,19 +125,19 @@ class ValueSection(_Section):
     @model_validator(mode="before")
     @classmethod
     def _from_scalar(cls, given: Any) -> Any:
-        if isinstance(given, list):
-            return {"numbers": given}
-        if isinstance(given, dict):
-            if "file" not in given:
-                raise ValueError("expected a number, a list of numbers, or {file: ..., column: ...}")
+        if isinstance(given, dict) and "file" in given and set(given) <= {"file", "column"}:
             return given
-        try:
-            return {"number": float(given)}
-        except (TypeError, ValueError):
-            got = "nothing" if given is None else f"'{given}'"
-            raise ValueError(
-                f"expected a number, a list of numbers, or {{file: ..., column: ...}}, got {got}"
-            ) from None
+        if _is_number(given):
+            return {"number": given}
+        if isinstance(given, list) and all(_is_number(each) for each in given):
+            return {"numbers": given}
+        raise ValueError(f"expected a number, a list of numbers, or {{file: ..., column: ...}}, got {kind_of(given)}")
+
+    @model_validator(mode="after")
+    def _column_of_a_table(self) -> ValueSection:
+        if self.file is not None and (self.column is None) is not self.file.endswith(".npy"):
+            raise ValueError("a .npy file has no columns, any other needs one: {file: ..., column: ...}")
+        return self
 
 
 class ParameterSection(_Section):
@@ -133,14 +153,20 @@ class ParameterSection(_Section):
     prior_mean: float | None = None
     prior_std: float | None = None
     units: str | None = None
-    experiment: list[str] = []
+    experiment: list[str] | None = Field(default=None, min_length=1)
 
     @model_validator(mode="before")
     @classmethod
     def _one_experiment(cls, given: Any) -> Any:
-        if isinstance(given, dict) and isinstance(given.get("experiment"), str):
+        if isinstance(given, dict) and _is_text(given.get("experiment")):
             return {**given, "experiment": [given["experiment"]]}
         return given
+
+    @model_validator(mode="after")
+    def _each_once(self) -> ParameterSection:
+        if self.experiment is not None and len(set(self.experiment)) < len(self.experiment):
+            raise ValueError("an experiment is named twice")
+        return self
 
 
 class ExperimentSection(_Section):
@@ -156,7 +182,7 @@ class CalibrationSection(_Section):
 
     method: Method = Method.LEAST_SQUARES
     noptmax: int = Field(default=100, ge=-1)
-    tolerance: float = Field(default=1e-6, gt=0)
+    tolerance: float = Field(default=1e-6, gt=0, lt=1)
     noise: Noise = Noise.ESTIMATED
     jacobian: Sweep = Sweep.AUTO
     statistics: bool = True
@@ -181,9 +207,9 @@ class PlotSection(_Section):
 class StudySection(_Section):
     """All of study.yml."""
 
-    title: str
+    title: str = Field(min_length=1)
     description: str = ""
-    case: str = Field(default="case", pattern=r"^[A-Za-z0-9_-]+$")
+    case: str = Field(default="case", pattern=r"^[A-Za-z0-9_-]{1,100}$")
     model: dict[str, Any]
     parameters: list[ParameterSection]
     observations: list[ObservationSection] | None = Field(default=None, min_length=1)

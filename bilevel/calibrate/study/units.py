@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -88,8 +89,11 @@ _TABLE: dict[str, tuple[float, Dimension]] = {
 }  # fmt: skip
 
 _SI_NAMES = ("m", "kg", "s", "K", "A", "mol")
-_TOKEN = re.compile(r"\s*(?:(?P<number>\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)|(?P<name>[A-Za-z%]+)|(?P<sign>\*\*|[*/^()·.]))")
-_POWER = re.compile(r"[+-]?\d+")
+_TOKEN = re.compile(
+    r"\s*(?:(?P<number>[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?)|(?P<name>[A-Za-z%]+)|(?P<sign>\*\*|[*/^()·.]))"
+)
+_POWER = re.compile(r"[+-]?[0-9]+")
+MAX_POWER, MAX_LENGTH = 12, 100
 
 
 def parse_unit(text: str) -> Unit:
@@ -105,6 +109,17 @@ def parse_unit(text: str) -> Unit:
     return _Parser(stripped).parse()
 
 
+def clash(texts: Iterable[str]) -> tuple[str, str] | None:
+    """Two names of different size for one quantity among some units, such as cm and m; None if there are none."""
+    seen: dict[tuple[Dimension, bool], str] = {}
+    for name in (name for text in texts for name in re.findall(r"[A-Za-z%]+", text)):
+        dimension = TEMPERATURE if name == "degC" else _TABLE[name][1]
+        known = seen.setdefault((dimension, name in ("deg", "rad")), name)
+        if known != name and ("degC" in (known, name) or _TABLE[known] != _TABLE[name]):
+            return known, name
+    return None
+
+
 def describe(unit: Unit) -> str:
     """The dimension in SI base units, such as "kg m^-1 s^-2"."""
     parts = [n if k == 1 else f"{n}^{k}" for n, k in zip(_SI_NAMES, unit.dimension) if k != 0]
@@ -116,9 +131,16 @@ class _Parser:
 
     def __init__(self, text: str) -> None:
         self.text, self.position = text, 0
+        if len(text) > MAX_LENGTH:
+            raise self._error(f"is longer than {MAX_LENGTH} characters")
 
     def parse(self) -> Unit:
-        scale, dimension = self._product()
+        try:
+            scale, dimension = self._product()
+        except (OverflowError, ZeroDivisionError):
+            scale, dimension = math.inf, NONE
+        if not 0 < scale < math.inf:
+            raise self._error("its size is zero or beyond the range of numbers")
         if self.position < len(self.text):
             raise self._error(f"'{self.text[self.position :]}' is not understood")
         return Unit(self.text, scale, dimension)
@@ -170,6 +192,8 @@ class _Parser:
             return scale, dimension
         self.position = match.end()
         power = int(match.group())
+        if not 1 <= abs(power) <= MAX_POWER:
+            raise self._error(f"a power of {power} makes no unit")
         return scale**power, tuple(power * k for k in dimension)
 
     def _lookup(self, name: str) -> tuple[float, Dimension]:

@@ -29,6 +29,9 @@ import torch
 
 def decay(parameters, columns):
     return parameters["amplitude"] * torch.exp(-parameters["rate"] * columns["time"])
+
+from bilevel.calibrate import works_in
+decay = works_in("m", columns={"time": "s"}, parameters={"amplitude": "m", "rate": "1/s"})(decay)
 """
 DATA = """\
 # made up

@@ -161,6 +161,9 @@ def test_semicolons_are_recognised(study):
 
 def test_a_parameter_that_the_function_misses_is_named(study):
     study.edit("name: rate", "name: rat")
+    study.edit("units: cm", "units: m")
+    study.edit("decay = works_in", "declared = works_in", "model.py")
+    study.edit("(decay)\n", "(lambda *_: None)\n", "model.py")
     outcome = study.call("run")
     assert outcome.code == 2
     assert "the model asks for 'rate', which the study does not give; did you mean 'rat'?" in outcome.err

@@ -7,7 +7,7 @@ import pytest
 
 from bilevel.calibrate.fit.run import calibrate
 from bilevel.calibrate.settings import Method, Settings
-from bilevel.calibrate.study.study import load_study
+from bilevel.calibrate.study.loading import load_study
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples" / "nist"
 

@@ -13,8 +13,8 @@ import torch
 
 from bilevel.calibrate.fit.run import calibrate
 from bilevel.calibrate.observations import ObservationTable
+from bilevel.calibrate.study.loading import load_study
 from bilevel.calibrate.study.registry import register_model
-from bilevel.calibrate.study.study import load_study
 from bilevel.report import InputError
 from physics.solids.plate_with_hole import PlateWithHole
 from physics.studies.plate_with_hole import PlateModel

@@ -1,0 +1,161 @@
+"""CSV files with the line of every row; what is no well-formed quotation is read as it stands."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bilevel.calibrate.study.files import read_text
+from bilevel.calibrate.study.validated import hint
+from bilevel.report import InputError
+
+MAX_BYTES = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class CsvFile:
+    """The cells of a CSV file as texts; lines: the line of each row in the file; header_line: that of the header."""
+
+    path: Path
+    header: list[str]
+    rows: list[list[str]]
+    lines: list[int]
+    header_line: int
+
+    def texts(self, column: str) -> list[str]:
+        """A column as texts; InputError with the nearest column if it is missing."""
+        if column not in self.header:
+            missing = f"there is no column '{column}'{hint(column, self.header)}"
+            raise InputError(f"{self.path}, line {self.header_line}: {missing}{self._delimiter_hint()}")
+        index = self.header.index(column)
+        return [row[index] for row in self.rows]
+
+    def numbers(self, column: str) -> np.ndarray:
+        """A column as finite numbers; InputError with the line of the first cell that is none."""
+        values = np.empty(len(self.rows))
+        for i, text in enumerate(self.texts(column)):
+            try:
+                values[i] = float(text.replace("_", " "))  # Python would read 1_0 as 10
+            except ValueError:
+                got = f"'{text}'" if text else "an empty cell"
+                comma = "; write a decimal point" if re.fullmatch(r"[-+]?\d+,\d+", text) else ""
+                raise InputError(f"{self.where(i)}, column '{column}': expected a number, got {got}{comma}") from None
+            if not math.isfinite(values[i]):
+                raise InputError(
+                    f"{self.where(i)}, column '{column}': expected a finite number, got {text}; "
+                    "remove the row or mend it"
+                )
+        return values
+
+    def _delimiter_hint(self) -> str:
+        found = [d for d in (";", "\t") if len(self.header) == 1 and d in self.header[0]]
+        return (
+            f"; its cells seem to be separated by {found[0]!r}, say so with delimiter: {json.dumps(found[0])}"
+            if found
+            else ""
+        )
+
+    def where(self, row: int) -> str:
+        return f"{self.path}, line {self.lines[row]}"
+
+    def keep(self, column: str, wanted: Sequence[str]) -> CsvFile:
+        """The rows whose text in a column is one of those wanted; InputError for a text that no row has."""
+        texts = self.texts(column)
+        for text in wanted:
+            if text not in texts:
+                known = list(dict.fromkeys(texts))[:20]
+                raise InputError(
+                    f"{self.path}: no row has '{text}' in column '{column}'{hint(text, known)}; "
+                    "an observation group may not be empty"
+                )
+        kept = [i for i, text in enumerate(texts) if text in wanted]
+        return CsvFile(
+            self.path, self.header, [self.rows[i] for i in kept], [self.lines[i] for i in kept], self.header_line
+        )
+
+    @property
+    def repeated_rows(self) -> list[tuple[int, int]]:
+        """The lines of rows that are the same as an earlier one, each with the line of that one."""
+        first: dict[tuple[str, ...], int] = {}
+        found = [(first.setdefault(tuple(row), line), line) for row, line in zip(self.rows, self.lines)]
+        return [(earlier, line) for earlier, line in found if earlier != line]
+
+
+def read_csv(path: Path, delimiter: str = ",") -> CsvFile:
+    """Read a CSV file with one header line; lines that are empty or start with # are comments."""
+    # str.splitlines would also split at form feeds and Unicode's separators, which may stand in a cell
+    source = re.split(r"\r\n|\r|\n", read_text(path, MAX_BYTES))
+    rows = _rows(path, source, delimiter)
+    header_line, header = next(rows, (0, []))
+    if not header:
+        raise InputError(f"{path}: is empty; expected a header line and rows")
+    if len(set(header)) < len(header):
+        raise InputError(f"{path}, line {header_line}: two columns have the same name")
+    found = list(rows)
+    return CsvFile(path, header, [cells for _, cells in found], [line for line, _ in found], header_line)
+
+
+def _rows(path: Path, source: list[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """The number of the first line of each row, and its cells; all rows are as wide as the first."""
+    width, i = 0, 0
+    while i < len(source):
+        line = source[i]
+        if line.strip() and not line.lstrip().startswith("#"):
+            cells, used = _row(source, i, delimiter, width)
+            width = width or len(cells)
+            if len(cells) != width:
+                raise InputError(f"{path}, line {i + 1}: expected {width} columns as in the header, got {len(cells)}")
+            yield i + 1, [cell.strip() for cell in cells]
+            i += used
+        else:
+            i += 1
+
+
+def _row(source: list[str], i: int, delimiter: str, width: int) -> tuple[list[str], int]:
+    """The cells of the row that begins in line i, and the number of lines that it takes.
+
+    A quotation is believed where it closes and leaves as many cells as the header has. Over several lines it is not
+    believed if one of them alone has that many: then the quote is a ditto mark or an inch, and swallows readings.
+    """
+    plain = source[i].split(delimiter)
+    if '"' not in source[i]:
+        return plain, 1
+    quoted = _unquoted(source[i], delimiter)
+    if quoted is not None:
+        return (plain if len(quoted) != width and len(plain) == width else quoted), 1
+    for used in range(2, min(len(source) - i, _LONGEST) + 1):
+        if len(source[i + used - 1].split(delimiter)) == width:
+            break
+        quoted = _unquoted("\n".join(source[i : i + used]), delimiter)
+        if quoted is not None:
+            if len(quoted) == width:
+                return quoted, used
+            break
+    return plain, 1
+
+
+_LONGEST = 100
+"""Lines of one quoted cell at most."""
+
+
+def _unquoted(text: str, delimiter: str) -> list[str] | None:
+    """The cells of a text by the rules of RFC 4180 (a doubled quote in quotes is one); None if a quote stays open."""
+    end, space = re.escape(delimiter), rf"[^\S{re.escape(delimiter)}]*"  # a tab may be the delimiter
+    cell = re.compile(rf'{space}"((?:[^"]|"")*)"{space}(?={end}|$)|([^{end}]*)')
+    cells, at = [], 0
+    while True:
+        match = cell.match(text, at)
+        assert match is not None  # the second alternative matches anything
+        if match.group(1) is None and match.group(2).lstrip().startswith('"'):
+            return None
+        cells.append(match.group(2) if match.group(1) is None else match.group(1).replace('""', '"'))
+        at = match.end()
+        if at == len(text):
+            return cells
+        at += len(delimiter)

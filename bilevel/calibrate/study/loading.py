@@ -1,0 +1,200 @@
+"""study.yml read, checked, and turned into a calibration problem."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bilevel.calibrate.fit.stages import restricted
+from bilevel.calibrate.model import Model
+from bilevel.calibrate.observations import ObservationTable, join
+from bilevel.calibrate.parameters import Parameter, ParameterSet
+from bilevel.calibrate.problem import CalibrationProblem, Experiment
+from bilevel.calibrate.settings import Settings, Stage
+from bilevel.calibrate.study.contents import contents
+from bilevel.calibrate.study.observation_files import read_observations
+from bilevel.calibrate.study.parameter_keys import read_parameter
+from bilevel.calibrate.study.registry import find_model, model_from_file
+from bilevel.calibrate.study.schema import ObservationSection, StudySection
+from bilevel.calibrate.study.study import Study
+from bilevel.calibrate.study.units import clash
+from bilevel.calibrate.study.validated import hint, validated
+from bilevel.calibrate.study.yaml_lines import Document, KeyPath, read_yaml
+from bilevel.report import BilevelError, InputError
+
+
+def load_study(path: Path | str) -> Study:
+    """Read a study; InputError, with file and line, for anything that is wrong with it."""
+    path = Path(path)
+    document = read_yaml(path)
+    return _Loader(document, validated(document, StudySection, document.content), path).study()
+
+
+class _Loader:
+    """Builds a study from its validated keys, and says where an error came from."""
+
+    def __init__(self, document: Document, section: StudySection, path: Path) -> None:
+        self.document, self.section, self.path = document, section, path
+        self.folder = path.parent
+        self.files: list[Path] = []
+        self.notes: list[str] = []
+        self.rows: dict[tuple[str, ...], str] = {}
+
+    def study(self) -> Study:
+        experiments = [self._experiment(*entry) for entry in self._experiment_sections()]
+        parameters = self._parameters(experiments)
+        calibration = self.section.calibration
+        with self._at(("parameters",)):
+            problem = CalibrationProblem(parameters, experiments, calibration.jacobian)
+        self._check_plot(experiments)
+        return Study(
+            path=self.path,
+            title=self.section.title,
+            description=self.section.description,
+            case=self.section.case,
+            problem=problem,
+            settings=Settings(
+                method=calibration.method,
+                noptmax=calibration.noptmax,
+                tolerance=calibration.tolerance,
+                noise=calibration.noise,
+                statistics=calibration.statistics,
+                verify=calibration.verify,
+            ),
+            stages=tuple(self._stages(problem)),
+            plot=self.section.plot,
+            text=self.document.text,
+            contents=contents(self.path, self.section, self.files),
+            notes=tuple(dict.fromkeys(self.notes)),
+        )
+
+    def _experiment_sections(self) -> Iterator[tuple[str, dict[str, Any], Sequence[ObservationSection], KeyPath]]:
+        if self.section.observations is not None:
+            yield "experiment", self.section.model, self.section.observations, ()
+        names: list[str] = []
+        for i, e in enumerate(self.section.experiments or ()):
+            if e.name in names:
+                raise self.document.error(("experiments", i, "name"), f"there are two experiments called '{e.name}'")
+            names.append(e.name)
+            yield e.name, {**self.section.model, **e.model}, e.observations, ("experiments", i)
+
+    def _experiment(
+        self, name: str, keys: dict[str, Any], sections: Sequence[ObservationSection], where: KeyPath
+    ) -> Experiment:
+        document = self._model_document(keys, where)
+        model_class, options = self._model_class(document, keys)
+        config = validated(document, model_class.Config, options, ("model",))
+        tables = []
+        for k, section in enumerate(sections):
+            self.files.append(self.folder / section.file)
+            with self._at((*where, "observations", k)):
+                tables.append(read_observations(section, self.folder, model_class, self.notes))
+                self._require_new(section, tables[-1], keys)
+        with self._at((*where, "observations")):
+            table = join(tables)
+        with self._at(("model",), document):
+            return Experiment(name, _made(model_class, config, table, self.folder), table)
+
+    def _model_document(self, keys: dict[str, Any], where: KeyPath) -> Document:
+        """The keys of one experiment's model, with the lines of the experiment's own `model:` section where it has them."""
+        lines = self.document.lines
+        own = (*where, "model") if where else ("model",)
+        found = {path: line for path, line in lines.items() if path[:1] == ("model",)}
+        found |= {("model", *path[len(own) :]): line for path, line in lines.items() if path[: len(own)] == own}
+        return Document(self.document.file, keys, found)
+
+    def _model_class(self, document: Document, keys: dict[str, Any]) -> tuple[type[Model], dict[str, Any]]:
+        options = dict(keys)
+        kind = options.pop("kind", None)
+        if not isinstance(kind, str):
+            raise document.error(("model",), "key 'kind' is missing; it names the model, such as kind: pumping_test")
+        if kind != "python":
+            with self._at(("model", "kind"), document):
+                return find_model(kind), options
+        file, name = options.pop("file", None), options.pop("name", None)
+        if not (isinstance(file, str) and isinstance(name, str)):
+            message = "a model of kind python needs 'file' (a Python file) and 'name' (what is in it)"
+            raise document.error(("model",), message)
+        with self._at(("model", "file"), document):
+            model_class = model_from_file(self.folder / file, name)
+        self.files.append(self.folder / file)
+        return model_class, options
+
+    def _require_new(self, section: ObservationSection, table: ObservationTable, keys: dict[str, Any]) -> None:
+        """The same value of the same row counts once, unless another model predicts it too."""
+        model, column = repr(sorted(keys.items())), section.value.column
+        for source in table.source:
+            path, _, line = source.rpartition(", line ")
+            if self.rows.setdefault((model, column, str(Path(path).resolve()), line), source) is not source:
+                raise InputError(f"{source}: '{column}' of this row is an observation already and would count twice")
+
+    def _parameters(self, experiments: list[Experiment]) -> list[Parameter]:
+        parameters: list[Parameter] = []
+        for i, section in enumerate(self.section.parameters):
+            with self._at(("parameters", i)):
+                if any(
+                    (s.name, s.experiment) == (section.name, section.experiment) for s in self.section.parameters[:i]
+                ):
+                    raise InputError(f"parameter '{section.name}' is given more than once")
+                parameter, file = read_parameter(section, self.folder, experiments)
+            parameters.append(parameter)
+            self.files += [] if file is None else [file]
+        for i, p in enumerate(parameters):
+            if p.tied_to is not None:
+                with self._at(("parameters", i, "tied_to")):
+                    ParameterSet([p, *(q for q in parameters if q is not p)])
+        for experiment in experiments:
+            if experiment.model.as_written:
+                with self._at(("parameters",)):
+                    _require_one_system(experiment, parameters)
+        return parameters
+
+    def _stages(self, problem: CalibrationProblem) -> Iterator[Stage]:
+        names = [section.name for section in self.section.stages]
+        for i, section in enumerate(self.section.stages):
+            if section.name in names[:i]:
+                raise self.document.error(("stages", i, "name"), f"there are two stages called '{section.name}'")
+            stage = Stage(section.name, tuple(section.parameters), tuple(section.groups))
+            with self._at(("stages", i)):
+                restricted(problem, stage, {p.label: p.start for p in problem.parameters.parameters})
+            yield stage
+
+    def _check_plot(self, experiments: list[Experiment]) -> None:
+        x = self.section.plot.x
+        known = list(dict.fromkeys(name for e in experiments for name in e.observations.columns))
+        if x is not None and x not in known:
+            raise self.document.error(("plot", "x"), f"there is no column '{x}' of numbers{hint(x, known)}")
+
+    @contextmanager
+    def _at(self, path: KeyPath, document: Document | None = None) -> Iterator[None]:
+        """Put file and line in front of an InputError that has none yet."""
+        document = document or self.document
+        try:
+            yield
+        except InputError as error:
+            if str(error).startswith(f"{document.file}, line"):
+                raise
+            raise document.error(path, str(error)) from error
+
+
+def _made(model_class: type[Model], config: Any, table: ObservationTable, folder: Path) -> Model:
+    try:
+        return model_class(config, table, folder)
+    except BilevelError:
+        raise
+    except Exception as error:  # a model of anyone's own may raise anything
+        raise InputError(f"setting up the model failed with {type(error).__name__}: {error}") from error
+
+
+def _require_one_system(experiment: Experiment, parameters: Sequence[Parameter]) -> None:
+    """A function that declares no units gets numbers as written, so they must be in one system."""
+    table = experiment.observations
+    belonging = [p.units for p in parameters if not p.experiments or experiment.name in p.experiments]
+    units = [*belonging, *(u.name for u in (*table.group_units.values(), *table.column_units.values()))]
+    if (found := clash(units)) is not None:
+        raise InputError(
+            f"the study has both '{found[0]}' and '{found[1]}', and the model's function declares no units, so it would "
+            "get both as they are written; decorate it with @works_in(...) from bilevel.calibrate, or write one of them"
+        )

@@ -1,0 +1,131 @@
+"""The observations of a study: rows of CSV files, converted to the model's units, weighted by group."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bilevel.calibrate.model import Model
+from bilevel.calibrate.observations import GroupUnits, ObservationTable
+from bilevel.calibrate.settings import WeightRule
+from bilevel.calibrate.study.csv_file import CsvFile, read_csv
+from bilevel.calibrate.study.schema import ColumnSection, ObservationSection, Weighting
+from bilevel.calibrate.study.units import Conversion, Unit, parse_unit
+from bilevel.report import InputError
+
+
+def read_observations(
+    section: ObservationSection, folder: Path, model: type[Model], notes: list[str]
+) -> ObservationTable:
+    """The table of one `observations` entry, in the units of a class of models; what seems odd goes to `notes`."""
+    file = read_csv(folder / section.file, section.delimiter)
+    for column, wanted in section.where.items():
+        file = file.keep(column, wanted)
+    if not file.rows:
+        chosen = f" with {section.where}" if section.where else ""
+        raise InputError(f"{file.path}: there is no row{chosen}; an observation group may not be empty")
+    if repeated := file.repeated_rows:
+        more = f" and {len(repeated) - 1} more" if len(repeated) > 1 else ""
+        notes.append(f"{file.path}: line {repeated[0][1]} repeats line {repeated[0][0]}{more}; each counts")
+    labels = _labels(section, model)
+    numeric = {name: c for name, c in section.columns.items() if name not in labels}
+    conversion = _conversion(section.value, model, model.value_units, "value")
+    converted = {name: _conversion(c, model, model.columns.get(name), f"columns.{name}") for name, c in numeric.items()}
+    groups = file.texts(section.group.column) if section.group.column else [str(section.group.name)] * len(file.rows)
+    _require_named(file, groups, section.group.column)
+    raw = file.numbers(section.value.column) * section.value.sign
+    weights = _weights(section, file, groups, raw) / conversion.scale
+    columns = {name: converted[name](file.numbers(c.column) * c.sign) for name, c in numeric.items()}
+    for name, numbers in {"value": conversion(raw), "weight": weights, **columns}.items():
+        _require_finite(file, name, numbers)
+    return ObservationTable(
+        value=torch.as_tensor(conversion(raw)),
+        weight=torch.as_tensor(weights),
+        group=tuple(groups),
+        columns={name: torch.as_tensor(numbers) for name, numbers in columns.items()},
+        labels={name: tuple(file.texts(c.column)) for name, c in labels.items()},
+        source=tuple(file.where(i) for i in range(len(file.rows))),
+        group_units={group: GroupUnits(section.value.units or "", conversion) for group in dict.fromkeys(groups)},
+        column_units={name: GroupUnits(numeric[name].units or "", c) for name, c in converted.items()},
+        offset=(section.offset or "",) * len(file.rows),
+    )
+
+
+def _labels(section: ObservationSection, model: type[Model]) -> dict[str, ColumnSection]:
+    """The columns that the model wants as texts; InputError for columns that it misses."""
+    for name, units in model.columns.items():
+        if name not in section.columns:
+            raise InputError(f"the model needs a column '{name}' ({units}); map it under columns")
+    labels = {name: c for name, c in section.columns.items() if model.columns.get(name) == "text"}
+    for name, column in labels.items():
+        if column.units is not None or column.sign != 1:
+            raise InputError(f"columns.{name}: the model reads it as a text, which has neither units nor sign")
+    return labels
+
+
+def _conversion(section: ColumnSection, model: type[Model], model_units: str | None, what: str) -> Conversion:
+    """From the file's units to the model's, or to SI where the model leaves them open."""
+    try:
+        target = None if model_units is None else parse_unit(model_units)
+        if section.units is None:
+            if target is not None and (target.scale != 1.0 or any(target.dimension)):
+                raise InputError(f"units are missing; the model works in {model_units}, say what the file has")
+            return Conversion()
+        given = parse_unit(section.units)
+        return Conversion() if model.as_written else given.to(target or _si(given))
+    except InputError as error:
+        raise InputError(f"{what}: {error}") from None
+
+
+def _require_finite(file: CsvFile, name: str, numbers: np.ndarray) -> None:
+    """Conversions and 1/std may overflow."""
+    bad = np.nonzero(~np.isfinite(numbers))[0]
+    if len(bad):
+        raise InputError(f"{file.where(int(bad[0]))}: '{name}' is beyond the range of numbers in the model's units")
+
+
+def _si(unit: Unit) -> Unit:
+    return Unit("SI", 1.0, unit.dimension)
+
+
+def _weights(section: ObservationSection, file: CsvFile, groups: list[str], values: np.ndarray) -> np.ndarray:
+    """Weights in the units of the file's values."""
+    for name in section.groups:
+        if name not in groups:
+            known = list(dict.fromkeys(groups))
+            raise InputError(f"group '{name}' has no row in {file.path}; its groups are: {', '.join(known)}")
+    weights = np.ones(len(groups))
+    names = np.array(groups)
+    for name in dict.fromkeys(groups):
+        rows = names == name
+        own = section.groups.get(name)
+        weights[rows] = _group_weights(own if own is not None else section, file, values[rows], rows, name)
+    return weights
+
+
+def _group_weights(weighting: Weighting, file: CsvFile, values: np.ndarray, rows: np.ndarray, group: str) -> np.ndarray:
+    given = weighting.std or weighting.weight
+    if given is None:
+        return np.ones(len(values))
+    if given.rule is not None:
+        size = np.abs(values)
+        typical = size.mean() if given.rule is WeightRule.INVERSE_MEAN_ABSOLUTE else size.max()
+        if typical == 0:
+            raise InputError(f"all values of group '{group}' are 0, so {given.rule.value} gives no weight")
+        return np.full(len(values), 1 / typical)
+    numbers = np.full(len(values), given.number) if given.column is None else file.numbers(given.column)[rows]
+    least = 0.0
+    bad = np.nonzero(numbers <= least if weighting.std else numbers < least)[0]
+    if len(bad):
+        row = int(np.nonzero(rows)[0][bad[0]])
+        wanted = "a positive standard deviation" if weighting.std else "a weight that is not negative"
+        raise InputError(f"{file.where(row)}: expected {wanted}, got {numbers[bad[0]]:g}")
+    return 1 / numbers if weighting.std else numbers
+
+
+def _require_named(file: CsvFile, groups: list[str], column: str | None) -> None:
+    for i, name in enumerate(groups):
+        if not name:
+            raise InputError(f"{file.where(i)}, column '{column}': the group's name is empty")
