@@ -1,24 +1,28 @@
 """The command line: bilevel init | check | run | resume | jacobian | uncertainty | plot | train-steps | bench-steps.
 
 Nothing heavy is imported before a command needs it, so that `bilevel --help` answers at once.
-Exit codes: 0 done; 1 the calibration or an inner solve failed; 2 bad input, nothing was written.
+Exit codes: 0 done; 1 the calibration, an inner solve or a user's model failed; 2 bad input, and earlier results are as
+they were; 130 interrupted.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bilevel import __version__
+from bilevel.calibrate.settings import Method, Noise, Settings
+
 if TYPE_CHECKING:
     from bilevel.calibrate.result import CalibrationResult
-    from bilevel.calibrate.settings import Settings
     from bilevel.calibrate.study.session import Session
 
 app = typer.Typer(
@@ -29,51 +33,63 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-
-class MethodChoice(str, Enum):
-    """Mirrors bilevel.calibrate.Method, which is too heavy to import for --help."""
-
-    least_squares = "least_squares"
-    lbfgsb = "lbfgsb"
-
-
-class NoiseChoice(str, Enum):
-    """Mirrors bilevel.calibrate.Noise."""
-
-    estimated = "estimated"
-    known = "known"
-
-
 StudyPath = Annotated[Path, typer.Argument(help="The study.yml to work on.", metavar="STUDY")]
-Out = Annotated[Path | None, typer.Option("--out", help="Folder of the results (default: results/ beside the study).")]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder of the results (default: results/ beside study.yml).")]
 Force = Annotated[bool, typer.Option("--force", help="Replace earlier results in that folder.")]
 Noptmax = Annotated[int | None, typer.Option("--noptmax", min=-1, help="Iterations; 0: one run, -1: Jacobian only.")]
-MethodOption = Annotated[MethodChoice | None, typer.Option("--method", help="Overrides the study's method.")]
+MethodOption = Annotated[Method | None, typer.Option("--method", help="Overrides the study's method.")]
 NoiseOption = Annotated[
-    NoiseChoice | None, typer.Option("--noise", help="'known': weights are 1/sigma; 'estimated': s2 = phi/(m - p).")
+    Noise | None, typer.Option("--noise", help="'known': weights are 1/sigma; 'estimated': s2 = phi/(m - p).")
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
-@app.command()
-def init(folder: Annotated[Path, typer.Argument(help="A new folder.")], debug: Debug = False) -> None:
-    """Write a commented study.yml with tiny data that runs at once."""
-    with _errors(debug):
-        from bilevel.calibrate.study.template import write_template
+@app.callback()
+def _about(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        print(f"bilevel {__version__}")
+        raise typer.Exit
 
-        study = write_template(folder)
-        print(f"wrote {study} and its data; next: bilevel run {study}")
+
+@app.command()
+def init(
+    name: Annotated[
+        str | None, typer.Argument(help="A new folder; with --example the example.", metavar="NAME")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(help="With --example, the new folder (default: NAME).", metavar="[FOLDER]")
+    ] = None,
+    example: Annotated[bool, typer.Option("--example", help="Write the example NAME; alone, list them.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Write a commented study.yml with tiny data that runs at once, or a copy of a shipped example."""
+    with _errors(debug):
+        from bilevel.calibrate.study.examples import list_examples, write_example
+        from bilevel.calibrate.study.template import write_template
+        from bilevel.report import InputError
+
+        if name is None and example:
+            for title, line in list_examples().items():
+                print(f"{title:20} {line}")
+        elif name is None or (folder is not None and not example):
+            raise InputError("say where: bilevel init FOLDER, or bilevel init --example NAME [FOLDER]")
+        elif example:
+            print(f"wrote {write_example(name, folder or Path(name))}; its README.md says what to run")
+        else:
+            study = write_template(Path(name))
+            print(f"wrote {study} and its data; next: bilevel run {study}")
 
 
 @app.command()
 def check(study: StudyPath, debug: Debug = False) -> None:
     """Validate a study, run one simulation, and check its gradient against finite differences."""
     with _errors(debug):
+        session = _session(study, None)
         from bilevel.calibrate.study.check import check_study
-        from bilevel.calibrate.study.loading import load_study
 
-        loaded = load_study(study)
-        text, good = check_study(loaded)
+        text, good = check_study(session.study)
         print(text)
         if not good:
             raise typer.Exit(1)
@@ -95,18 +111,19 @@ def run(
 
 
 @app.command()
-def resume(study: StudyPath, out: Out = None, debug: Debug = False) -> None:
-    """Go on with an interrupted run, to the answer that it would have reached."""
+def resume(study: StudyPath, out: Out = None, noptmax: Noptmax = None, debug: Debug = False) -> None:
+    """Go on with an interrupted run, to the answer that it would have reached; or further, with more iterations."""
     with _errors(debug):
         session = _session(study, out)
-        _finish(session, session.resume())
+        _finish(session, session.resume(noptmax))
 
 
 @app.command()
 def jacobian(study: StudyPath, out: Out = None, force: Force = False, debug: Debug = False) -> None:
     """Jacobian and linear statistics at the start values (noptmax = -1); results go to results/jacobian."""
     with _errors(debug):
-        session = _session(study, out or study.parent / "results" / "jacobian")
+        session = _session(study, out)
+        session = session if out else replace(session, folder=session.folder / "jacobian")
         _finish(session, session.run(_settings(session, -1, None), force))
 
 
@@ -116,9 +133,8 @@ def uncertainty(study: StudyPath, out: Out = None, noise: NoiseOption = None, de
     with _errors(debug):
         session = _session(study, out)
         from bilevel.calibrate.report.summary import correlation_table, summary
-        from bilevel.calibrate.settings import Noise
 
-        result = session.replay(None if noise is None else Noise(noise.value))
+        result = session.earlier_result(noise)
         print(summary(session.study.title, result))
         print()
         print(correlation_table(result))
@@ -128,8 +144,11 @@ def uncertainty(study: StudyPath, out: Out = None, noise: NoiseOption = None, de
 def plot(study: StudyPath, out: Out = None, debug: Debug = False) -> None:
     """Draw the pictures of an earlier run as PNG files in its folder."""
     with _errors(debug):
-        for path in _session(study, out).draw():
+        paths, failed = _session(study, out).draw()
+        for path in paths:
             print(path)
+        for sentence in failed:
+            print(f"note: {sentence}", file=sys.stderr)
 
 
 @app.command()
@@ -175,27 +194,45 @@ def bench_steps(
 
 def main() -> None:
     """The entry point of the `bilevel` command."""
-    app()
+    _open_standard_streams()
+    try:
+        app()
+    except BrokenPipeError:  # the reader of our output went away, as in `bilevel run ... | head`; the work is done
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(0)
+
+
+def _open_standard_streams() -> None:
+    """Streams that the caller closed lead nowhere; else the next file opened would get what is printed to them."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - for the life of the process
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
 def _session(study: Path, out: Path | None) -> Session:
+    import torch
+
     from bilevel.calibrate.study.loading import load_study
     from bilevel.calibrate.study.session import Session
 
-    return Session(load_study(study), out or study.parent / "results")
+    torch.set_default_dtype(torch.float64)  # before the user's file is imported; the process is ours
+    loaded = load_study(study)
+    return Session.beside(loaded) if out is None else Session(loaded, out)
 
 
-def _settings(session: Session, noptmax: int | None, method: MethodChoice | None) -> Settings:
-    from bilevel.calibrate.settings import Method
-
+def _settings(session: Session, noptmax: int | None, method: Method | None) -> Settings:
     settings = session.study.settings
     if noptmax is not None:
         settings = replace(settings, noptmax=noptmax)
-    return settings if method is None else replace(settings, method=Method(method.value))
+    return settings if method is None else replace(settings, method=method)
 
 
 def _finish(session: Session, result: CalibrationResult) -> None:
-    from bilevel.calibrate.report.outputs import REPORT
+    from bilevel.calibrate.report.page import REPORT
     from bilevel.calibrate.report.summary import summary
 
     print(summary(session.study.title, result))
@@ -217,13 +254,27 @@ def _errors(debug: bool) -> Iterator[None]:
             raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise typer.Exit(2 if isinstance(error, InputError) else 1) from None
-    except typer.Exit:
+    except (typer.Exit, BrokenPipeError):
         raise
     except Exception as error:  # a user's own model may raise anything
         if debug:
             raise
-        print(f"error: {type(error).__name__}: {' '.join(str(error).split())} (--debug shows where)", file=sys.stderr)
+        print(f"error: {_place(error)}{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         print("interrupted; bilevel resume goes on from the last checkpoint", file=sys.stderr)
         raise typer.Exit(130) from None
+
+
+def _place(error: Exception) -> str:
+    """File and line of the innermost frame of a user's own code, else of ours."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = Path(__file__).parent.parent
+    theirs = [f for f in frames if not {"site-packages", "dist-packages"} & set(Path(f.filename).parts)]
+    theirs = [f for f in theirs if not any(Path(f.filename).is_relative_to(ours / p) for p in ("bilevel", "physics"))]
+    frame = (theirs or frames)[-1]
+    return f"{frame.filename}, line {frame.lineno}: "
+
+
+if __name__ == "__main__":
+    main()

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,38 +15,67 @@ import numpy as np
 import torch
 
 from bilevel.calibrate.fit.progress import describe
+from bilevel.calibrate.report.page import REPORT
 from bilevel.calibrate.report.summary import summary
 from bilevel.calibrate.result import CalibrationResult
 from bilevel.calibrate.statistics.randomness import randomness
 from bilevel.calibrate.study.files import write_atomically
 from bilevel.calibrate.study.study import Study
 
-RESULT, REPORT = "result.json", "report.html"
-STATE, CHECKPOINT, PICTURES = "state", "checkpoint", "pictures"
+RESULT = "result.json"
 _SUFFIXES = (".rec", ".par.csv", ".rei.csv", ".jac.npz", ".post.cov.csv")
 
 
-def names(study: Study) -> list[str]:
-    """The files that a run may write."""
+def file_names(study: Study) -> list[str]:
+    """The files that a run may write, besides those in folders."""
     return [RESULT, REPORT, *(study.case + suffix for suffix in _SUFFIXES)]
 
 
-def write_outputs(study: Study, result: CalibrationResult, folder: Path) -> None:
-    """Write everything but the report; result.json last, so that it stands only beside complete files."""
+def write_numbers(study: Study, result: CalibrationResult, folder: Path) -> None:
+    """Write all numbers; result.json last, so that it stands only beside complete files."""
     folder.mkdir(parents=True, exist_ok=True)
-    case = folder / study.case
-    write_atomically(case.with_name(study.case + ".rec"), _record(study, result))
-    write_atomically(case.with_name(study.case + ".par.csv"), _parameters(result))
-    write_atomically(case.with_name(study.case + ".rei.csv"), _residuals(result))
+
+    def write(suffix: str, content: str | bytes) -> None:
+        write_atomically(folder / (study.case + suffix), content)
+
+    write(".rec", _record(study, result))
+    write(".par.csv", _parameters(result))
+    write(".rei.csv", _residuals(result))
     if result.evaluation.jacobian is not None:
-        write_atomically(case.with_name(study.case + ".jac.npz"), _jacobian(result))
+        write(".jac.npz", _jacobian(result))
     if result.statistics is not None:
-        statistics = result.statistics
-        write_atomically(
-            case.with_name(study.case + ".post.cov.csv"), _matrix(statistics.labels, statistics.covariance)
-        )
-    _write_states(result, folder / STATE)
+        write(".post.cov.csv", _matrix(result.statistics.labels, result.statistics.covariance))
     write_atomically(folder / RESULT, json.dumps(as_json(study, result), indent=1, allow_nan=False) + "\n")
+
+
+def write_states(result: CalibrationResult, folder: Path) -> tuple[list[Path], list[str]]:
+    """The models' VTU files, by experiment where there are several; returns their paths, and what failed."""
+    t, experiments = torch.as_tensor(result.evaluation.t), result.problem.experiments
+    written: list[Path] = []
+    failed: list[str] = []
+    for experiment, name in zip(experiments, _folder_names([e.name for e in experiments])):
+        own = folder if len(experiments) == 1 else folder / name
+        own.mkdir(parents=True, exist_ok=True)
+        try:
+            written += experiment.model.write_state(result.problem.arguments(experiment, t), own)
+        except Exception as error:  # a model of anyone's own may raise anything, and the numbers are written
+            failed.append(
+                f"the state of experiment '{experiment.name}' was not written: {type(error).__name__}: {error}"
+            )
+        for place in (own, folder):
+            if place.exists() and not any(place.iterdir()):
+                place.rmdir()
+    return written, failed
+
+
+def _folder_names(names: list[str]) -> list[str]:
+    """A folder for each experiment that stays where it belongs, whatever the experiment is called."""
+    found: list[str] = []
+    for k, name in enumerate(names, 1):
+        safe = re.sub(r"[^\w. -]", "_", name).strip(". ")[:80] or "experiment"
+        taken = [other.lower() for other in found]  # some file systems know no case
+        found.append(f"{safe}_{k}" if safe.lower() in taken else safe)
+    return found
 
 
 def as_json(study: Study, result: CalibrationResult) -> dict[str, Any]:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bilevel.calibrate.fit.evaluator import Iteration
 from bilevel.calibrate.fit.journal import Journal
 from bilevel.calibrate.fit.progress import Progress
 from bilevel.calibrate.fit.stages import staged
-from bilevel.calibrate.report.outputs import CHECKPOINT, PICTURES, STATE, names, write_outputs
-from bilevel.calibrate.report.report_html import write_pictures, write_report
+from bilevel.calibrate.report.outputs import RESULT, file_names, write_numbers, write_states
+from bilevel.calibrate.report.page import REPORT, write_pictures, write_report
 from bilevel.calibrate.result import CalibrationResult
 from bilevel.calibrate.settings import Noise, Settings
 from bilevel.calibrate.study.files import locked
+from bilevel.calibrate.study.manifest import Manifest
 from bilevel.calibrate.study.study import Study
 from bilevel.report import InputError
+
+STATE, CHECKPOINT, PICTURES = "state", "checkpoint", "pictures"
+_NEXT = ".checkpoint.next"
 
 
 @dataclass(frozen=True)
@@ -27,34 +33,66 @@ class Session:
     study: Study
     folder: Path
 
+    @staticmethod
+    def beside(study: Study) -> Session:
+        """In `results` beside study.yml; other studies of the same folder get a folder of their own in there."""
+        results = study.folder / "results"
+        return Session(study, results if study.path.stem == "study" else results / study.path.stem)
+
     def run(self, settings: Settings | None = None, force: bool = False) -> CalibrationResult:
-        """Begin anew; InputError if results or an interrupted run are there, unless `force` removes them."""
+        """Begin anew; InputError if results or an interrupted run are there, unless `force` replaces them.
+
+        What is there is kept until the new run's first evaluation has succeeded.
+        """
         settings = settings or self.study.settings
         with self._held():
             self._require_unused(force)
-            self._clear()
-            about = {"fingerprint": self.study.fingerprint, "settings": settings.as_dict()}
-            return self._calibrate(settings, Journal.create(self._checkpoint, about))
+            about = {
+                "contents": dict(self.study.contents),
+                "settings": settings.as_dict(),
+                "study_settings": self.study.settings.as_dict(),
+            }
+            shutil.rmtree(self.folder / _NEXT, ignore_errors=True)
+            journal = Journal.create(self.folder / _NEXT, about)
+            try:
+                return self._calibrate(settings, journal)
+            finally:
+                shutil.rmtree(self.folder / _NEXT, ignore_errors=True)  # there only if no evaluation succeeded
 
-    def resume(self) -> CalibrationResult:
-        """Go on from the checkpoint to the answer that the uninterrupted run would have given."""
+    def resume(self, noptmax: int | None = None) -> CalibrationResult:
+        """Go on from the checkpoint to the answer that the uninterrupted run would have given.
+
+        What the study's `calibration:` says differently now, and `noptmax`, hold from here on.
+        """
+        if not self._checkpoint.exists() and (self.folder / _NEXT).exists():  # stopped before or in _replace_earlier
+            with self._held():
+                os.replace(self.folder / _NEXT, self._checkpoint)
+                Manifest(self.folder).add([*file_names(self.study), f"{CHECKPOINT}/"])
         settings = self._settings()
+        settings = settings if noptmax is None else replace(settings, noptmax=noptmax)
         with self._held():
             return self._calibrate(settings, Journal(self._checkpoint))
 
-    def replay(self, noise: Noise | None = None) -> CalibrationResult:
-        """The result of an earlier run from its journal, with other statistics if asked for; writes nothing."""
+    def earlier_result(self, noise: Noise | None = None) -> CalibrationResult:
+        """The result of an earlier run from its journal, with other statistics if asked for; writes nothing.
+
+        InputError if that run was interrupted.
+        """
         settings = replace(self._settings(), verify=False)
+        if not (self.folder / RESULT).exists():
+            raise InputError(f"{self.folder}: the run was interrupted; finish it with bilevel resume")
         settings = settings if noise is None else replace(settings, noise=noise)
         journal = Journal(self._checkpoint)
         journal.folder = None
         return staged(self.study.problem, self.study.stages, settings=settings, journal=journal, on_fail="ignore")
 
-    def draw(self) -> list[Path]:
-        """Draw the pictures of an earlier run as PNG files; returns their paths."""
-        result = self.replay()
+    def draw(self) -> tuple[list[Path], list[str]]:
+        """Draw the pictures of an earlier run as PNG files; returns their paths, and what could not be drawn."""
+        result = self.earlier_result()
         with self._held():
-            return write_pictures(self.study, result, self.folder / PICTURES)
+            paths, failed = write_pictures(self.study, result, self.folder / PICTURES)
+            self._list(paths)
+            return paths, failed
 
     @property
     def _checkpoint(self) -> Path:
@@ -63,43 +101,70 @@ class Session:
     def _settings(self) -> Settings:
         """The settings with which the run in this folder began; InputError if the study changed since."""
         about = Journal.about(self._checkpoint)
-        if about["fingerprint"] != self.study.fingerprint:
+        before, now = about.get("contents", {}), dict(self.study.contents)
+        if changed := [name for name in {**before, **now} if before.get(name) != now.get(name)]:
             raise InputError(
-                f"{self.folder}: {self.study.path} or its data changed since this run began; "
+                f"{self.folder}: {self.study.path} or its data changed since this run began ({', '.join(changed)}); "
                 "start again with bilevel run --force"
             )
-        return Settings.from_dict(about["settings"])
+        settings, as_begun = dict(about["settings"]), about["study_settings"]
+        edited = {key: value for key, value in self.study.settings.as_dict().items() if value != as_begun[key]}
+        return Settings.from_dict(settings | edited)
 
     def _calibrate(self, settings: Settings, journal: Journal) -> CalibrationResult:
         study = self.study
         with Progress(study.problem, settings.noptmax) as progress:
+
+            def watch(iteration: Iteration) -> None:
+                if journal.folder == self.folder / _NEXT:
+                    self._replace_earlier(journal)
+                progress(iteration)
+
             result = staged(
-                study.problem, study.stages, settings=settings, journal=journal, watch=progress, on_fail="ignore"
+                study.problem, study.stages, settings=settings, journal=journal, watch=watch, on_fail="ignore"
             )
-        write_report(study, result, self.folder)
-        write_outputs(study, result, self.folder)
+        result.notes += study.notes
+        write_numbers(study, result, self.folder)
+        states, trouble = write_states(result, self.folder / STATE)
+        self._list(states)
+        result.notes += trouble
+        try:
+            result.notes += write_report(study, result, self.folder)
+        except Exception as error:  # the numbers are safe; a page is no reason to fail
+            result.notes.append(f"{REPORT} could not be written: {type(error).__name__}: {error}")
         return result
 
+    def _replace_earlier(self, journal: Journal) -> None:
+        """Put the new run in the place of what earlier runs left here; called after its first evaluation."""
+        manifest = Manifest(self.folder)
+        manifest.remove_files()
+        shutil.rmtree(self._checkpoint, ignore_errors=True)
+        os.replace(self.folder / _NEXT, self._checkpoint)
+        journal.folder = self._checkpoint
+        manifest.add([*file_names(self.study), f"{CHECKPOINT}/"])
+
+    def _list(self, paths: list[Path]) -> None:
+        if paths:
+            Manifest(self.folder).add(path.relative_to(self.folder).as_posix() for path in paths)
+
     def _require_unused(self, force: bool) -> None:
+        ours = f"{CHECKPOINT}/" in Manifest(self.folder).files
+        if self._checkpoint.exists() and not ours and not (self._checkpoint / "about.json").exists():
+            raise InputError(
+                f"{self.folder}: holds a folder '{CHECKPOINT}' that no run made; choose another folder with --out"
+            )
         if force:
             return
-        found = [name for name in names(self.study) if (self.folder / name).exists()]
+        found = [name for name in file_names(self.study) if (self.folder / name).exists()]
         if found:
             raise InputError(
                 f"{self.folder}: already holds results ({found[0]}); "
                 "use --force to replace them or --out for another folder"
             )
-        if any(self._checkpoint.glob("*.npz")):  # a run that failed before its first evaluation left nothing to lose
+        if self._checkpoint.exists():
             raise InputError(
                 f"{self.folder}: holds an interrupted run; go on with bilevel resume, or start again with --force"
             )
-
-    def _clear(self) -> None:
-        """Remove what an earlier run wrote, and nothing else."""
-        for name in names(self.study):
-            (self.folder / name).unlink(missing_ok=True)
-        for name in (CHECKPOINT, STATE, PICTURES):
-            shutil.rmtree(self.folder / name, ignore_errors=True)
 
     @contextmanager
     def _held(self) -> Iterator[None]:

@@ -84,8 +84,9 @@ class StudyFolder:
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs in this process draw nothing, which is most of the time of a small study."""
 
-    def write(study: object, result: object, folder: Path) -> None:
+    def write(study: object, result: object, folder: Path) -> list[str]:
         (folder / "report.html").write_text("no pictures in this test")
+        return []
 
     monkeypatch.setattr("bilevel.calibrate.study.session.write_report", write)
 

@@ -1,0 +1,158 @@
+"""Data against model: curves by group, or maps where the data lie in a plane."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from bilevel.calibrate.observations import ObservationTable
+from bilevel.calibrate.problem import Experiment
+from bilevel.calibrate.report.axes import COLOURS, MANY, logarithmic, new_figure, plain, with_units
+from bilevel.calibrate.report.picture import Picture
+from bilevel.calibrate.result import CalibrationResult
+from bilevel.calibrate.study.schema import PlotSection
+
+DRAWN = 2000
+"""Rows of a group that are drawn; a page of a hundred thousand circles helps nobody and has 38 MB."""
+
+
+def data_pictures(result: CalibrationResult, experiment: Experiment, plot: PlotSection) -> list[Picture]:
+    """The pictures of one experiment: one for each unit, for different units share no axis."""
+    table = experiment.observations
+    groups = [(group, rows) for e, group, rows in result.problem.groups if e is experiment]
+    if plot.x is None and {"x", "y"} <= set(table.columns) and len(table) > 50:
+        return [_map(result, experiment, group, rows) for group, rows in groups]
+    units = list(dict.fromkeys(table.units_of(group).name for group, _ in groups))
+    return [
+        _curves(
+            result, experiment, plot, [g for g in groups if table.units_of(g[0]).name == unit], unit, len(units) > 1
+        )
+        for unit in units
+    ]
+
+
+def _curves(
+    result: CalibrationResult,
+    experiment: Experiment,
+    plot: PlotSection,
+    groups: list[tuple[str, np.ndarray]],
+    unit: str,
+    one_of_many: bool,
+) -> Picture:
+    table, abscissa = experiment.observations, _Abscissa.of(experiment, plot)
+    figure, (above, below) = new_figure(2, 1, 5.4, sharex=True, height_ratios=[3, 1])
+    named, thinned = len(groups) <= 8, False
+    for k, (group, rows) in enumerate(groups):
+        own = table.rows(group).numpy()
+        convert, x, colour = table.units_of(group).conversion, abscissa.values[own], COLOURS[k % len(COLOURS)]
+        data, model = (convert.inverse(v[rows]) for v in (result.problem.value.numpy(), result.evaluation.prediction))
+        marker = {"ms": 4.5 if len(x) <= MANY else 2, "alpha": 0.9 if len(x) <= MANY else 0.4, "color": colour}
+        some = _thin(np.argsort(x, kind="stable"))
+        thinned |= len(some) < len(x)
+        label = f"{plain(group)}, measured" if named else None
+        above.plot(x[some], data[some], "o", mfc="white", label=label, **marker)
+        below.plot(x[some], data[some] - model[some], "o", **marker)
+        for n, curve in enumerate(series(x, _keys(table, own, abscissa.name))):
+            curve, label = _thin(curve), f"{plain(group)}, model" if named and n == 0 else None
+            above.plot(x[curve], model[curve], "-" if len(curve) > 1 else "_", color=colour, lw=1.8, label=label)
+    above.set_ylabel(with_units("value", unit))
+    below.set_ylabel("measured - model")
+    below.axhline(0, color="#888888", lw=0.8)
+    below.set_xlabel(abscissa.label)
+    if abscissa.log:
+        logarithmic(below, abscissa.values)
+    if named:
+        above.legend(fontsize=8, frameon=False)
+    name = "" if len(result.problem.experiments) == 1 else f": {experiment.name}"
+    name += f" [{unit or 'no units'}]" if one_of_many else ""
+    caption = "Circles are measured, lines are the calibrated model; below, what is left."
+    caption += f" Of long groups {DRAWN} rows are drawn; all are in the .rei.csv file." if thinned else ""
+    return Picture(f"Data against model{name}", (figure,), caption)
+
+
+def _keys(table: ObservationTable, rows: np.ndarray, abscissa: str) -> np.ndarray:
+    """For each row of a group, what tells its curve from others: all columns and labels but the abscissa."""
+    parts = [np.asarray(column)[rows] for name, column in table.columns.items() if name != abscissa]
+    parts += [np.unique(np.array(texts)[rows], return_inverse=True)[1] for texts in table.labels.values()]
+    return np.stack(parts, 1) if parts else np.zeros((len(rows), 0))
+
+
+def series(x: np.ndarray, keys: np.ndarray) -> list[np.ndarray]:
+    """The curves of a group, as row numbers: rows of equal keys, along their path or, where there is none, along x.
+
+    A test that loads and unloads is one path; several tests one after the other are cut where x jumps back.
+    """
+    curves = [np.arange(len(x))]
+    if keys.shape[1]:
+        kinds, kind = np.unique(keys, axis=0, return_inverse=True)
+        if 2 * len(kinds) <= len(x):  # else a column varies along the curve
+            curves = [np.nonzero(kind.reshape(-1) == k)[0] for k in range(len(kinds))]
+    return [part for curve in curves for part in _paths(x, curve)]
+
+
+def _paths(x: np.ndarray, curve: np.ndarray) -> list[np.ndarray]:
+    steps = np.diff(x[curve])
+    signs = np.sign(steps[steps != 0])
+    if np.count_nonzero(np.diff(signs)) > len(curve) / 4:
+        return [curve[np.argsort(x[curve], kind="stable")]]
+    width = np.ptp(x[curve]) if len(curve) else 0.0
+    jumps = np.nonzero((np.abs(steps[1:]) > 0.5 * width) & (np.sign(steps[1:]) == -np.sign(steps[:-1])))[0] + 2
+    return [curve[a:b] for a, b in pairwise([0, *jumps, len(curve)])]
+
+
+def _thin(rows: np.ndarray) -> np.ndarray:
+    """At most DRAWN of the rows, evenly, with both ends."""
+    if len(rows) <= DRAWN:
+        return rows
+    return rows[np.linspace(0, len(rows) - 1, DRAWN).round().astype(int)]
+
+
+def _map(result: CalibrationResult, experiment: Experiment, group: str, rows: np.ndarray) -> Picture:
+    table = experiment.observations
+    units, own = table.units_of(group), table.rows(group).numpy()
+    data, model = (
+        units.conversion.inverse(v[rows]) for v in (result.problem.value.numpy(), result.evaluation.prediction)
+    )
+    x, y = (np.asarray(table.columns[c])[own] for c in ("x", "y"))
+    figure, axes = new_figure(3, 1, 6.6, sharex=True)
+    low, high = float(min(data.min(), model.min())), float(max(data.max(), model.max()))
+    spread = float(np.quantile(np.abs(data - model), 0.98)) or 1.0
+    panels = [("measured", data, "viridis", low, high), ("model", model, "viridis", low, high)]
+    panels.append(("measured - model", data - model, "RdBu_r", -spread, spread))
+    for axis, (name, values, colours, least, most) in zip(axes, panels):
+        points = axis.scatter(x, y, c=values, s=6, cmap=colours, vmin=least, vmax=most, rasterized=True, linewidths=0)
+        axis.set_aspect("equal")
+        axis.set_title(name, fontsize=9)
+        figure.colorbar(points, ax=axis, label=plain(units.name), shrink=0.9)
+    label = result.problem.group_label(experiment, group)
+    return Picture(f"Data against model: {label}", (figure,), "Positions in the model's units.")
+
+
+@dataclass(frozen=True)
+class _Abscissa:
+    name: str
+    values: np.ndarray
+    label: str
+    log: bool
+
+    @staticmethod
+    def of(experiment: Experiment, plot: PlotSection) -> _Abscissa:
+        """The column asked for, else time, else the first column that varies within a group, else the row number."""
+        table = experiment.observations
+        first = next((c for c in ("time", *table.columns) if c in table.columns and _varies(experiment, c)), None)
+        name = plot.x if plot.x in table.columns else first
+        if name is None:
+            return _Abscissa("", np.arange(1, len(table) + 1), "row", False)
+        units = table.column_units.get(name)
+        values = np.asarray(table.columns[name])
+        values = units.conversion.inverse(values) if units else values
+        spread = bool(values.min() > 0 and values.max() / values.min() > 50)
+        log = spread if plot.log is None else plot.log and bool(values.min() > 0)
+        return _Abscissa(name, values, with_units(name, units.name if units else ""), log)
+
+
+def _varies(experiment: Experiment, column: str) -> bool:
+    table = experiment.observations
+    return any(np.ptp(np.asarray(table.columns[column])[table.rows(group).numpy()]) > 0 for group in table.groups)
