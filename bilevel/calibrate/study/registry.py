@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
-<<<<<<< HEAD
-from collections.abc import Mapping
-=======
 import traceback
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import entry_points
->>>>>>> a898d58 (The study file: YAML 1.2, CSV without merged rows, units as written or declared, every number within what the model declares)
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -20,16 +14,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-<<<<<<< HEAD
-from bilevel.calibrate.model import Model, ModelConfig
-from bilevel.calibrate.study.yaml_lines import unknown_key
-from bilevel.extensions import installed, load
-=======
 from bilevel.calibrate.model import Model, ModelConfig, ParameterDefault
 from bilevel.calibrate.study.files import read_text
 from bilevel.calibrate.study.units import parse_unit
 from bilevel.calibrate.study.validated import hint
->>>>>>> a898d58 (The study file: YAML 1.2, CSV without merged rows, units as written or declared, every number within what the model declares)
+from bilevel.extensions import installed, load
 from bilevel.report import InputError
 
 GROUP = "bilevel.models"
@@ -54,9 +43,7 @@ def find_model(kind: str) -> type[Model]:
     if kind in found:
         return load(found[kind])
     known = sorted({*_registered, *found, "python"})
-    near = difflib.get_close_matches(kind, known, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
-    raise InputError(f"there is no model of kind '{kind}'; {hint}")
+    raise InputError(f"there is no model of kind '{kind}'{hint(kind, known)}")
 
 
 def works_in(
