@@ -122,7 +122,7 @@ def test_an_error_inside_the_users_model_is_one_line(study):
     study.edit("torch.exp(", "(1 / 0) * (", "model.py")
     outcome = study.call("run")
     assert outcome.code == 1
-    assert outcome.err == "error: ZeroDivisionError: division by zero (--debug shows where)\n"
+    assert outcome.err == f"error: {study.folder / 'model.py'}, line 4: ZeroDivisionError: division by zero\n"
 
 
 def test_not_finite_at_the_start_is_exit_code_1(study):

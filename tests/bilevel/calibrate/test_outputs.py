@@ -111,7 +111,7 @@ def test_models_add_pictures_and_state(study):
     study.edit("kind: python, file: model.py, name: decay", "kind: test_drawn")
     assert study.call("run").code == 0
     assert (study.results / "state" / "state.vtu").read_text() == "state"
-    assert "The model&#x27;s own &lt;picture&gt;" in (study.results / "report.html").read_text()
+    assert "The model&#39;s own &lt;picture&gt;" in (study.results / "report.html").read_text()
 
 
 def test_other_commands(study, no_pictures):
