@@ -131,7 +131,7 @@ class Diffusion(LocalEnergy):
     ) -> None:
         """axisymmetric: the first coordinate is the radius. inflow: boundaries with a given flux. wells: nodes (K,).
 
-        leaky, transient: with leakage, with storage. Prescribed values are constant in time.
+        leaky, transient: with leakage, with storage. Prescribed values may vary in time; see `time_stepping.march`.
         floating: nothing fixes the level of the field. Raises InputError if nothing does (no constraint, leakage or
         storage) and floating is False.
         """
@@ -155,8 +155,8 @@ class Diffusion(LocalEnergy):
         super().__init__(terms, len(mesh.coordinates), 1, constraints, kernel=kernel, floating=floating)
 
     def stage(self, params: Mapping[str, Any], anchor: Tensor, tau: Tensor) -> Params:
-        """The parameters of one implicit step of length tau from `anchor` (n,); see `time_stepping.march`."""
-        level = self.values.apply(self.expand(anchor, params), params.get("coordinates"))[..., 0, 0]
+        """The parameters of one implicit step of length tau from the field `anchor` (nodes, 1); see `time_stepping.march`."""
+        level = self.values.apply(anchor, params.get("coordinates"))[..., 0, 0]
         return {**params, "storage": {**params["storage"], "anchor": level, "tau": tau}}
 
 

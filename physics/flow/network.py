@@ -66,9 +66,8 @@ class FlowNetwork(LocalEnergy):
         return self.law.flux(drop, params["flow"])
 
     def stage(self, params: Mapping[str, Any], anchor: Tensor, tau: Tensor) -> Params:
-        """The parameters of one implicit step of length tau from `anchor` (n,); see `time_stepping.march`."""
-        level = self.expand(anchor, params)
-        return {**params, "storage": {**params["storage"], "anchor": level, "tau": tau}}
+        """The parameters of one implicit step of length tau from the heads `anchor` (nodes, 1); see `time_stepping.march`."""
+        return {**params, "storage": {**params["storage"], "anchor": anchor, "tau": tau}}
 
 
 def _require_edges_at_every_node(graph: Graph) -> None:

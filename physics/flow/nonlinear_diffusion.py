@@ -102,6 +102,6 @@ class NonlinearDiffusion(LocalResidual):
         super().__init__(terms, len(mesh.coordinates), 1, constraints)
 
     def stage(self, params: Mapping[str, Any], anchor: Tensor, tau: Tensor) -> Params:
-        """The parameters of one implicit step of length tau from `anchor` (n,); see `time_stepping.march`."""
-        level = self.values.apply(self.expand(anchor, params))[..., 0, 0]
+        """The parameters of one implicit step of length tau from the field `anchor` (nodes, 1); see `time_stepping.march`."""
+        level = self.values.apply(anchor)[..., 0, 0]
         return {**params, "storage": {**params["storage"], "anchor": level, "tau": tau}}

@@ -104,6 +104,10 @@ class RadialFlow(EnergyProblem):
         """The forces (..., n) of discharges (...) [m3/d] at the well."""
         return torch.cat((discharge[..., None], discharge.new_zeros(*discharge.shape, len(self.grid.radius) - 1)), -1)
 
+    def expand(self, u: Tensor, params: Mapping[str, Tensor]) -> Tensor:
+        """The drawdowns (n,) themselves: none is prescribed."""
+        return u
+
     def stage(self, params: Mapping[str, Tensor], anchor: Tensor, tau: Tensor) -> dict[str, Tensor]:
         """The parameters of one implicit step of length tau from `anchor`."""
         storage = params["storage"] / tau

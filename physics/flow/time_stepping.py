@@ -21,9 +21,10 @@ from bilevel.implicit.chain import Trajectory, chain
 from bilevel.implicit.layer import argmin, root
 from bilevel.implicit.strategies import Adjoint
 from bilevel.problem import EnergyProblem, Params
-from bilevel.report import Solution
+from bilevel.report import InputError, Solution
 from bilevel.solvers.loop import Solver
 from bilevel.solvers.newton import Newton
+from bilevel.torch_internals import pytree
 from physics.flow.time_steps import TimeSteps
 
 
@@ -61,8 +62,11 @@ SDIRK3 = Scheme(
 class Transient(Protocol):
     """An EnergyProblem that knows how to store: the energy Phi with a capacity C."""
 
+    def expand(self, u: Tensor, params: Params) -> Tensor:
+        """The whole field, prescribed values included, of the unknown u (n,)."""
+
     def stage(self, params: Params, anchor: Tensor, tau: Tensor) -> Params:
-        """The parameters with which this energy is Phi(h) + C(h - anchor) / tau."""
+        """The parameters with which this energy is Phi(h) + C(h - anchor) / tau; anchor is a whole field."""
 
 
 def march(
@@ -72,6 +76,7 @@ def march(
     steps: TimeSteps,
     loads: Mapping[str, Any] | None = None,
     *,
+    in_time: Callable[[Tensor], Mapping[str, Any]] | None = None,
     observe: Callable[[Tensor], Tensor] | None = None,
     scheme: Scheme = SDIRK2,
     solver: Solver | None = None,
@@ -82,29 +87,64 @@ def march(
 
     energy: an EnergyProblem with a `stage` (see `Transient`), or a Problem whose residual balances storage likewise. initial (n,): the head at the first time. params: those
     of the steady energy and of its storage. loads: entries of params that hold within each step, with a leading entry
-    for each step (N, ...). observe: what to keep of each head; all of it by default. watch: told of every minimisation.
-    adjoint: that of every stage; `Exact(certify=False)` spares the certificates, which cost as much as the gradient.
-    Returns the final head and the observed ones (N, ...). Raises what the minimisations raise.
+    for each step (N, ...). in_time: entries of params as functions of time, such as the stage of a river,
+    `lambda t: {"boundary": {"river": stage(t)}}`: called once with the times (N, 1 + stages) of each step's start and its
+    stages, it returns tensors that begin with these two dimensions. observe: what to keep of each head; all of it by
+    default. watch: told of every minimisation. adjoint: that of every stage; `Exact(certify=False)` spares the
+    certificates, which cost as much as the gradient.
+    Returns the final head and the observed ones (N, ...). Raises what the minimisations raise, and InputError for
+    prescribed values among the loads: the head beside them would follow a jump at each step.
     """
+    if "boundary" in (loads or {}):
+        raise InputError(
+            "prescribed values vary in time as functions: give them by `in_time`, not as loads of each step"
+        )
     solver = solver or Newton()
     find = argmin if isinstance(energy, EnergyProblem) else root
     # What stages take over from those before. As tensors among the parameters: constants make forward mode slow.
     ratios = [[torch.tensor(a / scheme.diagonal, dtype=initial.dtype) for a in row] for row in scheme.rows]
     taus = torch.from_numpy(steps.stage_lengths(scheme.diagonal, scheme.nodes)).to(initial)
 
-    def step(old: Tensor, given: tuple[Params, Any], load: tuple[Params, Tensor], start: Tensor) -> Tensor:
+    varying = _in_time(in_time, torch.from_numpy(steps.stage_times(scheme.nodes)).to(initial))
+
+    def step(old: Tensor, given: tuple[Params, Any], load: tuple[Params, Tensor, Params], start: Tensor) -> Tensor:
         setting = {**given[0], **load[0]}
+        settings = [_with(setting, load[2], place) for place in range(1 + len(scheme.rows))]
+        before = energy.expand(old, settings[0])
         changes: list[Tensor] = []
         head = start
-        for row, tau in zip(given[1], load[1].unbind()):
-            anchor = old
+        for row, tau, now in zip(given[1], load[1].unbind(), settings[1:]):
+            # Prescribed values have anchors and changes like all others: what the cells beside them store depends on it.
+            anchor = before
             for ratio, change in zip(row, changes):
                 anchor = anchor + ratio * change
-            solution = find(energy, head, energy.stage(setting, anchor, tau), solver=solver, adjoint=adjoint)
+            solution = find(energy, head, energy.stage(now, anchor, tau), solver=solver, adjoint=adjoint)
             watch(solution)
             head = solution.u
-            changes.append(head - anchor)
+            changes.append(energy.expand(head, now) - anchor)
         return head
 
     keep = (lambda head, given, load: observe(head)) if observe else None
-    return chain(step, initial, (dict(params), ratios), (dict(loads or {}), taus), observe=keep)
+    return chain(step, initial, (dict(params), ratios), (dict(loads or {}), taus, varying), observe=keep)
+
+
+def _in_time(function: Callable[[Tensor], Mapping[str, Any]] | None, times: Tensor) -> Params:
+    """What varies in time, at the times (N, 1 + stages); InputError for values that do not begin with these dimensions."""
+    values = {} if function is None else dict(function(times))
+    for leaf in pytree.tree_leaves(values):
+        if not isinstance(leaf, Tensor) or leaf.shape[:2] != times.shape:
+            shape = tuple(leaf.shape) if isinstance(leaf, Tensor) else type(leaf).__name__
+            raise InputError(
+                f"in_time must return tensors that begin with the shape {tuple(times.shape)} of its times, got {shape}"
+            )
+    return values
+
+
+def _with(setting: Params, varying: Params, place: int) -> Params:
+    """The setting with what varies as it is at one time of the step; entries by name join those that are constant."""
+    now = pytree.tree_map(lambda values: values[place], varying)
+    joined = {
+        name: {**setting[name], **value} if isinstance(value, Mapping) and name in setting else value
+        for name, value in now.items()
+    }
+    return {**setting, **joined}

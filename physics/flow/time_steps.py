@@ -65,6 +65,16 @@ class TimeSteps:
             tau[start + 1 : end] = diagonal * growth * since[:-1, None] * np.exp(growth * nodes)
         return tau
 
+    def stage_times(self, nodes: Array) -> Array:
+        """The times (N, 1 + stages) of each step's start and of its stages, in the logarithm where the steps are."""
+        lengths = np.diff(self.times)
+        times = self.times[:-1, None] + lengths[:, None] * np.append(0.0, nodes)
+        for start, end in zip(self.changes, [*self.changes[1:], len(lengths)]):
+            since = self.times[start + 1 : end + 1] - self.times[start]
+            growth = np.log(since[1:] / since[:-1])[:, None]
+            times[start + 1 : end] = self.times[start] + since[:-1, None] * np.exp(growth * np.append(0.0, nodes))
+        return times
+
     def interpolation(self, readings: ArrayLike) -> Tensor:
         """The matrix (len(readings), N+1) that takes values at `times` to the readings.
 

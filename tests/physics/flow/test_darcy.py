@@ -14,7 +14,7 @@ from bilevel.report import InputError
 from physics.discretisation import Shape, box, rectangle
 from physics.discretisation.constraints import Dirichlet
 from physics.flow.darcy import DarcyFlow, HeatConduction
-from physics.flow.time_stepping import SDIRK2, march
+from physics.flow.time_stepping import BACKWARD_EULER, SDIRK2, SDIRK3, march
 from physics.flow.time_steps import TimeSteps
 
 
@@ -211,3 +211,57 @@ def test_missing_conductivity_names_it():
     flow = DarcyFlow(mesh, [Dirichlet("river", mesh.nodes_on("left"))])
     with pytest.raises(InputError, match="hydraulic_conductivity"):
         argmin(flow, flow.start(), {})
+
+
+def tidal_aquifer(cells: int = 40) -> tuple[DarcyFlow, dict[str, object]]:
+    mesh = rectangle(cells, 1, (200.0, 200.0 / cells))
+    flow = DarcyFlow(mesh, [mesh.fixed("left"), mesh.fixed("right")], transient=True)
+    params = {
+        "flow": {"hydraulic_conductivity": torch.tensor(100.0)},
+        "storage": {"specific_storage": torch.tensor(0.05)},
+    }
+    return flow, params
+
+
+def tide(t: torch.Tensor, period: float = 0.5) -> dict[str, object]:
+    return {"boundary": {"left": torch.sin(2.0 * math.pi / period * t)}}
+
+
+def exact_tide(x: torch.Tensor, t: torch.Tensor, period: float = 0.5, terms: int = 4000) -> torch.Tensor:
+    """Head in a slab of 200 m between sin(wt) and 0, from rest: Duhamel's sum (Carslaw & Jaeger 1959, section 3.5)."""
+    n = torch.arange(1, terms + 1)
+    w, rate = 2.0 * math.pi / period, 2000.0 * (n * math.pi / 200.0) ** 2
+    forced = (rate * torch.cos(w * t) + w * torch.sin(w * t) - rate * torch.exp(-rate * t)) / (rate**2 + w**2)
+    steady = (1.0 - x / 200.0) * torch.sin(w * t)
+    return steady - (2.0 / math.pi * w / n * torch.sin(n * math.pi * x[:, None] / 200.0) * forced).sum(-1)
+
+
+@pytest.mark.parametrize(("scheme", "bound"), [(BACKWARD_EULER, 0.04), (SDIRK2, 0.0105), (SDIRK3, 0.007)])
+def test_a_tide_at_a_boundary(scheme, bound):
+    flow, params = tidal_aquifer()
+    steps = TimeSteps(np.linspace(0.0, 1.0, 41))
+    heads = march(flow, flow.start(), params, steps, in_time=tide, scheme=scheme).observed
+    x = rectangle(40, 1, (200.0, 5.0)).coordinates[flow.constraints.free, 0]
+    times = torch.from_numpy(steps.times[1:])
+    errors = [float((heads[k] - exact_tide(x, t)).abs().max()) for k, t in enumerate(times)]
+    print(f"{scheme.order}: {max(errors):.4f}")
+    assert max(errors) < bound
+
+
+def test_gradient_through_a_varying_boundary_and_what_is_refused():
+    flow, params = tidal_aquifer(4)
+    steps = TimeSteps(np.linspace(0.0, 0.3, 4))
+
+    def final(amplitude):
+        def level(t):
+            return {"boundary": {"left": amplitude * tide(t)["boundary"]["left"]}}
+
+        return march(flow, flow.start(), params, steps, in_time=level).final.square().sum()
+
+    amplitude = torch.tensor(1.5, requires_grad=True)
+    (slope,) = torch.autograd.grad(final(amplitude), amplitude)
+    assert float(slope) == pytest.approx(2.0 * float(final(amplitude.detach())) / 1.5, rel=1e-10)
+    with pytest.raises(InputError, match="by `in_time`"):
+        march(flow, flow.start(), params, steps, {"boundary": {"left": torch.ones(3)}})
+    with pytest.raises(InputError, match=r"begin with the shape \(3, 3\)"):
+        march(flow, flow.start(), params, steps, in_time=lambda t: {"boundary": {"left": torch.tensor(1.0)}})
