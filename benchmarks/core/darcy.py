@@ -18,8 +18,7 @@ from benchmarks.record import Record, at_most, stated
 from benchmarks.references.lower_bound import multigrid_seconds, pardiso_seconds
 from benchmarks.references.plain_darcy import Pardiso, PlainDarcy
 from physics.discretisation import Mesh, box, rectangle
-from physics.flow import DarcyFlow
-from physics.flow.nonlinear_diffusion import NonlinearDiffusion, QuadraticConductivity
+from physics.flow import DarcyFlow, NonlinearDiffusion, QuadraticConductivity
 
 LINE = "Darcy flow, one log-normal conductivity a cell: linear against bare solves, nonlinear against a plain Newton"
 DURATION = "8 minutes"

@@ -29,11 +29,11 @@ from bilevel.solvers.loop import Outcome, Solver
 from bilevel.solvers.steps import Armijo
 from physics.discretisation.constraints import Dirichlet
 from physics.discretisation.graph import Graph
-from physics.families.edge_split import EdgeSplit
 from physics.families.networks import pores
 from physics.families.power_law import THRESHOLD, PowerLawFlow
 from physics.families.random_field import log_normal
 from physics.flow import FlowNetwork, PowerLaw
+from physics.flow.cellwise import FlowCells
 
 LINE = (
     "128 log-conductivities of a power-law graph of 1e4 nodes: learned first guess against Newton in every inner solve"
@@ -73,9 +73,9 @@ class Study:
     def params(self, theta: Tensor) -> dict[str, Any]:
         return {"flow": {"conductance": (self.background + self.bumps @ theta).exp()}, "inflow": self.inflow}
 
-    def split(self, problem: EnergyProblem, params: Params) -> EdgeSplit:
+    def split(self, problem: EnergyProblem, params: Params) -> FlowCells:
         assert isinstance(problem, FlowNetwork)
-        return EdgeSplit(problem, params, self.typical)
+        return FlowCells(problem, params, self.typical)
 
 
 @dataclass

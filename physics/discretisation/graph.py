@@ -51,6 +51,10 @@ class Graph:
         """u(head) - u(tail) on each edge: B = (-1, 1), one point and one column; weights (E,), default 1."""
         return self._operator(torch.tensor([[-1.0], [1.0]], dtype=torch.float64), weights)
 
+    def drop(self, weights: Tensor | None = None) -> FixedOperator:
+        """u(tail) - u(head) on each edge, which drives the flow from tail to head; weights (E,), default 1."""
+        return self._operator(torch.tensor([[1.0], [-1.0]], dtype=torch.float64), weights)
+
     def difference_and_mean(self, weights: Tensor | None = None) -> FixedOperator:
         """Difference and mean of the two ends of each edge, two columns; weights (E,), default 1."""
         return self._operator(torch.tensor([[-1.0, 0.5], [1.0, 0.5]], dtype=torch.float64), weights)

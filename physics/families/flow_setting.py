@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from bilevel.acceleration.family import Instance, NodeGraph, Variation
-from physics.constitutive.flow.edge_laws import EdgeLaw
+from physics.constitutive.flow.law import FlowLaw
 from physics.discretisation.constraints import Dirichlet
 from physics.discretisation.graph import Graph
-from physics.families.edge_split import EdgeSplit
 from physics.families.family import node_graph
 from physics.families.networks import Network, lattice, pores
 from physics.families.random_field import log_normal
+from physics.flow.cellwise import FlowCells
 from physics.flow.network import FlowNetwork
 
 BELOW_TWO, ABOVE_TWO = (1.2, 1.8), (2.5, 6.0)
@@ -82,7 +82,7 @@ class Rock:
         """The head drop of a typical edge."""
         return self.network.spacing * self.head_unit
 
-    def instance(self, law: EdgeLaw, flow: dict[str, Tensor], flux: float, degree: float, described: str) -> Instance:
+    def instance(self, law: FlowLaw, flow: dict[str, Tensor], flux: float, degree: float, described: str) -> Instance:
         """Flow by a law with parameters `flow`, where a typical edge carries `flux` and psi has about this degree."""
         points, edges = self.network.points, self.network.edges
         graph = Graph(len(points), torch.from_numpy(edges))
@@ -93,7 +93,7 @@ class Rock:
         constraint = Dirichlet("sides", torch.from_numpy(held), value=head[:, None])
         problem = FlowNetwork(graph, law, (constraint,))
         params: dict[str, Any] = {"flow": flow, "inflow": self.inflow * flux}
-        split = EdgeSplit(problem, params, self.typical)
+        split = FlowCells(problem, params, self.typical)
         start = split.linear_start()
         described = (
             f"{self.variation.value}: {graph.nodes} nodes, {len(edges)} edges, {described}, "
@@ -102,7 +102,7 @@ class Rock:
         return Instance(problem, params, start, _graph(split, params, degree), described, states=split)
 
 
-def _graph(split: EdgeSplit, params: dict[str, Any], degree: float) -> NodeGraph:
+def _graph(split: FlowCells, params: dict[str, Any], degree: float) -> NodeGraph:
     """Nodes know the degree and whether their head is free, edges their conductance against the mean."""
     logarithm = split.law.log_conductance
     free = torch.zeros(split.nodes, dtype=torch.float64)

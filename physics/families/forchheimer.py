@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from bilevel.acceleration.family import Family, Instance, Variation
-from physics.constitutive.flow.edge_laws import Forchheimer
+from physics.constitutive.flow.forchheimer import Forchheimer
 from physics.families.family import generator
 from physics.families.flow_setting import Rock
 

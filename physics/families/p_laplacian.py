@@ -12,8 +12,8 @@ from bilevel.acceleration.family import Family, Instance, NodeGraph, Variation
 from physics.discretisation import Mesh
 from physics.families.family import generator, neighbours, node_graph
 from physics.families.flow_setting import THRESHOLD, Conductance, exponent, wells
-from physics.families.mesh_split import MeshSplit
 from physics.families.triangulations import regular, shifted
+from physics.flow.cellwise import FlowCells
 from physics.flow.p_laplacian import PLaplacian
 
 
@@ -49,8 +49,8 @@ class PLaplacianFlow(Family):
         if variation is not Variation.LOADS:
             held.append(mesh.fixed("right", value=self.head_unit))
         problem = PLaplacian(mesh, p, THRESHOLD * self.head_unit, held)
-        params: dict[str, Any] = {"flow": {"conductivity": conductivity}, "inflow": inflow}
-        split = MeshSplit(problem, params, self.head_unit)
+        params: dict[str, Any] = {"flow": {"conductivity": conductivity}, "wells": inflow}
+        split = FlowCells(problem, params, self.head_unit)
         start = split.linear_start()
         described = (
             f"{variation.value}: {split.nodes} nodes, {len(mesh.cells)} cells in {mesh.dim}-D, p = {p:.2f}, "

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from bilevel.acceleration.family import Family, Instance, Variation
-from physics.constitutive.flow.edge_laws import PowerLaw
+from physics.constitutive.flow.power_law import PowerLaw
 from physics.families.family import generator
 from physics.families.flow_setting import THRESHOLD, Rock, exponent
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from bilevel.linalg.operator import Sparse
 from bilevel.problem import Params
 from physics.constitutive.elastic.neo_hookean import NeoHookean
+from physics.constitutive.flow.linear import Linear
 from physics.constitutive.kinematics import Kinematics
 from physics.discretisation import Mesh
 from physics.discretisation.constraints import Constraint
@@ -29,7 +30,6 @@ from physics.families.matrices import Matrices
 from physics.families.plane_matrices import PlaneMatrices
 from physics.families.solid_geometry import Geometry
 from physics.families.space_matrices import SpaceMatrices
-from physics.flow.darcy import Conduction
 from physics.local.density import Measure
 from physics.local.energy import LocalEnergy
 from physics.local.term import Term
@@ -83,7 +83,7 @@ class Rubber(Solid):
     @cached_property
     def harmonic(self) -> LocalEnergy:
         """Whose minimum is the harmonic interpolation of 0 at the left end and 1 at the right."""
-        term = Term("harmonic", self.mesh.operator(), Conduction("mu"), Measure((self.mesh.dim,)))
+        term = Term("harmonic", self.mesh.operator(), Linear("mu", "Pa"), Measure((self.mesh.dim,)))
         held = [self.mesh.fixed(name, value=value) for name, value in (("left", 0.0), ("right", 1.0))]
         return LocalEnergy([term], len(self.mesh.coordinates), 1, held)
 

@@ -18,9 +18,9 @@ from bilevel.linalg import factorise
 from bilevel.linalg.operator import Sparse, Structure
 from bilevel.linalg.solver import Factor
 from physics.discretisation.constraints import ConstraintSet
-from physics.families.linear_cells import columns_and_volume, divergence, element_matrices, gradients
 from physics.local.assembly import Scatter
 from physics.local.energy import LocalEnergy
+from physics.local.linear_cells import columns_and_volume, divergence, element_matrices, gradients
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Darcy flow and heat conduction on meshes: psi = 1/2 k |grad h|^2, with storage, leakage, sources and wells."""
+"""Flow on meshes by any law of the gradient, with storage, leakage, sources and wells; Darcy flow and heat conduction."""
 
 from __future__ import annotations
 
@@ -10,41 +10,18 @@ from torch import Tensor
 
 from bilevel.problem import Params
 from bilevel.report import InputError
-from physics.discretisation import Mesh
+from physics.constitutive.flow.law import FlowLaw
+from physics.constitutive.flow.linear import Linear
 from physics.discretisation.constraints import Constraint
-from physics.discretisation.matmul import matmul
+from physics.discretisation import Mesh
 from physics.discretisation.operator import nodal_operator
 from physics.discretisation.rigid_body_modes import constant_modes
-from physics.local.density import Cells, Density, Measure
+from physics.local.density import Density, Measure
 from physics.local.energy import LocalEnergy
 from physics.local.term import Term
 
 VALUE = Measure((1,))
 """A nodal scalar itself."""
-
-
-class Conduction(Density):
-    """psi = k/2 |g|^2 of a gradient g; flux = -k g (Darcy 1856; Fourier 1822). params: the conductivity's name."""
-
-    def __init__(self, conductivity: str) -> None:
-        self.name = conductivity
-        self.parameters = (conductivity,)
-
-    def energy(self, x: Tensor, params: Params) -> Tensor:
-        return 0.5 * params[self.name] * x.square().sum(-1)
-
-    def stress(self, x: Tensor, params: Params) -> Tensor:
-        return params[self.name].unsqueeze(-1) * x
-
-    def tangent(self, x: Tensor, params: Params, state_dims: int) -> Tensor:
-        unit = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
-        return (params[self.name][..., None, None] * unit).expand(*x.shape, x.shape[-1])
-
-    def element_matrices(self, x: Tensor, params: Params, cells: Cells) -> Tensor:
-        if cells.measure.matrix is not None:
-            return super().element_matrices(x, params, cells)
-        scaled = (cells.weights * params[self.name])[:, None, :, None] * cells.matrix
-        return matmul(cells.matrix.flatten(2), scaled.flatten(2).mT).unsqueeze(0)
 
 
 class Spring(Density):
@@ -112,16 +89,25 @@ class Source(Density):
 
 
 class Diffusion(LocalEnergy):
-    """A scalar field driven by its gradient; see `DarcyFlow` and `HeatConduction` for names and units."""
+    """A scalar field driven by its gradient: - div(flux) = source; the unknown is the field at the nodes that are not fixed.
 
-    conductivity: ClassVar[str]
-    capacity: ClassVar[str]
+        flow = Diffusion(mesh, [mesh.fixed("left", value=1.0), mesh.fixed("right")], law=Forchheimer())
+        solution = bilevel.argmin(flow, flow.start(), {"flow": {"linear": a, "quadratic": b}})
+
+    params: "flow": those of the law, shared (), per cell (E,) or per point (E, Q); "storage": {"capacity": c} for time
+    steps; "leakage": {"resistance", "head"}; optional "source" per volume, "inflow_NAME" per area for each boundary in
+    `inflow`, "wells" (K,). Names and units of two common cases: `DarcyFlow`, `HeatConduction`.
+    """
+
+    law: FlowLaw = Linear("conductivity", "")
+    capacity: ClassVar[str] = "capacity"
 
     def __init__(
         self,
         mesh: Mesh,
         constraints: Sequence[Constraint] = (),
         *,
+        law: FlowLaw | None = None,
         axisymmetric: bool = False,
         leaky: bool = False,
         transient: bool = False,
@@ -129,17 +115,18 @@ class Diffusion(LocalEnergy):
         wells: Tensor | None = None,
         floating: bool = False,
     ) -> None:
-        """axisymmetric: the first coordinate is the radius. inflow: boundaries with a given flux. wells: nodes (K,).
+        """law: how the flux grows with the gradient, even in it. axisymmetric: the first coordinate is the radius. inflow: boundaries with a given flux. wells: nodes (K,).
 
         leaky, transient: with leakage, with storage. Prescribed values may vary in time; see `time_stepping.march`.
         floating: nothing fixes the level of the field. Raises InputError if nothing does (no constraint, leakage or
         storage) and floating is False.
         """
+        self.mesh, self.law = mesh, law or self.law
         gradient = mesh.operator(axisymmetric=axisymmetric)
         pick = torch.eye(gradient.width, dtype=torch.float64)[: mesh.dim] if axisymmetric else None  # leave 1/r out
         self.values = mesh.operator(gradient=False, value=True, axisymmetric=axisymmetric)
         terms = [
-            Term("flow", gradient, Conduction(self.conductivity), Measure((mesh.dim,), pick)),
+            Term("flow", gradient, self.law, Measure((mesh.dim,), pick)),
             Term("source", self.values, Source(), VALUE),
         ]
         if transient:
@@ -169,7 +156,7 @@ class DarcyFlow(Diffusion):
     In plan view give transmissivity for K, storativity for Ss and recharge [m/d] for the source.
     """
 
-    conductivity = "hydraulic_conductivity"
+    law = Linear("hydraulic_conductivity", "m/d")
     capacity = "specific_storage"
 
 
@@ -180,5 +167,5 @@ class HeatConduction(Diffusion):
     steps; "leakage": {"resistance" [m3 K/W], "head" [K]}; optional "source" [W/m3], "inflow_NAME" [W/m2], "wells" [W].
     """
 
-    conductivity = "thermal_conductivity"
+    law = Linear("thermal_conductivity", "W/(m K)")
     capacity = "heat_capacity"

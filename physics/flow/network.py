@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bilevel.problem import Params
 from bilevel.report import InputError
-from physics.constitutive.flow.edge_laws import EdgeLaw
+from physics.constitutive.flow.law import FlowLaw
 from physics.discretisation.constraints import Constraint
 from physics.discretisation.graph import Graph
 from physics.discretisation.rigid_body_modes import constant_modes
@@ -26,7 +26,9 @@ from physics.local.term import Term
 class FlowNetwork(LocalEnergy):
     """Heads h [m] at the nodes of a graph that balance the fluxes of its edges with the inflows.
 
-    params: "flow": those of the edge law, shared () or per edge (E,); "inflow": (nodes,) [m3/d], a demand is negative;
+    The drop of an edge is the head at its first node less that at its second, and drives the flow from first to second: a
+    law that is not even in it, such as that of a pump, acts from the first node to the second.
+    params: "flow": those of the law, shared () or per edge (E,); "inflow": (nodes,) [m3/d], a demand is negative;
     "boundary": heads by the constraint's name; with leaky=True "leakage": {"resistance" [d/m2], "head" [m]}; with
     transient=True "storage": {"storage": what a node holds per metre of head [m2]}.
     floating: parts of the network without a fixed head are meant to be so: their mean head is zero and their inflows
@@ -36,7 +38,7 @@ class FlowNetwork(LocalEnergy):
     def __init__(
         self,
         graph: Graph,
-        law: EdgeLaw,
+        law: FlowLaw,
         constraints: Sequence[Constraint] = (),
         *,
         leaky: bool = False,
@@ -46,7 +48,7 @@ class FlowNetwork(LocalEnergy):
         self.graph, self.law = graph, law
         _require_edges_at_every_node(graph)
         terms = [
-            Term("flow", graph.difference(), law, Measure((1,))),
+            Term("flow", graph.drop(), law, Measure((1,))),
             Term("inflow", graph.values(), Source(), VALUE),
         ]
         if leaky:

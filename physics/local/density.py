@@ -32,6 +32,9 @@ class Density(ABC):
     optional: bool = False
     parameters: tuple[str, ...] = ()
 
+    def check(self, params: Params) -> None:
+        """Raise InputError for parameters outside their physical bounds; here there are none."""
+
     @abstractmethod
     def energy(self, x: Tensor, params: Params) -> Tensor:
         """psi (...) at states x (..., *state)."""

@@ -14,7 +14,7 @@ from bilevel.torch_internals import pytree
 from physics.discretisation.constraints import Constraint, ConstraintSet
 from physics.discretisation.rigid_body_modes import unconstrained_modes
 from physics.local.assembly import Scatter
-from physics.local.density import fields_of
+from physics.local.density import Density, fields_of
 from physics.local.parameter_jvp import jvp_by_pieces
 from physics.local.parameter_vjp import vjp_by_pieces
 from physics.local.pieces import Piece, pieces
@@ -31,7 +31,7 @@ class LocalEnergy(EnergyProblem):
 
     kernel (nodes, components, k): motions that the energy does not see (rigid-body modes, constants), or None if there are
     none. Those that the constraints leave free raise InputError, unless `floating=True` declares them as null space.
-    Raises InputError for parameters that no term knows.
+    Raises InputError for parameters that no term knows, and, where a tangent is asked for, outside the bounds of their law.
     """
 
     def __init__(
@@ -118,6 +118,8 @@ class LocalEnergy(EnergyProblem):
         full = self.expand(u.detach(), params)
         sums = self.scatter.zeros(full)
         for group, term in enumerate(self._stiff):
+            if params is not None and term.name in params:
+                term.density.check(params[term.name])
             for p in self._pieces([term], full, params):
                 planes = p.term.stiffness(p.local, p.matrix, p.weights, p.params, self._symmetric)
                 self.scatter.add(sums, planes, group, p.rows)
@@ -134,7 +136,7 @@ class LocalEnergy(EnergyProblem):
         density, operator = term.density, term.operator
         own = (params or {}).get(term.name)
         if own is None and density.parameters and not density.optional:
-            raise InputError(f"params['{term.name}'] is missing; it needs {', '.join(density.parameters)}")
+            raise InputError(f"params['{term.name}'] is missing; it needs {', '.join(_names(density))}")
         return fields_of(own, density, operator.cells.shape[0], operator.points, term.name)
 
     def _pieces(self, terms: Sequence[Term], full: Tensor, params: Params) -> Iterator[Piece]:
@@ -170,3 +172,8 @@ def _added(term: Term, total: Tensor, forces: Sequence[Tensor]) -> Tensor:
     if total.shape[1] == 1:  # twice as fast along one dimension
         return total[:, 0].index_add(0, nodes, added[:, 0]).unsqueeze(1)
     return total.index_add(0, nodes, added)
+
+
+def _names(density: Density) -> Sequence[str]:
+    """The names of the parameters that a density needs."""
+    return getattr(density.parameters, "names", density.parameters)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
 
+import torch
 from torch import Tensor
 
 from bilevel.acceleration.cellwise import vectors
@@ -15,13 +15,13 @@ from bilevel.acceleration.cellwise import vectors
 class CellLaw(ABC):
     """psi(|g|) of every cell, by its derivatives; the flux points along the gradient.
 
-    exponent (E,): the degree p of psi. threshold (E,): a gradient below which psi is quadratic. conductance (E,): what
-    multiplies psi. All three are known to the network.
+    What the network knows of it: exponent (E,), the degree p of psi far out; log_threshold (E,), the logarithm of a gradient
+    below which psi is quadratic; log_conductance (E,), that of the flux per gradient at rest.
     """
 
     exponent: Tensor
-    threshold: Tensor
-    conductance: Tensor
+    log_threshold: Tensor
+    log_conductance: Tensor
 
     @abstractmethod
     def secant(self, sizes: Tensor) -> Tensor:
@@ -42,15 +42,35 @@ class CellLaw(ABC):
         """The fluxes of gradients (E,) or (E, d); differentiable."""
         return vectors.scaled(self.secant(vectors.size(gradients)), gradients)
 
-    @cached_property
-    def log_threshold(self) -> Tensor:
-        return self.threshold.log()
+
+class JoinedLaw(CellLaw):
+    """The cells of several laws in a row."""
+
+    def __init__(self, laws: Sequence[CellLaw], counts: Sequence[int]) -> None:
+        self.laws, self.counts = list(laws), list(counts)
+
+    def secant(self, sizes: Tensor) -> Tensor:
+        return self._each(lambda law, own: law.secant(own), sizes)
+
+    def secant_and_slope(self, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        both = [law.secant_and_slope(own) for law, own in zip(self.laws, sizes.split(self.counts))]
+        secants, slopes = zip(*both)
+        return torch.cat(secants), torch.cat(slopes)
+
+    def log_gradients(self, fluxes: Tensor) -> Tensor:
+        return self._each(lambda law, own: law.log_gradients(own), fluxes)
 
     @cached_property
-    def log_conductance(self) -> Tensor:
-        return self.conductance.log()
+    def exponent(self) -> Tensor:  # type: ignore[override]
+        return torch.cat([law.exponent for law in self.laws])
 
-    @classmethod
-    @abstractmethod
-    def joined(cls, laws: Sequence[Any]) -> CellLaw:
-        """The law of all cells of several laws of this class in a row."""
+    @cached_property
+    def log_threshold(self) -> Tensor:  # type: ignore[override]
+        return torch.cat([law.log_threshold for law in self.laws])
+
+    @cached_property
+    def log_conductance(self) -> Tensor:  # type: ignore[override]
+        return torch.cat([law.log_conductance for law in self.laws])
+
+    def _each(self, function: Callable[[CellLaw, Tensor], Tensor], values: Tensor) -> Tensor:
+        return torch.cat([function(law, own) for law, own in zip(self.laws, values.split(self.counts))])

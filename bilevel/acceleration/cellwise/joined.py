@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bilevel.acceleration.cellwise.cell_law import JoinedLaw
 from bilevel.acceleration.cellwise.split import SplitProblem
 from bilevel.linalg.operator import Sparse, SparsePattern
 
@@ -21,9 +22,8 @@ class Joined(SplitProblem):
         first = np.concatenate([[0], np.cumsum(counts)])
         self.nodes = int(first[-1])
         self.cells = torch.cat([part.cells + int(start) for part, start in zip(parts, first)])
-        laws = [part.law for part in parts]
-        self.law = type(laws[0]).joined(laws)
         self._of_cells = [len(part.cells) for part in parts]
+        self.law = JoinedLaw([part.law for part in parts], self._of_cells)
         matrices = [part.matrix(part.first_slope()) for part in parts]
         self.n = sum(part.n for part in parts)
         self._of_unknowns = [part.n for part in parts]

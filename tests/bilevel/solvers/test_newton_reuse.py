@@ -4,7 +4,7 @@ import torch
 
 import bilevel
 from physics.discretisation import rectangle
-from physics.flow.nonlinear_diffusion import NonlinearDiffusion, QuadraticConductivity
+from physics.flow import NonlinearDiffusion, QuadraticConductivity
 
 
 def solve(cells: int) -> tuple[bilevel.Solution, torch.Tensor]:

@@ -16,10 +16,8 @@ from physics.discretisation.constraints import Dirichlet
 from physics.discretisation.graph import Graph
 from physics.discretisation.operator import nodal_operator
 from physics.families.bars import Bars
-from physics.families.edge_split import EdgeSplit
 from physics.families.forchheimer import ForchheimerFlow
 from physics.families.large_strain import LargeStrain
-from physics.families.mesh_split import MeshSplit
 from physics.families.p_laplacian import PLaplacianFlow
 from physics.families.power_law import PowerLawFlow
 from physics.families.rubber import Rubber
@@ -28,6 +26,7 @@ from physics.families.total_variation import COARSE, TotalVariation
 from physics.families.twisted_bars import TwistedBars
 from physics.families.variation_states import VariationStates
 from physics.families.variation_systems import VariationSystems
+from physics.flow.cellwise import FlowCells
 from physics.flow.network import FlowNetwork
 from physics.flow.p_laplacian import PLaplacian
 from physics.local.energy import LocalEnergy
@@ -71,7 +70,7 @@ def test_pores_in_another_order(family: Family) -> None:
     instance = family.instance(150, 3)
     problem, params, states = instance.problem, instance.params, instance.states
     assert isinstance(problem, FlowNetwork)
-    assert isinstance(states, EdgeSplit)
+    assert isinstance(states, FlowCells)
     order, place = order_of(problem.graph.nodes)
     free = torch.zeros(problem.graph.nodes, dtype=torch.bool)
     free[problem.constraints.free] = True
@@ -80,7 +79,7 @@ def test_pores_in_another_order(family: Family) -> None:
     graph = Graph(problem.graph.nodes, place[problem.graph.edges])
     renumbered = FlowNetwork(graph, problem.law, (Dirichlet("sides", place[held], value=head),))
     moved: dict[str, Any] = {"flow": params["flow"], "inflow": params["inflow"][order]}
-    split = EdgeSplit(renumbered, moved, states.typical)
+    split = FlowCells(renumbered, moved, states.typical)
     one = states, instance.start, lambda u: states.heads(u)[:, None]
     require_same(one, (split, split.linear_start(), lambda u: split.heads(u)[:, None]), order)
 
@@ -90,14 +89,14 @@ def test_triangles_in_another_order() -> None:
     instance = PLaplacianFlow().instance(150, 3)
     problem, params, states = instance.problem, instance.params, instance.states
     assert isinstance(problem, PLaplacian)
-    assert isinstance(states, MeshSplit)
+    assert isinstance(states, FlowCells)
     mesh = problem.mesh
     order, place = order_of(len(mesh.coordinates))
     other = replace(mesh, coordinates=mesh.coordinates[order], cells=place[mesh.cells])
     held = [other.fixed("left"), other.fixed("right", value=1.0)]
     renumbered = PLaplacian(other, problem.law.exponent, problem.law.threshold, held)
-    moved: dict[str, Any] = {"flow": params["flow"], "inflow": params["inflow"][order]}
-    split = MeshSplit(renumbered, moved, 1.0)
+    moved: dict[str, Any] = {"flow": params["flow"], "wells": params["wells"][order]}
+    split = FlowCells(renumbered, moved, 1.0)
     one = states, instance.start, lambda u: states.heads(u)[:, None]
     require_same(one, (split, split.linear_start(), lambda u: split.heads(u)[:, None]), order)
 

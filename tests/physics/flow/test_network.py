@@ -10,9 +10,11 @@ from torch_geometric.data import Data
 
 from bilevel.implicit.layer import argmin
 from bilevel.report import BilevelError, InputError
-from physics.constitutive.flow.edge_laws import Forchheimer, Linear, PowerLaw
+from physics.constitutive.flow import FlowLaw, Forchheimer, Linear, PowerLaw
+from physics.constitutive.parameters import Parameter, ParameterSet
 from physics.discretisation.constraints import Dirichlet
 from physics.discretisation.graph import Graph
+from physics.flow.cellwise import FlowCells
 from physics.flow.network import FlowNetwork
 from physics.flow.time_stepping import march
 from physics.flow.time_steps import TimeSteps
@@ -122,3 +124,42 @@ def test_part_without_fixed_head_is_named():
         FlowNetwork(graph, Linear(), [Dirichlet("tank", torch.tensor([0]))])
     with pytest.raises(InputError, match="node 0 is connected to no fixed head"):
         FlowNetwork(loops(), Linear())
+
+
+class Pump(FlowLaw):
+    """Lifts the head by `lift` from the first node to the second: flux = conductance (drop + lift)."""
+
+    parameters = ParameterSet(Parameter("conductance", lower=0.0), Parameter("lift", "m"))
+
+    def potential(self, drop, params):
+        return 0.5 * params["conductance"] * (drop + params["lift"]) ** 2
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_pump_lifts_the_head_from_its_first_node_to_its_second(reverse):
+    """Between a lake at 2 m and a demand of 3 m3/d: head = 2 + lift - 3 / conductance, or the lift downwards."""
+    graph = Graph(2, torch.tensor([[1, 0] if reverse else [0, 1]]))
+    network = FlowNetwork(graph, Pump(), [Dirichlet("lake", torch.tensor([0]), value=2.0)])
+    params = {
+        "flow": {"conductance": torch.tensor(4.0), "lift": torch.tensor(24.0)},
+        "inflow": torch.tensor([0.0, -3.0]),
+    }
+    u = argmin(network, network.start(), params).u
+    assert float(u) == pytest.approx(2.0 + (-24.0 if reverse else 24.0) - 0.75, rel=1e-10)
+    assert float(network.flux(u, params)) == pytest.approx(-3.0 if reverse else 3.0, rel=1e-10)
+
+
+def test_a_pump_has_no_first_guess():
+    network = FlowNetwork(chain_graph(3), Pump(), [Dirichlet("lake", torch.tensor([0]), value=2.0)])
+    flow = {"conductance": torch.tensor(4.0), "lift": torch.tensor(24.0)}
+    with pytest.raises(InputError, match="Pump is not odd in the drop"):
+        FlowCells(network, {"flow": flow}, 1.0)
+
+
+@pytest.mark.parametrize("value", [-1.0, 0.0, math.nan])
+@pytest.mark.parametrize("law", [Linear(), PowerLaw(1.5), PowerLaw(3.0)])
+def test_conductances_that_are_none_are_refused(law, value):
+    ends = Dirichlet("ends", torch.tensor([0, 2]), value=torch.tensor([[10.0], [0.0]]))
+    network = FlowNetwork(chain_graph(3), law, [ends])
+    with pytest.raises(InputError, match="conductance"):
+        argmin(network, network.start(), {"flow": {"conductance": torch.tensor([1.0, value])}})

@@ -10,8 +10,9 @@ from torch import Tensor
 
 import bilevel
 from bilevel.report import BilevelError
+from physics.constitutive.flow import QuadraticConductivity
 from physics.discretisation import Mesh, box, rectangle
-from physics.flow.nonlinear_diffusion import NonlinearDiffusion, QuadraticConductivity, VariableConduction
+from physics.flow.nonlinear_diffusion import NonlinearDiffusion
 from physics.flow.time_stepping import BACKWARD_EULER, march
 from physics.flow.time_steps import TimeSteps
 from physics.local.energy import LocalEnergy
@@ -103,7 +104,7 @@ def test_a_flux_has_no_energy() -> None:
     mesh = rectangle(2, 2)
     operator = mesh.operator(value=True)
     flow = flow_on(mesh)
-    law = VariableConduction(QuadraticConductivity())
+    law = QuadraticConductivity()
     measure = flow._assembly.terms[0].measure
     energy = LocalEnergy([Term("flow", operator, law, measure)], 9, constraints=[mesh.fixed("left")])
     with pytest.raises(BilevelError, match="derives from no energy"):

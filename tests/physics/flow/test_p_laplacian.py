@@ -11,9 +11,10 @@ import bilevel
 from bilevel.report import InputError
 from bilevel.solvers import Newton, Tolerance
 from bilevel.solvers.steps import Armijo
-from physics.discretisation import Mesh, Shape, box, rectangle
+from physics.constitutive.flow import PowerLaw
 from physics.discretisation.constraints import Dirichlet
-from physics.flow.p_laplacian import PLaplacian, PowerLawConduction
+from physics.discretisation import Mesh, Shape, box, rectangle
+from physics.flow.p_laplacian import PLaplacian
 from physics.local.density import Density
 
 MESHES = [rectangle(4, 3, shape=Shape.TRIANGLE), rectangle(3, 3), box(2, 2, 2, shape=Shape.TETRAHEDRON)]
@@ -29,7 +30,7 @@ def problem_on(mesh: Mesh, exponent: float) -> tuple[PLaplacian, torch.Tensor, d
 
 @pytest.mark.parametrize("exponent", [1.3, 2.0, 4.5])
 def test_stress_and_tangent_are_derivatives_of_the_energy(exponent: float) -> None:
-    density = PowerLawConduction(exponent, 0.05)
+    density = PowerLaw(exponent, 0.05, "conductivity")
     x = torch.randn(7, 2, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     x[0] = 0.0  # at rest
     params = {"conductivity": torch.linspace(0.5, 2.0, 7, dtype=torch.float64)[:, None]}
@@ -74,7 +75,7 @@ def test_inflow_at_nodes_balances_the_flux_through_a_held_side() -> None:
     problem = PLaplacian(mesh, 3.0, 1e-3, [mesh.fixed("left")])
     inflow = torch.zeros(len(mesh.coordinates), dtype=torch.float64)
     inflow[7], inflow[13] = 2.0, -0.5
-    params = {"flow": {"conductivity": torch.tensor(1.7, dtype=torch.float64)}, "inflow": inflow}
+    params = {"flow": {"conductivity": torch.tensor(1.7, dtype=torch.float64)}, "wells": inflow}
     start = torch.linspace(0.0, 1.0, problem.n, dtype=torch.float64)
     u = bilevel.argmin(problem, start, params, solver=Newton(max_iterations=200)).u
     forces = problem.nodal_forces(problem.expand(u, params), params)[:, 0]

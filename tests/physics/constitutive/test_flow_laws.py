@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.func import grad, vmap
+from torch.func import grad, jacfwd, vmap
 
 from bilevel.report import InputError
-from physics.constitutive.flow.edge_laws import Forchheimer, Linear, PowerLaw
+from physics.constitutive.flow import FlowLaw, Forchheimer, Linear, PowerLaw
 
 DROPS = torch.cat([-torch.logspace(-4, 2, 13).flip(0), torch.zeros(1), torch.logspace(-4, 2, 13)])
 
@@ -29,7 +29,7 @@ def test_flux_and_conductance_are_derivatives_of_the_energy(law, params):
     conductance = vmap(grad(grad(lambda drop: law.potential(drop, params))))(DROPS)
     torch.testing.assert_close(law.flux(DROPS, params), flux, rtol=1e-10, atol=1e-14)
     moved = DROPS != 0.0  # there |drop| has no derivative of its own
-    torch.testing.assert_close(law.conductance(DROPS, params)[moved], conductance[moved], rtol=1e-8, atol=1e-12)
+    torch.testing.assert_close(law.slope(DROPS, params)[moved], conductance[moved], rtol=1e-8, atol=1e-12)
 
 
 @pytest.mark.parametrize(("law", "params"), LAWS)
@@ -37,7 +37,7 @@ def test_energy_is_zero_at_rest_and_convex(law, params):
     zero = torch.zeros(1)
     assert abs(float(law.potential(zero, params))) < 1e-15
     assert abs(float(law.flux(zero, params))) == 0.0
-    assert bool((law.conductance(DROPS, params) > 0.0).all())
+    assert bool((law.slope(DROPS, params) > 0.0).all())
 
 
 @given(st.floats(1e-3, 10.0), st.floats(0.0, 10.0), st.floats(-50.0, 50.0))
@@ -63,3 +63,26 @@ def test_power_law_inverts_the_head_loss_with_the_bias_it_states():
 def test_laws_without_a_convex_energy_are_refused(make):
     with pytest.raises(InputError):
         make()
+
+
+class Stated(FlowLaw):
+    """A law of which no more than the potential is told."""
+
+    def __init__(self, law):
+        self.law, self.parameters = law, law.parameters
+
+    def potential(self, drop, params):
+        return self.law.potential(drop, params)
+
+
+@pytest.mark.parametrize(("law", "params"), LAWS)
+@pytest.mark.parametrize("dim", [1, 2, 3])
+def test_densities_made_of_a_potential_alone_are_those_of_the_closed_forms(law, params, dim):
+    if isinstance(law, Forchheimer):
+        params = {**params, "quadratic": params["quadratic"] + 1e-9}  # |drop| has no derivative at 0 of its own
+    x = torch.randn(9, 1, dim, generator=torch.Generator().manual_seed(dim))
+    torch.testing.assert_close(law.energy(x, params), Stated(law).energy(x, params))
+    torch.testing.assert_close(law.stress(x, params), Stated(law).stress(x, params))
+    torch.testing.assert_close(law.tangent(x, params, 1), Stated(law).tangent(x, params, 1))
+    curvature = vmap(jacfwd(grad(lambda g: law.energy(g, params))))(x[:, 0])
+    torch.testing.assert_close(law.tangent(x, params, 1)[:, 0], curvature)
