@@ -18,8 +18,9 @@ from bilevel.solvers import LoadStepping, Newton, Solver, Tolerance
 from bilevel.solvers.steps import TrustRegion
 from physics.discretisation import rectangle
 from physics.families.large_strain import LargeStrain, PlaneMotion
-from physics.families.rubber import Rubber
-from physics.families.solid_states import SolidStates
+from physics.solids import NeoHookean
+from physics.solids.cellwise.body import NearlyIncompressibleSolid
+from physics.solids.cellwise.cells import SolidCells
 
 HERE = Path(__file__).parent
 LENGTH, ACROSS = 3.0, 40
@@ -29,7 +30,7 @@ MOTION = PlaneMotion(LENGTH, stretch=1.8, angle=1.5)
 TOLERANCE = Tolerance(relative=1e-10)
 
 MESH = rectangle(round(LENGTH * ACROSS), ACROSS, (LENGTH, 1.0))
-BAR = Rubber(MESH, [MESH.fixed("left"), MESH.fixed("right")])
+BAR = NearlyIncompressibleSolid(MESH, NeoHookean(), [MESH.fixed("left"), MESH.fixed("right")])
 RIGHT = MESH.nodes_on("right")
 
 
@@ -73,7 +74,7 @@ def load_stepping() -> LoadStepping:
 def learned_guess() -> Solver:
     """The shipped weights before Newton's method."""
     weights = Weights.load(shipped(LargeStrain(), Kind.GUESS), LargeStrain())
-    return guess_solver(weights.networks, lambda _, params: SolidStates(BAR, params, MOTION), TOLERANCE, path=path)
+    return guess_solver(weights.networks, lambda _, params: SolidCells(BAR, params, MOTION), TOLERANCE, path=path)
 
 
 def draw(axes: Axes, positions: Tensor, values: Tensor | None) -> None:

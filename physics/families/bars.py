@@ -2,29 +2,53 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bilevel.acceleration.family import Family, Instance, Variation
+from bilevel.linalg import factorise
 from bilevel.problem import Params
+from bilevel.report import Counts
+from physics.constitutive.flow.linear import Linear
 from physics.discretisation import Mesh
 from physics.families.family import generator, neighbours, node_graph
 from physics.families.random_field import log_normal
-from physics.families.rubber import Rubber
-from physics.families.solid_states import Motion, SolidStates
-from physics.solids import Solid
+from physics.local.density import Measure
+from physics.local.energy import LocalEnergy
+from physics.local.term import Term
+from physics.solids import NeoHookean
+from physics.solids.cellwise.body import NearlyIncompressibleSolid
+from physics.solids.cellwise.cells import SolidCells
+from physics.solids.cellwise.split_law import SplitLaw
 
 
-class EndMotion(Motion, Protocol):
-    """How the right end of a bar moves."""
+class EndMotion(ABC):
+    """How the right end of a bar moves, and its cross-sections with it on the way from the left end."""
 
+    @abstractmethod
     def displacement(self, points: Tensor, fraction: float) -> Tensor:
         """Displacements (K, d) of the end's nodes at points (K, d), at a fraction of the load."""
+
+    @abstractmethod
+    def about(self, fractions: Tensor, law: SplitLaw) -> tuple[Tensor, Tensor]:
+        """Gradients F^ (E, d, d) and pressures p^ (E,) of cells at fractions (E,) of the way to the right end."""
+
+    def first(self, cells: SolidCells) -> tuple[Tensor, Tensor, Counts]:
+        """With the way to the right end measured by the harmonic interpolation that the stiffness weighs."""
+        solid = cells.solid
+        mesh = solid.mesh
+        held = [mesh.fixed(name, value=value) for name, value in (("left", 0.0), ("right", 1.0))]
+        term = Term("harmonic", mesh.operator(), Linear("mu", "Pa"), Measure((mesh.dim,)))
+        energy, params = LocalEnergy([term], len(mesh.coordinates), 1, held), {"harmonic": {"mu": cells.mu}}
+        zero = energy.start()
+        factor = factorise(energy.tangent(zero, params), cells.linear_solver)
+        field = energy.expand(-factor.solve(energy.residual(zero, params)), params)
+        return *self.about(field[:, 0][mesh.cells].mean(1), cells.law), factor.counts
 
 
 @dataclass(frozen=True)
@@ -37,7 +61,7 @@ class Bars(Family):
 
     stiffness_unit: float = 1.0
 
-    body: ClassVar[type[Rubber]] = Rubber
+    upright: ClassVar[bool] = False
 
     @abstractmethod
     def motion(self, length: float, variation: Variation, rng: np.random.Generator) -> EndMotion:
@@ -57,7 +81,9 @@ class Bars(Family):
         middles = mesh.coordinates[mesh.cells].mean(1).numpy()
         correlation = np.exp(rng.uniform(np.log(0.1), np.log(1.0)))
         mu = torch.from_numpy(log_normal(middles, correlation, deviation, rng)) * self.stiffness_unit
-        solid = self.body(mesh, [mesh.fixed("left"), mesh.fixed("right")])
+        solid = NearlyIncompressibleSolid(
+            mesh, NeoHookean(), [mesh.fixed("left"), mesh.fixed("right")], upright=self.upright
+        )
         material = {"mu": mu, "lame_lambda": mu * (2.0 * poisson / (1.0 - 2.0 * poisson))}
         end = mesh.coordinates[mesh.nodes_on("right")]
 
@@ -65,7 +91,7 @@ class Bars(Family):
             return {**params, "boundary": {"right": motion.displacement(end, fraction)}}
 
         params = path({"material": material}, 1.0)
-        states = SolidStates(solid, params, motion)
+        states = SolidCells(solid, params, motion)
         start = _classical_start(solid, states, params)
         graph = node_graph(solid, params, neighbours(mesh.cells), *_node_features(solid, mu, poisson))
         described = (
@@ -82,13 +108,13 @@ def shifted(mesh: Mesh, most: float, rng: np.random.Generator) -> Mesh:
     return mesh.moved(torch.where(inside, x + most * torch.from_numpy(rng.uniform(-1.0, 1.0, size=x.shape)), x))
 
 
-def _classical_start(solid: Solid, states: SolidStates, params: Params) -> Tensor:
+def _classical_start(solid: NearlyIncompressibleSolid, states: SolidCells, params: Params) -> Tensor:
     """The rotated linear-elastic field where no element is inverted in it, else zero displacement of the free nodes."""
     linear = states.begin(solid.start()).u
     return linear if bool(torch.isfinite(solid.value(linear, params))) else solid.start()
 
 
-def _node_features(solid: Solid, mu: Tensor, poisson: float) -> tuple[Tensor, Tensor]:
+def _node_features(solid: NearlyIncompressibleSolid, mu: Tensor, poisson: float) -> tuple[Tensor, Tensor]:
     """Whether a node is free, and Poisson's ratio; edges know the mean log-stiffness of the cells at their two ends."""
     mesh = solid.mesh
     nodes = len(mesh.coordinates)

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from bilevel.acceleration.family import Variation
 from physics.discretisation import Mesh, Shape, rectangle
-from physics.families.bars import Bars, shifted
-from physics.families.plane_matrices import PlaneMatrices
-from physics.families.rubber import Dilatation
+from physics.families.bars import Bars, EndMotion, shifted
+from physics.solids.cellwise.plane_matrices import PlaneMatrices
+from physics.solids.cellwise.split_law import SplitLaw
 
 
 @dataclass(frozen=True)
-class PlaneMotion:
+class PlaneMotion(EndMotion):
     """The right end of a bar turns by `angle` (radians) on an arc, while it is pulled by `stretch` and moved by `shear` heights."""
 
     length: float
@@ -38,9 +38,9 @@ class PlaneMotion:
         y = along * angle / 2.0 * np.sinc(angle / (2.0 * np.pi)) ** 2 + math.cos(angle) * across
         return torch.cat((x, y + 0.5 + fraction * self.shear), 1) - points
 
-    def first(self, fractions: Tensor, dilatation: Dilatation) -> tuple[Tensor, Tensor]:
+    def about(self, fractions: Tensor, law: SplitLaw) -> tuple[Tensor, Tensor]:
         """Rotations alone, and the pressure of rest: linear elasticity in cells that have turned."""
-        return PlaneMatrices().rotation(self.angle * fractions[:, None]), -dilatation.mu
+        return PlaneMatrices().rotation(self.angle * fractions[:, None]), law.at_rest[0]
 
 
 @dataclass(frozen=True)

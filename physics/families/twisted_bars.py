@@ -12,13 +12,13 @@ from torch import Tensor
 
 from bilevel.acceleration.family import Variation
 from physics.discretisation import Mesh, box
-from physics.families.bars import Bars, shifted
-from physics.families.rubber import Dilatation, Rubber, UprightRubber
-from physics.families.space_matrices import SpaceMatrices
+from physics.families.bars import Bars, EndMotion, shifted
+from physics.solids.cellwise.space_matrices import SpaceMatrices
+from physics.solids.cellwise.split_law import SplitLaw
 
 
 @dataclass(frozen=True)
-class SpaceMotion:
+class SpaceMotion(EndMotion):
     """The right end is pulled by `stretch`, turns by `bend` on an arc, and by `twist` about the bar; angles in radians.
 
     towards: the direction in the cross-section, an angle from y, in which the bar is bent. first_stretch: of the cells
@@ -44,13 +44,13 @@ class SpaceMotion:
         turn = self.turn(torch.tensor(fraction, dtype=torch.float64))
         return (points - middle) @ turn.mT + middle + arc - points
 
-    def first(self, fractions: Tensor, dilatation: Dilatation) -> tuple[Tensor, Tensor]:
+    def about(self, fractions: Tensor, law: SplitLaw) -> tuple[Tensor, Tensor]:
         """Cells that have turned and are stretched along the bar, without stress across it; linear elasticity at stretch 1.
 
-        With lateral stretches a and theta = stretch a^2: mu a + U'(theta) stretch a = 0.
+        With lateral stretches a and theta = stretch a^2: mu a + U'(theta) stretch a = 0 in a neo-Hookean solid.
         """
-        pressure = -dilatation.mu / self.first_stretch
-        lateral = (dilatation.at(pressure) / self.first_stretch).sqrt()
+        pressure = -law.shear / self.first_stretch
+        lateral = (law.dilatation(pressure) / self.first_stretch).sqrt()
         stretches = torch.stack((torch.full_like(lateral, self.first_stretch), lateral, lateral), -1)
         return self.turn(fractions) * stretches[:, None], pressure
 
@@ -83,7 +83,7 @@ class TwistedBars(Bars):
     name: ClassVar[str] = "twisted_bars"
     version: ClassVar[int] = 1
     training_size: ClassVar[int] = 400
-    body: ClassVar[type[Rubber]] = UprightRubber
+    upright: ClassVar[bool] = True
 
     def motion(self, length: float, variation: Variation, rng: np.random.Generator) -> SpaceMotion:
         motion = self._load(length, variation, rng)

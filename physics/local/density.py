@@ -32,7 +32,7 @@ class Density(ABC):
     optional: bool = False
     parameters: tuple[str, ...] = ()
 
-    def check(self, params: Params) -> None:
+    def check(self, params: Params) -> None:  # noqa: B027  (most densities have no bounds)
         """Raise InputError for parameters outside their physical bounds; here there are none."""
 
     @abstractmethod

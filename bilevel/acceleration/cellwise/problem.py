@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from bilevel.linalg.operator import compressed
+from bilevel.linalg.solver import LinearSolver
 from bilevel.report import Counts
 
 
@@ -78,10 +79,12 @@ class StateProblem(ABC):
     """One problem as linear systems made from states of its items.
 
     outputs: the names of the numbers that a network predicts for each item; all zero means the state as it is.
+    linear_solver: factorises the systems; None for the one that suits each.
     """
 
     incidence: Incidence
     outputs: tuple[str, ...]
+    linear_solver: LinearSolver | None = None
 
     @abstractmethod
     def begin(self, start: Tensor) -> State:

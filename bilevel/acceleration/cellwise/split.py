@@ -248,7 +248,7 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, split: SplitProblem, slope: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
-        factor: Factor = factorise(split.matrix(slope))
+        factor: Factor = factorise(split.matrix(slope), split.linear_solver)
         u = -factor.solve(split.imbalance(vectors.times(slope, split.still) + offset))
         gradients = split.gradients(u)
         ctx.split, ctx.factor = split, factor

@@ -16,10 +16,10 @@ from physics.discretisation import box
 from physics.discretisation.matrices import cofactor
 from physics.families.bars import Bars
 from physics.families.large_strain import LargeStrain, PlaneMotion
-from physics.families.rubber import Rubber
-from physics.families.solid_states import SolidStates
 from physics.families.twisted_bars import SpaceMotion, TwistedBars
 from physics.solids import Kinematics, NeoHookean, Solid
+from physics.solids.cellwise.body import NearlyIncompressibleSolid
+from physics.solids.cellwise.cells import SolidCells
 
 FAMILIES = [LargeStrain(), TwistedBars()]
 
@@ -49,7 +49,7 @@ def solved(request: pytest.FixtureRequest) -> tuple[Instance, torch.Tensor]:
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_closed_form_hessian_is_that_of_the_general_solid(family: Bars, variation: Variation) -> None:
     bar = family.instance(60, 1, variation)
-    assert isinstance(bar.problem, Rubber)
+    assert isinstance(bar.problem, NearlyIncompressibleSolid)
     assert bar.path is not None
     held = [bar.problem.mesh.fixed("left"), bar.problem.mesh.fixed("right")]
     general = Solid(bar.problem.mesh, NeoHookean(), bar.problem.kinematics, held, mean_dilatation=True)
@@ -62,11 +62,11 @@ def test_closed_form_hessian_is_that_of_the_general_solid(family: Bars, variatio
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_about_states_that_fit_together_the_linear_system_is_a_newton_step(family: Bars) -> None:
     bar = family.instance(60, 2)
-    assert isinstance(bar.problem, Rubber)
-    assert isinstance(bar.states, SolidStates)
+    assert isinstance(bar.problem, NearlyIncompressibleSolid)
+    assert isinstance(bar.states, SolidCells)
     assert bar.path is not None
     params = bar.path(bar.params, 0.0)
-    states = SolidStates(bar.problem, params, bar.states.motion)
+    states = SolidCells(bar.problem, params, bar.states.motion)
     u = small_state(bar.problem.n, 0.002)
     gradients = states.gradients(u)
     pressure = states.pressure(bar.problem.mean(torch.linalg.det(gradients)))
@@ -80,7 +80,7 @@ def test_states_that_err_by_epsilon_give_a_field_that_errs_by_its_square(
 ) -> None:
     bar, solution = solved
     states = bar.states
-    assert isinstance(states, SolidStates)
+    assert isinstance(states, SolidCells)
     state, gradients = states.begin(bar.start), states.gradients(solution)
     pressure = states.pressure(states.solid.mean(torch.linalg.det(gradients)))
     wrong = small_state(gradients.numel(), 1.0).reshape(gradients.shape)
@@ -106,7 +106,7 @@ def test_what_targets_ask_for_nearly_gives_the_solution(solved: tuple[Instance, 
 def test_targets_are_the_outputs_that_were_chosen(solved: tuple[Instance, torch.Tensor]) -> None:
     bar, solution = solved
     states = bar.states
-    assert isinstance(states, SolidStates)
+    assert isinstance(states, SolidCells)
     state = states.begin(bar.start)
     about, pressure = states.chosen(state, states.targets(state, solution))
     gradients, mean = states.gradients(solution), states.solid.mean
@@ -128,7 +128,7 @@ def test_features_do_not_depend_on_the_unit_of_stiffness(family: type[Bars]) -> 
 def test_a_rigid_rotation_changes_no_features_and_turns_what_is_chosen(family: Bars) -> None:
     bar = family.instance(60, 6)
     states = bar.states
-    assert isinstance(states, SolidStates)
+    assert isinstance(states, SolidCells)
     state = states.begin(bar.start)
     matrices = states.matrices
     angles = torch.tensor([[0.4, -0.9, 1.3][: len(matrices.turns)]], dtype=torch.float64)
@@ -211,9 +211,9 @@ def test_an_end_in_space_turns_as_a_whole() -> None:
 def test_a_stretched_start_has_no_stress_across_the_bar_and_spares_newton_the_way() -> None:
     plain, stretched = (TwistedBars(stretched_start=flag).instance(60, 11) for flag in (False, True))
     states = stretched.states
-    assert isinstance(states, SolidStates)
+    assert isinstance(states, SolidCells)
     fractions = torch.linspace(0.0, 1.0, len(states.mu), dtype=torch.float64)
-    about, pressure = states.motion.first(fractions, states.dilatation)
+    about, pressure = states.motion.about(fractions, states.law)
     theta = torch.linalg.det(about)
     torch.testing.assert_close(states.pressure(theta), pressure, rtol=1e-9, atol=1e-9)
     stress = states.mu[:, None, None] * about + pressure[:, None, None] * cofactor(about)
@@ -226,6 +226,6 @@ def test_a_stretched_start_has_no_stress_across_the_bar_and_spares_newton_the_wa
 
 def test_twisted_bars_are_solids_in_space() -> None:
     bar = TwistedBars().instance(60, 3)
-    assert isinstance(bar.problem, Rubber)
+    assert isinstance(bar.problem, NearlyIncompressibleSolid)
     assert bar.problem.kinematics is Kinematics.THREE_DIMENSIONAL
     assert bar.problem.mesh.dim == 3

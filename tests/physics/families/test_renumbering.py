@@ -20,8 +20,6 @@ from physics.families.forchheimer import ForchheimerFlow
 from physics.families.large_strain import LargeStrain
 from physics.families.p_laplacian import PLaplacianFlow
 from physics.families.power_law import PowerLawFlow
-from physics.families.rubber import Rubber
-from physics.families.solid_states import SolidStates
 from physics.families.total_variation import COARSE, TotalVariation
 from physics.families.twisted_bars import TwistedBars
 from physics.families.variation_states import VariationStates
@@ -30,6 +28,8 @@ from physics.flow.cellwise import FlowCells
 from physics.flow.network import FlowNetwork
 from physics.flow.p_laplacian import PLaplacian
 from physics.local.energy import LocalEnergy
+from physics.solids.cellwise.body import NearlyIncompressibleSolid
+from physics.solids.cellwise.cells import SolidCells
 
 Field = Callable[[Tensor], Tensor]
 """The unknowns (n,) as a nodal field (nodes, components)."""
@@ -106,18 +106,18 @@ def test_triangles_in_another_order() -> None:
 def test_rubber_bars_in_another_order(family: Bars) -> None:
     instance = family.instance(120, 3)
     problem, params, states = instance.problem, instance.params, instance.states
-    assert isinstance(problem, Rubber)
-    assert isinstance(states, SolidStates)
+    assert isinstance(problem, NearlyIncompressibleSolid)
+    assert isinstance(states, SolidCells)
     mesh = problem.mesh
     order, place = order_of(len(mesh.coordinates))
     other = replace(mesh, coordinates=mesh.coordinates[order], cells=place[mesh.cells])
-    solid = Rubber(other, [other.fixed("left"), other.fixed("right")])
+    solid = NearlyIncompressibleSolid(other, problem.law, [other.fixed("left"), other.fixed("right")])
     # The end's nodes are listed by their numbers, and so are the displacements that they are given.
     known = {int(node): k for k, node in enumerate(mesh.nodes_on("right"))}
     rows = [known[int(order[node])] for node in other.nodes_on("right")]
     moved = {**params, "boundary": {"right": params["boundary"]["right"][rows]}}
     one = states, instance.start, lambda u: problem.expand(u, params)
-    two = SolidStates(solid, moved, states.motion), solid.start(), lambda u: solid.expand(u, moved)
+    two = SolidCells(solid, moved, states.motion), solid.start(), lambda u: solid.expand(u, moved)
     require_same(one, two, order)
 
 

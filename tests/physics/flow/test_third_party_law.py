@@ -11,8 +11,8 @@ import bilevel
 from bilevel.acceleration.learned_guess import LearnedStart
 from bilevel.report import InputError
 from bilevel.solvers import Newton, Tolerance
-from physics.constitutive import registry
 from physics.constitutive.flow import FlowLaw
+from physics.constitutive.registry import find_law
 from physics.discretisation.constraints import Dirichlet
 from physics.discretisation.graph import Graph
 from physics.discretisation.mesh import Shape, rectangle
@@ -48,10 +48,8 @@ def eyring(tmp_path, monkeypatch):
     write_package(tmp_path, "their_flow", SOURCE, {"bilevel.laws": {"eyring": "their_flow:Eyring"}})
     monkeypatch.syspath_prepend(str(tmp_path))
     importlib.invalidate_caches()
-    registry._installed.cache_clear()
-    yield registry.find_law("eyring", FlowLaw)()
+    yield find_law("eyring", FlowLaw)()
     sys.modules.pop("their_flow")
-    registry._installed.cache_clear()
 
 
 def test_it_takes_no_more_than_forty_lines():

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from physics.discretisation.matrices import cofactor
+
 
 class Matrices(ABC):
     """Rotations, and functions of symmetric matrices, for stacks of matrices (..., d, d).
@@ -44,10 +46,6 @@ class Matrices(ABC):
     def bounded(self, a: Tensor, low: float, high: float) -> Tensor:
         """a = R U with the eigenvalues of U, the least of which is negative in inverted matrices, cut to [low, high]."""
 
-    @abstractmethod
-    def cofactor_change(self, a: Tensor, by: Tensor) -> Tensor:
-        """The derivative of the cofactor matrix at a in the direction `by`."""
-
     def entries(self, s: Tensor) -> tuple[Tensor, ...]:
         """The entries (...) of symmetric matrices in the order of `pairs`."""
         return tuple(s[..., i, k] for i, k in self.pairs)
@@ -57,6 +55,11 @@ class Matrices(ABC):
         place = {pair: number for number, pair in enumerate(self.pairs)}
         order = [place[min(i, k), max(i, k)] for i in range(self.dim) for k in range(self.dim)]
         return entries[..., order].unflatten(-1, (self.dim, self.dim))
+
+
+def cofactor_change(a: Tensor, by: Tensor) -> Tensor:
+    """The derivative of the cofactor matrices at a (..., d, d) in the directions `by`."""
+    return cofactor(by) if a.shape[-1] == 2 else cofactor(a + by) - cofactor(a) - cofactor(by)
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:

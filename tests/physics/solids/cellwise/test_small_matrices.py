@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from physics.discretisation.matrices import cofactor
-from physics.families.matrices import Matrices, product
-from physics.families.plane_matrices import PlaneMatrices
-from physics.families.space_matrices import SpaceMatrices
+from physics.solids.cellwise.matrices import Matrices, cofactor_change, product
+from physics.solids.cellwise.plane_matrices import PlaneMatrices
+from physics.solids.cellwise.space_matrices import SpaceMatrices
 
 BOTH = pytest.mark.parametrize("matrices", [PlaneMatrices(), SpaceMatrices()], ids=["plane", "space"])
 
@@ -85,7 +85,7 @@ def test_the_change_of_cofactors_is_their_derivative(matrices: Matrices) -> None
     a = random(matrices)
     by = a.flip(0)
     expected = torch.func.jvp(cofactor, (a,), (by,))[1]
-    torch.testing.assert_close(matrices.cofactor_change(a, by), expected)
+    torch.testing.assert_close(cofactor_change(a, by), expected)
 
 
 @BOTH

@@ -1,4 +1,4 @@
-"""Rubber bars as linear systems made from deformation gradients and pressures that cells choose by themselves."""
+"""Solids as linear systems made from deformation gradients and pressures that cells choose by themselves."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from torch import Tensor
 
 from bilevel.acceleration.cellwise.problem import State, StateProblem
 from bilevel.linalg import factorise
+from bilevel.report import Counts
 from physics.discretisation.matrices import cofactor, determinant
-from physics.families.rubber import Dilatation, Linearised, Rubber
+from physics.solids.cellwise.body import LinearisedSolid, NearlyIncompressibleSolid
+from physics.solids.cellwise.matrices import Matrices
+from physics.solids.cellwise.plane_matrices import PlaneMatrices
+from physics.solids.cellwise.space_matrices import SpaceMatrices
 
 SMALLEST, LARGEST = 0.15, 6.0
 """Principal stretches of the states are cut to this range."""
@@ -40,25 +44,33 @@ class Polar:
 
 
 class Motion(Protocol):
-    """What the ends of a bar do to it."""
+    """What is known of how a body will move."""
 
-    def first(self, fractions: Tensor, dilatation: Dilatation) -> tuple[Tensor, Tensor]:
-        """Gradients F^ (E, d, d) and pressures p^ (E,) to begin with, at fractions (E,) of the way to the right end."""
+    def first(self, cells: SolidCells) -> tuple[Tensor, Tensor, Counts]:
+        """Gradients F^ (E, d, d) and pressures p^ (E,) to begin with, and what they cost."""
 
 
-class SolidStates(StateProblem):
-    """`Rubber` at its parameters, as linear systems.
+class Rest:
+    """Nothing is known: the first system is that of linear elasticity."""
 
-    motion: what the first system is made about, on the way from the left end to the right in the harmonic sense. Outputs
-    are changes of the logarithm of the stretch and a rotation, both in the frame that turns with the cell, and one of the
-    pressure.
+    def first(self, cells: SolidCells) -> tuple[Tensor, Tensor, Counts]:
+        unit = torch.eye(cells.matrices.dim, dtype=torch.float64)
+        return unit.expand(len(cells.mu), -1, -1), cells.law.at_rest[0], Counts()
+
+
+class SolidCells(StateProblem):
+    """A `NearlyIncompressibleSolid` at its parameters, as linear systems.
+
+    motion: what the first system is made about. Outputs are changes of the logarithm of the stretch and a rotation, both in
+    the frame that turns with the cell, and one of the pressure.
     """
 
-    def __init__(self, solid: Rubber, params: dict[str, Any], motion: Motion) -> None:
-        self.solid, self.params, self.motion = solid, params, motion
-        self.matrices, self.incidence = solid.matrices, solid.geometry.incidence
-        self.dilatation = Dilatation.of(params)
-        self.mu = self.dilatation.mu
+    def __init__(self, solid: NearlyIncompressibleSolid, params: dict[str, Any], motion: Motion | None = None) -> None:
+        self.solid, self.params, self.motion = solid, params, motion or Rest()
+        self.matrices: Matrices = PlaneMatrices() if solid.mesh.dim == 2 else SpaceMatrices()
+        self.incidence = solid.geometry.incidence
+        self.law = solid.split_law(params)
+        self.mu = self.law.shear
         axes = "xyz"
         stretches = [f"stretch {axes[i]}{axes[k]}" for i, k in self.matrices.pairs]
         self.outputs = (*stretches, *self.matrices.turns, "pressure")
@@ -67,10 +79,9 @@ class SolidStates(StateProblem):
         self._held = held.reshape(-1, solid.mesh.dim)[:, 0][solid.mesh.cells].mean(1)
 
     def begin(self, start: Tensor) -> State:
-        about, pressure = self.motion.first(self._fractions(), self.dilatation)
-        state = State(torch.zeros_like(start))
-        state.counts.factorisations, state.counts.back_substitutions = 1, 1
+        about, pressure, counts = self.motion.first(self)
         points = self.solid.geometry.weights.shape[1]
+        state = State(torch.zeros_like(start), counts=counts)
         return self.linear(state, about[:, None].expand(-1, points, -1, -1), pressure)
 
     def gradients(self, u: Tensor) -> Tensor:
@@ -83,7 +94,7 @@ class SolidStates(StateProblem):
         if not bool((det > 0.0).all()):
             return False
         pressure = self.pressure(self.solid.mean(det))[:, None, None, None]
-        true = self.mu[:, None, None, None] * m.gradients + pressure * cofactor(m.gradients)
+        true = self.law.stress(m.gradients) + pressure * cofactor(m.gradients)
         return bool((true - m.stress).norm() <= NEAR * true.norm())
 
     def features(self, state: State) -> Tensor:
@@ -92,7 +103,7 @@ class SolidStates(StateProblem):
         polar = self._polar(m.gradients)
         mean, back = polar.mean, polar.rotation.mT
         det = determinant(m.gradients)
-        true = self.mu[:, None, None] * mean + self.pressure(average(det))[:, None, None] * cofactor(mean)
+        true = self.law.stress(mean[:, None])[:, 0] + self.pressure(average(det))[:, None, None] * cofactor(mean)
         defect = back @ (true - average(m.stress)) / self.mu[:, None, None]
         logarithm = self.mu.log() - self.mu.log().mean()
         spread = (m.gradients - mean[:, None]).square().sum((-2, -1)).mean(1).sqrt()
@@ -102,7 +113,7 @@ class SolidStates(StateProblem):
             torch.tanh(det.amin(1) - 1.0),
             *(torch.asinh(x) / 2.0 for x in _all_entries(defect)),
             self._compressed(m.pressure) / 2.0,
-            torch.log1p(self.dilatation.lame / self.mu) / 4.0,
+            torch.log1p(sum(self.law.at_rest) / self.mu) / 4.0,
             logarithm,
             logarithm - neighbourhood(logarithm),
             *_all_entries(back @ (neighbourhood(mean) - mean)),
@@ -125,8 +136,10 @@ class SolidStates(StateProblem):
         middle = rotation @ self.matrices.symmetric_function(logarithm, torch.exp)
         turned = rotation @ polar.rotation.mT
         apart = turned[:, None] @ (m.gradients - polar.mean[:, None])
-        pressure = torch.sinh(self._compressed(m.pressure) + outputs[:, -1]) - 1.0
-        return self.matrices.bounded(middle[:, None] + apart, SMALLEST, LARGEST), self.mu * pressure
+        pressure = torch.sinh(self._compressed(m.pressure) + outputs[:, -1])
+        return self.matrices.bounded(middle[:, None] + apart, SMALLEST, LARGEST), self.mu * pressure + self.law.at_rest[
+            0
+        ]
 
     def targets(self, state: State, solution: Tensor) -> Tensor:
         m: CellStates = state.memory
@@ -140,13 +153,15 @@ class SolidStates(StateProblem):
 
     def pressure(self, theta: Tensor) -> Tensor:
         """U' (E,) with inverted cells cut to a dilatation of 0.1."""
-        return self.dilatation.pressure(theta.clamp(min=0.1))
+        return self.law.pressure(theta.clamp(min=0.1))
 
     def linear(self, state: State, about: Tensor, pressure: Tensor) -> State:
         """The solution of the linear system about F^ (E, Q, d, d) and p^ (E,)."""
-        system = Linearised(self.solid, self.dilatation, about, pressure, self.dilatation.at(pressure))
+        theta = self.law.dilatation(pressure)
+        slope = self.law.pressure_and_slope(theta)[1]
+        system = LinearisedSolid(self.solid, self.law, about, pressure, slope, theta)
         residual = system.residual_in(self.gradients(state.u))
-        u = state.u - factorise(system.matrix(), on_fail="ignore").solve(residual)
+        u = state.u - factorise(system.matrix(), self.linear_solver, on_fail="ignore").solve(residual)
         state.counts.tangents += 1
         state.counts.factorisations += 1
         state.counts.back_substitutions += 1
@@ -155,7 +170,7 @@ class SolidStates(StateProblem):
         return State(u, memory, state.counts)
 
     def _compressed(self, pressure: Tensor) -> Tensor:
-        return torch.asinh(pressure / self.mu + 1.0)
+        return torch.asinh((pressure - self.law.at_rest[0]) / self.mu)
 
     def _polar(self, gradients: Tensor) -> Polar:
         mean = self.solid.mean(gradients)
@@ -164,13 +179,6 @@ class SolidStates(StateProblem):
         stretch = 0.5 * (stretch + stretch.mT)
         cut = self.matrices.symmetric_function(stretch, lambda x: x.clamp(SMALLEST, LARGEST).log())
         return Polar(mean, rotation, cut)
-
-    def _fractions(self) -> Tensor:
-        """The harmonic interpolation (E,) from 0 at the left end to 1 at the right, weighted by the stiffness."""
-        energy, params = self.solid.harmonic, {"harmonic": {"mu": self.mu}}
-        zero = energy.start()
-        u = -factorise(energy.tangent(zero, params)).solve(energy.residual(zero, params))
-        return energy.expand(u, params)[:, 0][self.solid.mesh.cells].mean(1)
 
 
 def _all_entries(a: Tensor) -> tuple[Tensor, ...]:

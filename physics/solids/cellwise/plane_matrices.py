@@ -7,8 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from physics.discretisation.matrices import cofactor
-from physics.families.matrices import Matrices
+from physics.solids.cellwise.matrices import Matrices
 
 TINY = 1e-24
 
@@ -43,6 +42,3 @@ class PlaneMatrices(Matrices):
         turn = self.nearest_rotation(a)
         stretch = turn.mT @ a
         return turn @ self.symmetric_function(0.5 * (stretch + stretch.mT), lambda x: x.clamp(low, high))
-
-    def cofactor_change(self, a: Tensor, by: Tensor) -> Tensor:
-        return cofactor(by)

@@ -13,8 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from physics.discretisation.matrices import cofactor, determinant
-from physics.families.matrices import Matrices, product
+from physics.discretisation.matrices import determinant
+from physics.solids.cellwise.matrices import Matrices, product
 
 TINY = 1e-24
 
@@ -58,9 +58,6 @@ class SpaceMatrices(Matrices):
         result = a.clone()
         result[doubtful] = self._scaled(a[doubtful], lambda x: x.clamp(low, high))
         return result
-
-    def cofactor_change(self, a: Tensor, by: Tensor) -> Tensor:
-        return cofactor(a + by) - cofactor(a) - cofactor(by)
 
     def _scaled(self, a: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
         """R f(U) of a = R U: a g(C) with C = a^T a and g(x^2) = f(x) / x, x < 0 for the least of inverted matrices."""
