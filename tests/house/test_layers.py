@@ -52,7 +52,6 @@ OPEN: dict[str, set[str]] = {
 SHARED = [
     "Kinematics",
     "Lesson",
-    "Linearised",
     "Material",
     "Method",
     "Parameter",

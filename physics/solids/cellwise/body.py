@@ -16,10 +16,10 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from bilevel.linalg.operator import Sparse
 from bilevel.problem import Params
+from bilevel.torch_internals import pytree
 from physics.constitutive.elastic.law import Material
 from physics.constitutive.kinematics import Kinematics
 from physics.discretisation.constraints import Constraint
