@@ -190,11 +190,11 @@ def bench_steps(
 ) -> None:
     """Compare learned steps with the best classical solvers, each tuned on the same training set."""
     with _errors(debug):
-        from bilevel.acceleration.bench import Settings
+        from bilevel.acceleration.bench import BenchSettings
         from bilevel.acceleration.bench.bench_steps import QUICK
         from bilevel.acceleration.bench.bench_steps import bench_steps as bench
 
-        settings = QUICK if quick else Settings(instances, tuple(times or (4, 16, 64)), budget=budget)
+        settings = QUICK if quick else BenchSettings(instances, tuple(times or (4, 16, 64)), budget=budget)
         print(bench(family, settings, guess, step, json, against or ()))
 
 

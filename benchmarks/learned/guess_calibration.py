@@ -14,7 +14,7 @@ from torch import Tensor
 
 import bilevel
 from benchmarks.record import Record, at_most, stated
-from bilevel.acceleration.learned_solvers import guess_solver
+from bilevel.acceleration.learned_guess import guess_solver
 from bilevel.acceleration.weights_file import Kind, Weights, shipped
 from bilevel.calibrate.fit.run import calibrate
 from bilevel.calibrate.parameters import Parameter

@@ -6,17 +6,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from bilevel.acceleration.cellwise.problem import CellwiseProblem
 from bilevel.problem import EnergyProblem, Params
 from bilevel.report import InputError
-
-if TYPE_CHECKING:
-    from bilevel.acceleration.cellwise.problem import StateProblem
-    from bilevel.solvers.load_stepping import Path
+from bilevel.solvers.load_stepping import Path
 
 
 class Variation(str, Enum):
@@ -85,7 +83,7 @@ class Instance:
     start: Tensor
     graph: NodeGraph
     description: str
-    states: StateProblem | None = None
+    cellwise: CellwiseProblem | None = None
     path: Path | None = None
 
     @property

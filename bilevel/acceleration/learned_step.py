@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from bilevel.acceleration.family import NodeGraph
 from bilevel.acceleration.networks.node_network import Proposal, View
+from bilevel.linalg.solver import LinearSolver
 from bilevel.report import BilevelError
 from bilevel.solvers.descent import Descent, Metric
+from bilevel.solvers.evaluations import Evaluations, Point, Tolerance
+from bilevel.solvers.newton import Newton
 from bilevel.solvers.steps.armijo import Armijo
 from bilevel.solvers.steps.step import Move, Step, decreases_at_rounding_level
 
-if TYPE_CHECKING:
-    from bilevel.solvers.evaluations import Evaluations, Point
+MAX_ITERATIONS = 300
 
 
 @dataclass
@@ -24,7 +25,7 @@ class LearnedStep(Step):
     """u + damping * factors * d + momentum * (last move) if that decreases the merit enough, else the fallback's step.
 
     network, graph: a `NodeNetwork`, or what answers like one, and the graph of the problem that is solved; one problem at a time, no batches.
-    fallback: the classical step taken along the same direction d where the proposal is refused; with it the solver
+    fallback: the classical step taken along the same direction d where the proposal is not good enough; with it the solver
     converges wherever the fallback does. decrease: of Armijo's test, which is on the energy, or on half the squared
     residual of a root problem. safeguard=False takes every proposal that is finite: for measuring how often it diverges.
     Inferences and fallbacks are counted in the solve's report.
@@ -99,3 +100,18 @@ class _Along(Descent):
 
     def metric(self) -> Metric | None:
         return None
+
+
+def step_solver(
+    network: nn.Module,
+    graph: NodeGraph,
+    tolerance: Tolerance,
+    check_minimum: bool = True,
+    safeguard: bool = True,
+    linear: LinearSolver | None = None,
+) -> Newton:
+    """Newton's method with learned steps on a problem's graph."""
+    step = LearnedStep(network, graph, fallback=Armijo(decrease=0.3), safeguard=safeguard)
+    return Newton(
+        step=step, linear=linear, tolerance=tolerance, max_iterations=MAX_ITERATIONS, check_minimum=check_minimum
+    )

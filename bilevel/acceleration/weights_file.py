@@ -16,7 +16,7 @@ from torch import nn
 from bilevel.acceleration.cellwise import split
 from bilevel.acceleration.family import Family
 from bilevel.acceleration.networks import node_network
-from bilevel.acceleration.networks.cell_network import StateNetwork
+from bilevel.acceleration.networks.cell_network import CellNetwork
 from bilevel.acceleration.networks.node_network import NodeNetwork
 from bilevel.report import InputError
 
@@ -113,14 +113,14 @@ def _content(file: Path) -> dict[str, Any]:
 def _settings(network: nn.Module) -> dict[str, int]:
     if isinstance(network, NodeNetwork):
         return dict(network.settings)
-    assert isinstance(network, StateNetwork)
+    assert isinstance(network, CellNetwork)
     names = ("features", "outputs", "pairs", "hidden", "hops")
     return {name: getattr(network, name) for name in names}
 
 
 def _network(kind: Kind, one: dict[str, Any], file: Path) -> nn.Module:
     try:
-        made = NodeNetwork(**one["settings"]) if kind is Kind.STEP else StateNetwork(**one["settings"])
+        made = NodeNetwork(**one["settings"]) if kind is Kind.STEP else CellNetwork(**one["settings"])
         made.load_state_dict(one["weights"])
     except (TypeError, KeyError, RuntimeError) as error:
         raise InputError(f"the weights in {file} have other names or sizes than this program's networks") from error

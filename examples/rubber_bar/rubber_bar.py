@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 import bilevel
-from bilevel.acceleration.learned_solvers import guess_solver
+from bilevel.acceleration.learned_guess import guess_solver
 from bilevel.acceleration.weights_file import Kind, Weights, shipped
 from bilevel.problem import Params
 from bilevel.solvers import LoadStepping, Newton, Solver, Tolerance

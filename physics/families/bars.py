@@ -91,14 +91,14 @@ class Bars(Family):
             return {**params, "boundary": {"right": motion.displacement(end, fraction)}}
 
         params = path({"material": material}, 1.0)
-        states = SolidCells(solid, params, motion)
-        start = _classical_start(solid, states, params)
+        cellwise = SolidCells(solid, params, motion)
+        start = _classical_start(solid, cellwise, params)
         graph = node_graph(solid, params, neighbours(mesh.cells), *_node_features(solid, mu, poisson))
         described = (
             f"{variation.value}: {len(mesh.coordinates)} nodes, {mesh.shape.value}, length {length:.2f}, {motion}, "
             f"nu {poisson:.3f}, deviation {deviation:.2f}"
         )
-        return Instance(solid, params, start, graph, described, states=states, path=path)
+        return Instance(solid, params, start, graph, described, cellwise=cellwise, path=path)
 
 
 def shifted(mesh: Mesh, most: float, rng: np.random.Generator) -> Mesh:
@@ -108,9 +108,9 @@ def shifted(mesh: Mesh, most: float, rng: np.random.Generator) -> Mesh:
     return mesh.moved(torch.where(inside, x + most * torch.from_numpy(rng.uniform(-1.0, 1.0, size=x.shape)), x))
 
 
-def _classical_start(solid: NearlyIncompressibleSolid, states: SolidCells, params: Params) -> Tensor:
+def _classical_start(solid: NearlyIncompressibleSolid, cellwise: SolidCells, params: Params) -> Tensor:
     """The rotated linear-elastic field where no element is inverted in it, else zero displacement of the free nodes."""
-    linear = states.begin(solid.start()).u
+    linear = cellwise.begin(solid.start()).u
     return linear if bool(torch.isfinite(solid.value(linear, params))) else solid.start()
 
 

@@ -99,7 +99,7 @@ class Rock:
             f"{self.variation.value}: {graph.nodes} nodes, {len(edges)} edges, {described}, "
             f"deviation {self.conductance.deviation:.2f}"
         )
-        return Instance(problem, params, start, _graph(split, params, degree), described, states=split)
+        return Instance(problem, params, start, _graph(split, params, degree), described, cellwise=split)
 
 
 def _graph(split: FlowCells, params: dict[str, Any], degree: float) -> NodeGraph:

@@ -57,7 +57,7 @@ class PLaplacianFlow(Family):
             f"deviation {drawn_conductance.deviation:.2f}"
         )
         graph = _graph(problem, mesh, params, p)
-        return Instance(problem, params, start, graph, described, states=split)
+        return Instance(problem, params, start, graph, described, cellwise=split)
 
 
 def _graph(problem: PLaplacian, mesh: Mesh, params: dict[str, Any], p: float) -> NodeGraph:

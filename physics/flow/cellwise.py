@@ -6,7 +6,7 @@ cells of meshes are like edges.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,7 +16,9 @@ from torch import Tensor
 
 from bilevel.acceleration.cellwise import vectors
 from bilevel.acceleration.cellwise.cell_law import CellLaw
+from bilevel.acceleration.cellwise.joined import Joined
 from bilevel.acceleration.cellwise.split import SplitProblem
+from bilevel.acceleration.cellwise.unrolled import UnrolledProblem
 from bilevel.linalg.operator import Sparse
 from bilevel.report import InputError
 from physics.constitutive.flow.law import Asymptotes, FlowLaw
@@ -96,6 +98,10 @@ class FlowCells(SplitProblem):
         rest = torch.zeros(self.nodes, 1, dtype=torch.float64)
         self.inflow = -problem.nodal_forces(rest, params, loads)[:, 0].detach()
 
+    @staticmethod
+    def side_by_side(parts: Sequence[UnrolledProblem]) -> Joined:
+        return Joined.side_by_side(parts)
+
     def heads(self, u: Tensor) -> Tensor:
         """The heads (nodes,) at u (n,)."""
         return self.problem.constraints.expand(u, self.boundary)[:, 0]
@@ -105,7 +111,7 @@ class FlowCells(SplitProblem):
 
     def first_slope(self) -> Tensor:
         typical = torch.full_like(self.law.volume, self.typical) * self.law.size
-        return vectors.isotropic(self.law.secant(typical), self.still)
+        return vectors.isotropic(self.law.secant(typical), self.at_zero)
 
     def matrix(self, slope: Tensor) -> Sparse:
         scatter = self.problem.scatter

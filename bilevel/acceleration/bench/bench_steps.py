@@ -9,25 +9,25 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from bilevel.acceleration.bench import Method, Settings, classical_methods, run, text, to_json
+from bilevel.acceleration.bench import BenchMethod, BenchSettings, classical_methods, run, text, to_json
 from bilevel.acceleration.bench.methods import Make
 from bilevel.acceleration.cellwise.problem import Incidence
 from bilevel.acceleration.family import Family, Instance
-from bilevel.acceleration.learned_guess import LearnedStart
-from bilevel.acceleration.learned_solvers import guess_solver, step_solver
+from bilevel.acceleration.learned_guess import LearnedGuess, guess_solver
+from bilevel.acceleration.learned_step import step_solver
 from bilevel.acceleration.networks.node_network import Proposal
 from bilevel.acceleration.training.config import find_family
 from bilevel.acceleration.weights_file import Kind, Weights, shipped
 from bilevel.report import InputError
 from bilevel.solvers.evaluations import Tolerance
 
-QUICK = Settings(instances=8, multiples=(4,), tuning=2, budget=1.0)
-"""A look that ends in a minute."""
+QUICK = BenchSettings(instances=8, multiples=(4,), tuning=2, budget=1.0)
+"""A run that ends in a minute."""
 
 
 def bench_steps(
     name: str,
-    settings: Settings,
+    settings: BenchSettings,
     guess: Path | None = None,
     step: Path | None = None,
     json: Path | None = None,
@@ -51,7 +51,7 @@ def bench_steps(
     return text(report)
 
 
-def _chosen(names: Sequence[str]) -> list[Method]:
+def _chosen(names: Sequence[str]) -> list[BenchMethod]:
     known = {method.name: method for method in classical_methods()}
     for name in names:
         if name not in known:
@@ -93,11 +93,11 @@ def _weights(family: Family, kind: Kind, file: Path | None) -> Weights | None:
         return None
 
 
-def _method(weights: Weights) -> Method:
+def _method(weights: Weights) -> BenchMethod:
     seconds = float(weights.made_by.get("seconds", 0.0))
     if weights.kind is Kind.GUESS:
         make_guess = {"shipped": _guess(weights.networks)}
-        return Method(
+        return BenchMethod(
             "learned guess + Newton",
             make_guess,
             learned=True,
@@ -106,17 +106,17 @@ def _method(weights: Weights) -> Method:
             applies=_has_states,
         )
     make = {"shipped": _step(weights.networks[0])}
-    return Method("Newton, learned steps", make, learned=True, guarded=True, training_seconds=seconds)
+    return BenchMethod("Newton, learned steps", make, learned=True, guarded=True, training_seconds=seconds)
 
 
-def _ablations(weights: Weights) -> list[Method]:
+def _ablations(weights: Weights) -> list[BenchMethod]:
     if weights.kind is Kind.GUESS:
         return [
-            Method("same guess, no network", {"zeros": _guess((None,))}, unlearned=True, applies=_has_states),
-            Method(
+            BenchMethod("same guess, no network", {"zeros": _guess((None,))}, unlearned=True, applies=_has_states),
+            BenchMethod(
                 "learned guess, no safeguard", {"none": _unguarded(weights.networks)}, learned=True, applies=_has_states
             ),
-            Method(
+            BenchMethod(
                 "one answer for all cells",
                 {"mean": _guess(tuple(OneAnswer(network) for network in weights.networks))},
                 learned=True,
@@ -125,21 +125,21 @@ def _ablations(weights: Weights) -> list[Method]:
         ]
     network = weights.networks[0]
     return [
-        Method("learned steps, no safeguard", {"none": _step(network, safeguard=False)}, learned=True),
-        Method("one factor for all nodes", {"mean": _step(OneFactor(network))}, learned=True),
+        BenchMethod("learned steps, no safeguard", {"none": _step(network, safeguard=False)}, learned=True),
+        BenchMethod("one factor for all nodes", {"mean": _step(OneFactor(network))}, learned=True),
     ]
 
 
 def _has_states(instance: Instance) -> bool:
     """A guess is made of a problem's own linear systems; a quadratic model has none beside itself."""
-    return instance.states is not None
+    return instance.cellwise is not None
 
 
-def _guess(networks: tuple[nn.Module | None, ...]) -> Callable[[Instance, Tolerance], LearnedStart]:
-    def make(instance: Instance, tolerance: Tolerance) -> LearnedStart:
-        states = instance.states
-        assert states is not None
-        return guess_solver(networks, lambda problem, params: states, tolerance, False, instance.path)
+def _guess(networks: tuple[nn.Module | None, ...]) -> Callable[[Instance, Tolerance], LearnedGuess]:
+    def make(instance: Instance, tolerance: Tolerance) -> LearnedGuess:
+        cellwise = instance.cellwise
+        assert cellwise is not None
+        return guess_solver(networks, lambda problem, params: cellwise, tolerance, False, instance.path)
 
     return make
 

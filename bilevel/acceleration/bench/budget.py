@@ -16,7 +16,7 @@ class OverBudget(BilevelError):
 
 
 class Budgeted(EnergyProblem):
-    """Another problem, which raises OverBudget when it is asked anything after `seconds` from now."""
+    """Another problem, which raises OverBudget when it is evaluated after `seconds` from now."""
 
     def __init__(self, problem: EnergyProblem, seconds: float) -> None:
         self.problem, self.structure, self.batch_dims = problem, problem.structure, problem.batch_dims

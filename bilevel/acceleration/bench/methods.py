@@ -40,12 +40,12 @@ Make: TypeAlias = Callable[[Instance, Tolerance], Solver]
 
 
 @dataclass(frozen=True)
-class Method:
+class BenchMethod:
     """A solver in some settings; `variants` maps a description of each to what makes the solver for an instance.
 
     stepped: it starts from the unloaded state (all zeros), not from the start of the instance. learned: it counts as
     learned, not classical. unlearned: a learned method with nothing learned in it, which is neither. guarded: it promises
-    to solve what classical methods solve, and is given `Settings.patience` budgets to keep the promise.
+    to solve what classical methods solve, and is given `BenchSettings.patience` budgets to keep the promise.
     training_seconds: what its training took, for the break-even number.
     """
 
@@ -58,7 +58,7 @@ class Method:
     training_seconds: float = 0.0
     applies: Callable[[Instance], bool] = lambda instance: True
 
-    def chosen(self, variant: str) -> Method:
+    def chosen(self, variant: str) -> BenchMethod:
         """This method with one of its variants only."""
         return replace(self, variants={variant: self.variants[variant]})
 
@@ -98,20 +98,22 @@ def _largest_curvature(problem: Problem, u: Tensor, params: Params) -> Tensor:
     return torch.linalg.vector_norm(x)
 
 
-def classical_methods() -> list[Method]:
+def classical_methods() -> list[BenchMethod]:
     """The baselines with the settings that they are tuned over."""
     return [
-        Method("gradient, Armijo", {f"shrink {s}": _gradient(Armijo(shrink=s)) for s in (0.5, 0.25)}),
-        Method("gradient, BB", {f"memory {m}": _gradient(BarzilaiBorwein(memory=m)) for m in (5, 10, 20)}),
-        Method("gradient, Jacobi", {f"renewed after {k}": _preconditioned(Jacobi(), k) for k in (1, 10)}),
-        Method("gradient, AMG", {f"renewed after {k}": _preconditioned(Multigrid(), k) for k in (1, 5)}),
-        Method("nonlinear CG", {f"curvature {c}": _conjugate(c) for c in (0.01, 0.1)}),
-        Method("L-BFGS(10)", {"Wolfe": _lbfgs(), "Armijo": _lbfgs(Armijo())}),
-        Method("Anderson(5)", {f"fraction {f}": _anderson(f) for f in (0.5, 1.0, 1.8)}),
-        Method("Newton, line search", {f"decrease {d}": _newton(d) for d in (1e-4, 0.1, 0.3)}),
-        Method("Newton, trust region", {"radius from the state": _trust_region()}),
-        Method("Newton-CG, AMG", {f"decrease {d}": _newton_cg(d) for d in (1e-4, 0.3)}),
-        Method("load stepping", _load_stepping(), stepped=True, applies=lambda instance: instance.path is not None),
+        BenchMethod("gradient, Armijo", {f"shrink {s}": _gradient(Armijo(shrink=s)) for s in (0.5, 0.25)}),
+        BenchMethod("gradient, BB", {f"memory {m}": _gradient(BarzilaiBorwein(memory=m)) for m in (5, 10, 20)}),
+        BenchMethod("gradient, Jacobi", {f"renewed after {k}": _preconditioned(Jacobi(), k) for k in (1, 10)}),
+        BenchMethod("gradient, AMG", {f"renewed after {k}": _preconditioned(Multigrid(), k) for k in (1, 5)}),
+        BenchMethod("nonlinear CG", {f"curvature {c}": _conjugate(c) for c in (0.01, 0.1)}),
+        BenchMethod("L-BFGS(10)", {"Wolfe": _lbfgs(), "Armijo": _lbfgs(Armijo())}),
+        BenchMethod("Anderson(5)", {f"fraction {f}": _anderson(f) for f in (0.5, 1.0, 1.8)}),
+        BenchMethod("Newton, line search", {f"decrease {d}": _newton(d) for d in (1e-4, 0.1, 0.3)}),
+        BenchMethod("Newton, trust region", {"radius from the state": _trust_region()}),
+        BenchMethod("Newton-CG, AMG", {f"decrease {d}": _newton_cg(d) for d in (1e-4, 0.3)}),
+        BenchMethod(
+            "load stepping", _load_stepping(), stepped=True, applies=lambda instance: instance.path is not None
+        ),
     ]
 
 

@@ -1,4 +1,4 @@
-"""What a run is asked to do, and all that it found."""
+"""What a run does, and all that it found."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bilevel.acceleration.family import Variation
 
 
 @dataclass(frozen=True)
-class Settings:
+class BenchSettings:
     """What is measured.
 
     instances: unseen instances of each size, shared out evenly among the variations. multiples: sizes in units of the
@@ -28,7 +28,7 @@ class Settings:
     budget: float = 10.0
     patience: float = 30.0
     hopeless: float = 20.0
-    look: int = 8
+    preview: int = 8
     tuning: int = 8
     linear: bool = True
     progress: Callable[[str], None] = field(default=lambda line: None)
@@ -47,7 +47,7 @@ class Report:
     """All that a run found; tables by title, in order."""
 
     family: str
-    settings: Settings
+    settings: BenchSettings
     threads: int
     tuned: dict[str, str]
     dropped: list[Dropped]

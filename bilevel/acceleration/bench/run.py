@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import torch
 
-from bilevel.acceleration.bench.methods import Method, classical_methods
-from bilevel.acceleration.bench.report import Dropped, Report, Settings
+from bilevel.acceleration.bench.linear import quadratic_model
+from bilevel.acceleration.bench.methods import BenchMethod, classical_methods
+from bilevel.acceleration.bench.report import BenchSettings, Dropped, Report
 from bilevel.acceleration.bench.statistics import Summary, Table, best_of, summarise
 from bilevel.acceleration.bench.table import table_text
-from bilevel.acceleration.bench.trial import Trial, attempt, warm_up
+from bilevel.acceleration.bench.trial import BenchTrial, attempt, warm_up
 from bilevel.acceleration.family import Family, Instance
 
 FIRST_TUNING_SEED, FIRST_TEST_SEED = 1_000_000, 2_000_000
@@ -22,13 +23,13 @@ FIRST_MULTIPLE = 4
 
 def run(
     family: Family,
-    learned: Sequence[Method],
-    ablations: Sequence[Method] = (),
-    settings: Settings | None = None,
-    classical: Sequence[Method] | None = None,
+    learned: Sequence[BenchMethod],
+    ablations: Sequence[BenchMethod] = (),
+    settings: BenchSettings | None = None,
+    classical: Sequence[BenchMethod] | None = None,
 ) -> Report:
     """Compare learned methods, and ablations of them, with the classical ones on a family; deterministic but for the times."""
-    settings = settings or Settings()
+    settings = settings or BenchSettings()
     baselines, tuned, dropped, first = _tune(family, classical or classical_methods(), settings)
     tables = [first]
     for multiple in settings.multiples:
@@ -44,15 +45,15 @@ def run(
 
 
 def _tune(
-    family: Family, methods: Sequence[Method], settings: Settings
-) -> tuple[list[Method], dict[str, str], list[Dropped], Table]:
+    family: Family, methods: Sequence[BenchMethod], settings: BenchSettings
+) -> tuple[list[BenchMethod], dict[str, str], list[Dropped], Table]:
     """Each method with its fastest setting on training instances; those that are hopeless there are dropped."""
     seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + settings.tuning)
     instances = [family.instance(family.training_size, seed) for seed in seeds]
     for instance in instances:
         warm_up(instance)
-    kept: dict[str, Method] = {}
-    trials: list[Trial] = []
+    kept: dict[str, BenchMethod] = {}
+    trials: list[BenchTrial] = []
     tuned: dict[str, str] = {}
     for method in methods:
         if not all(method.applies(instance) for instance in instances):
@@ -71,7 +72,7 @@ def _tune(
     return list(kept.values()), tuned, dropped, table
 
 
-def _drop(summaries: Sequence[Summary], fastest: Summary | None, settings: Settings, where: str) -> list[Dropped]:
+def _drop(summaries: Sequence[Summary], fastest: Summary | None, settings: BenchSettings, where: str) -> list[Dropped]:
     """The methods, learned ones aside, that solved nothing or take hopelessly longer than the fastest."""
     found = []
     for summary in summaries:
@@ -85,9 +86,11 @@ def _drop(summaries: Sequence[Summary], fastest: Summary | None, settings: Setti
     return found
 
 
-def _solve_all(method: Method, instances: Sequence[Instance], seeds: Sequence[int], settings: Settings) -> list[Trial]:
+def _solve_all(
+    method: BenchMethod, instances: Sequence[Instance], seeds: Sequence[int], settings: BenchSettings
+) -> list[BenchTrial]:
     """All instances, or until more time has gone than a quarter of all budgets: the rest then counts as failed."""
-    trials: list[Trial] = []
+    trials: list[BenchTrial] = []
     for instance, seed in zip(instances, seeds, strict=True):
         trials.append(attempt(method, instance, seed, settings.tolerance, settings.budget))
         if len(trials) == 2 and not any(trial.solved for trial in trials):
@@ -96,12 +99,12 @@ def _solve_all(method: Method, instances: Sequence[Instance], seeds: Sequence[in
 
 
 def _measure(
-    family: Family, methods: Sequence[Method], multiple: int, settings: Settings
+    family: Family, methods: Sequence[BenchMethod], multiple: int, settings: BenchSettings
 ) -> tuple[Table, list[Dropped]]:
     """Unseen instances at `multiple` times the training size, every method on each before the next."""
     budget = settings.budget * max(1.0, multiple / FIRST_MULTIPLE)
     title = f"{multiple}x ({multiple * family.training_size} nodes)"
-    trials: list[Trial] = []
+    trials: list[BenchTrial] = []
     dropped: list[Dropped] = []
     for k in range(settings.instances):
         variation = settings.variations[k % len(settings.variations)]
@@ -115,7 +118,7 @@ def _measure(
             if m.applies(instance) and m.name not in lost
         ]
         settings.progress(f"{multiple}x, instance {k + 1} of {settings.instances}: {instance.description}")
-        if k + 1 == settings.look < settings.instances:
+        if k + 1 == settings.preview < settings.instances:
             seen = Table(title, k + 1, _summaries(methods, trials), trials)
             dropped = _drop(
                 seen.summaries, seen.best_classical, settings, f"the first {k + 1} instances at {multiple}x"
@@ -123,14 +126,12 @@ def _measure(
     return Table(title, settings.instances, _summaries(methods, trials), trials), dropped
 
 
-def _summaries(methods: Sequence[Method], trials: Sequence[Trial]) -> list[Summary]:
+def _summaries(methods: Sequence[BenchMethod], trials: Sequence[BenchTrial]) -> list[Summary]:
     return [summarise(method, [t for t in trials if t.method == method.name]) for method in methods]
 
 
-def _linear(family: Family, methods: Sequence[Method], settings: Settings) -> Table:
+def _linear(family: Family, methods: Sequence[BenchMethod], settings: BenchSettings) -> Table:
     """The instances' own quadratic models at the unloaded state: linear systems, where nothing can beat one linear solve."""
-    from bilevel.acceleration.bench.linear import quadratic_model
-
     multiple, trials = settings.multiples[0], []
     count = min(10, settings.instances)
     for k in range(count):

@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from bilevel.acceleration.bench.methods import Method
-from bilevel.acceleration.bench.trial import Trial
+from bilevel.acceleration.bench.methods import BenchMethod
+from bilevel.acceleration.bench.trial import BenchTrial
 from bilevel.report import Counts
 
 
@@ -56,7 +56,7 @@ class Table:
     title: str
     instances: int
     summaries: list[Summary]
-    trials: list[Trial]
+    trials: list[BenchTrial]
 
     @property
     def best_classical(self) -> Summary | None:
@@ -81,7 +81,7 @@ class Table:
         return Comparison(other.median / summary.median, won / max(1, len(shared)), even)
 
 
-def summarise(method: Method, trials: Sequence[Trial]) -> Summary:
+def summarise(method: BenchMethod, trials: Sequence[BenchTrial]) -> Summary:
     seconds = np.array([trial.seconds for trial in trials]) if trials else np.array([math.inf])
     solved = [trial for trial in trials if trial.solved]
     lower, median, upper = np.quantile(seconds, (0.25, 0.5, 0.75), method="nearest")

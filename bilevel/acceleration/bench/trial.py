@@ -1,4 +1,4 @@
-"""One solve of one instance by one method, judged by the same residual for all."""
+"""One solve of one instance by one method, measured by the same residual for all."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from bilevel.acceleration.bench.budget import Budgeted
-from bilevel.acceleration.bench.methods import Method
+from bilevel.acceleration.bench.methods import BenchMethod
 from bilevel.acceleration.family import Instance
+from bilevel.linalg import factorise
 from bilevel.report import BilevelError, Counts
 from bilevel.solvers import Tolerance
 from bilevel.solvers.evaluations import Evaluations
@@ -23,7 +24,7 @@ SLACK = 1.01
 
 
 @dataclass(frozen=True)
-class Trial:
+class BenchTrial:
     """How one solve went; seconds is the budget where it failed, `reason` says why. late: solved, but after its budget."""
 
     method: str
@@ -52,8 +53,8 @@ def threshold(instance: Instance, relative: float) -> float:
 
 
 def attempt(
-    method: Method, instance: Instance, seed: int, relative: float, budget: float, patience: float = 1.0
-) -> Trial:
+    method: BenchMethod, instance: Instance, seed: int, relative: float, budget: float, patience: float = 1.0
+) -> BenchTrial:
     """Solve `instance` by the only variant of `method`, within `budget` seconds, or `patience` times as many if it is guarded."""
     (make,) = method.variants.values()
     goal = threshold(instance, relative)
@@ -64,13 +65,15 @@ def attempt(
         with torch.no_grad():
             outcome = solver.solve(problem, method.start(instance), instance.params)
     except (BilevelError, RuntimeError, ValueError) as error:
-        return Trial(method.name, seed, False, budget, Counts(), torch.nan, f"{type(error).__name__}: {error}"[:200])
+        return BenchTrial(
+            method.name, seed, False, budget, Counts(), torch.nan, f"{type(error).__name__}: {error}"[:200]
+        )
     seconds = time.perf_counter() - started
     residual = _residual(instance, outcome.u)
     solved = outcome.report.converged and residual <= SLACK * goal
     reason = "" if solved else outcome.report.sentence
     counts, late = outcome.report.counts, solved and seconds > budget
-    return Trial(method.name, seed, solved, seconds if solved else budget, counts, residual, reason, late)
+    return BenchTrial(method.name, seed, solved, seconds if solved else budget, counts, residual, reason, late)
 
 
 def _residual(instance: Instance, u: Tensor) -> float:
@@ -80,14 +83,12 @@ def _residual(instance: Instance, u: Tensor) -> float:
 
 def warm_up(instance: Instance) -> None:
     """Make what belongs to the mesh and not to the solve: patterns, maps, symbolic analyses."""
-    from bilevel.linalg import factorise
-
     with torch.no_grad():
         factorise(instance.problem.tangent(torch.zeros_like(instance.start), _unloaded(instance)), on_fail="ignore")
-        if instance.states is not None:
-            instance.states.begin(instance.start)
-            if instance.states.incidence.features.numel() == 0:
-                _ = instance.states.incidence.means
+        if instance.cellwise is not None:
+            instance.cellwise.begin(instance.start)
+            if instance.cellwise.incidence.features.numel() == 0:
+                _ = instance.cellwise.incidence.means
 
 
 def _unloaded(instance: Instance) -> Any:

@@ -10,11 +10,16 @@ from torch import Tensor
 
 from bilevel.acceleration.cellwise.cell_law import JoinedLaw
 from bilevel.acceleration.cellwise.split import SplitProblem
+from bilevel.acceleration.cellwise.unrolled import UnrolledProblem
 from bilevel.linalg.operator import Sparse, SparsePattern
 
 
 class Joined(SplitProblem):
     """The disjoint union of problems with sparse matrices; vectors and cells are those of the parts in a row."""
+
+    @staticmethod
+    def side_by_side(parts: Sequence[UnrolledProblem]) -> Joined:
+        return Joined([part for part in parts if isinstance(part, SplitProblem)])
 
     def __init__(self, parts: Sequence[SplitProblem]) -> None:
         self.parts = list(parts)

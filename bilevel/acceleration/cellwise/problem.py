@@ -23,33 +23,33 @@ from bilevel.report import Counts
 
 @dataclass(frozen=True, eq=False)
 class Incidence:
-    """Items (cells, or nodes) that touch hubs (the nodes, or the cells between them).
+    """Which cells touch which nodes.
 
-    pairs (2, m): item and hub of each touch. features (m, K): pure numbers of each pair.
+    pairs (2, m): cell and node of each touch. features (m, K): pure numbers of each pair.
     """
 
-    items: int
-    hubs: int
+    cells: int
+    nodes: int
     pairs: Tensor
     features: Tensor
 
-    def to_hubs(self, values: Tensor) -> Tensor:
-        """The mean over each hub's pairs (hubs, ...) of values of pairs (m, ...)."""
-        return _mean(values, self.pairs[1], self.hubs)
+    def to_nodes(self, values: Tensor) -> Tensor:
+        """The mean over each node's pairs (nodes, ...) of values of pairs (m, ...)."""
+        return _mean(values, self.pairs[1], self.nodes)
 
-    def to_items(self, values: Tensor) -> Tensor:
-        """The mean over each item's pairs (items, ...) of values of pairs (m, ...)."""
-        return _mean(values, self.pairs[0], self.items)
+    def to_cells(self, values: Tensor) -> Tensor:
+        """The mean over each cell's pairs (cells, ...) of values of pairs (m, ...)."""
+        return _mean(values, self.pairs[0], self.cells)
 
     @cached_property
     def means(self) -> tuple[Tensor, Tensor]:
-        """Matrices (hubs, items) and (items, hubs), float32 in compressed rows, that take means without pair features."""
-        item, hub = self.pairs
-        return _mean_matrix(hub, item, self.hubs, self.items), _mean_matrix(item, hub, self.items, self.hubs)
+        """Matrices (nodes, cells) and (cells, nodes), float32 in compressed rows, that take means without pair features."""
+        cell, node = self.pairs
+        return _mean_matrix(node, cell, self.nodes, self.cells), _mean_matrix(cell, node, self.cells, self.nodes)
 
     def neighbourhood(self, values: Tensor) -> Tensor:
-        """The mean (items, ...) of values of items (items, ...) over each item and those that share a hub with it."""
-        return self.to_items(self.to_hubs(values[self.pairs[0]])[self.pairs[1]])
+        """The mean (cells, ...) of values of cells (cells, ...) over each cell and those that share a node with it."""
+        return self.to_cells(self.to_nodes(values[self.pairs[0]])[self.pairs[1]])
 
 
 def _mean_matrix(row: Tensor, column: Tensor, rows: int, columns: int) -> Tensor:
@@ -67,7 +67,7 @@ def _mean(values: Tensor, index: Tensor, count: int) -> Tensor:
 
 
 @dataclass
-class State:
+class Guess:
     """A field u (n,) that satisfies the boundary conditions, and what the family remembers of how it was found."""
 
     u: Tensor
@@ -75,10 +75,10 @@ class State:
     counts: Counts = field(default_factory=Counts)
 
 
-class StateProblem(ABC):
-    """One problem as linear systems made from states of its items.
+class CellwiseProblem(ABC):
+    """One problem as linear systems made from local states of its cells.
 
-    outputs: the names of the numbers that a network predicts for each item; all zero means the state as it is.
+    outputs: the names of the numbers that a network predicts for each cell; all zero means the state as it is.
     linear_solver: factorises the systems; None for the one that suits each.
     """
 
@@ -87,21 +87,21 @@ class StateProblem(ABC):
     linear_solver: LinearSolver | None = None
 
     @abstractmethod
-    def begin(self, start: Tensor) -> State:
+    def begin(self, start: Tensor) -> Guess:
         """The field to predict from: the classical start (n,), or what cheap linear solves make of the problem."""
 
-    def near_solution(self, state: State) -> bool:
+    def near_solution(self, guess: Guess) -> bool:
         """Whether the field is so close to the solution that predictions cannot help any more."""
         return False
 
     @abstractmethod
-    def features(self, state: State) -> Tensor:
-        """What the network reads (items, F): pure numbers that do not depend on units."""
+    def features(self, guess: Guess) -> Tensor:
+        """What the network reads (cells, F): pure numbers that do not depend on units."""
 
     @abstractmethod
-    def solve(self, state: State, outputs: Tensor) -> State:
-        """The solution of the linear system made from the states that `outputs` (items, K) asks for."""
+    def solve(self, guess: Guess, outputs: Tensor) -> Guess:
+        """The solution of the linear system made from the states that `outputs` (cells, K) asks for."""
 
     @abstractmethod
-    def targets(self, state: State, solution: Tensor) -> Tensor:
-        """The outputs (items, K) that ask for the states at the solution u (n,)."""
+    def targets(self, guess: Guess, solution: Tensor) -> Tensor:
+        """The outputs (cells, K) that ask for the states at the solution u (n,)."""

@@ -15,7 +15,6 @@ Chan, Golub, Mulet 1999, SIAM J. Sci. Comput. 20, 1964); a network says where be
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -25,7 +24,7 @@ from torch import Tensor
 
 from bilevel.acceleration.cellwise import vectors
 from bilevel.acceleration.cellwise.cell_law import CellLaw
-from bilevel.acceleration.cellwise.problem import Incidence, State
+from bilevel.acceleration.cellwise.problem import Guess, Incidence
 from bilevel.acceleration.cellwise.unrolled import UnrolledProblem
 from bilevel.linalg import factorise
 from bilevel.linalg.operator import LinearOperator
@@ -111,84 +110,78 @@ class SplitProblem(UnrolledProblem):
         """The sum of values (E,) over the cells of each part (parts,)."""
         return values.sum()[None]
 
-    @staticmethod
-    def side_by_side(parts: Sequence[UnrolledProblem]) -> SplitProblem:
-        from bilevel.acceleration.cellwise.joined import Joined
-
-        return Joined([part for part in parts if isinstance(part, SplitProblem)])
-
-    def excess(self, state: State, solution: Tensor) -> Tensor:
-        now, then = state.memory.gradients, self.gradients(solution)
+    def excess(self, guess: Guess, solution: Tensor) -> Tensor:
+        now, then = guess.memory.gradients, self.gradients(solution)
         return self.total(vectors.dot(self.law.flux(now) - self.law.flux(then), now - then))
 
     @cached_property
     def incidence(self) -> Incidence:  # type: ignore[override]
         count, width = self.cells.shape
-        items = torch.arange(count).repeat_interleave(width)
-        pairs = torch.stack((items, self.cells.reshape(-1)))
-        return Incidence(count, self.nodes, pairs, torch.empty(len(items), 0))
+        cells = torch.arange(count).repeat_interleave(width)
+        pairs = torch.stack((cells, self.cells.reshape(-1)))
+        return Incidence(count, self.nodes, pairs, torch.empty(len(cells), 0))
 
     @cached_property
-    def still(self) -> Tensor:
+    def at_zero(self) -> Tensor:
         """g0."""
         return self.gradients(torch.zeros(self.n, dtype=torch.float64))
 
     def linear_start(self) -> Tensor:
         """The solution u (n,) of the linear problem."""
-        return self.linear_solution(self.first_slope(), torch.zeros_like(self.still))
+        return self.linear_solution(self.first_slope(), torch.zeros_like(self.at_zero))
 
     def linear_solution(self, slope: Tensor, offset: Tensor) -> Tensor:
         """The solution u (n,) of B^T (slope (B u + g0) + offset) = f; differentiable in slope and offset."""
         return _Linear.apply(self, slope, offset)[0]
 
-    def begin(self, start: Tensor) -> State:
+    def begin(self, start: Tensor) -> Guess:
         """The start with the fluxes of the linear problem if it solves that, else with its own fluxes."""
         gradients = self.gradients(start)
         linear = vectors.times(self.first_slope(), gradients)
         balanced = self._off_balance(linear) <= SAME_START
-        return State(start, self._flow(gradients, linear if balanced else self.law.flux(gradients)))
+        return Guess(start, self._flow(gradients, linear if balanced else self.law.flux(gradients)))
 
-    def detached(self, state: State) -> State:
+    def detached(self, guess: Guess) -> Guess:
         """The same state without history of gradients."""
-        flow: Flow = state.memory
-        return State(state.u.detach(), self._flow(flow.gradients.detach(), flow.fluxes.detach()), state.counts)
+        flow: Flow = guess.memory
+        return Guess(guess.u.detach(), self._flow(flow.gradients.detach(), flow.fluxes.detach()), guess.counts)
 
-    def near_solution(self, state: State) -> bool:
-        return self._off_balance(self.law.flux(state.memory.gradients)) <= self.near_at
+    def near_solution(self, guess: Guess) -> bool:
+        return self._off_balance(self.law.flux(guess.memory.gradients)) <= self.near_at
 
-    def features(self, state: State) -> Tensor:
+    def features(self, guess: Guess) -> Tensor:
         """Differences of logarithms and the exponent alone, float32, so that units do not matter."""
-        flow: Flow = state.memory
+        flow: Flow = guess.memory
         primal, dual = flow.primal, flow.dual
-        ratio, still = dual - primal, self._still_features
+        ratio, at_zero = dual - primal, self._constant_features
         columns = (
             _squashed(ratio),
             _squashed(primal - self.mean(primal)),
             _squashed(dual - self.mean(dual)),
             _squashed(primal - self.law.log_threshold),
-            still[0],
+            at_zero[0],
             flow.agreement,
-            still[1],
+            at_zero[1],
             self.mean(_cut(ratio).abs()) / 4.0,
         )
         return torch.stack([column.to(torch.float32) for column in columns], 1)
 
     @cached_property
-    def _still_features(self) -> tuple[Tensor, Tensor]:
+    def _constant_features(self) -> tuple[Tensor, Tensor]:
         """What does not change from system to system: the conductance against the mean, and the exponent."""
         conductance, p = self.law.log_conductance, self.law.exponent
         return _squashed(conductance - self.mean(conductance)), (p - 2.0) / p
 
-    def solve(self, state: State, outputs: Tensor) -> State:
+    def solve(self, guess: Guess, outputs: Tensor) -> Guess:
         """The next state; differentiable in `outputs` (E, 3) and in the state's gradients and fluxes."""
-        slope, offset = self._about(state.memory, outputs)
+        slope, offset = self._about(guess.memory, outputs)
         u, gradients = _Linear.apply(self, slope, offset)
-        counts = replace(state.counts, factorisations=state.counts.factorisations + 1)
-        return State(u, self._flow(gradients, vectors.times(slope, gradients) + offset), counts)
+        counts = replace(guess.counts, factorisations=guess.counts.factorisations + 1)
+        return Guess(u, self._flow(gradients, vectors.times(slope, gradients) + offset), counts)
 
-    def targets(self, state: State, solution: Tensor) -> Tensor:
+    def targets(self, guess: Guess, solution: Tensor) -> Tensor:
         """The outputs that ask for the solution's own gradients, as far as their ranges allow."""
-        flow: Flow = state.memory
+        flow: Flow = guess.memory
         primal, dual, aligned = flow.primal, flow.dual, flow.aligned
         wanted = self._lifted(self.gradients(solution)).log()
         gap = _cut(dual - primal)
@@ -249,7 +242,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, split: SplitProblem, slope: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
         factor: Factor = factorise(split.matrix(slope), split.linear_solver)
-        u = -factor.solve(split.imbalance(vectors.times(slope, split.still) + offset))
+        u = -factor.solve(split.imbalance(vectors.times(slope, split.at_zero) + offset))
         gradients = split.gradients(u)
         ctx.split, ctx.factor = split, factor
         ctx.save_for_backward(gradients)
@@ -260,8 +253,8 @@ class _Linear(torch.autograd.Function):
         (gradients,) = ctx.saved_tensors
         of_u, of_gradients = cotangents
         adjoint = ctx.factor.solve(of_u + ctx.split.divergence(of_gradients))
-        state = ctx.split.gradients(adjoint) - ctx.split.still
-        return None, -vectors.outer(state, gradients), -state
+        own = ctx.split.gradients(adjoint) - ctx.split.at_zero
+        return None, -vectors.outer(own, gradients), -own
 
 
 def _squashed(logarithm: Tensor) -> Tensor:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from bilevel.acceleration.cellwise.problem import State, StateProblem
+from bilevel.acceleration.cellwise.problem import CellwiseProblem, Guess
 
 
-class UnrolledProblem(StateProblem):
+class UnrolledProblem(CellwiseProblem):
     """A problem whose `solve` is differentiable in outputs and state.
 
     feature_count: how many numbers the network reads of each item.
@@ -24,11 +24,11 @@ class UnrolledProblem(StateProblem):
         """Problems of one family as one, so that one factorisation and one pass of a network serve them all."""
 
     @abstractmethod
-    def detached(self, state: State) -> State:
+    def detached(self, guess: Guess) -> Guess:
         """The same state without history of gradients."""
 
     @abstractmethod
-    def excess(self, state: State, solution: Tensor) -> Tensor:
+    def excess(self, guess: Guess, solution: Tensor) -> Tensor:
         """The symmetric Bregman distance of the energy between state and solution u (n,), for each part (parts,).
 
         It is sum (q - q*) (g - g*), near the solution twice the excess of the energy, and does not cancel in floating

@@ -1,4 +1,4 @@
-"""The network of learned first guesses: messages from items to the hubs that they share and back."""
+"""The network of learned first guesses: messages from cells to the nodes that they share and back."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from bilevel.acceleration.cellwise.problem import Incidence
 
 
-class StateNetwork(nn.Module):
-    """Features (items, F) -> outputs (items, K) in float32, zero before training.
+class CellNetwork(nn.Module):
+    """Features (cells, F) -> outputs (cells, K) in float32, zero before training.
 
-    pairs: how many numbers each pair of item and hub carries (`Incidence.features`). hidden: width. hops: how often
-    items hear from those that share a hub with them.
+    pairs: how many numbers each pair of cell and node carries (`Incidence.features`). hidden: width. hops: how often
+    cells hear from those that share a node with them.
     """
 
     def __init__(self, features: int, outputs: int, pairs: int = 0, hidden: int = 16, hops: int = 2) -> None:
@@ -39,11 +39,11 @@ class StateNetwork(nn.Module):
     def _placed(self, hop: int, state: Tensor, incidence: Incidence) -> Tensor:
         place = incidence.features.to(torch.float32)
         sent = self.out[hop](state)[incidence.pairs[0]]
-        hubs = incidence.to_hubs(torch.relu(sent + self.place_out[hop](place)))
-        heard = self.back[hop](hubs)[incidence.pairs[1]]
-        return incidence.to_items(torch.relu(heard + self.place_back[hop](place)))
+        nodes = incidence.to_nodes(torch.relu(sent + self.place_out[hop](place)))
+        heard = self.back[hop](nodes)[incidence.pairs[1]]
+        return incidence.to_cells(torch.relu(heard + self.place_back[hop](place)))
 
     def _plain(self, hop: int, state: Tensor, incidence: Incidence) -> Tensor:
-        to_hubs, to_items = incidence.means
-        hubs = to_hubs @ torch.relu(self.out[hop](state))
-        return to_items @ torch.relu(self.back[hop](hubs))
+        to_nodes, to_cells = incidence.means
+        nodes = to_nodes @ torch.relu(self.out[hop](state))
+        return to_cells @ torch.relu(self.back[hop](nodes))

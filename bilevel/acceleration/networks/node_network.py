@@ -75,7 +75,7 @@ class View:
         data = graph.to_data()
         self.edge_index = data.edge_index
         self._nodes, self._edges = data.x.float(), data.edge_attr.float()
-        self._still = graph.field(torch.zeros(len(graph.node_of_dof), dtype=torch.float64))
+        self._at_zero = graph.field(torch.zeros(len(graph.node_of_dof), dtype=torch.float64))
 
     def read(self, u: Tensor, residual: Tensor, direction: Tensor, last: Tensor | None) -> tuple[Tensor, Tensor]:
         """Features of nodes and of edges, float32: ratios of lengths and cosines alone, so that units cancel."""
@@ -100,7 +100,7 @@ class View:
 
     def _per_node(self, values: Tensor) -> Tensor:
         """Values (n,) of the unknowns as (nodes, components), zero where a node is held."""
-        return self.graph.field(values) - self._still
+        return self.graph.field(values) - self._at_zero
 
     def _strains(self, field: Tensor, way: Tensor) -> Tensor:
         """How the differences along edges (m, .) would change: sizes, the signed ratio, and the size of the state's own."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from bilevel.acceleration.family import Family
-from bilevel.acceleration.training.loop import Schedule, Stage
+from bilevel.acceleration.training.loop import CurriculumStage, TrainingSchedule
 from bilevel.acceleration.weights_file import Kind
 from bilevel.calibrate.study.validated import unknown_key, validated
 from bilevel.calibrate.study.yaml_lines import Document, read_yaml
@@ -22,7 +22,7 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-class StageSection(_Section):
+class CurriculumSection(_Section):
     """One stage of the curriculum."""
 
     size: int = Field(ge=16)
@@ -31,12 +31,12 @@ class StageSection(_Section):
 
 
 class UnrolledSection(_Section):
-    """How the unrolled training runs; see `Schedule`.
+    """How the unrolled training runs; see `TrainingSchedule`.
 
     systems: how many of the first linear systems a guess asks its network for; all of them if absent.
     """
 
-    stages: list[StageSection] = Field(min_length=1)
+    stages: list[CurriculumSection] = Field(min_length=1)
     systems: int | None = Field(None, ge=2)
     groups: PositiveInt = 20
     batch: PositiveInt = 8
@@ -82,12 +82,12 @@ class TrainingConfig(_Section):
         return self
 
     @property
-    def schedule(self) -> Schedule:
+    def schedule(self) -> TrainingSchedule:
         """The schedule of an unrolled training."""
         assert self.unrolled is not None
         given = self.unrolled.model_dump(exclude={"stages", "systems"})
-        stages = tuple(Stage(s.size, s.rounds, s.updates) for s in self.unrolled.stages)
-        return Schedule(stages, self.seed, **given)
+        stages = tuple(CurriculumStage(s.size, s.rounds, s.updates) for s in self.unrolled.stages)
+        return TrainingSchedule(stages, self.seed, **given)
 
 
 def read_config(path: Path) -> TrainingConfig:

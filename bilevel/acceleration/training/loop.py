@@ -28,7 +28,7 @@ ALLOWED_SKIPS = 0.05
 
 
 @dataclass(frozen=True)
-class Stage:
+class CurriculumStage:
     """`updates` of the weights on instances of about `size` nodes, with `rounds` iterations each."""
 
     size: int
@@ -37,7 +37,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Schedule:
+class TrainingSchedule:
     """What a training does, from its seed on.
 
     groups: how many groups of `batch` instances are generated for each stage; each update sees one group. rate: Adam's first, which falls to
@@ -45,7 +45,7 @@ class Schedule:
     accuracy: the error of the gradient that truncation may leave. clip: the largest norm of a gradient.
     """
 
-    stages: tuple[Stage, ...]
+    stages: tuple[CurriculumStage, ...]
     seed: int = 0
     groups: int = 20
     batch: int = 8
@@ -64,7 +64,7 @@ class Schedule:
         return sum(stage.updates for stage in self.stages)
 
 
-class Lesson(ABC, Generic[Group]):
+class Objective(ABC, Generic[Group]):
     """What is learned from a group of instances."""
 
     @abstractmethod
@@ -79,8 +79,8 @@ class Lesson(ABC, Generic[Group]):
 def train(
     network: nn.Module,
     family: Family,
-    lesson: Lesson[Any],
-    schedule: Schedule,
+    objective: Objective[Any],
+    schedule: TrainingSchedule,
     *,
     checkpoint: Path | None = None,
     progress: bool = False,
@@ -99,7 +99,7 @@ def train(
         for number in range(len(schedule.stages)):
             if number < len(losses):
                 continue
-            losses.append(_run_stage(network, family, lesson, schedule, number, optimiser, bar))
+            losses.append(_run_stage(network, family, objective, schedule, number, optimiser, bar))
             if checkpoint is not None:
                 _save(network, optimiser, schedule, losses, checkpoint)
     return losses
@@ -108,8 +108,8 @@ def train(
 def _run_stage(
     network: nn.Module,
     family: Family,
-    lesson: Lesson[Any],
-    schedule: Schedule,
+    objective: Objective[Any],
+    schedule: TrainingSchedule,
     number: int,
     optimiser: torch.optim.Optimizer,
     bar: tqdm,
@@ -120,7 +120,7 @@ def _run_stage(
     first = (schedule.seed * len(schedule.stages) + number) * count
     bar.set_description(f"stage {number + 1}: solving {count} instances")
     instances = [family.instance(stage.size, first + k) for k in range(count)]
-    groups = [lesson.prepare(instances[k : k + schedule.batch]) for k in range(0, count, schedule.batch)]
+    groups = [objective.prepare(instances[k : k + schedule.batch]) for k in range(0, count, schedule.batch)]
     generator = torch.Generator().manual_seed(first)
     total, skipped = 0.0, 0
     for update in range(stage.updates):
@@ -130,7 +130,7 @@ def _run_stage(
         group = groups[int(torch.randint(len(groups), (), generator=generator))]
         optimiser.zero_grad()
         try:
-            loss = lesson.loss(network, group, stage.rounds, schedule.kept)
+            loss = objective.loss(network, group, stage.rounds, schedule.kept)
             loss.backward()
             sound = bool(torch.isfinite(nn.utils.clip_grad_norm_(network.parameters(), schedule.clip)))
         except BilevelError:  # early proposals may make singular systems
@@ -150,7 +150,7 @@ def _run_stage(
 
 
 def _save(
-    network: nn.Module, optimiser: torch.optim.Optimizer, schedule: Schedule, losses: list[float], file: Path
+    network: nn.Module, optimiser: torch.optim.Optimizer, schedule: TrainingSchedule, losses: list[float], file: Path
 ) -> None:
     state = {
         "network": network.state_dict(),
@@ -161,7 +161,9 @@ def _save(
     write_checkpoint(state, file)
 
 
-def _resume(network: nn.Module, optimiser: torch.optim.Optimizer, schedule: Schedule, file: Path) -> list[float]:
+def _resume(
+    network: nn.Module, optimiser: torch.optim.Optimizer, schedule: TrainingSchedule, file: Path
+) -> list[float]:
     state = read_checkpoint(asdict(schedule), file)
     network.load_state_dict(state["network"])
     optimiser.load_state_dict(state["optimiser"])

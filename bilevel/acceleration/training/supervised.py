@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from bilevel.acceleration.cellwise.problem import Incidence, State, StateProblem
+from bilevel.acceleration.cellwise.problem import CellwiseProblem, Guess, Incidence
 from bilevel.acceleration.family import Family, Instance
-from bilevel.acceleration.learned_guess import LearnedStart, predict
-from bilevel.acceleration.networks.cell_network import StateNetwork
+from bilevel.acceleration.learned_guess import LearnedGuess, predict
+from bilevel.acceleration.networks.cell_network import CellNetwork
 from bilevel.inversion.networks.checkpoint import read_checkpoint, write_checkpoint
 from bilevel.report import BilevelError
 from bilevel.solvers import LoadStepping, Newton, Solver, Tolerance
@@ -43,21 +43,21 @@ class Supervision:
 
 
 @dataclass(frozen=True, eq=False)
-class Pupil:
+class TrainingInstance:
     """A training instance as far as the networks so far have brought it, and its solution u (n,)."""
 
-    problem: StateProblem
-    state: State
+    problem: CellwiseProblem
+    guess: Guess
     solution: Tensor
 
-    def after(self, network: StateNetwork) -> Pupil:
-        state = self.problem.solve(self.state, predict(network, self.problem, self.state))
-        return replace(self, state=state)
+    def after(self, network: CellNetwork) -> TrainingInstance:
+        guess = self.problem.solve(self.guess, predict(network, self.problem, self.guess))
+        return replace(self, guess=guess)
 
 
 def train_supervised(
     family: Family, plan: Supervision, *, checkpoint: Path | None = None, progress: bool = False
-) -> tuple[StateNetwork, ...]:
+) -> tuple[CellNetwork, ...]:
     """Networks each taught on the states that those before it lead to; instances that no classical solver solves are left out.
 
     checkpoint: a file written once all instances are solved and after every network; where it exists, training goes on
@@ -68,48 +68,48 @@ def train_supervised(
         saved = read_checkpoint(saved["schedule"], checkpoint)
     keep = (lambda: None) if checkpoint is None else partial(write_checkpoint, saved, checkpoint)
     with tqdm(total=plan.instances + plan.systems * plan.epochs, disable=not progress, unit="step") as bar:
-        pupils = _pupils(family, plan, saved["solutions"], bar)
+        taught = _taught(family, plan, saved["solutions"], bar)
         keep()
-        networks: list[StateNetwork] = []
+        networks: list[CellNetwork] = []
         for system in range(plan.systems):
             with torch.no_grad():
-                lessons = [lesson(one.problem, one.state, one.solution) for one in pupils]
+                samples = [sample(one.problem, one.guess, one.solution) for one in taught]
             torch.manual_seed(plan.seed * plan.systems + system)
-            network = _network(lessons[0], plan)
+            network = _network(samples[0], plan)
             if system < len(saved["networks"]):
                 network.load_state_dict(saved["networks"][system])
                 bar.update(plan.epochs)
             else:
-                for epoch_error in fit(network, lessons, plan.epochs, plan.rate, plan.seed * plan.systems + system):
+                for epoch_error in fit(network, samples, plan.epochs, plan.rate, plan.seed * plan.systems + system):
                     bar.set_description(f"system {system + 1}, error {epoch_error:.4g}")
                     bar.update()
                 saved["networks"].append(network.state_dict())
                 keep()
             networks.append(network)
             with torch.no_grad():
-                pupils = [one.after(network) for one in pupils]
+                taught = [one.after(network) for one in taught]
     return tuple(networks)
 
 
-def _pupils(family: Family, plan: Supervision, solutions: list[Tensor | None], bar: tqdm) -> list[Pupil]:
+def _taught(family: Family, plan: Supervision, solutions: list[Tensor | None], bar: tqdm) -> list[TrainingInstance]:
     """All instances that have a solution; those that `solutions` lacks are solved and added to it."""
     found = []
     for k in range(plan.instances):
         instance = family.instance(plan.size, plan.seed * plan.instances + k)
         if k == len(solutions):
             solutions.append(reference_solution(instance))
-        solution, states = solutions[k], instance.states
-        if solution is not None and states is not None:
-            found.append(Pupil(states, states.begin(instance.start), solution))
+        solution, cellwise = solutions[k], instance.cellwise
+        if solution is not None and cellwise is not None:
+            found.append(TrainingInstance(cellwise, cellwise.begin(instance.start), solution))
         bar.update()
     if not found:
         raise BilevelError(f"no classical solver solved any training instance of '{family.name}'; lower the loads")
     return found
 
 
-def _network(example: Lesson, plan: Supervision) -> StateNetwork:
+def _network(example: Sample, plan: Supervision) -> CellNetwork:
     pairs = example.incidence.features.shape[1]
-    return StateNetwork(example.features.shape[1], example.targets.shape[1], pairs, plan.hidden, plan.hops)
+    return CellNetwork(example.features.shape[1], example.targets.shape[1], pairs, plan.hidden, plan.hops)
 
 
 @torch.no_grad()
@@ -118,9 +118,9 @@ def reference_solution(instance: Instance) -> Tensor | None:
     tolerance = Tolerance(relative=1e-8)
     inner = Newton(step=Armijo(decrease=0.3), tolerance=tolerance, check_minimum=False)
     solver: Solver = inner
-    states = instance.states
-    if states is not None and instance.path is None:
-        solver = LearnedStart(lambda problem, params: states, [None] * 40, inner, otherwise=(inner,))
+    cellwise = instance.cellwise
+    if cellwise is not None and instance.path is None:
+        solver = LearnedGuess(lambda problem, params: cellwise, [None] * 40, inner, otherwise=(inner,))
     if instance.path is not None:
         careful = Newton(step=TrustRegion(), tolerance=tolerance, max_iterations=15, check_minimum=False)
         solver = LoadStepping(instance.path, careful, predict=True, from_rest=True, smallest=1e-3)
@@ -133,7 +133,7 @@ def error(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Lesson:
+class Sample:
     """What a network reads on one problem, and what it should answer."""
 
     incidence: Incidence
@@ -141,37 +141,37 @@ class Lesson:
     targets: Tensor
 
 
-def lesson(problem: StateProblem, state: State, solution: Tensor) -> Lesson:
-    return Lesson(
+def sample(problem: CellwiseProblem, guess: Guess, solution: Tensor) -> Sample:
+    return Sample(
         problem.incidence,
-        problem.features(state).to(torch.float32),
-        problem.targets(state, solution).to(torch.float32),
+        problem.features(guess).to(torch.float32),
+        problem.targets(guess, solution).to(torch.float32),
     )
 
 
-def together(lessons: Sequence[Lesson]) -> Lesson:
+def together(samples: Sequence[Sample]) -> Sample:
     """Several problems side by side as one."""
-    pairs, items, hubs = [], 0, 0
-    for one in lessons:
-        pairs.append(one.incidence.pairs + torch.tensor([[items], [hubs]]))
-        items, hubs = items + one.incidence.items, hubs + one.incidence.hubs
-    places = torch.cat([one.incidence.features for one in lessons])
-    incidence = Incidence(items, hubs, torch.cat(pairs, 1), places)
-    return Lesson(incidence, torch.cat([one.features for one in lessons]), torch.cat([one.targets for one in lessons]))
+    pairs, cells, nodes = [], 0, 0
+    for one in samples:
+        pairs.append(one.incidence.pairs + torch.tensor([[cells], [nodes]]))
+        cells, nodes = cells + one.incidence.cells, nodes + one.incidence.nodes
+    places = torch.cat([one.incidence.features for one in samples])
+    incidence = Incidence(cells, nodes, torch.cat(pairs, 1), places)
+    return Sample(incidence, torch.cat([one.features for one in samples]), torch.cat([one.targets for one in samples]))
 
 
 def fit(
-    network: StateNetwork, lessons: Sequence[Lesson], epochs: int, rate: float, seed: int, batch: int = 8
+    network: CellNetwork, samples: Sequence[Sample], epochs: int, rate: float, seed: int, batch: int = 8
 ) -> Iterator[float]:
     """Train in place with Adam and a cosine of rates; yields the mean error of each epoch."""
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.Adam(network.parameters(), lr=rate)
-    decay = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=epochs * -(-len(lessons) // batch))
+    decay = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=epochs * -(-len(samples) // batch))
     for _ in range(epochs):
-        order = torch.randperm(len(lessons), generator=generator).tolist()
+        order = torch.randperm(len(samples), generator=generator).tolist()
         total = 0.0
         for first in range(0, len(order), batch):
-            group = together([lessons[k] for k in order[first : first + batch]])
+            group = together([samples[k] for k in order[first : first + batch]])
             loss = error(network(group.features, group.incidence), group.targets)
             optimiser.zero_grad()
             loss.backward()

@@ -12,7 +12,8 @@ from bilevel.acceleration.cellwise.unrolled import UnrolledProblem
 from bilevel.acceleration.family import Family
 from bilevel.acceleration.networks.node_network import NodeNetwork
 from bilevel.acceleration.training.config import TrainingConfig, find_family, read_config
-from bilevel.acceleration.training.loop import Lesson, train
+from bilevel.acceleration.training.loop import Objective, train
+from bilevel.acceleration.training.supervised import Supervision, train_supervised
 from bilevel.acceleration.training.unrolled_guess import UnrolledGuess, network_for
 from bilevel.acceleration.training.unrolled_step import UnrolledStep
 from bilevel.acceleration.weights_file import Kind, Weights, versions
@@ -52,28 +53,26 @@ def _unrolled(config: TrainingConfig, family: Family, progress: bool) -> tuple[t
     torch.manual_seed(config.seed)
     example = family.instance(config.schedule.stages[0].size, 0)
     network: nn.Module
-    lesson: Lesson
+    objective: Objective
     if config.learn is Kind.GUESS:
-        states = example.states
-        if not isinstance(states, UnrolledProblem):
+        cellwise = example.cellwise
+        if not isinstance(cellwise, UnrolledProblem):
             raise InputError(f"the linear systems of '{family.name}' are not differentiable; train it supervised")
-        network = network_for(states, config.hidden, config.hops)
-        lesson = UnrolledGuess(systems)
+        network = network_for(cellwise, config.hidden, config.hops)
+        objective = UnrolledGuess(systems)
     else:
         graph = example.graph
         static = graph.node_features.shape[1], graph.edge_features.shape[1]
         network = NodeNetwork(*static, hidden=config.hidden, rounds=config.hops)
-        lesson = UnrolledStep()
-    losses = train(network, family, lesson, config.schedule, checkpoint=_checkpoint(config), progress=progress)
+        objective = UnrolledStep()
+    losses = train(network, family, objective, config.schedule, checkpoint=_checkpoint(config), progress=progress)
     return (network,) * (systems or 1), losses
 
 
 def _supervised(config: TrainingConfig, family: Family, progress: bool) -> tuple[nn.Module, ...]:
-    from bilevel.acceleration.training.supervised import Supervision, train_supervised
-
     given = config.supervised
     assert given is not None
-    if family.instance(given.size, 0).states is None:
+    if family.instance(given.size, 0).cellwise is None:
         raise InputError(f"the family '{family.name}' has no linear systems to predict; learn steps instead")
     plan = Supervision(**given.model_dump(), hidden=config.hidden, hops=config.hops, seed=config.seed)
     return train_supervised(family, plan, checkpoint=_checkpoint(config), progress=progress)

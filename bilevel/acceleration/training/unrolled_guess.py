@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from bilevel.acceleration.cellwise.unrolled import UnrolledProblem
 from bilevel.acceleration.family import Instance
 from bilevel.acceleration.learned_guess import predict
-from bilevel.acceleration.networks.cell_network import StateNetwork
-from bilevel.acceleration.training.loop import Lesson
+from bilevel.acceleration.networks.cell_network import CellNetwork
+from bilevel.acceleration.training.loop import Objective
 from bilevel.report import BilevelError, ConvergenceError
 from bilevel.solvers.evaluations import Tolerance
 from bilevel.solvers.newton import Newton
@@ -26,7 +26,7 @@ FLOOR = 1e-14
 
 
 @dataclass(frozen=True, eq=False)
-class Solved:
+class SolvedGroup:
     """Problems side by side, their starts (n,) and their solutions (n,)."""
 
     problem: UnrolledProblem
@@ -35,7 +35,7 @@ class Solved:
 
 
 @dataclass(frozen=True)
-class UnrolledGuess(Lesson[Solved]):
+class UnrolledGuess(Objective[SolvedGroup]):
     """The logarithm of the energy error after every linear system, relative to that of the start.
 
     The error is `UnrolledProblem.excess`. systems: how many of the first ones the network is asked for; None for all.
@@ -43,45 +43,45 @@ class UnrolledGuess(Lesson[Solved]):
 
     systems: int | None = None
 
-    def prepare(self, instances: Sequence[Instance]) -> Solved:
+    def prepare(self, instances: Sequence[Instance]) -> SolvedGroup:
         problems, solutions = [], []
         for instance in instances:
-            if not isinstance(instance.states, UnrolledProblem):
+            if not isinstance(instance.cellwise, UnrolledProblem):
                 raise BilevelError(
                     "a guess is trained unrolled on linear systems that are differentiable; this family has none"
                 )
-            problems.append(instance.states)
-            solutions.append(_solution(instance, instance.states))
+            problems.append(instance.cellwise)
+            solutions.append(_solution(instance, instance.cellwise))
         starts = torch.cat([instance.start for instance in instances])
-        return Solved(problems[0].side_by_side(problems), starts, torch.cat(solutions))
+        return SolvedGroup(problems[0].side_by_side(problems), starts, torch.cat(solutions))
 
-    def loss(self, network: nn.Module, group: Solved, rounds: int, kept: int) -> Tensor:
+    def loss(self, network: nn.Module, group: SolvedGroup, rounds: int, kept: int) -> Tensor:
         problem = group.problem
-        state = problem.begin(group.start)
-        first = problem.excess(state, group.solution)
+        guess = problem.begin(group.start)
+        first = problem.excess(guess, group.solution)
         total = torch.zeros((), dtype=torch.float64)
         for number in range(rounds):
             if number % kept == 0:
-                state = problem.detached(state)
+                guess = problem.detached(guess)
             asked = self.systems is None or number < self.systems
-            state = problem.solve(state, predict(network if asked else None, problem, state))
-            total = total + (problem.excess(state, group.solution) / first + FLOOR).log().mean()
+            guess = problem.solve(guess, predict(network if asked else None, problem, guess))
+            total = total + (problem.excess(guess, group.solution) / first + FLOOR).log().mean()
         return total / rounds
 
 
 def _solution(instance: Instance, problem: UnrolledProblem) -> Tensor:
     """The solution (n,) by linear systems without a network and Newton's method from the best of their energies."""
-    state, best = problem.begin(instance.start), instance.start
+    guess, best = problem.begin(instance.start), instance.start
     lowest = instance.problem.value(best, instance.params)
-    nothing = torch.zeros(problem.incidence.items, len(problem.outputs), dtype=torch.float64)
+    nothing = torch.zeros(problem.incidence.cells, len(problem.outputs), dtype=torch.float64)
     for _ in range(CLASSICAL_ROUNDS):
         try:
-            state = problem.solve(state, nothing)
+            guess = problem.solve(guess, nothing)
         except BilevelError:  # without a network the systems may run away
             break
-        value = instance.problem.value(state.u, instance.params)
+        value = instance.problem.value(guess.u, instance.params)
         if bool(value < lowest):
-            lowest, best = value, state.u
+            lowest, best = value, guess.u
     newton = Newton(step=Armijo(decrease=0.3), tolerance=Tolerance(1e-11), max_iterations=300)
     outcome = newton.solve(instance.problem, best, instance.params)
     if not outcome.report.converged:
@@ -89,6 +89,6 @@ def _solution(instance: Instance, problem: UnrolledProblem) -> Tensor:
     return outcome.u
 
 
-def network_for(problem: UnrolledProblem, hidden: int, hops: int) -> StateNetwork:
+def network_for(problem: UnrolledProblem, hidden: int, hops: int) -> CellNetwork:
     """A network with the inputs and outputs of a problem."""
-    return StateNetwork(problem.feature_count, len(problem.outputs), hidden=hidden, hops=hops)
+    return CellNetwork(problem.feature_count, len(problem.outputs), hidden=hidden, hops=hops)

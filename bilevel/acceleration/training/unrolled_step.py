@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bilevel.acceleration.family import Instance
 from bilevel.acceleration.learned_step import displacement, propose
 from bilevel.acceleration.networks.node_network import View
-from bilevel.acceleration.training.loop import Lesson
+from bilevel.acceleration.training.loop import Objective
 from bilevel.report import ConvergenceError
 from bilevel.solvers.descent import Descent
 from bilevel.solvers.evaluations import Evaluations, Point, Tolerance
@@ -24,7 +24,7 @@ FLOOR = 1e-10
 
 
 @dataclass(frozen=True, eq=False)
-class Solved:
+class SolvedInstance:
     """An instance, what its network reads that does not change, and the lowest energy."""
 
     instance: Instance
@@ -34,32 +34,32 @@ class Solved:
 
 
 @dataclass
-class UnrolledStep(Lesson[list[Solved]]):
+class UnrolledStep(Objective[list[SolvedInstance]]):
     """The logarithm of the excess energy after every step, relative to that of the start.
 
-    reference: finds the solutions. A step that Armijo's test would refuse is learned from, then replaced by Armijo's.
+    reference: finds the solutions. A step that Armijo's test would not take is learned from, then replaced by Armijo's.
     """
 
     reference: DescentSolver = field(
         default_factory=lambda: Newton(step=Armijo(decrease=0.3), tolerance=Tolerance(1e-10), max_iterations=300)
     )
 
-    def prepare(self, instances: Sequence[Instance]) -> list[Solved]:
+    def prepare(self, instances: Sequence[Instance]) -> list[SolvedInstance]:
         return [self._solved(instance) for instance in instances]
 
-    def loss(self, network: nn.Module, group: list[Solved], rounds: int, kept: int) -> Tensor:
+    def loss(self, network: nn.Module, group: list[SolvedInstance], rounds: int, kept: int) -> Tensor:
         return torch.stack([_one(network, solved, rounds, kept) for solved in group]).mean()
 
-    def _solved(self, instance: Instance) -> Solved:
+    def _solved(self, instance: Instance) -> SolvedInstance:
         problem, params = instance.problem, instance.params
         outcome = self.reference.solve(problem, instance.start, params)
         if not outcome.report.converged:
             raise ConvergenceError(f"training needs solved instances: {outcome.report.sentence}")
         lowest = problem.value(outcome.u, params)
-        return Solved(instance, View(instance.graph), lowest, problem.value(instance.start, params) - lowest)
+        return SolvedInstance(instance, View(instance.graph), lowest, problem.value(instance.start, params) - lowest)
 
 
-def _one(network: nn.Module, solved: Solved, rounds: int, kept: int) -> Tensor:
+def _one(network: nn.Module, solved: SolvedInstance, rounds: int, kept: int) -> Tensor:
     instance = solved.instance
     evaluations, fallback = Evaluations(instance.problem, instance.params), Armijo(decrease=0.3)
     descent: Descent = NewtonDirection(None)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from bilevel.acceleration.cellwise.problem import State, StateProblem
+from bilevel.acceleration.cellwise.problem import CellwiseProblem, Guess
 from bilevel.linalg import factorise
 from bilevel.report import Counts
 from physics.discretisation.matrices import cofactor, determinant
@@ -25,7 +25,7 @@ NEAR = 0.02
 
 
 @dataclass(frozen=True)
-class CellStates:
+class SolidMemory:
     """How a field was found: its gradients F (E, Q, d, d), the F^ (E, Q, d, d), pressures p (E,) and stresses of its system."""
 
     gradients: Tensor
@@ -58,7 +58,7 @@ class Rest:
         return unit.expand(len(cells.mu), -1, -1), cells.law.at_rest[0], Counts()
 
 
-class SolidCells(StateProblem):
+class SolidCells(CellwiseProblem):
     """A `NearlyIncompressibleSolid` at its parameters, as linear systems.
 
     motion: what the first system is made about. Outputs are changes of the logarithm of the stretch and a rotation, both in
@@ -78,18 +78,18 @@ class SolidCells(StateProblem):
         held[solid.constraints.free] = 0.0
         self._held = held.reshape(-1, solid.mesh.dim)[:, 0][solid.mesh.cells].mean(1)
 
-    def begin(self, start: Tensor) -> State:
+    def begin(self, start: Tensor) -> Guess:
         about, pressure, counts = self.motion.first(self)
         points = self.solid.geometry.weights.shape[1]
-        state = State(torch.zeros_like(start), counts=counts)
-        return self.linear(state, about[:, None].expand(-1, points, -1, -1), pressure)
+        guess = Guess(torch.zeros_like(start), counts=counts)
+        return self.linear(guess, about[:, None].expand(-1, points, -1, -1), pressure)
 
     def gradients(self, u: Tensor) -> Tensor:
         """F (E, Q, d, d)."""
         return self.solid.gradients(u, self.params)
 
-    def near_solution(self, state: State) -> bool:
-        m: CellStates = state.memory
+    def near_solution(self, guess: Guess) -> bool:
+        m: SolidMemory = guess.memory
         det = determinant(m.gradients)
         if not bool((det > 0.0).all()):
             return False
@@ -97,8 +97,8 @@ class SolidCells(StateProblem):
         true = self.law.stress(m.gradients) + pressure * cofactor(m.gradients)
         return bool((true - m.stress).norm() <= NEAR * true.norm())
 
-    def features(self, state: State) -> Tensor:
-        m: CellStates = state.memory
+    def features(self, guess: Guess) -> Tensor:
+        m: SolidMemory = guess.memory
         average, neighbourhood = self.solid.mean, self.incidence.neighbourhood
         polar = self._polar(m.gradients)
         mean, back = polar.mean, polar.rotation.mT
@@ -123,12 +123,12 @@ class SolidCells(StateProblem):
         )
         return torch.stack([column.clamp(-4.0, 4.0) for column in columns], 1)
 
-    def solve(self, state: State, outputs: Tensor) -> State:
-        return self.linear(state, *self.chosen(state, outputs))
+    def solve(self, guess: Guess, outputs: Tensor) -> Guess:
+        return self.linear(guess, *self.chosen(guess, outputs))
 
-    def chosen(self, state: State, outputs: Tensor) -> tuple[Tensor, Tensor]:
+    def chosen(self, guess: Guess, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """F^ (E, Q, d, d) and p^ (E,) that outputs (E, K) ask for."""
-        m: CellStates = state.memory
+        m: SolidMemory = guess.memory
         entries = len(self.matrices.pairs)
         polar = self._polar(m.gradients)
         rotation = polar.rotation @ self.matrices.rotation(outputs[:, entries:-1])
@@ -141,8 +141,8 @@ class SolidCells(StateProblem):
             0
         ]
 
-    def targets(self, state: State, solution: Tensor) -> Tensor:
-        m: CellStates = state.memory
+    def targets(self, guess: Guess, solution: Tensor) -> Tensor:
+        m: SolidMemory = guess.memory
         gradients = self.gradients(solution)
         now, then = self._polar(m.gradients), self._polar(gradients)
         turn = self.matrices.turn_of(now.rotation.mT @ then.rotation)
@@ -155,19 +155,19 @@ class SolidCells(StateProblem):
         """U' (E,) with inverted cells cut to a dilatation of 0.1."""
         return self.law.pressure(theta.clamp(min=0.1))
 
-    def linear(self, state: State, about: Tensor, pressure: Tensor) -> State:
+    def linear(self, guess: Guess, about: Tensor, pressure: Tensor) -> Guess:
         """The solution of the linear system about F^ (E, Q, d, d) and p^ (E,)."""
         theta = self.law.dilatation(pressure)
         slope = self.law.pressure_and_slope(theta)[1]
         system = LinearisedSolid(self.solid, self.law, about, pressure, slope, theta)
-        residual = system.residual_in(self.gradients(state.u))
-        u = state.u - factorise(system.matrix(), self.linear_solver, on_fail="ignore").solve(residual)
-        state.counts.tangents += 1
-        state.counts.factorisations += 1
-        state.counts.back_substitutions += 1
+        residual = system.residual_in(self.gradients(guess.u))
+        u = guess.u - factorise(system.matrix(), self.linear_solver, on_fail="ignore").solve(residual)
+        guess.counts.tangents += 1
+        guess.counts.factorisations += 1
+        guess.counts.back_substitutions += 1
         field = self.gradients(u)
-        memory = CellStates(field, about, system.pressure_in(field), system.stress_in(field))
-        return State(u, memory, state.counts)
+        memory = SolidMemory(field, about, system.pressure_in(field), system.stress_in(field))
+        return Guess(u, memory, guess.counts)
 
     def _compressed(self, pressure: Tensor) -> Tensor:
         return torch.asinh((pressure - self.law.at_rest[0]) / self.mu)

@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bilevel.acceleration.bench import Method, Settings, classical_methods, run, text, to_json
+from bilevel.acceleration.bench import BenchMethod, BenchSettings, classical_methods, run, text, to_json
 from bilevel.acceleration.bench.budget import Budgeted, OverBudget
 from bilevel.acceleration.bench.linear import quadratic_model
 from bilevel.acceleration.bench.statistics import Table, summarise
 from bilevel.acceleration.bench.table import table_text
-from bilevel.acceleration.bench.trial import Trial, attempt, threshold
+from bilevel.acceleration.bench.trial import BenchTrial, attempt, threshold
 from bilevel.acceleration.family import Family, Instance, NodeGraph, Variation
 from bilevel.problem import Energy
 from bilevel.report import Counts
@@ -52,7 +52,7 @@ class _Sleepy(Newton):
 
 
 def fair_learned():
-    return [Method("learned", {"": slow}, learned=True, training_seconds=10.0)]
+    return [BenchMethod("learned", {"": slow}, learned=True, training_seconds=10.0)]
 
 
 def newton(instance, tolerance):
@@ -63,13 +63,13 @@ def diverging(instance, tolerance):
     return GradientDescent(step=Constant(100.0), tolerance=tolerance, max_iterations=50)
 
 
-QUICK = Settings(instances=4, multiples=(2,), budget=2.0, tuning=2, linear=False)
+QUICK = BenchSettings(instances=4, multiples=(2,), budget=2.0, tuning=2, linear=False)
 
 
 @pytest.fixture(scope="module")
 def report():
-    classical = [Method("Newton", {"slow": slow, "plain": newton}), Method("diverging", {"only": diverging})]
-    learned = [Method("learned", {"": slow}, learned=True, training_seconds=10.0)]
+    classical = [BenchMethod("Newton", {"slow": slow, "plain": newton}), BenchMethod("diverging", {"only": diverging})]
+    learned = [BenchMethod("learned", {"": slow}, learned=True, training_seconds=10.0)]
     return run(Chain(), learned, settings=QUICK, classical=classical)
 
 
@@ -80,9 +80,9 @@ def test_tuning_picks_the_faster_variant_and_drops_what_fails(report):
 
 
 def test_what_turns_out_hopeless_is_dropped_after_a_first_look():
-    fair = [Method("Newton", {"plain": newton})]
-    own = [Method("no network", {"": slow}, unlearned=True), Method("stuck", {"": diverging})]
-    found = run(Chain(), fair_learned(), own, replace(QUICK, instances=6, look=2, hopeless=50.0), classical=fair)
+    fair = [BenchMethod("Newton", {"plain": newton})]
+    own = [BenchMethod("no network", {"": slow}, unlearned=True), BenchMethod("stuck", {"": diverging})]
+    found = run(Chain(), fair_learned(), own, replace(QUICK, instances=6, preview=2, hopeless=50.0), classical=fair)
     counts = {summary.method: summary.count for summary in found.tables[-1].summaries}
     assert counts == {"Newton": 6, "learned": 6, "no network": 6, "stuck": 2}
     assert [item.method for item in found.dropped] == ["stuck"]
@@ -90,8 +90,8 @@ def test_what_turns_out_hopeless_is_dropped_after_a_first_look():
 
 
 def test_what_a_network_adds_is_told_apart_from_what_it_rests_on():
-    fair = [Method("Newton", {"plain": newton})]
-    own = [Method("no network", {"": slow}, unlearned=True)]
+    fair = [BenchMethod("Newton", {"plain": newton})]
+    own = [BenchMethod("no network", {"": slow}, unlearned=True)]
     found = run(Chain(), fair_learned(), own, QUICK, classical=fair)
     assert found.tables[-1].best_classical.method == "Newton"
     said = text(found)
@@ -109,9 +109,9 @@ def test_a_loss_is_printed_as_plainly_as_a_win(report):
 
 
 def test_where_no_classical_method_arrives_the_verdict_says_so():
-    solved = [Trial("m", seed, True, 1.25, Counts(), 0.0) for seed in range(2)]
-    stuck = [Trial("c", seed, False, 2.0, Counts(), 0.0) for seed in range(2)]
-    summaries = [summarise(Method("m", {}, learned=True), solved), summarise(Method("c", {}), stuck)]
+    solved = [BenchTrial("m", seed, True, 1.25, Counts(), 0.0) for seed in range(2)]
+    stuck = [BenchTrial("c", seed, False, 2.0, Counts(), 0.0) for seed in range(2)]
+    summaries = [summarise(BenchMethod("m", {}, learned=True), solved), summarise(BenchMethod("c", {}), stuck)]
     said = table_text(Table("t", 2, summaries, [*solved, *stuck]))
     assert "m takes 1.25 s where no classical method solves half of the instances" in said
 
@@ -137,7 +137,7 @@ def test_all_methods_are_judged_by_the_same_residual():
 
 
 def test_what_does_not_converge_has_failed_and_costs_the_budget():
-    trial = attempt(Method("diverging", {"": diverging}), Chain().instance(10, 1), 1, 1e-8, budget=3.0)
+    trial = attempt(BenchMethod("diverging", {"": diverging}), Chain().instance(10, 1), 1, 1e-8, budget=3.0)
     assert not trial.solved
     assert trial.seconds == 3.0
     assert trial.reason
@@ -145,13 +145,13 @@ def test_what_does_not_converge_has_failed_and_costs_the_budget():
 
 def test_a_guarded_method_may_be_late_but_wins_nothing_by_it():
     instance = Chain().instance(10, 1)
-    guarded = Method("learned", {"": slow}, learned=True, guarded=True)
+    guarded = BenchMethod("learned", {"": slow}, learned=True, guarded=True)
     for method, solved in ((guarded, True), (replace(guarded, guarded=False), False)):
         trial = attempt(method, instance, 1, 1e-8, budget=0.1, patience=50.0)
         assert trial.solved is trial.late is solved
     late = attempt(guarded, instance, 1, 1e-8, budget=0.1, patience=50.0)
-    stuck = Trial("c", 1, False, 0.1, Counts(), float("nan"), "out of budget")
-    table = Table("t", 1, [summarise(guarded, [late]), summarise(Method("c", {}), [stuck])], [late, stuck])
+    stuck = BenchTrial("c", 1, False, 0.1, Counts(), float("nan"), "out of budget")
+    table = Table("t", 1, [summarise(guarded, [late]), summarise(BenchMethod("c", {}), [stuck])], [late, stuck])
     assert table.summaries[0].late == 1.0
     assert table.against(*table.summaries).wins == 0.0
 
@@ -163,10 +163,10 @@ def test_a_problem_out_of_budget_says_so():
 
 
 def test_statistics_of_known_times():
-    method = Method("m", {}, learned=True, training_seconds=100.0)
-    classical = Method("c", {})
-    ours = [Trial("m", seed, True, 1.0, Counts(factorisations=2), 0.0) for seed in range(4)]
-    theirs = [Trial("c", seed, True, 3.0 if seed else 0.5, Counts(factorisations=9), 0.0) for seed in range(4)]
+    method = BenchMethod("m", {}, learned=True, training_seconds=100.0)
+    classical = BenchMethod("c", {})
+    ours = [BenchTrial("m", seed, True, 1.0, Counts(factorisations=2), 0.0) for seed in range(4)]
+    theirs = [BenchTrial("c", seed, True, 3.0 if seed else 0.5, Counts(factorisations=9), 0.0) for seed in range(4)]
     table = Table("t", 4, [summarise(method, ours), summarise(classical, theirs)], [*ours, *theirs])
     compared = table.against_best(table.summaries[0])
     assert compared.speedup == pytest.approx(3.0)

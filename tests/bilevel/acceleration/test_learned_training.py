@@ -12,10 +12,11 @@ import bilevel.acceleration.bench.bench_steps as bench_steps
 import bilevel.acceleration.training.loop as training
 import bilevel.acceleration.training.supervised as supervised
 from bilevel.acceleration.bench import classical_methods
-from bilevel.acceleration.learned_solvers import guess_solver, step_solver
-from bilevel.acceleration.networks.cell_network import StateNetwork
+from bilevel.acceleration.learned_guess import guess_solver
+from bilevel.acceleration.learned_step import step_solver
+from bilevel.acceleration.networks.cell_network import CellNetwork
 from bilevel.acceleration.training.config import find_family, read_config
-from bilevel.acceleration.training.loop import Schedule, Stage, train
+from bilevel.acceleration.training.loop import CurriculumStage, TrainingSchedule, train
 from bilevel.acceleration.training.supervised import Supervision, train_supervised
 from bilevel.acceleration.training.train_steps import train_steps
 from bilevel.acceleration.training.unrolled_guess import UnrolledGuess
@@ -28,12 +29,12 @@ from physics.families.large_strain import LargeStrain
 from physics.families.power_law import PowerLawFlow
 
 FAMILY = "physics.families.power_law:PowerLawFlow"
-SCHEDULE = Schedule((Stage(60, 2, 4), Stage(60, 3, 4)), seed=3, groups=2, batch=2)
+SCHEDULE = TrainingSchedule((CurriculumStage(60, 2, 4), CurriculumStage(60, 3, 4)), seed=3, groups=2, batch=2)
 
 
 def network():
     torch.manual_seed(0)
-    return StateNetwork(8, 3, hidden=6, hops=1)
+    return CellNetwork(8, 3, hidden=6, hops=1)
 
 
 def written(folder, **changes):
@@ -104,24 +105,32 @@ def test_an_interrupted_supervised_training_ends_at_the_same_weights(tmp_path, m
 
 @pytest.mark.parametrize("seed", range(2))
 def test_training_repairs_a_network_that_guesses_wrong(seed):
-    family, lesson, trained = PowerLawFlow(), UnrolledGuess(), network()
+    family, objective, trained = PowerLawFlow(), UnrolledGuess(), network()
     with torch.no_grad():
         trained.decode[-1].bias.add_(1.0)
-    schedule = Schedule((Stage(60, 2, 40),), seed=seed, groups=4, batch=4, rate=1e-2, discount=0.1, accuracy=0.1)
-    unseen = lesson.prepare([family.instance(60, 10_000 + k) for k in range(8)])
+    schedule = TrainingSchedule(
+        (CurriculumStage(60, 2, 40),), seed=seed, groups=4, batch=4, rate=1e-2, discount=0.1, accuracy=0.1
+    )
+    unseen = objective.prepare([family.instance(60, 10_000 + k) for k in range(8)])
     with torch.no_grad():
-        before = float(lesson.loss(trained, unseen, 2, 1))
-        untouched = float(lesson.loss(network(), unseen, 2, 1))
-    train(trained, family, lesson, schedule)
+        before = float(objective.loss(trained, unseen, 2, 1))
+        untouched = float(objective.loss(network(), unseen, 2, 1))
+    train(trained, family, objective, schedule)
     with torch.no_grad():
-        after = float(lesson.loss(trained, unseen, 2, 1))
+        after = float(objective.loss(trained, unseen, 2, 1))
     assert before > untouched + 5.0  # logarithms
     assert abs(after - untouched) < 0.2 * (before - untouched)
 
 
 def test_a_checkpoint_of_another_schedule_or_of_nothing_is_refused(tmp_path):
     file = tmp_path / "checkpoint"
-    train(network(), PowerLawFlow(), UnrolledGuess(), Schedule((Stage(60, 1, 1),), groups=1, batch=1), checkpoint=file)
+    train(
+        network(),
+        PowerLawFlow(),
+        UnrolledGuess(),
+        TrainingSchedule((CurriculumStage(60, 1, 1),), groups=1, batch=1),
+        checkpoint=file,
+    )
     with pytest.raises(InputError, match="another schedule"):
         train(network(), PowerLawFlow(), UnrolledGuess(), SCHEDULE, checkpoint=file)
     file.write_bytes(b"no checkpoint")
@@ -142,7 +151,7 @@ def test_from_yaml_to_a_solver_that_finds_what_newton_finds(tmp_path, learn):
     instance = PowerLawFlow(exponent=3.0).instance(150, 77)
     tolerance = Tolerance(1e-10)
     if learn == "guess":
-        solver = guess_solver(weights.networks, lambda problem, params: instance.states, tolerance)
+        solver = guess_solver(weights.networks, lambda problem, params: instance.cellwise, tolerance)
     else:
         solver = step_solver(weights.networks[0], instance.graph, tolerance)
     found = solver.solve(instance.problem, instance.start, instance.params)
@@ -170,13 +179,13 @@ def test_a_network_may_be_asked_for_the_first_systems_only(tmp_path):
     calls = []
     asked = network()
     asked.register_forward_hook(lambda *_: calls.append(1))
-    lesson = UnrolledGuess(systems=3)
-    group = lesson.prepare([PowerLawFlow().instance(60, 0)])
-    lesson.loss(asked, group, rounds=5, kept=5)
+    objective = UnrolledGuess(systems=3)
+    group = objective.prepare([PowerLawFlow().instance(60, 0)])
+    objective.loss(asked, group, rounds=5, kept=5)
     assert len(calls) == 3
 
     instance = PowerLawFlow().instance(60, 1)
-    solver = guess_solver(weights.networks, lambda problem, params: instance.states, Tolerance(1e-10), False)
+    solver = guess_solver(weights.networks, lambda problem, params: instance.cellwise, Tolerance(1e-10), False)
     outcome = solver.solve(instance.problem, instance.start, instance.params)
     assert outcome.report.converged
     assert outcome.report.counts.inferences <= 3

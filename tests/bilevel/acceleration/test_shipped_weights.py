@@ -5,15 +5,16 @@ import json
 import pytest
 
 from bilevel.acceleration.family import Family, Variation
-from bilevel.acceleration.learned_solvers import guess_solver, step_solver
+from bilevel.acceleration.learned_guess import guess_solver
+from bilevel.acceleration.learned_step import step_solver
 from bilevel.acceleration.training.supervised import reference_solution
 from bilevel.acceleration.weights_file import Kind, Weights, shipped
 from bilevel.solvers import Tolerance
+from physics.families.denoised_volumes import DenoisedVolumes
 from physics.families.forchheimer import ForchheimerFlow
 from physics.families.large_strain import LargeStrain
 from physics.families.p_laplacian import PLaplacianFlow
 from physics.families.power_law import PowerLawFlow
-from physics.families.total_variation import TotalVariation
 from physics.families.twisted_bars import TwistedBars
 
 SHIPPED = [
@@ -23,7 +24,7 @@ SHIPPED = [
     (PLaplacianFlow(), Kind.GUESS, 150),
     (LargeStrain(), Kind.GUESS, 120),
     (TwistedBars(), Kind.GUESS, 120),
-    (TotalVariation(), Kind.GUESS, 64),
+    (DenoisedVolumes(), Kind.GUESS, 64),
 ]
 
 
@@ -47,7 +48,7 @@ def test_they_lead_to_the_classical_solution(family: Family, kind: Kind, size: i
     if kind is Kind.STEP:
         solver = step_solver(networks[0], instance.graph, goal, check_minimum=False)
     else:
-        solver = guess_solver(networks, lambda problem, params: instance.states, goal, False, instance.path)
+        solver = guess_solver(networks, lambda problem, params: instance.cellwise, goal, False, instance.path)
     outcome = solver.solve(instance.problem, instance.start, instance.params)
     expected = reference_solution(instance)
     assert expected is not None

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bilevel.acceleration.cellwise.problem import State
+from bilevel.acceleration.cellwise.problem import Guess
 from bilevel.acceleration.family import Instance, Variation
-from bilevel.acceleration.learned_guess import LearnedStart
-from bilevel.acceleration.networks.cell_network import StateNetwork
+from bilevel.acceleration.learned_guess import LearnedGuess
+from bilevel.acceleration.networks.cell_network import CellNetwork
 from bilevel.linalg import factorise
 from bilevel.solvers import LoadStepping, Newton, Tolerance
 from bilevel.solvers.steps import TrustRegion
@@ -63,14 +63,14 @@ def test_closed_form_hessian_is_that_of_the_general_solid(family: Bars, variatio
 def test_about_states_that_fit_together_the_linear_system_is_a_newton_step(family: Bars) -> None:
     bar = family.instance(60, 2)
     assert isinstance(bar.problem, NearlyIncompressibleSolid)
-    assert isinstance(bar.states, SolidCells)
+    assert isinstance(bar.cellwise, SolidCells)
     assert bar.path is not None
     params = bar.path(bar.params, 0.0)
-    states = SolidCells(bar.problem, params, bar.states.motion)
+    cellwise = SolidCells(bar.problem, params, bar.cellwise.motion)
     u = small_state(bar.problem.n, 0.002)
-    gradients = states.gradients(u)
-    pressure = states.pressure(bar.problem.mean(torch.linalg.det(gradients)))
-    found = states.linear(State(u), gradients, pressure).u
+    gradients = cellwise.gradients(u)
+    pressure = cellwise.pressure(bar.problem.mean(torch.linalg.det(gradients)))
+    found = cellwise.linear(Guess(u), gradients, pressure).u
     newton = u - factorise(bar.problem.tangent(u, params)).solve(bar.problem.residual(u, params))
     torch.testing.assert_close(found, newton, rtol=1e-9, atol=1e-12)
 
@@ -79,14 +79,14 @@ def test_states_that_err_by_epsilon_give_a_field_that_errs_by_its_square(
     solved: tuple[Instance, torch.Tensor],
 ) -> None:
     bar, solution = solved
-    states = bar.states
-    assert isinstance(states, SolidCells)
-    state, gradients = states.begin(bar.start), states.gradients(solution)
-    pressure = states.pressure(states.solid.mean(torch.linalg.det(gradients)))
+    cellwise = bar.cellwise
+    assert isinstance(cellwise, SolidCells)
+    guess, gradients = cellwise.begin(bar.start), cellwise.gradients(solution)
+    pressure = cellwise.pressure(cellwise.solid.mean(torch.linalg.det(gradients)))
     wrong = small_state(gradients.numel(), 1.0).reshape(gradients.shape)
     errors = []
     for epsilon in (0.0, 0.005, 0.01):
-        found = states.linear(state, gradients + epsilon * wrong, pressure * (1.0 + epsilon)).u
+        found = cellwise.linear(guess, gradients + epsilon * wrong, pressure * (1.0 + epsilon)).u
         errors.append(float((found - solution).norm() / solution.norm()))
     assert errors[0] < 1e-8
     assert 3.5 < errors[2] / errors[1] < 4.5
@@ -95,54 +95,54 @@ def test_states_that_err_by_epsilon_give_a_field_that_errs_by_its_square(
 def test_what_targets_ask_for_nearly_gives_the_solution(solved: tuple[Instance, torch.Tensor]) -> None:
     """Nearly, because how the points of a cell differ is taken from the field before."""
     bar, solution = solved
-    assert bar.states is not None
-    state = bar.states.begin(bar.start)
-    found = bar.states.solve(state, bar.states.targets(state, solution)).u
-    before, after = (float((u - solution).norm() / solution.norm()) for u in (state.u, found))
+    assert bar.cellwise is not None
+    guess = bar.cellwise.begin(bar.start)
+    found = bar.cellwise.solve(guess, bar.cellwise.targets(guess, solution)).u
+    before, after = (float((u - solution).norm() / solution.norm()) for u in (guess.u, found))
     assert after < 1e-3
     assert after < 0.02 * before
 
 
 def test_targets_are_the_outputs_that_were_chosen(solved: tuple[Instance, torch.Tensor]) -> None:
     bar, solution = solved
-    states = bar.states
-    assert isinstance(states, SolidCells)
-    state = states.begin(bar.start)
-    about, pressure = states.chosen(state, states.targets(state, solution))
-    gradients, mean = states.gradients(solution), states.solid.mean
+    cellwise = bar.cellwise
+    assert isinstance(cellwise, SolidCells)
+    guess = cellwise.begin(bar.start)
+    about, pressure = cellwise.chosen(guess, cellwise.targets(guess, solution))
+    gradients, mean = cellwise.gradients(solution), cellwise.solid.mean
     torch.testing.assert_close(mean(about), mean(gradients), rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(pressure, states.pressure(mean(torch.linalg.det(gradients))), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(pressure, cellwise.pressure(mean(torch.linalg.det(gradients))), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("family", [LargeStrain, TwistedBars])
 def test_features_do_not_depend_on_the_unit_of_stiffness(family: type[Bars]) -> None:
     one, other = family().instance(60, 5), family(stiffness_unit=1e6).instance(60, 5)
-    assert one.states is not None
-    assert other.states is not None
-    first, second = one.states.begin(one.start), other.states.begin(other.start)
+    assert one.cellwise is not None
+    assert other.cellwise is not None
+    first, second = one.cellwise.begin(one.start), other.cellwise.begin(other.start)
     torch.testing.assert_close(second.u, first.u, rtol=1e-9, atol=1e-10)
-    torch.testing.assert_close(other.states.features(second), one.states.features(first), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(other.cellwise.features(second), one.cellwise.features(first), rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_a_rigid_rotation_changes_no_features_and_turns_what_is_chosen(family: Bars) -> None:
     bar = family.instance(60, 6)
-    states = bar.states
-    assert isinstance(states, SolidCells)
-    state = states.begin(bar.start)
-    matrices = states.matrices
+    cellwise = bar.cellwise
+    assert isinstance(cellwise, SolidCells)
+    guess = cellwise.begin(bar.start)
+    matrices = cellwise.matrices
     angles = torch.tensor([[0.4, -0.9, 1.3][: len(matrices.turns)]], dtype=torch.float64)
     turn = matrices.rotation(angles)[0]
     memory = replace(
-        state.memory,
-        gradients=turn @ state.memory.gradients,
-        about=turn @ state.memory.about,
-        stress=turn @ state.memory.stress,
+        guess.memory,
+        gradients=turn @ guess.memory.gradients,
+        about=turn @ guess.memory.about,
+        stress=turn @ guess.memory.stress,
     )
-    turned = replace(state, memory=memory)
-    torch.testing.assert_close(states.features(turned), states.features(state), rtol=1e-9, atol=1e-9)
-    outputs = small_state(len(memory.gradients) * len(states.outputs), 0.05).reshape(-1, len(states.outputs))
-    one, other = states.chosen(state, outputs), states.chosen(turned, outputs)
+    turned = replace(guess, memory=memory)
+    torch.testing.assert_close(cellwise.features(turned), cellwise.features(guess), rtol=1e-9, atol=1e-9)
+    outputs = small_state(len(memory.gradients) * len(cellwise.outputs), 0.05).reshape(-1, len(cellwise.outputs))
+    one, other = cellwise.chosen(guess, outputs), cellwise.chosen(turned, outputs)
     # The roots of the least eigenvalues of F^T F of flat cells lose half of the digits.
     torch.testing.assert_close(other[0], turn @ one[0], rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(other[1], one[1], rtol=1e-9, atol=1e-9)
@@ -157,13 +157,13 @@ def test_the_same_seed_gives_the_same_instance_and_another_does_not(family: Bars
 
 def test_a_network_that_errs_costs_time_and_not_the_solution(solved: tuple[Instance, torch.Tensor]) -> None:
     bar, solution = solved
-    states = bar.states
-    assert states is not None
-    features = states.features(states.begin(bar.start))
+    cellwise = bar.cellwise
+    assert cellwise is not None
+    features = cellwise.features(cellwise.begin(bar.start))
     torch.manual_seed(0)
-    wrong = StateNetwork(features.shape[1], len(states.outputs), states.incidence.features.shape[1])
+    wrong = CellNetwork(features.shape[1], len(cellwise.outputs), cellwise.incidence.features.shape[1])
     torch.nn.init.normal_(wrong.decode[-1].weight, std=30.0)  # type: ignore[arg-type]
-    solver = LearnedStart(lambda problem, params: states, [wrong], newton(1), (stepping(bar),))
+    solver = LearnedGuess(lambda problem, params: cellwise, [wrong], newton(1), (stepping(bar),))
     outcome = solver.solve(bar.problem, bar.start, bar.params)
     assert outcome.report.converged
     assert outcome.report.counts.fallbacks >= 1
@@ -210,13 +210,13 @@ def test_an_end_in_space_turns_as_a_whole() -> None:
 @torch.no_grad()
 def test_a_stretched_start_has_no_stress_across_the_bar_and_spares_newton_the_way() -> None:
     plain, stretched = (TwistedBars(stretched_start=flag).instance(60, 11) for flag in (False, True))
-    states = stretched.states
-    assert isinstance(states, SolidCells)
-    fractions = torch.linspace(0.0, 1.0, len(states.mu), dtype=torch.float64)
-    about, pressure = states.motion.about(fractions, states.law)
+    cellwise = stretched.cellwise
+    assert isinstance(cellwise, SolidCells)
+    fractions = torch.linspace(0.0, 1.0, len(cellwise.mu), dtype=torch.float64)
+    about, pressure = cellwise.motion.about(fractions, cellwise.law)
     theta = torch.linalg.det(about)
-    torch.testing.assert_close(states.pressure(theta), pressure, rtol=1e-9, atol=1e-9)
-    stress = states.mu[:, None, None] * about + pressure[:, None, None] * cofactor(about)
+    torch.testing.assert_close(cellwise.pressure(theta), pressure, rtol=1e-9, atol=1e-9)
+    stress = cellwise.mu[:, None, None] * about + pressure[:, None, None] * cofactor(about)
     torch.testing.assert_close(stress[..., 1:], torch.zeros_like(stress[..., 1:]), rtol=0.0, atol=1e-9)
     solve = newton(60).solve
     slow, fast = (solve(bar.problem, bar.start, bar.params).report for bar in (plain, stretched))

@@ -8,26 +8,26 @@ import pytest
 import torch
 from torch import Tensor
 
-from bilevel.acceleration.cellwise.problem import StateProblem
+from bilevel.acceleration.cellwise.problem import CellwiseProblem
 from bilevel.acceleration.family import Family
 from bilevel.acceleration.learned_guess import predict
-from bilevel.acceleration.networks.cell_network import StateNetwork
+from bilevel.acceleration.networks.cell_network import CellNetwork
 from physics.discretisation.constraints import Dirichlet
 from physics.discretisation.graph import Graph
 from physics.discretisation.operator import nodal_operator
 from physics.families.bars import Bars
+from physics.families.denoised_volumes import COARSE, DenoisedVolumes
 from physics.families.forchheimer import ForchheimerFlow
 from physics.families.large_strain import LargeStrain
 from physics.families.p_laplacian import PLaplacianFlow
 from physics.families.power_law import PowerLawFlow
-from physics.families.total_variation import COARSE, TotalVariation
 from physics.families.twisted_bars import TwistedBars
-from physics.families.variation_states import VariationStates
-from physics.families.variation_systems import VariationSystems
 from physics.flow.cellwise import FlowCells
 from physics.flow.network import FlowNetwork
 from physics.flow.p_laplacian import PLaplacian
 from physics.local.energy import LocalEnergy
+from physics.local.total_variation.cells import VariationCells
+from physics.local.total_variation.systems import VariationSystems
 from physics.solids.cellwise.body import NearlyIncompressibleSolid
 from physics.solids.cellwise.cells import SolidCells
 
@@ -41,25 +41,25 @@ def order_of(nodes: int) -> tuple[Tensor, Tensor]:
     return order, torch.argsort(order)
 
 
-def network_of(states: StateProblem, start: Tensor) -> StateNetwork:
+def network_of(cellwise: CellwiseProblem, start: Tensor) -> CellNetwork:
     """A network that says something at random."""
     torch.manual_seed(0)
-    features = states.features(states.begin(start)).shape[1]
-    network = StateNetwork(features, len(states.outputs), states.incidence.features.shape[1], hidden=8, hops=2)
+    features = cellwise.features(cellwise.begin(start)).shape[1]
+    network = CellNetwork(features, len(cellwise.outputs), cellwise.incidence.features.shape[1], hidden=8, hops=2)
     torch.nn.init.normal_(network.decode[-1].weight, std=0.05)
     return network
 
 
 def require_same(
-    one: tuple[StateProblem, Tensor, Field], other: tuple[StateProblem, Tensor, Field], order: Tensor
+    one: tuple[CellwiseProblem, Tensor, Field], other: tuple[CellwiseProblem, Tensor, Field], order: Tensor
 ) -> None:
     network = network_of(*one[:2])
     fields = []
-    for states, start, field in (one, other):
-        state = states.begin(start)
+    for cellwise, start, field in (one, other):
+        guess = cellwise.begin(start)
         for _ in range(2):
-            state = states.solve(state, predict(network, states, state))
-        fields.append(field(state.u))
+            guess = cellwise.solve(guess, predict(network, cellwise, guess))
+        fields.append(field(guess.u))
     difference = torch.linalg.vector_norm(fields[1] - fields[0][order]) / torch.linalg.vector_norm(fields[0])
     assert float(difference) < 1e-6
 
@@ -68,9 +68,9 @@ def require_same(
 @torch.no_grad()
 def test_pores_in_another_order(family: Family) -> None:
     instance = family.instance(150, 3)
-    problem, params, states = instance.problem, instance.params, instance.states
+    problem, params, cellwise = instance.problem, instance.params, instance.cellwise
     assert isinstance(problem, FlowNetwork)
-    assert isinstance(states, FlowCells)
+    assert isinstance(cellwise, FlowCells)
     order, place = order_of(problem.graph.nodes)
     free = torch.zeros(problem.graph.nodes, dtype=torch.bool)
     free[problem.constraints.free] = True
@@ -79,17 +79,17 @@ def test_pores_in_another_order(family: Family) -> None:
     graph = Graph(problem.graph.nodes, place[problem.graph.edges])
     renumbered = FlowNetwork(graph, problem.law, (Dirichlet("sides", place[held], value=head),))
     moved: dict[str, Any] = {"flow": params["flow"], "inflow": params["inflow"][order]}
-    split = FlowCells(renumbered, moved, states.typical)
-    one = states, instance.start, lambda u: states.heads(u)[:, None]
+    split = FlowCells(renumbered, moved, cellwise.typical)
+    one = cellwise, instance.start, lambda u: cellwise.heads(u)[:, None]
     require_same(one, (split, split.linear_start(), lambda u: split.heads(u)[:, None]), order)
 
 
 @torch.no_grad()
 def test_triangles_in_another_order() -> None:
     instance = PLaplacianFlow().instance(150, 3)
-    problem, params, states = instance.problem, instance.params, instance.states
+    problem, params, cellwise = instance.problem, instance.params, instance.cellwise
     assert isinstance(problem, PLaplacian)
-    assert isinstance(states, FlowCells)
+    assert isinstance(cellwise, FlowCells)
     mesh = problem.mesh
     order, place = order_of(len(mesh.coordinates))
     other = replace(mesh, coordinates=mesh.coordinates[order], cells=place[mesh.cells])
@@ -97,7 +97,7 @@ def test_triangles_in_another_order() -> None:
     renumbered = PLaplacian(other, problem.law.exponent, problem.law.threshold, held)
     moved: dict[str, Any] = {"flow": params["flow"], "wells": params["wells"][order]}
     split = FlowCells(renumbered, moved, 1.0)
-    one = states, instance.start, lambda u: states.heads(u)[:, None]
+    one = cellwise, instance.start, lambda u: cellwise.heads(u)[:, None]
     require_same(one, (split, split.linear_start(), lambda u: split.heads(u)[:, None]), order)
 
 
@@ -105,9 +105,9 @@ def test_triangles_in_another_order() -> None:
 @torch.no_grad()
 def test_rubber_bars_in_another_order(family: Bars) -> None:
     instance = family.instance(120, 3)
-    problem, params, states = instance.problem, instance.params, instance.states
+    problem, params, cellwise = instance.problem, instance.params, instance.cellwise
     assert isinstance(problem, NearlyIncompressibleSolid)
-    assert isinstance(states, SolidCells)
+    assert isinstance(cellwise, SolidCells)
     mesh = problem.mesh
     order, place = order_of(len(mesh.coordinates))
     other = replace(mesh, coordinates=mesh.coordinates[order], cells=place[mesh.cells])
@@ -116,17 +116,17 @@ def test_rubber_bars_in_another_order(family: Bars) -> None:
     known = {int(node): k for k, node in enumerate(mesh.nodes_on("right"))}
     rows = [known[int(order[node])] for node in other.nodes_on("right")]
     moved = {**params, "boundary": {"right": params["boundary"]["right"][rows]}}
-    one = states, instance.start, lambda u: problem.expand(u, params)
-    two = SolidCells(solid, moved, states.motion), solid.start(), lambda u: solid.expand(u, moved)
+    one = cellwise, instance.start, lambda u: problem.expand(u, params)
+    two = SolidCells(solid, moved, cellwise.motion), solid.start(), lambda u: solid.expand(u, moved)
     require_same(one, two, order)
 
 
 @torch.no_grad()
 def test_volumes_in_another_order() -> None:
-    instance = TotalVariation().instance(125, 4)
-    problem, params, states = instance.problem, instance.params, instance.states
+    instance = DenoisedVolumes().instance(125, 4)
+    problem, params, cellwise = instance.problem, instance.params, instance.cellwise
     assert isinstance(problem, LocalEnergy)
-    assert isinstance(states, VariationStates)
+    assert isinstance(cellwise, VariationCells)
     variation, data = problem.terms
     mesh = variation.operator
     order, place = order_of(problem.n)
@@ -134,6 +134,6 @@ def test_volumes_in_another_order() -> None:
     terms = [replace(variation, operator=operator), replace(data, operator=nodal_operator(torch.arange(problem.n)))]
     renumbered = LocalEnergy(terms, problem.n)
     moved = {**params, "data": {name: value[order] for name, value in params["data"].items()}}
-    other = VariationStates(VariationSystems.of(renumbered, moved), COARSE)
-    one = states, instance.start, lambda u: u[:, None]
+    other = VariationCells(VariationSystems.of(renumbered, moved), COARSE)
+    one = cellwise, instance.start, lambda u: u[:, None]
     require_same(one, (other, other.first(), lambda u: u[:, None]), order)

@@ -8,7 +8,7 @@ import torch
 from packages import write_package
 
 import bilevel
-from bilevel.acceleration.learned_guess import LearnedStart
+from bilevel.acceleration.learned_guess import LearnedGuess
 from bilevel.report import InputError
 from bilevel.solvers import Newton, Tolerance
 from physics.constitutive.flow import FlowLaw
@@ -109,7 +109,7 @@ def test_first_guesses_are_made_of_it(eyring):
         params = {"flow": flow, "inflow": torch.linspace(-1.0, 0.5, 12)} if problem is network else {"flow": flow}
         split = FlowCells(problem, params, typical)
         newton = Newton(tolerance=Tolerance(1e-10))
-        guess = LearnedStart(lambda problem, params, split=split: split, [None] * 8, newton)
+        guess = LearnedGuess(lambda problem, params, split=split: split, [None] * 8, newton)
         found = guess.solve(problem, split.linear_start(), params)
         expected = newton.solve(problem, split.linear_start(), params)
         assert found.report.converged

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from bilevel.acceleration.cellwise.problem import State
-from bilevel.acceleration.learned_guess import LearnedStart
+from bilevel.acceleration.cellwise.problem import Guess
+from bilevel.acceleration.learned_guess import LearnedGuess
 from bilevel.linalg import factorise
 from bilevel.solvers import LoadStepping, Newton, Tolerance
 from bilevel.solvers.steps import TrustRegion
@@ -64,7 +64,7 @@ def test_about_states_that_fit_together_the_linear_system_is_a_newton_step(law, 
     cells, u = SolidCells(solid, params), small(solid.n, 0.005)
     gradients = cells.gradients(u)
     pressure = cells.pressure(solid.mean(torch.linalg.det(gradients)))
-    found = cells.linear(State(u), gradients, pressure).u
+    found = cells.linear(Guess(u), gradients, pressure).u
     newton = u - factorise(solid.tangent(u, params)).solve(solid.residual(u, params))
     torch.testing.assert_close(found, newton, rtol=1e-8, atol=1e-11)
 
@@ -80,10 +80,10 @@ def test_what_targets_ask_for_nearly_gives_the_solution(law, values, mesh):
     outcome = LoadStepping(path, inner, predict=True, from_rest=True).solve(solid, solid.start(), params)
     assert outcome.report.converged
     cells = SolidCells(solid, params)
-    state = cells.begin(solid.start())
-    found = cells.solve(state, cells.targets(state, outcome.u)).u
-    before, after = (float((u - outcome.u).norm() / outcome.u.norm()) for u in (state.u, found))
+    guess = cells.begin(solid.start())
+    found = cells.solve(guess, cells.targets(guess, outcome.u)).u
+    before, after = (float((u - outcome.u).norm() / outcome.u.norm()) for u in (guess.u, found))
     assert after < 0.05 * before
-    guess = LearnedStart(lambda problem, params: cells, [None] * 4, inner).solve(solid, solid.start(), params)
+    guess = LearnedGuess(lambda problem, params: cells, [None] * 4, inner).solve(solid, solid.start(), params)
     assert guess.report.converged
     torch.testing.assert_close(guess.u, outcome.u, rtol=1e-7, atol=1e-9)

@@ -3,37 +3,38 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bilevel.acceleration.cellwise.problem import State
+from bilevel.acceleration.cellwise.problem import Guess
 from bilevel.acceleration.family import Instance, Variation
-from bilevel.acceleration.learned_guess import LearnedStart
+from bilevel.acceleration.learned_guess import LearnedGuess
 from bilevel.report import InputError
 from bilevel.solvers import Newton, Tolerance
 from bilevel.solvers.steps import Armijo
-from physics.families.total_variation import SmoothedVariation, TotalVariation
-from physics.families.variation_states import VariationStates
+from physics.families.denoised_volumes import DenoisedVolumes
+from physics.local.total_variation.cells import VariationCells
+from physics.local.total_variation.density import SmoothedVariation
 
 
 @pytest.fixture(scope="module")
 def volume() -> Instance:
-    return TotalVariation().instance(125, 4)
+    return DenoisedVolumes().instance(125, 4)
 
 
-def states_of(volume: Instance) -> VariationStates:
-    assert isinstance(volume.states, VariationStates)
-    return volume.states
+def states_of(volume: Instance) -> VariationCells:
+    assert isinstance(volume.cellwise, VariationCells)
+    return volume.cellwise
 
 
-def random_outputs(states: VariationStates, size: float = 0.1) -> torch.Tensor:
-    shape = states.incidence.items, len(states.outputs)
+def random_outputs(cellwise: VariationCells, size: float = 0.1) -> torch.Tensor:
+    shape = cellwise.incidence.cells, len(cellwise.outputs)
     return size * torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
-def on(states: VariationStates, start: torch.Tensor, systems: int = 1) -> State:
+def on(cellwise: VariationCells, start: torch.Tensor, systems: int = 1) -> Guess:
     """The state after some systems without a network."""
-    state = states.begin(start)
+    guess = cellwise.begin(start)
     for _ in range(systems):
-        state = states.solve(state, 0.0 * random_outputs(states))
-    return state
+        guess = cellwise.solve(guess, 0.0 * random_outputs(cellwise))
+    return guess
 
 
 def solve(volume: Instance) -> torch.Tensor:
@@ -55,35 +56,35 @@ def test_density_and_its_derivatives() -> None:
 
 
 def test_the_start_solves_its_quadratic_problem(volume: Instance) -> None:
-    states = states_of(volume)
-    systems, state = states.systems, states.begin(volume.start)
-    balance = systems.mass * (state.u - systems.data) + systems.divergence(systems.cost[:, None] * state.memory.flux)
+    cellwise = states_of(volume)
+    systems, guess = cellwise.systems, cellwise.begin(volume.start)
+    balance = systems.mass * (guess.u - systems.data) + systems.divergence(systems.cost[:, None] * guess.memory.flux)
     assert float(balance.norm()) < 1e-12 * float((systems.mass * systems.data).norm())
-    torch.testing.assert_close(state.memory.flux, state.memory.primal / states.coarse, rtol=1e-14, atol=0.0)
+    torch.testing.assert_close(guess.memory.flux, guess.memory.primal / cellwise.coarse, rtol=1e-14, atol=0.0)
 
 
 def test_whatever_the_network_says_the_fluxes_of_a_system_balance_the_misfit(volume: Instance) -> None:
-    states = states_of(volume)
-    systems, state = states.systems, states.solve(on(states, volume.start), random_outputs(states, 1.0))
-    balance = systems.mass * (state.u - systems.data) + systems.divergence(systems.cost[:, None] * state.memory.flux)
+    cellwise = states_of(volume)
+    systems, guess = cellwise.systems, cellwise.solve(on(cellwise, volume.start), random_outputs(cellwise, 1.0))
+    balance = systems.mass * (guess.u - systems.data) + systems.divergence(systems.cost[:, None] * guess.memory.flux)
     assert float(balance.norm()) < 1e-8 * float((systems.mass * systems.data).norm())
 
 
 def test_the_solution_stays_where_it_is_whatever_the_network_says(volume: Instance) -> None:
-    states, solution = states_of(volume), solve(volume)
-    gradients = states.systems.gradients(solution)
-    state = states.begin(solution)
+    cellwise, solution = states_of(volume), solve(volume)
+    gradients = cellwise.systems.gradients(solution)
+    guess = cellwise.begin(solution)
     flux = gradients / (gradients.square().sum(1, keepdim=True) + 1.0).sqrt()
-    state.memory = type(state.memory)(gradients, flux, state.memory.before, state.memory.direction)
-    assert states.near_solution(state)
-    found = states.solve(state, random_outputs(states)).u
+    guess.memory = type(guess.memory)(gradients, flux, guess.memory.before, guess.memory.direction)
+    assert cellwise.near_solution(guess)
+    found = cellwise.solve(guess, random_outputs(cellwise)).u
     assert float((found - solution).norm() / solution.norm()) < 1e-6
 
 
 def test_without_a_network_the_systems_are_a_primal_dual_newton_method(volume: Instance) -> None:
-    states = states_of(volume)
+    cellwise = states_of(volume)
     inner = Newton(tolerance=Tolerance(1e-10), max_iterations=5, check_minimum=False)
-    outcome = LearnedStart(lambda problem, params: states, [None] * 20, inner).solve(
+    outcome = LearnedGuess(lambda problem, params: cellwise, [None] * 20, inner).solve(
         volume.problem, volume.start, volume.params
     )
     assert outcome.report.converged
@@ -93,14 +94,14 @@ def test_without_a_network_the_systems_are_a_primal_dual_newton_method(volume: I
 
 
 def test_a_chain_of_systems_is_differentiable_in_what_the_network_says(volume: Instance) -> None:
-    states, solution = states_of(volume), solve(volume)
-    first = states.begin(volume.start)
+    cellwise, solution = states_of(volume), solve(volume)
+    first = cellwise.begin(volume.start)
 
     def loss(outputs: torch.Tensor) -> torch.Tensor:
-        state = states.solve(states.solve(first, outputs), outputs)
-        return states.excess(state, solution).log().sum() + state.memory.flux.square().sum()
+        guess = cellwise.solve(cellwise.solve(first, outputs), outputs)
+        return cellwise.excess(guess, solution).log().sum() + guess.memory.flux.square().sum()
 
-    outputs = random_outputs(states).requires_grad_(True)
+    outputs = random_outputs(cellwise).requires_grad_(True)
     loss(outputs).backward()
     assert outputs.grad is not None
     along = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
@@ -110,29 +111,29 @@ def test_a_chain_of_systems_is_differentiable_in_what_the_network_says(volume: I
 
 
 def test_the_excess_is_twice_that_of_the_energy_near_the_solution(volume: Instance) -> None:
-    states, solution = states_of(volume), solve(volume)
+    cellwise, solution = states_of(volume), solve(volume)
     aside = torch.randn(len(solution), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     near = solution + 1e-7 * aside
     product = volume.problem.product(solution, volume.params, near - solution)
-    excess = states.excess(states.begin(near), solution)
+    excess = cellwise.excess(cellwise.begin(near), solution)
     torch.testing.assert_close(excess, ((near - solution) @ product)[None], rtol=0.1, atol=0.0)
 
 
 def test_problems_side_by_side_do_not_see_each_other(volume: Instance) -> None:
-    other = TotalVariation().instance(64, 9)
+    other = DenoisedVolumes().instance(64, 9)
     parts = states_of(volume), states_of(other)
-    both = VariationStates.side_by_side(parts)
-    state = both.begin(torch.cat((volume.start, other.start)))
+    both = VariationCells.side_by_side(parts)
+    guess = both.begin(torch.cat((volume.start, other.start)))
     alone = [part.begin(one.start) for part, one in zip(parts, (volume, other))]
     said = [random_outputs(part) for part in parts]
     for _ in range(2):
-        state = both.solve(state, torch.cat(said))
+        guess = both.solve(guess, torch.cat(said))
         alone = [part.solve(one, outputs) for part, one, outputs in zip(parts, alone, said)]
-    torch.testing.assert_close(state.u, torch.cat([one.u for one in alone]), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(guess.u, torch.cat([one.u for one in alone]), rtol=1e-9, atol=1e-9)
     features = torch.cat([part.features(one) for part, one in zip(parts, alone)])
-    torch.testing.assert_close(both.features(state), features, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(both.features(guess), features, rtol=1e-3, atol=1e-3)
     apart = torch.cat([part.excess(one, 0.0 * one.u) for part, one in zip(parts, alone)])
-    torch.testing.assert_close(both.excess(state, 0.0 * state.u), apart, rtol=1e-9, atol=0.0)
+    torch.testing.assert_close(both.excess(guess, 0.0 * guess.u), apart, rtol=1e-9, atol=0.0)
 
 
 def test_total_variation_is_not_taught_supervised(volume: Instance) -> None:
@@ -142,19 +143,19 @@ def test_total_variation_is_not_taught_supervised(volume: Instance) -> None:
 
 @pytest.mark.parametrize("variation", list(Variation))
 def test_features_do_not_depend_on_the_unit_of_grey(variation: Variation) -> None:
-    one = TotalVariation().instance(125, 5, variation)
-    other = TotalVariation(grey_unit=255.0).instance(125, 5, variation)
+    one = DenoisedVolumes().instance(125, 5, variation)
+    other = DenoisedVolumes(grey_unit=255.0).instance(125, 5, variation)
     first, second = (on(states_of(each), each.start) for each in (one, other))
     torch.testing.assert_close(second.u, 255.0 * first.u, rtol=1e-8, atol=1e-6)
     torch.testing.assert_close(states_of(other).features(second), states_of(one).features(first), rtol=1e-4, atol=1e-4)
 
 
 def test_features_and_systems_do_not_depend_on_the_unit_of_energy_or_a_turn_of_the_volume(volume: Instance) -> None:
-    states = states_of(volume)
+    cellwise = states_of(volume)
     turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(4), dtype=torch.float64))[0]
-    own = states.systems
+    own = cellwise.systems
     changed = replace(own, weight=7.0 * own.weight, mass=7.0 * own.mass, columns=own.columns @ turn)
-    other, outputs = VariationStates(changed, states.coarse), random_outputs(states)
-    first, second = (s.solve(s.begin(volume.start), outputs) for s in (states, other))
+    other, outputs = VariationCells(changed, cellwise.coarse), random_outputs(cellwise)
+    first, second = (s.solve(s.begin(volume.start), outputs) for s in (cellwise, other))
     torch.testing.assert_close(second.u, first.u, rtol=1e-8, atol=1e-8)
-    torch.testing.assert_close(other.features(second), states.features(first), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(other.features(second), cellwise.features(first), rtol=1e-3, atol=1e-3)

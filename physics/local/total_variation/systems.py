@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bilevel.linalg import factorise
 from bilevel.linalg.operator import Sparse, Structure
-from bilevel.linalg.solver import Factor
+from bilevel.linalg.solver import Factor, LinearSolver
 from physics.discretisation.constraints import ConstraintSet
 from physics.local.assembly import Scatter
 from physics.local.energy import LocalEnergy
@@ -138,26 +138,28 @@ class VariationSystems:
         """The sums (problems,) of values of nodes (n,)."""
         return values.new_zeros(self.problems).index_add(0, self.of_node, values)
 
-    def solution(self, slope: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
+    def solution(self, slope: Tensor, offset: Tensor, linear: LinearSolver | None = None) -> tuple[Tensor, Tensor]:
         """u (n,) and g (E, dim) for the fluxes slope g + offset; differentiable in slope, symmetric, and offset."""
-        return _Solution.apply(self, slope, offset)
+        return _Solution.apply(self, slope, offset, linear)
 
-    def factor(self, slope: Tensor) -> Factor:
+    def factor(self, slope: Tensor, linear: LinearSolver | None = None) -> Factor:
         """The factorised matrix for slopes (E, dim, dim)."""
         scale = self.weight * self.volume / self.smoothing
         sums = self.scatter.zeros(slope)
         local = element_matrices(slope * scale[:, None, None], self.columns)
         self.scatter.add(sums, local[None])
         self.scatter.add(sums, self.mass[None, :, None, None], group=1)
-        return factorise(Sparse(self.scatter.pattern, self.scatter.finish(sums), self.structure))
+        return factorise(Sparse(self.scatter.pattern, self.scatter.finish(sums), self.structure), linear)
 
 
 class _Solution(torch.autograd.Function):
     """(slope, offset) -> (u, gradients), differentiated by one back-substitution with the same factor."""
 
     @staticmethod
-    def forward(ctx: Any, systems: VariationSystems, slope: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
-        factor = systems.factor(slope)
+    def forward(
+        ctx: Any, systems: VariationSystems, slope: Tensor, offset: Tensor, linear: LinearSolver | None
+    ) -> tuple[Tensor, Tensor]:
+        factor = systems.factor(slope, linear)
         u = factor.solve(systems.mass * systems.data - systems.divergence(systems.cost[:, None] * offset))
         gradients = systems.gradients(u)
         ctx.systems, ctx.factor = systems, factor
@@ -165,10 +167,10 @@ class _Solution(torch.autograd.Function):
         return u, gradients
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[None, Tensor, Tensor]:
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[None, Tensor, Tensor, None]:
         (gradients,) = ctx.saved_tensors
         of_u, of_gradients = cotangents
         systems: VariationSystems = ctx.systems
         adjoint = systems.gradients(ctx.factor.solve(of_u + systems.divergence(of_gradients)))
         of_offset = -systems.cost[:, None] * adjoint
-        return None, of_offset[:, :, None] * gradients[:, None, :], of_offset
+        return None, of_offset[:, :, None] * gradients[:, None, :], of_offset, None

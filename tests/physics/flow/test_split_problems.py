@@ -9,7 +9,7 @@ import torch
 from bilevel.acceleration.cellwise import vectors
 from bilevel.acceleration.cellwise.joined import Joined
 from bilevel.acceleration.family import Variation
-from bilevel.acceleration.networks.cell_network import StateNetwork
+from bilevel.acceleration.networks.cell_network import CellNetwork
 from bilevel.solvers import Newton
 from bilevel.solvers.evaluations import Tolerance
 from bilevel.solvers.steps import Armijo
@@ -38,15 +38,15 @@ every_case = pytest.mark.parametrize("family", CASES, ids=named)
 
 def random_network(seed=0, scale=0.5):
     torch.manual_seed(seed)
-    network = StateNetwork(8, 3, hidden=8, hops=2)
+    network = CellNetwork(8, 3, hidden=8, hops=2)
     with torch.no_grad():
         network.decode[-1].weight.normal_(0.0, scale)
     return network
 
 
 @torch.no_grad()
-def following(states, state, network):
-    return states.solve(state, network(states.features(state), states.incidence).double())
+def following(cellwise, guess, network):
+    return cellwise.solve(guess, network(cellwise.features(guess), cellwise.incidence).double())
 
 
 def solved(instance):
@@ -56,12 +56,12 @@ def solved(instance):
     return outcome.u
 
 
-def linearised(states, gradients):
+def linearised(cellwise, gradients):
     """The tangents of the law at gradients, and the fluxes that they leave."""
     sizes = vectors.size(gradients)
-    secant, tangent = states.law.secant_and_slope(sizes)
+    secant, tangent = cellwise.law.secant_and_slope(sizes)
     slope = vectors.slope_about(vectors.scaled(1.0 / sizes, gradients), tangent, secant)
-    return slope, states.law.flux(gradients) - vectors.times(slope, gradients)
+    return slope, cellwise.law.flux(gradients) - vectors.times(slope, gradients)
 
 
 @pytest.mark.parametrize("variation", list(Variation))
@@ -71,9 +71,9 @@ def test_an_instance_is_its_seed_and_starts_at_the_linear_solution(family, varia
     other = family.instance(SMALL, 6, variation)
     assert torch.equal(one.start, same.start)
     assert one.description == same.description != other.description
-    states = one.states
-    linear = vectors.times(states.first_slope(), states.gradients(one.start))
-    assert float(states.imbalance(linear).norm()) < 1e-10 * float(linear.norm())
+    cellwise = one.cellwise
+    linear = vectors.times(cellwise.first_slope(), cellwise.gradients(one.start))
+    assert float(cellwise.imbalance(linear).norm()) < 1e-10 * float(linear.norm())
     assert 0.6 * SMALL < one.nodes < 1.5 * SMALL
 
 
@@ -81,12 +81,12 @@ def test_an_instance_is_its_seed_and_starts_at_the_linear_solution(family, varia
 def test_the_imbalance_of_the_law_is_the_residual(family):
     instance = family.instance(SMALL, 1)
     u = instance.start + 0.01 * torch.sin(torch.arange(len(instance.start), dtype=torch.float64))
-    states = instance.states
-    gradients = states.gradients(u)
+    cellwise = instance.cellwise
+    gradients = cellwise.gradients(u)
     residual = instance.problem.residual(u, instance.params)
-    assert torch.allclose(states.imbalance(states.law.flux(gradients)), residual, rtol=1e-9, atol=1e-14)
+    assert torch.allclose(cellwise.imbalance(cellwise.law.flux(gradients)), residual, rtol=1e-9, atol=1e-14)
     tangent = instance.problem.tangent(u, instance.params)
-    found = states.matrix(linearised(states, gradients)[0]).values
+    found = cellwise.matrix(linearised(cellwise, gradients)[0]).values
     assert torch.allclose(found, tangent.values, rtol=1e-9, atol=1e-12 * float(found.abs().max()))
 
 
@@ -94,8 +94,8 @@ def test_the_imbalance_of_the_law_is_the_residual(family):
 def test_systems_about_the_solution_give_the_solution_whatever_the_network_says(family):
     instance = family.instance(SMALL, 2)
     u = solved(instance)
-    states = instance.states
-    again = following(states, states.begin(u), random_network())
+    cellwise = instance.cellwise
+    again = following(cellwise, cellwise.begin(u), random_network())
     assert float((again.u - u).norm()) < 1e-6 * float(u.norm())
 
 
@@ -103,13 +103,13 @@ def test_systems_about_the_solution_give_the_solution_whatever_the_network_says(
 def test_linearising_about_wrong_gradients_errs_to_second_order(family):
     """Gradients that err by e, and belong to no u, give a u that errs by O(e^2)."""
     instance = family.instance(SMALL, 2)
-    states = instance.states
+    cellwise = instance.cellwise
     u = solved(instance)
-    gradients = states.gradients(u)
+    gradients = cellwise.gradients(u)
     noise = torch.randn(gradients.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     errors = []
     for size in (2e-2, 1e-2, 5e-3):
-        found = states.linear_solution(*linearised(states, gradients * (size * noise).exp()))
+        found = cellwise.linear_solution(*linearised(cellwise, gradients * (size * noise).exp()))
         errors.append(float((found - u).norm()))
     orders = [torch.log2(torch.tensor(a / b)).item() for a, b in itertools.pairwise(errors)]
     assert min(orders) > 1.8
@@ -121,10 +121,10 @@ def test_units_do_not_change_the_next_system(family):
 
     def second(family):
         instance = family.instance(SMALL, 3)
-        state = instance.states.begin(instance.start)
+        guess = instance.cellwise.begin(instance.start)
         for _ in range(2):
-            state = following(instance.states, state, network)
-        return state.u
+            guess = following(instance.cellwise, guess, network)
+        return guess.u
 
     reference = second(family)
     scaled = second(replace(family, head_unit=1e4, conductance_unit=3e-7))
@@ -135,32 +135,32 @@ def test_units_do_not_change_the_next_system(family):
 def test_problems_side_by_side_solve_as_they_do_alone(family):
     network = random_network()
     instances = [family.instance(SMALL, seed) for seed in range(3)]
-    joined = Joined([instance.states for instance in instances])
-    state = joined.begin(torch.cat([instance.start for instance in instances]))
-    state = following(joined, state, network)
+    joined = Joined([instance.cellwise for instance in instances])
+    guess = joined.begin(torch.cat([instance.start for instance in instances]))
+    guess = following(joined, guess, network)
     alone, energies = [], []
     for instance in instances:
-        states = instance.states
-        alone.append(following(states, states.begin(instance.start), network))
-        energies.append(states.excess(alone[-1], instance.start))
-    assert torch.allclose(state.u, torch.cat([own.u for own in alone]), rtol=1e-5, atol=1e-7)
+        cellwise = instance.cellwise
+        alone.append(following(cellwise, cellwise.begin(instance.start), network))
+        energies.append(cellwise.excess(alone[-1], instance.start))
+    assert torch.allclose(guess.u, torch.cat([own.u for own in alone]), rtol=1e-5, atol=1e-7)
     starts = torch.cat([instance.start for instance in instances])
-    assert torch.allclose(joined.excess(state, starts), torch.cat(energies), rtol=1e-3)
+    assert torch.allclose(joined.excess(guess, starts), torch.cat(energies), rtol=1e-3)
 
 
 @every_case
 def test_the_gradient_through_a_linear_system_is_that_of_finite_differences(family):
     instance = family.instance(SMALL, 4)
-    states = instance.states
-    before = states.begin(instance.start)
+    cellwise = instance.cellwise
+    before = cellwise.begin(instance.start)
     weights = torch.cos(torch.arange(len(instance.start), dtype=torch.float64))
-    outputs = 0.1 * torch.sin(torch.arange(3 * len(states.cells), dtype=torch.float64)).reshape(-1, 3)
+    outputs = 0.1 * torch.sin(torch.arange(3 * len(cellwise.cells), dtype=torch.float64)).reshape(-1, 3)
     way = torch.cos(3 * torch.arange(outputs.numel(), dtype=torch.float64)).reshape(outputs.shape)
 
     def value(outputs):
         """Of the second system, so that sizes and directions of the first one's gradients and fluxes count."""
-        state = states.solve(states.solve(before, outputs), outputs)
-        return (state.u * weights).sum() + vectors.dot(state.memory.fluxes, state.memory.fluxes).sum() / 1e-3
+        guess = cellwise.solve(cellwise.solve(before, outputs), outputs)
+        return (guess.u * weights).sum() + vectors.dot(guess.memory.fluxes, guess.memory.fluxes).sum() / 1e-3
 
     given = outputs.clone().requires_grad_()
     slope = float((torch.autograd.grad(value(given), given)[0] * way).sum())

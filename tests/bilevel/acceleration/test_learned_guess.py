@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from bilevel.acceleration.cellwise.problem import Incidence, State, StateProblem
-from bilevel.acceleration.learned_guess import LearnedStart
+from bilevel.acceleration.cellwise.problem import CellwiseProblem, Guess, Incidence
+from bilevel.acceleration.learned_guess import LearnedGuess
 from bilevel.problem import Energy
 from bilevel.report import SingularError
 from bilevel.solvers import Newton, Tolerance
@@ -15,7 +15,7 @@ from bilevel.solvers.loop import Solver
 START = torch.tensor([2.0], dtype=torch.float64)
 
 
-class Fields(StateProblem):
+class Fields(CellwiseProblem):
     """Systems whose solutions are known in advance; None is one that cannot be solved."""
 
     outputs = ("nothing",)
@@ -25,18 +25,18 @@ class Fields(StateProblem):
         self.incidence = Incidence(1, 1, torch.zeros(2, 1, dtype=torch.int64), torch.empty(1, 0))
 
     def begin(self, start):
-        return State(start)
+        return Guess(start)
 
-    def features(self, state):
+    def features(self, guess):
         return torch.zeros(1, 1)
 
-    def solve(self, state, outputs):
+    def solve(self, guess, outputs):
         found = self.fields.pop(0)
         if found is None:
             raise SingularError("no solution")
-        return State(torch.tensor([found], dtype=torch.float64), counts=state.counts)
+        return Guess(torch.tensor([found], dtype=torch.float64), counts=guess.counts)
 
-    def targets(self, state, solution):
+    def targets(self, guess, solution):
         return torch.zeros(1, 1)
 
 
@@ -57,7 +57,7 @@ class Seen(Solver):
 def guessed(fields, iterations=50):
     problem = Energy(lambda u, params: (params * u**2 + u**4).sum()).for_unknown(START)
     inner, after = Seen(iterations), Seen()
-    solver = LearnedStart(lambda problem, params: Fields(fields), [None] * len(fields), inner, otherwise=(after,))
+    solver = LearnedGuess(lambda problem, params: Fields(fields), [None] * len(fields), inner, otherwise=(after,))
     return solver.solve(problem, START, torch.ones(())), inner.starts, after.starts
 
 

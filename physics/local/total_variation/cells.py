@@ -19,11 +19,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from bilevel.acceleration.cellwise.problem import Incidence, State
+from bilevel.acceleration.cellwise.problem import Guess, Incidence
 from bilevel.acceleration.cellwise.unrolled import UnrolledProblem
 from bilevel.report import InputError
 from physics.discretisation.matmul import matmul
-from physics.families.variation_systems import VariationSystems
+from physics.local.total_variation.systems import VariationSystems
 
 LARGEST_FLUX = 0.9999
 """Fluxes, as a fraction of what the total variation allows, are cut here."""
@@ -54,8 +54,8 @@ class Gradients:
     direction: Tensor
 
 
-class VariationStates(UnrolledProblem):
-    """A denoising problem on a mesh of linear cells; items are the cells, hubs the nodes.
+class VariationCells(UnrolledProblem):
+    """A denoising problem on a mesh of linear cells; items are the cells, nodes the nodes.
 
     coarse: the start solves the quadratic problem whose gradients cost as much as those of size coarse * e do.
     """
@@ -70,14 +70,14 @@ class VariationStates(UnrolledProblem):
         self.incidence = Incidence(count, len(systems.data), pairs, torch.empty(pairs.shape[1], 0))
 
     @staticmethod
-    def side_by_side(parts: Sequence[UnrolledProblem]) -> VariationStates:
-        own = [part for part in parts if isinstance(part, VariationStates)]
-        return VariationStates(VariationSystems.side_by_side([part.systems for part in own]), own[0].coarse)
+    def side_by_side(parts: Sequence[UnrolledProblem]) -> VariationCells:
+        own = [part for part in parts if isinstance(part, VariationCells)]
+        return VariationCells(VariationSystems.side_by_side([part.systems for part in own]), own[0].coarse)
 
-    def begin(self, start: Tensor) -> State:
+    def begin(self, start: Tensor) -> Guess:
         """The start with the fluxes of the linear problem that it solves."""
         gradients = self.systems.gradients(start)
-        return State(start, _left(gradients, gradients / self.coarse, gradients))
+        return Guess(start, _left(gradients, gradients / self.coarse, gradients))
 
     def first(self) -> Tensor:
         """The solution u (n,) of the quadratic problem."""
@@ -85,23 +85,23 @@ class VariationStates(UnrolledProblem):
         slope = torch.eye(dim, dtype=torch.float64).expand(count, dim, dim) / self.coarse
         return self.systems.solution(slope, torch.zeros(count, dim, dtype=torch.float64))[0]
 
-    def detached(self, state: State) -> State:
-        now: Gradients = state.memory
+    def detached(self, guess: Guess) -> Guess:
+        now: Gradients = guess.memory
         kept = Gradients(now.primal.detach(), now.flux.detach(), now.before.detach(), now.direction.detach())
-        return State(state.u.detach(), kept, state.counts)
+        return Guess(guess.u.detach(), kept, guess.counts)
 
-    def near_solution(self, state: State) -> bool:
-        return bool((self._difference(state) <= NEAR).all())
+    def near_solution(self, guess: Guess) -> bool:
+        return bool((self._difference(guess) <= NEAR).all())
 
-    def excess(self, state: State, solution: Tensor) -> Tensor:
-        systems, now = self.systems, state.memory.primal
+    def excess(self, guess: Guess, solution: Tensor) -> Tensor:
+        systems, now = self.systems, guess.memory.primal
         then = systems.gradients(solution)
         of_cells = systems.cost * ((_flux(now) - _flux(then)) * (now - then)).sum(1)
-        return systems.cell_totals(of_cells) + systems.node_totals(systems.mass * (state.u - solution).square())
+        return systems.cell_totals(of_cells) + systems.node_totals(systems.mass * (guess.u - solution).square())
 
-    def features(self, state: State) -> Tensor:
+    def features(self, guess: Guess) -> Tensor:
         """Lengths on the arc scale, angles, and the misfit against what the total variation can tell; float32."""
-        now: Gradients = state.memory
+        now: Gradients = guess.memory
         gradient, flux = now.primal.float(), now.flux.float()
         size, carried = _size(gradient)[:, 0], _size(flux)[:, 0]
         arc, allowed = torch.asinh(size), carried.clamp(max=LARGEST_FLUX)
@@ -109,9 +109,9 @@ class VariationStates(UnrolledProblem):
         unit = gradient / size[:, None]
         aligned = _dot(unit, flux) / carried
         apart = (own.square() + carried.square() - 2.0 * own * carried * aligned).clamp(min=0.0).sqrt()
-        misfit = ((state.u - self.systems.data) / self._contrast).float()[self.systems.cells]
+        misfit = ((guess.u - self.systems.data) / self._contrast).float()[self.systems.cells]
         mean = misfit.mean(1)
-        data, of_data, sharpness = self._still
+        data, of_data, sharpness = self._constant
         columns = (
             arc / 4.0,
             carried.clamp(max=3.0),
@@ -128,35 +128,35 @@ class VariationStates(UnrolledProblem):
         )
         return torch.stack([column.clamp(-5.0, 5.0) for column in columns], 1)
 
-    def solve(self, state: State, outputs: Tensor) -> State:
+    def solve(self, guess: Guess, outputs: Tensor) -> Guess:
         """The next state; differentiable in `outputs` (E, 6) and in the state."""
-        now: Gradients = state.memory
+        now: Gradients = guess.memory
         about, flux, stiffness = now.primal, _allowed(now.flux), torch.ones_like(now.before)
         if outputs.requires_grad or bool(outputs.any()):
-            about, flux, stiffness = self._asked(state, outputs)
+            about, flux, stiffness = self._asked(guess, outputs)
         root = (_dot(about, about)[:, None] + 1.0).sqrt()
         unit = about / root
         crossed = 0.5 * flux[:, :, None] * unit[:, None, :]
         identity = torch.eye(about.shape[1], dtype=about.dtype)
         slope = (identity - crossed - crossed.mT) * (stiffness / root)[:, :, None]
         offset = unit - _times(slope, about)
-        u, gradients = self.systems.solution(slope, offset)
+        u, gradients = self.systems.solution(slope, offset, self.linear_solver)
         counts = replace(
-            state.counts,
-            tangents=state.counts.tangents + 1,
-            factorisations=state.counts.factorisations + 1,
-            back_substitutions=state.counts.back_substitutions + 1,
+            guess.counts,
+            tangents=guess.counts.tangents + 1,
+            factorisations=guess.counts.factorisations + 1,
+            back_substitutions=guess.counts.back_substitutions + 1,
         )
-        return State(u, _left(gradients, _times(slope, gradients) + offset, now.primal), counts)
+        return Guess(u, _left(gradients, _times(slope, gradients) + offset, now.primal), counts)
 
-    def targets(self, state: State, solution: Tensor) -> Tensor:
+    def targets(self, guess: Guess, solution: Tensor) -> Tensor:
         """None: a few factors of vectors do not reach the solution's state. Raises InputError."""
         raise InputError("total variation has no targets to teach a network supervised; train it unrolled")
 
-    def _asked(self, state: State, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _asked(self, guess: Guess, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The gradients and fluxes (E, dim) to linearise about, and the factor (E, 1) of the slope."""
-        now: Gradients = state.memory
-        say = (self._difference(state) / FADING).clamp(max=1.0)[self.systems.of_cell]
+        now: Gradients = guess.memory
+        say = (self._difference(guess) / FADING).clamp(max=1.0)[self.systems.of_cell]
         length, dual, turn, onward, along, stiffness = (say[:, None] * outputs).T.contiguous()[:, :, None].unbind(0)
         size, flux = _size(now.primal), _allowed(now.flux)
         arc, carried, unit = torch.asinh(size), _size(flux), now.primal / size
@@ -165,9 +165,9 @@ class VariationStates(UnrolledProblem):
         about = direction * (torch.sinh(far.clamp(-WIDEST, WIDEST)) / _size(direction))
         return about, _allowed(flux + along * (_flux(now.primal) - flux)), stiffness.clamp(-3.0, 3.0).exp()
 
-    def _difference(self, state: State) -> Tensor:
+    def _difference(self, guess: Guess) -> Tensor:
         """Between the fluxes of the gradients and those of the linear system, as a fraction, for each part (parts,)."""
-        now: Gradients = state.memory
+        now: Gradients = guess.memory
         true, totals = _flux(now.primal), self.systems.cell_totals
         return (totals(_dot(true - now.flux, true - now.flux)) / totals(_dot(true, true))).sqrt()
 
@@ -178,7 +178,7 @@ class VariationStates(UnrolledProblem):
         return self.systems.to_nodes(volume * self.systems.contrast) / self.systems.to_nodes(volume)
 
     @cached_property
-    def _still(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _constant(self) -> tuple[Tensor, Tensor, Tensor]:
         """What does not change from system to system: the data's gradients, and the smoothing against the contrast."""
         systems = self.systems
         gradients = systems.gradients(systems.data)

@@ -10,59 +10,23 @@ import torch
 from torch import Tensor
 
 from bilevel.acceleration.family import Family, Instance, Variation
-from bilevel.problem import Params
-from physics.discretisation import Mesh, Shape, box
+from physics.discretisation.mesh import Mesh, Shape, box
 from physics.discretisation.operator import nodal_operator
 from physics.families.family import generator, neighbours, node_graph
 from physics.families.random_field import smooth
-from physics.families.variation_states import VariationStates
-from physics.families.variation_systems import VariationSystems
-from physics.local.density import Density, Measure
+from physics.local.density import Measure
 from physics.local.energy import LocalEnergy
 from physics.local.term import Term
+from physics.local.total_variation.cells import VariationCells
+from physics.local.total_variation.density import Misfit, SmoothedVariation
+from physics.local.total_variation.systems import VariationSystems
 
 COARSE = 100.0
 """The start is the solution of the problem with |g|^2 in place of the total variation, of equal cost at this many e."""
 
 
-class SmoothedVariation(Density):
-    """psi = weight (sqrt(|g|^2 + smoothing^2) - smoothing). Source: Rudin, Osher & Fatemi 1992; Vogel & Oman 1996."""
-
-    parameters = ("weight", "smoothing")
-
-    def energy(self, x: Tensor, params: Params) -> Tensor:
-        return params["weight"] * (self._root(x, params) - params["smoothing"])
-
-    def stress(self, x: Tensor, params: Params) -> Tensor:
-        return x * (params["weight"] / self._root(x, params)).unsqueeze(-1)
-
-    def tangent(self, x: Tensor, params: Params, state_dims: int) -> Tensor:
-        root = self._root(x, params)
-        unit = torch.eye(x.shape[-1], dtype=x.dtype)
-        along = x.unsqueeze(-1) * x.unsqueeze(-2) / root[..., None, None] ** 2
-        return (unit - along) * (params["weight"] / root)[..., None, None]
-
-    def _root(self, x: Tensor, params: Params) -> Tensor:
-        return (x.square().sum(-1) + params["smoothing"] ** 2).sqrt()
-
-
-class Misfit(Density):
-    """psi = mass / 2 (u - value)^2."""
-
-    parameters = ("mass", "value")
-
-    def energy(self, x: Tensor, params: Params) -> Tensor:
-        return 0.5 * params["mass"] * (x[..., 0, 0] - params["value"]).square()
-
-    def stress(self, x: Tensor, params: Params) -> Tensor:
-        return (params["mass"] * (x[..., 0, 0] - params["value"]))[..., None, None].expand(x.shape)
-
-    def tangent(self, x: Tensor, params: Params, state_dims: int) -> Tensor:
-        return params["mass"].reshape(-1, 1, *[1] * (2 * state_dims)).expand(*x.shape, *[1] * state_dims)
-
-
 @dataclass(frozen=True)
-class TotalVariation(Family):
+class DenoisedVolumes(Family):
     """Noisy volumes, as of tomography, on tetrahedra of side one voxel: balls and blocks of random grey; larger ones hold more.
 
     TRAINING: noise of standard deviation 0.05 to 0.15 of the range of greys. CONTRAST: 0.2 to 0.3. MESH: shifted nodes.
@@ -95,15 +59,15 @@ class TotalVariation(Family):
             "variation": {"weight": torch.tensor(weight), "smoothing": torch.tensor(smoothing)},
             "data": {"mass": _volumes(mesh), "value": value},
         }
-        states = VariationStates(VariationSystems.of(problem, params), COARSE)
-        start = states.first()
+        cellwise = VariationCells(VariationSystems.of(problem, params), COARSE)
+        start = cellwise.first()
         edges = neighbours(mesh.cells)
         jump = ((value[edges[0]] - value[edges[1]]).abs() / weight)[:, None]
         graph = node_graph(problem, params, edges, torch.empty(nodes, 0, dtype=torch.float64), jump)
         described = (
             f"{variation.value}: {nodes} voxels, noise {noise:.2f}, weight {weight:.3g}, smoothing {smoothing:.1e}"
         )
-        return Instance(problem, params, start, graph, described, states=states)
+        return Instance(problem, params, start, graph, described, cellwise=cellwise)
 
 
 def _mesh(size: int, variation: Variation, rng: np.random.Generator) -> Mesh:

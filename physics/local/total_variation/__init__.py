@@ -1,0 +1,1 @@
+"""Smoothed total variation on linear cells, and its cell-wise form."""
