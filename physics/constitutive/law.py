@@ -8,7 +8,6 @@ tests, studies and learned guesses take any of them; the entry point `bilevel.la
 from __future__ import annotations
 
 from abc import ABC
-from typing import ClassVar
 
 from bilevel.problem import Params
 from physics.constitutive.parameters import ParameterSet
@@ -17,7 +16,7 @@ from physics.constitutive.parameters import ParameterSet
 class Law(ABC):
     """A constitutive law; `parameters` says what it needs, in which units and within which bounds."""
 
-    parameters: ClassVar[ParameterSet]
+    parameters: ParameterSet
 
     def check(self, params: Params) -> None:
         """Raise InputError, naming the parameter, if one is missing, not finite or outside its physical bounds."""

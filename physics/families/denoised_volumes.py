@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bilevel.acceleration.family import Family, Instance, Variation
-from physics.discretisation.mesh import Mesh, Shape, box
+from physics.discretisation import Mesh, Shape, box
 from physics.discretisation.operator import nodal_operator
 from physics.families.family import generator, neighbours, node_graph
 from physics.families.random_field import smooth

@@ -12,8 +12,8 @@ from bilevel.problem import Params
 from bilevel.report import InputError
 from physics.constitutive.flow.law import FlowLaw
 from physics.constitutive.flow.linear import Linear
-from physics.discretisation.constraints import Constraint
 from physics.discretisation import Mesh
+from physics.discretisation.constraints import Constraint
 from physics.discretisation.operator import nodal_operator
 from physics.discretisation.rigid_body_modes import constant_modes
 from physics.local.density import Density, Measure

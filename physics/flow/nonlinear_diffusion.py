@@ -9,8 +9,8 @@ from torch import Tensor
 
 from bilevel.problem import Params
 from physics.constitutive.flow.field_dependent import FieldDependentConduction
-from physics.discretisation.constraints import Constraint
 from physics.discretisation import Mesh
+from physics.discretisation.constraints import Constraint
 from physics.flow.darcy import VALUE, Source, Storage
 from physics.local.density import Measure
 from physics.local.residual import LocalResidual

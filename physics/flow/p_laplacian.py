@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from physics.constitutive.flow.power_law import PowerLaw
-from physics.discretisation.constraints import Constraint
 from physics.discretisation import Mesh
+from physics.discretisation.constraints import Constraint
 from physics.flow.darcy import Diffusion
 
 

@@ -30,7 +30,7 @@ class Density(ABC):
     affine: bool = False
     symmetric: bool = True
     optional: bool = False
-    parameters: tuple[str, ...] = ()
+    parameters: Any = ()
 
     def check(self, params: Params) -> None:  # noqa: B027  (most densities have no bounds)
         """Raise InputError for parameters outside their physical bounds; here there are none."""

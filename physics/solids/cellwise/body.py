@@ -22,9 +22,9 @@ from bilevel.problem import Params
 from bilevel.torch_internals import pytree
 from physics.constitutive.elastic.law import Material
 from physics.constitutive.kinematics import Kinematics
+from physics.discretisation import Mesh
 from physics.discretisation.constraints import Constraint
 from physics.discretisation.matrices import cofactor, determinant
-from physics.discretisation.mesh import Mesh
 from physics.discretisation.operator import local_force, local_matrix, local_state
 from physics.solids.cellwise.geometry import Geometry
 from physics.solids.cellwise.matrices import cofactor_change

@@ -6,11 +6,16 @@ import pytest
 import torch
 
 from bilevel.acceleration.cellwise.problem import CellwiseProblem, Guess, Incidence
-from bilevel.acceleration.learned_guess import LearnedGuess
+from bilevel.acceleration.learned_guess import LearnedGuess, guess_solver
+from bilevel.linalg import SuperLU, registry
 from bilevel.problem import Energy
 from bilevel.report import SingularError
 from bilevel.solvers import Newton, Tolerance
 from bilevel.solvers.loop import Solver
+from physics.families.denoised_volumes import DenoisedVolumes
+from physics.families.large_strain import LargeStrain
+from physics.families.p_laplacian import PLaplacianFlow
+from physics.families.power_law import PowerLawFlow
 
 START = torch.tensor([2.0], dtype=torch.float64)
 
@@ -87,3 +92,39 @@ def test_what_takes_over_begins_at_the_users_start():
     assert after == [2.0]
     assert outcome.report.counts.fallbacks == 1
     assert "took over" in outcome.report.notes[-1]
+
+
+class Counting(SuperLU):
+    """A linear solver that counts what it factorises."""
+
+    def __init__(self):
+        self.factorised = 0
+
+    def factor(self, A, on_fail="raise"):
+        self.factorised += 1
+        return super().factor(A, on_fail)
+
+
+FAMILIES = [
+    (PowerLawFlow(exponent=3.0), 60),
+    (PLaplacianFlow(exponent=3.0), 60),
+    (LargeStrain(), 40),
+    (DenoisedVolumes(), 64),
+]
+
+
+@pytest.mark.parametrize(("family", "size"), FAMILIES, ids=lambda value: getattr(value, "name", ""))
+def test_the_linear_solver_of_newtons_method_factorises_the_systems_of_the_guess(family, size, monkeypatch):
+    """Every factorisation of the solve is its own: the table that picks a solver is not asked."""
+    instance = family.instance(size, 2)
+    linear = Counting()
+
+    def no_other(*_):
+        raise AssertionError("a solver was picked beside the chosen one")
+
+    monkeypatch.setattr(registry, "pick", no_other)
+    newton = Newton(linear=linear, tolerance=Tolerance(1e-8), max_iterations=2, check_minimum=False)
+    guess = LearnedGuess(lambda problem, params: instance.cellwise, [None] * 2, newton)
+    report = guess.solve(instance.problem, instance.start, instance.params).report
+    assert linear.factorised == report.counts.factorisations >= 4
+    assert guess_solver([None], guess.make, Tolerance(1e-8), path=instance.path, linear=linear).solver.linear is linear

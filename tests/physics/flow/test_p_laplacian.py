@@ -12,8 +12,8 @@ from bilevel.report import InputError
 from bilevel.solvers import Newton, Tolerance
 from bilevel.solvers.steps import Armijo
 from physics.constitutive.flow import PowerLaw
-from physics.discretisation.constraints import Dirichlet
 from physics.discretisation import Mesh, Shape, box, rectangle
+from physics.discretisation.constraints import Dirichlet
 from physics.flow.p_laplacian import PLaplacian
 from physics.local.density import Density
 

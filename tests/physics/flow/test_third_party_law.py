@@ -13,9 +13,9 @@ from bilevel.report import InputError
 from bilevel.solvers import Newton, Tolerance
 from physics.constitutive.flow import FlowLaw
 from physics.constitutive.registry import find_law
+from physics.discretisation import Shape, rectangle
 from physics.discretisation.constraints import Dirichlet
 from physics.discretisation.graph import Graph
-from physics.discretisation.mesh import Shape, rectangle
 from physics.flow import Diffusion, FlowNetwork
 from physics.flow.cellwise import FlowCells
 

@@ -8,7 +8,7 @@ from bilevel.acceleration.learned_guess import LearnedGuess
 from bilevel.linalg import factorise
 from bilevel.solvers import LoadStepping, Newton, Tolerance
 from bilevel.solvers.steps import TrustRegion
-from physics.discretisation.mesh import box, rectangle
+from physics.discretisation import box, rectangle
 from physics.solids import MooneyRivlin, NeoHookean, Solid, Yeoh
 from physics.solids.cellwise.body import NearlyIncompressibleSolid
 from physics.solids.cellwise.cells import SolidCells
