@@ -16,7 +16,7 @@ from torch import Tensor
 import bilevel
 from benchmarks.core.block import Block
 from benchmarks.record import Record, at_most, stated
-from bilevel.calibrate.fit.evaluator import Iteration
+from bilevel.calibrate.evaluation import Iteration
 from bilevel.calibrate.fit.run import calibrate
 from bilevel.calibrate.parameters import Parameter
 from bilevel.calibrate.problem import problem_from_function

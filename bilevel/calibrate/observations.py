@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 
 import torch
 from torch import Tensor
 
 from bilevel.calibrate.study.units import IDENTITY, Conversion
 from bilevel.report import InputError
+
+
+class Sigma(Enum):
+    """What the weights rest on: nothing (all alike), weights as given, or standard deviations."""
+
+    NONE = "none"
+    WEIGHT = "weight"
+    STD = "std"
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,7 @@ class ObservationTable:
     group: the group of each row. columns: name -> numbers (n,). labels: name -> texts (n), for columns of "text".
     source: "file, line k" of each row, for messages. group_units, column_units: how the user reads values and columns.
     offset: name of the parameter that is added to the prediction of each row, or "".
+    sigma: what the weights rest on.
     """
 
     value: Tensor
@@ -48,6 +58,7 @@ class ObservationTable:
     group_units: Mapping[str, GroupUnits] = field(default_factory=dict)
     column_units: Mapping[str, GroupUnits] = field(default_factory=dict)
     offset: tuple[str, ...] = ()
+    sigma: Sigma = Sigma.WEIGHT
 
     def __post_init__(self) -> None:
         n = len(self.value)
@@ -70,6 +81,10 @@ class ObservationTable:
     def rows(self, group: str) -> Tensor:
         """The row numbers of a group."""
         return torch.tensor([i for i, name in enumerate(self.group) if name == group], dtype=torch.long)
+
+    def source_of(self, row: int) -> str:
+        """Where a row stands, for messages."""
+        return self.source[row] if self.source else f"row {row}"
 
     def units_of(self, group: str) -> GroupUnits:
         return self.group_units.get(group, GroupUnits())
@@ -98,4 +113,5 @@ def join(tables: Sequence[ObservationTable]) -> ObservationTable:
         group_units=units,
         column_units=first.column_units,
         offset=sum((t.offset for t in tables), ()),
+        sigma=max((t.sigma for t in tables), key=list(Sigma).index),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -118,6 +118,10 @@ class Parameter:
         return InputError(f"parameter '{self.label}': {what}")
 
 
+FARTHEST = 1e12
+"""The factor by which a value may leave its start where nothing bounds it, and the share of a logit's range left over."""
+
+
 class ParameterSet:
     """All parameters of a study; the optimiser sees the vector t (p,) of the free ones' transformed entries."""
 
@@ -148,6 +152,25 @@ class ParameterSet:
         pairs = [p.coordinate.bounds() for p in self.free for _ in range(p.size)]
         low, high = zip(*pairs) if pairs else ((), ())
         return np.array(low, dtype=float), np.array(high, dtype=float)
+
+    def limits(self) -> tuple[np.ndarray, np.ndarray]:
+        """The bounds of t, and FARTHEST from the start where there is none: what gets there has run away."""
+        low, high = self.bounds()
+        room = np.concatenate([_room(p) for p in self.free]) if self.free else np.zeros(0)
+        start = self.start()
+        return np.where(np.isfinite(low), low, start - room), np.where(np.isfinite(high), high, start + room)
+
+    def reach(self, t: np.ndarray) -> np.ndarray:
+        """How far an entry of t may be expected to move: one for logarithms, else its own size or range; inf = unknown."""
+        low, high = self.bounds()
+        own = np.maximum(np.abs(t), np.abs(self.start()))
+        for p in self.free:
+            place = self.slices[p.label]
+            if p.transform is not Transform.NONE:
+                own[place] = 1.0
+            elif p.prior_std is not None:
+                own[place] = np.maximum(own[place], p.prior_std)
+        return np.minimum(np.where(own == 0, np.inf, own), high - low)
 
     def natural(self, t: Tensor) -> dict[str, Tensor]:
         """Label -> value in the user's units, for all parameters; differentiable in t."""
@@ -187,8 +210,6 @@ class ParameterSet:
 
     def with_start(self, natural: Mapping[str, np.ndarray]) -> ParameterSet:
         """The same parameters with other start values (user's units)."""
-        from dataclasses import replace
-
         return ParameterSet(replace(p, value=natural.get(p.label, p.start)) for p in self.parameters)
 
     def _resolve(self, p: Parameter, values: dict[str, Tensor]) -> Tensor:
@@ -224,3 +245,11 @@ class ParameterSet:
                 raise InputError(
                     f"parameter '{tied.label}': it follows '{tied.tied_to}', whose bounds count; leave its own out"
                 )
+
+
+def _room(p: Parameter) -> np.ndarray:
+    """How far the entries of t of a parameter without bounds may go from its start."""
+    if p.transform is not Transform.NONE:
+        return np.full(p.size, math.log(FARTHEST))
+    start = np.abs(p.start.reshape(-1))
+    return np.where(start == 0, math.inf, FARTHEST * start)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -12,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bilevel.calibrate.fit.jacobian import gradient_of, jacobian_of
+from bilevel.calibrate.evaluation import Evaluation
+from bilevel.calibrate.jacobian import gradient_of, jacobian_of
 from bilevel.calibrate.model import Model, ModelConfig, ModelReports
-from bilevel.calibrate.observations import ObservationTable
+from bilevel.calibrate.observations import ObservationTable, Sigma
 from bilevel.calibrate.parameters import Parameter, ParameterSet
 from bilevel.calibrate.settings import Sweep
 from bilevel.report import BilevelError, Counts, InputError
@@ -27,31 +29,6 @@ class Experiment:
     name: str
     model: Model
     observations: ObservationTable
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What one point t gave: residuals w (y - d) of the fitted rows, then of the priors, and their derivatives.
-
-    jacobian: d residual / d t (m, p), or None when only the gradient of phi was asked for. prediction: all rows (n,).
-    sentence: why the point failed, or "". gradient_error: the largest of the model's certificates, NaN if none.
-    """
-
-    t: np.ndarray
-    residual: np.ndarray
-    gradient: np.ndarray
-    jacobian: np.ndarray | None
-    prediction: np.ndarray
-    counts: Counts = field(default_factory=Counts)
-    inner_solves: int = 0
-    inner_iterations: int = 0
-    gradient_error: float = math.nan
-    seconds: float = 0.0
-    sentence: str = ""
-
-    @property
-    def phi(self) -> float:
-        return float(self.residual @ self.residual)
 
 
 class CalibrationProblem:
@@ -90,6 +67,16 @@ class CalibrationProblem:
             return group
         return f"{experiment.name}/{group}"
 
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Within it, models may be asked at other points: afterwards they have the states that they had before."""
+        states = [{key: value.clone() for key, value in e.model.state().items()} for e in self.experiments]
+        try:
+            yield
+        finally:
+            for experiment, state in zip(self.experiments, states):
+                experiment.model.restore(state)
+
     def predict(self, t: Tensor) -> Tensor:
         """Predictions (n,) of all rows of all experiments; differentiable in t (p,)."""
         return torch.cat([self._predictions(e, t) for e in self.experiments])
@@ -112,7 +99,9 @@ class CalibrationProblem:
             else:
                 prediction, part = gradient_of(function, point[entries], partial(_phi, rows, weight, value))
                 gradient[entries] += part
+                block = part[None, :]
             self._require_finite(experiment, prediction)
+            self._require_finite_derivatives(experiment, rows, entries, block)
             residuals.append(weight * (prediction[rows] - value))
             predictions.append(prediction)
             reports.append(experiment.model.reports())
@@ -127,8 +116,24 @@ class CalibrationProblem:
             gradient=gradient.numpy(),
             jacobian=None if jacobian is None else jacobian.numpy(),
             prediction=torch.cat(predictions).numpy(),
+            priors=len(residual) - len(self.fitted),
+            size=self._size(torch.cat(predictions)),
             **_inner_work(reports),
         )
+
+    def forecast_jacobian(self, t: np.ndarray) -> np.ndarray:
+        """d y / d t (k, p) of the rows of weight 0, in their order; the models keep their states."""
+        point = torch.as_tensor(np.asarray(t, dtype=float))
+        blocks = []
+        with self.undisturbed():
+            for experiment in self.experiments:
+                rows = torch.nonzero(experiment.observations.weight == 0).reshape(-1)
+                entries = torch.as_tensor(self.parameters.entries_of(experiment.name))
+                if len(rows):
+                    function = self._restricted(experiment, point, entries)
+                    _, block = jacobian_of(function, point[entries], rows, experiment.model, self.sweep)
+                    blocks.append(_widened(block, entries, len(point)))
+        return torch.cat(blocks).numpy()
 
     def arguments(self, experiment: Experiment, t: Tensor) -> dict[str, Tensor]:
         """What a model's `simulate` is given at t: its parameters in its units, fields filled, defaults added."""
@@ -176,9 +181,24 @@ class CalibrationProblem:
     def _require_finite(self, experiment: Experiment, prediction: Tensor) -> None:
         bad = torch.nonzero(~torch.isfinite(prediction)).reshape(-1)
         if len(bad):
-            row = int(bad[0])
-            source = experiment.observations.source[row] if experiment.observations.source else f"row {row}"
+            source = experiment.observations.source_of(int(bad[0]))
             raise BilevelError(f"the prediction for {source} (experiment '{experiment.name}') is NaN or infinite")
+
+    def _require_finite_derivatives(self, experiment: Experiment, rows: Tensor, entries: Tensor, block: Tensor) -> None:
+        bad = torch.nonzero(~torch.isfinite(block))
+        if len(bad):
+            source = experiment.observations.source_of(int(rows[bad[0, 0]]))
+            label = self.parameters.entry_labels[int(entries[bad[0, 1]])]
+            raise BilevelError(
+                f"the derivative of the prediction for {source} (experiment '{experiment.name}') with respect to {label} "
+                "is NaN or infinite though the prediction is finite: a root or power at 0, 0 * infinity, or a branch of "
+                "torch.where that overflows"
+            )
+
+    def _size(self, prediction: Tensor) -> float:
+        """Norm of the fitted rows of w y or of w d, whichever is larger."""
+        weighted = self.weight * torch.stack([prediction, self.value])
+        return float(weighted[:, self.fitted].norm(dim=1).max())
 
     def _check(self) -> None:
         if not self.experiments:
@@ -230,12 +250,16 @@ def problem_from_function(
     parameters: Sequence[Parameter],
     function: Callable[[Mapping[str, Tensor]], Tensor],
     value: Tensor | np.ndarray,
-    weight: Tensor | np.ndarray | float = 1.0,
+    weight: Tensor | np.ndarray | float | None = None,
 ) -> CalibrationProblem:
-    """A problem with one experiment whose predictions for `value` (n,) are function(parameters), a torch expression."""
+    """A problem with one experiment whose predictions for `value` (n,) are function(parameters), a torch expression.
+
+    weight: 1/sigma, 0 = predicted but not fitted; None = all alike, with a noise that nobody knows.
+    """
     data = torch.as_tensor(value, dtype=torch.float64)
-    weights = torch.as_tensor(weight, dtype=torch.float64).expand(data.shape)
-    table = ObservationTable(data, weights, ("data",) * len(data))
+    weights = torch.as_tensor(1.0 if weight is None else weight, dtype=torch.float64).expand(data.shape)
+    sigma = Sigma.NONE if weight is None else Sigma.WEIGHT
+    table = ObservationTable(data, weights, ("data",) * len(data), sigma=sigma)
     return CalibrationProblem(parameters, [Experiment("data", FunctionModel(table, function), table)])
 
 

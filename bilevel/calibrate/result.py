@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from bilevel.calibrate.fit.evaluator import Iteration
+from bilevel.calibrate.evaluation import Evaluation, Iteration
 from bilevel.calibrate.parameters import Parameter
-from bilevel.calibrate.problem import CalibrationProblem, Evaluation
+from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.settings import Noise, Transform
+from bilevel.calibrate.statistics.forecasts import Forecasts
 from bilevel.calibrate.statistics.identifiability import Identifiability
 from bilevel.calibrate.statistics.uncertainty import Statistics
 from bilevel.report import Counts, GradientReport
@@ -19,7 +20,10 @@ from bilevel.report import Counts, GradientReport
 
 @dataclass(frozen=True)
 class GroupMisfit:
-    """A group's share of phi, and its root-mean-square residual in the units of its file; fitted: weight above 0."""
+    """A group's share of phi, and the root-mean-square residual of its fitted rows in the units of its file.
+
+    fitted: rows of weight above 0; where there are none, the rmse is that of the predictions.
+    """
 
     label: str
     phi: float
@@ -55,7 +59,7 @@ class ParameterEstimate:
 class CalibrationResult:
     """The end of a calibration; `statistics` and `identifiability` are None when no Jacobian was asked for.
 
-    status: a sentence. jacobian_error: the final Jacobian against finite differences, relative (NaN if not checked).
+    status: a sentence. noise_sentence: how large the noise is, where that needs saying. jacobian_error: the final Jacobian against finite differences, relative (NaN if not checked).
     certificate: what the implicit layers say of a gradient at the end, None if not asked for.
     """
 
@@ -75,6 +79,8 @@ class CalibrationResult:
     certificate: GradientReport | None
     evaluations: int
     seconds: float
+    forecasts: Forecasts | None = None
+    noise_sentence: str = ""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -104,11 +110,11 @@ class CalibrationResult:
 
     @property
     def rmse(self) -> float:
-        """Of all rows together, in the groups' common units; NaN where their units differ."""
-        groups = self.groups
+        """Of all fitted rows together, in the groups' common units; NaN where their units differ."""
+        groups = [g for g in self.groups if g.fitted]
         if len({g.units for g in groups}) > 1:
             return math.nan
-        return math.sqrt(sum(g.rows * g.rmse**2 for g in groups) / sum(g.rows for g in groups))
+        return math.sqrt(sum(g.fitted * g.rmse**2 for g in groups) / sum(g.fitted for g in groups))
 
     @property
     def prior_phi(self) -> float:
@@ -121,7 +127,7 @@ class CalibrationResult:
         found = [self.status]
         if self.identifiability is not None:
             found += list(self.identifiability.sentences.values())
-        return found + self.notes
+        return found + self.notes + [self.noise_sentence] * bool(self.noise_sentence)
 
     def _estimate(self, parameter: Parameter, label: str, value: float, entry: int, index: int) -> ParameterEstimate:
         nan = math.nan
@@ -147,20 +153,22 @@ class CalibrationResult:
 
 
 def group_misfits(problem: CalibrationProblem, evaluation: Evaluation) -> list[GroupMisfit]:
-    """phi and rmse by group at an evaluated point; the rmse counts all rows of a group, also those of weight 0."""
+    """phi and rmse by group at an evaluated point; the rmse is that of the fitted rows, or of all where none is fitted."""
     residual = evaluation.prediction - problem.value.numpy()
     weighted = problem.weight.numpy() * residual
     found = []
     for experiment, group, rows in problem.groups:
         units = experiment.observations.units_of(group)
+        fitted = rows[problem.weight.numpy()[rows] > 0]
+        counted = fitted if len(fitted) else rows
         found.append(
             GroupMisfit(
                 label=problem.group_label(experiment, group),
                 phi=float(np.sum(weighted[rows] ** 2)),
-                rmse=float(np.sqrt(np.mean(residual[rows] ** 2))) / units.conversion.scale,
+                rmse=float(np.sqrt(np.mean(residual[counted] ** 2))) / units.conversion.scale,
                 units=units.name,
                 rows=len(rows),
-                fitted=int(np.sum(problem.weight.numpy()[rows] > 0)),
+                fitted=len(fitted),
             )
         )
     return found

@@ -1,7 +1,8 @@
 """The journal of a calibration: every evaluated point, so that an interrupted run can take the same way again.
 
-A resumed run starts the optimiser anew and answers its questions from the journal, bit by bit, until the journal ends;
-so it walks the path of the uninterrupted run. Each point is a file of its own, put in place in one step.
+A resumed run goes over the accepted points and on from the last one, or asks the optimiser's questions again and answers
+them from the journal, bit by bit; so it walks the path of the uninterrupted run. Each point is a file of its own, put in
+place in one step. Jacobians are large: only those of the last accepted and of the last evaluated point are kept.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,30 +21,55 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bilevel.calibrate.problem import CalibrationProblem, Evaluation
+from bilevel.calibrate.evaluation import Evaluation
+from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.study.files import write_atomically
 from bilevel.report import Counts, InputError
 
-_SCALARS = ("inner_solves", "inner_iterations", "gradient_error", "seconds", "sentence")
-_ABOUT = "about.json"
+_SCALARS = ("priors", "size", "inner_solves", "inner_iterations", "gradient_error", "seconds", "sentence")
+_ABOUT, _PATH = "about.json", "path.jsonl"
+_VERSION = 2
+
+States = dict[str, dict[str, Tensor]]
+
+
+@dataclass
+class Point:
+    """An evaluation (without its Jacobian) under the number of its file; with_jacobian: it had one."""
+
+    number: int
+    evaluation: Evaluation
+    with_jacobian: bool
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A point that the loop accepted, with what the loop needs to go on from there."""
+
+    scope: str
+    number: int
+    loop: dict[str, Any]
 
 
 class Journal:
     """Evaluations by the exact bytes of their point, kept in memory and, with a folder, on disk.
 
-    scope: name of the stage that asks and remembers; the stages of a calibration share one journal.
+    scope: name of the stage that asks and remembers; the stages of a calibration share one journal. notes: what a
+    reader must know of the journal itself. A file that is damaged costs one evaluation, no more. writes: whether points
+    go into the folder as well, or are only read from it.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path | None = None, writes: bool = True) -> None:
+        self.folder, self.writes = folder, writes and folder is not None
         self.count = 0
         self.scope = ""
-        self.evaluations: dict[tuple[str, bytes], Evaluation] = {}
-        self.state: dict[str, dict[str, Tensor]] = {}
-        for path in sorted(folder.glob("*.npz")) if folder is not None else []:
-            scope, evaluation, self.state = _unpacked(path)
-            self.evaluations[scope, evaluation.t.tobytes()] = evaluation
-            self.count += 1
+        self.points: dict[tuple[str, bytes], Point] = {}
+        self.path: list[Accepted] = []
+        self.notes: list[str] = []
+        self._jacobians: dict[int, np.ndarray] = {}
+        self._initial: States = {}
+        if folder is not None:
+            self._load(folder)
 
     @staticmethod
     def create(folder: Path, about: Mapping[str, Any]) -> Journal:
@@ -63,37 +89,159 @@ class Journal:
         except (OSError, ValueError):
             raise InputError(f"{folder}: there is no checkpoint; call bilevel run first") from None
 
-    def find(self, t: np.ndarray) -> Evaluation | None:
-        return self.evaluations.get((self.scope, t.tobytes()))
+    @property
+    def seconds(self) -> float:
+        """What all evaluations took."""
+        return sum(point.evaluation.seconds for point in self.points.values())
+
+    def find(self, t: np.ndarray) -> Point | None:
+        """The point, its evaluation with the Jacobian where that is still at hand."""
+        point = self.points.get((self.scope, t.tobytes()))
+        if point is None or not point.with_jacobian:
+            return point
+        return replace(point, evaluation=replace(point.evaluation, jacobian=self._jacobian(point.number)))
+
+    def used(self) -> Iterator[Evaluation]:
+        """The evaluations of this scope, without Jacobians."""
+        return (point.evaluation for (scope, _), point in self.points.items() if scope == self.scope)
 
     def append(self, evaluation: Evaluation, problem: CalibrationProblem) -> None:
         """Remember an evaluation, with the models' states after it."""
         number, self.count = self.count, self.count + 1
-        self.evaluations[self.scope, evaluation.t.tobytes()] = evaluation
-        if self.folder is not None:
+        if self.folder is not None and self.writes:
+            if evaluation.jacobian is not None:
+                write_atomically(self._jacobian_file(number), _bytes(evaluation.jacobian))
             states = {e.name: e.model.state() for e in problem.experiments}
             write_atomically(self.folder / f"{number:06d}.npz", _packed(self.scope, evaluation, states))
+        self._remember(number, self.scope, evaluation)
+        if evaluation.jacobian is not None:
+            self.keep_jacobian(number, evaluation.jacobian)
+
+    def keep_jacobian(self, number: int, jacobian: np.ndarray) -> None:
+        """Hold this Jacobian and that of the last accepted point, and let go of all others."""
+        self._jacobians[number] = jacobian
+        kept = {number, *(accepted.number for accepted in self.path[-1:])}
+        for old in set(self._jacobians) - kept:
+            del self._jacobians[old]
+        for file in self.folder.glob("[0-9]*.npy") if self.folder is not None and self.writes else ():
+            if int(file.stem) not in kept:
+                file.unlink(missing_ok=True)
+
+    def accept(self, t: np.ndarray, loop: dict[str, Any]) -> None:
+        """Note that the loop took a point as its next iterate, and what it needs to go on from there."""
+        accepted = Accepted(self.scope, self.points[self.scope, t.tobytes()].number, loop)
+        self.path.append(accepted)
+        if self.folder is not None and self.writes:
+            with open(self.folder / _PATH, "a", encoding="utf-8") as stream:
+                stream.write(json.dumps(asdict(accepted)) + "\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+
+    def accepted(self) -> list[tuple[Point, dict[str, Any]]]:
+        """The accepted points of this scope in order, up to the first that is missing, with what the loop noted."""
+        by_number = {p.number: p for (scope, _), p in self.points.items() if scope == self.scope}
+        found = []
+        for accepted in self.path:
+            if accepted.scope == self.scope:
+                if accepted.number not in by_number:
+                    break
+                found.append((by_number[accepted.number], accepted.loop))
+        return found
 
     def restore(self, problem: CalibrationProblem) -> None:
-        """Give the models the states that they had after the last evaluation on disk; once, for they move on from there."""
-        for experiment in problem.experiments:
-            if state := self.state.get(experiment.name):
-                experiment.model.restore(state)
-        self.state = {}
+        """Give the models the states that they had after the last evaluation on disk."""
+        self._initial = {e.name: dict(e.model.state()) for e in problem.experiments}
+        _give(problem, self._states_after(self.count - 1))
+
+    def give_states_before(self, point: Point, problem: CalibrationProblem) -> None:
+        """Give the models the states in which they met a point, so that it can be evaluated alike."""
+        _give(problem, self._states_after(point.number - 1) or self._initial)
+
+    def _load(self, folder: Path) -> None:
+        for file in sorted(folder.glob("[0-9]*.npz")):
+            number = int(file.stem)
+            self.count = number + 1
+            try:
+                arrays = _arrays(file)
+            except (ValueError, OSError, zipfile.BadZipFile):
+                self.notes.append(f"point {number} of the checkpoint is damaged; what it held is evaluated again")
+                continue
+            if "scope" not in arrays or int(arrays.get("version", 0)) != _VERSION:
+                raise InputError(f"{file}: the checkpoint is of an earlier version; start again with run --force")
+            scope, evaluation, with_jacobian = _unpacked(arrays)
+            self.points[scope, evaluation.t.tobytes()] = Point(number, evaluation, with_jacobian)
+        if (folder / _PATH).exists():
+            self.path = list(_lines(folder / _PATH))
+
+    def _remember(self, number: int, scope: str, evaluation: Evaluation) -> None:
+        bare = replace(evaluation, jacobian=None)
+        self.points[scope, evaluation.t.tobytes()] = Point(number, bare, evaluation.jacobian is not None)
+
+    def _jacobian(self, number: int) -> np.ndarray | None:
+        if number in self._jacobians or self.folder is None:
+            return self._jacobians.get(number)
+        try:
+            return np.load(self._jacobian_file(number), allow_pickle=False)
+        except (OSError, ValueError):
+            return None
+
+    def _jacobian_file(self, number: int) -> Path:
+        return (self.folder or Path()) / f"{number:06d}.npy"
+
+    def _states_after(self, number: int) -> States:
+        for k in range(number, -1, -1) if self.folder is not None else ():
+            assert self.folder is not None
+            try:
+                arrays = _arrays(self.folder / f"{k:06d}.npz")
+            except (ValueError, OSError, zipfile.BadZipFile):
+                continue
+            states: States = {}
+            for name, value in arrays.items():
+                if name.startswith("state/"):
+                    experiment, _, key = name.removeprefix("state/").rpartition("/")
+                    states.setdefault(experiment, {})[key] = torch.from_numpy(value)
+            return states
+        return {}
+
+
+def _give(problem: CalibrationProblem, states: States) -> None:
+    for experiment in problem.experiments:
+        if state := states.get(experiment.name):
+            experiment.model.restore(state)
+
+
+def _lines(file: Path) -> Iterator[Accepted]:
+    """The lines of the path; the last one may be torn by a kill."""
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            yield Accepted(**json.loads(line))
+        except (ValueError, TypeError):
+            return
+
+
+def _arrays(file: Path) -> dict[str, np.ndarray]:
+    with np.load(file, allow_pickle=False) as stored:
+        return dict(stored.items())
+
+
+def _bytes(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
 
 
 def _packed(scope: str, evaluation: Evaluation, states: Mapping[str, Mapping[str, Tensor]]) -> bytes:
     arrays: dict[str, np.ndarray] = {
+        "version": np.array(_VERSION),
         "scope": np.array(scope),
         "t": evaluation.t,
         "residual": evaluation.residual,
         "gradient": evaluation.gradient,
         "prediction": evaluation.prediction,
+        "with_jacobian": np.array(evaluation.jacobian is not None),
         "counts": np.array(list(asdict(evaluation.counts).values())),
     }
     arrays |= {name: np.array(getattr(evaluation, name)) for name in _SCALARS}
-    if evaluation.jacobian is not None:
-        arrays["jacobian"] = evaluation.jacobian
     for experiment, state in states.items():
         arrays |= {f"state/{experiment}/{key}": value.detach().cpu().numpy() for key, value in state.items()}
     buffer = io.BytesIO()
@@ -101,26 +249,14 @@ def _packed(scope: str, evaluation: Evaluation, states: Mapping[str, Mapping[str
     return buffer.getvalue()
 
 
-def _unpacked(path: Path) -> tuple[str, Evaluation, dict[str, dict[str, Tensor]]]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file.items())
-    except (ValueError, OSError, zipfile.BadZipFile):
-        raise InputError(f"{path}: the checkpoint is damaged; start again with run --force") from None
-    states: dict[str, dict[str, Tensor]] = {}
-    for name, value in arrays.items():
-        if name.startswith("state/"):
-            _, experiment, key = name.split("/", 2)
-            states.setdefault(experiment, {})[key] = torch.from_numpy(value)
-    if "scope" not in arrays:
-        raise InputError(f"{path}: the checkpoint is of an earlier version; start again with run --force")
+def _unpacked(arrays: dict[str, np.ndarray]) -> tuple[str, Evaluation, bool]:
     evaluation = Evaluation(
         t=arrays["t"],
         residual=arrays["residual"],
         gradient=arrays["gradient"],
-        jacobian=arrays.get("jacobian"),
+        jacobian=None,
         prediction=arrays["prediction"],
         counts=Counts(*(int(k) for k in arrays["counts"])),
         **{name: arrays[name].item() for name in _SCALARS},
     )
-    return arrays["scope"].item(), evaluation, states
+    return arrays["scope"].item(), evaluation, bool(arrays["with_jacobian"])

@@ -1,143 +1,170 @@
-"""Levenberg-Marquardt in a trust region with bounds (SciPy), then Gauss-Newton steps to the last digit.
+"""Least squares in a trust region with bounds, to the last digit that the predictions have.
 
-Convergence is judged by the relative offset of Bates & Watts (1981, Technometrics 23:179): how large the part of the
-residual that parameters can still explain is against the part that they cannot. It has no units and needs no scaling.
+More (1978, Lecture Notes in Mathematics 630:105): the step minimises the linearised phi within a radius, in the norm of
+what a step does to the predictions, so that neither units nor weights matter; the first radius lets every parameter
+move by its own size. Ends when the relative offset is below the tolerance: nothing else is called converged.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from scipy.optimize import least_squares, lsq_linear
+import torch
 
+from bilevel.calibrate.evaluation import Evaluation
+from bilevel.calibrate.fit.ending import Ending, Trials, limit, ran_away, stalled
 from bilevel.calibrate.fit.evaluator import Evaluator, IterationLimit
-from bilevel.calibrate.problem import Evaluation
+from bilevel.calibrate.linearisation import Linearisation, estimated_noise
+from bilevel.calibrate.settings import Noise, Settings
 
-_POLISH = 12
-_TRIES = 5
-_RANK = 1e-12
-
-
-def minimise_least_squares(evaluator: Evaluator, tolerance: float) -> str:
-    """Run to convergence; returns the reason for the end, "" if converged. The iterates are in the evaluator."""
-    parameters = evaluator.problem.parameters
-    bounds = parameters.bounds()
-    try:
-        end = least_squares(
-            lambda t: evaluator(t).residual,
-            parameters.start(),
-            lambda t: evaluator.accept(t).jacobian,
-            bounds=bounds,
-            method="trf",
-            x_scale="jac",
-            ftol=1e-12,
-            xtol=1e-12,
-            gtol=None,
-            max_nfev=20 * (evaluator.noptmax + 1),
-        )
-        evaluator.accept(end.x)
-        _polish(evaluator, bounds, tolerance)
-    except IterationLimit:
-        pass
-    best = evaluator.best
-    if is_stationary(best, bounds, tolerance):
-        return ""
-    offset = relative_offset(best, bounds)
-    limit = (
-        f"the limit of {evaluator.noptmax} iterations"
-        if len(evaluator.iterations) > evaluator.noptmax
-        else "no step reduced phi further"
-    )
-    return (
-        f"{limit}, relative offset {offset:.2g} is above {tolerance:.2g}; "
-        "raise noptmax, start closer, or tighten the inner solves"
-    )
+_TRIES = 15
+_FLIGHTS = 8
+"""So many steps to where a parameter has no effect any more, and it is held where it is."""
 
 
-def relative_offset(evaluation: Evaluation, bounds: tuple[np.ndarray, np.ndarray]) -> float:
-    """Root-mean-square of the residual's part in the tangent plane over that of the rest (0 = stationary)."""
-    jacobian = _columns(evaluation, bounds)
-    m, p = jacobian.shape
-    if p == 0 or evaluation.phi == 0:
-        return 0.0
-    u, singular, _ = np.linalg.svd(_scaled(jacobian)[0], full_matrices=False)
-    basis = u[:, singular > _RANK * singular.max(initial=0.0)]
-    inside = float(np.sum((basis.T @ evaluation.residual) ** 2))
-    outside = max(evaluation.phi - inside, 0.0)
-    if outside == 0:
-        return np.inf
-    return float(np.sqrt(inside / p) / np.sqrt(outside / max(m - p, 1)))
+class LeastSquares:
+    """The loop from a start; what it needs to go on (radius, metric, what it holds) goes into the journal."""
 
+    def __init__(self, evaluator: Evaluator, settings: Settings) -> None:
+        self.evaluator, self.tolerance = evaluator, settings.tolerance
+        self.parameters = evaluator.problem.parameters
+        self.estimate_noise = settings.noise is Noise.ESTIMATED
+        self.radius, self.noise = 0.0, 1.0
+        self.metric = np.zeros(self.parameters.size)
+        self.flights = np.zeros(self.parameters.size, dtype=int)
+        self.finished = False
+        self.trials = Trials()
 
-def is_stationary(evaluation: Evaluation, bounds: tuple[np.ndarray, np.ndarray], tolerance: float) -> bool:
-    """Relative offset below the tolerance; or, where data are met exactly, a Gauss-Newton step that moves nothing."""
-    if relative_offset(evaluation, bounds) <= tolerance:
-        return True
-    step = _gauss_newton(evaluation, bounds) - evaluation.t
-    return bool(
-        np.all(np.abs(step) <= 1e-9 * np.maximum(np.abs(evaluation.t), 1e-3 * np.abs(evaluation.t).max(initial=0.0)))
-    )
+    def minimise(self, start: np.ndarray) -> Ending:
+        """Iterate from `start`, or from where the journal ends."""
+        try:
+            here = self._resumed() or self._started(start)
+            while not self._done(here) and len(self.evaluator.iterations) <= self.evaluator.noptmax:
+                following = self._better(here, _TRIES)
+                if following is None:
+                    return self._ending(here)
+                here = self._taken(following)
+            if self._done(here) and not self.finished and here.offset > 1e-3 * self.tolerance:
+                self.finished = True  # one step more, for the digits that it gives
+                following = self._better(here, 1)
+                here = here if following is None else self._taken(following)
+        except IterationLimit:
+            here = self._linear(self.evaluator(self.evaluator.best, True))
+        return self._ending(here)
 
+    def _started(self, start: np.ndarray) -> Linearisation:
+        first = self.evaluator(start, True)
+        here = self._linear(first)
+        reach = self.parameters.reach(start)
+        own = np.where(np.isfinite(reach), here.norms * np.where(np.isfinite(reach), reach, 0.0), np.sqrt(here.phi))
+        self.radius = float(np.linalg.norm(own[here.free]))
+        return self._taken(first)
 
-def active(evaluation: Evaluation, bounds: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """Entries at a bound that phi pushes against it."""
-    low, high = bounds
-    t, downhill = evaluation.t, -evaluation.gradient
-    return ((t <= low) & (downhill <= 0)) | ((t >= high) & (downhill >= 0))
-
-
-def _polish(evaluator: Evaluator, bounds: tuple[np.ndarray, np.ndarray], tolerance: float) -> None:
-    current = evaluator.best
-    for _ in range(_POLISH):
-        if relative_offset(current, bounds) <= 1e-3 * tolerance:
-            return
-        converged = relative_offset(current, bounds) <= tolerance  # then one try for more digits, no search
-        following = _better(evaluator, current, bounds, 1 if converged else _TRIES)
-        if following is None:
-            return
-        current = evaluator.accept(following.t)
-
-
-def _better(
-    evaluator: Evaluator, current: Evaluation, bounds: tuple[np.ndarray, np.ndarray], tries: int
-) -> Evaluation | None:
-    target = _gauss_newton(current, bounds)
-    offset = relative_offset(current, bounds)
-    for halving in range(tries):
-        t = target if halving == 0 else current.t + 0.5**halving * (target - current.t)
-        if np.array_equal(t, current.t):
+    def _resumed(self) -> Linearisation | None:
+        done = self.evaluator.journal.accepted()
+        if not done:
             return None
-        trial = evaluator(t)
-        # At the last digits phi is flat to round-off; there the offset decides.
-        flat = trial.phi <= current.phi * (1 + 1e-10) and relative_offset(trial, bounds) < 0.5 * offset
-        if trial.phi < current.phi * (1 - 1e-12) or flat:
-            return trial
-    return None
+        loop = done[-1][1]
+        self.radius, self.noise, self.finished = loop["radius"], loop["noise"], loop["finished"]
+        self.metric, self.flights = np.array(loop["metric"]), np.array(loop["flights"], dtype=int)
+        for point, _ in done:
+            self.evaluator.accept(point.evaluation)
+        return self._linear(self.evaluator(done[-1][0].evaluation.t, True), estimate=False)
 
+    def _taken(self, evaluation: Evaluation) -> Linearisation:
+        here = self._linear(evaluation)
+        self._scale(here)
+        self.evaluator.journal.accept(here.t, self._loop())
+        self.evaluator.accept(evaluation)
+        return here
 
-def _gauss_newton(evaluation: Evaluation, bounds: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """The point that minimises the linearised phi within the bounds."""
-    free = ~active(evaluation, bounds)
-    target = evaluation.t.copy()
-    if free.any():
-        scaled, scale = _scaled(_columns(evaluation, bounds))
-        target[free] += np.linalg.lstsq(scaled, -evaluation.residual, rcond=_RANK)[0] / scale
-    low, high = bounds
-    if np.all((target >= low) & (target <= high)):
-        return target
-    assert evaluation.jacobian is not None
-    scaled, scale = _scaled(evaluation.jacobian)
-    room = (scale * (low - evaluation.t), scale * (high - evaluation.t))
-    best = lsq_linear(scaled, -evaluation.residual, room, method="bvls")
-    target = np.clip(evaluation.t + best.x / scale, low, high)
-    return np.where(best.active_mask < 0, low, np.where(best.active_mask > 0, high, target))
+    def _loop(self) -> dict[str, Any]:
+        return {
+            "radius": self.radius,
+            "noise": self.noise,
+            "metric": self.metric.tolist(),
+            "flights": self.flights.tolist(),
+            "finished": self.finished,
+        }
 
+    def _linear(self, evaluation: Evaluation, estimate: bool = True) -> Linearisation:
+        """The linear model there; priors are absolute, so the weight of the observations beside them is estimated."""
+        if estimate and self.estimate_noise and evaluation.priors:
+            noise = estimated_noise(evaluation, self.parameters)[0]
+            self.radius, self.metric = self.radius * self.noise / noise, self.metric * self.noise / noise
+            self.noise = noise
+        return self._at(evaluation)
 
-def _columns(evaluation: Evaluation, bounds: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    assert evaluation.jacobian is not None
-    return evaluation.jacobian[:, ~active(evaluation, bounds)]
+    def _at(self, evaluation: Evaluation) -> Linearisation:
+        return Linearisation(evaluation, self.parameters, self.noise, self.flights > _FLIGHTS)
 
+    def _scale(self, here: Linearisation) -> None:
+        """Columns weigh what they weighed most: one that fades does not invite ever longer steps."""
+        self.metric = np.maximum(self.metric, here.norms)
 
-def _scaled(jacobian: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    scale = np.linalg.norm(jacobian, axis=0)
-    scale[scale == 0] = 1.0
-    return jacobian / scale, scale
+    def _done(self, here: Linearisation) -> bool:
+        return here.offset <= self.tolerance or here.at_round_off
+
+    def _better(self, here: Linearisation, tries: int) -> Evaluation | None:
+        self.trials = Trials()
+        for _ in range(tries):
+            t = here.target(self.radius, self.metric)
+            if np.array_equal(t, here.t):
+                return None
+            length = float(np.linalg.norm(self.metric * (t - here.t)))
+            trial = self.evaluator(t, True)
+            if trial.sentence:
+                self.trials.failures.append(trial.sentence)
+                self.radius = length / 4
+                continue
+            there = self._at(trial)
+            promised = here.phi - float(np.sum(here.predicted(t) ** 2))
+            gained = here.phi - there.phi
+            # At the last digits phi is flat to round-off; there the offset decides.
+            flat = gained >= -1e-10 * here.phi and there.offset < 0.5 * here.offset
+            if not (gained > max(1e-4 * promised, 1e-12 * here.phi) or flat):
+                self.trials.add(here, there)
+                if self.trials.noise:
+                    return None
+            elif (lost := here.free & there.unseen).any():  # there no derivative leads back
+                self.flights += lost
+                here = self._at(here.evaluation)
+            else:
+                self._resize(gained / promised if promised > 0 else 1.0, length)
+                return trial
+            self.radius = length / 4
+        return None
+
+    def _resize(self, quality: float, length: float) -> None:
+        if quality > 0.75:
+            self.radius = max(self.radius, 2 * length)
+        elif quality < 0.25:
+            self.radius = length / 4
+
+    def _ending(self, here: Linearisation) -> Ending:
+        if away := self._away(here):
+            return Ending(False, away)
+        if here.offset <= self.tolerance:
+            return Ending(True, f"relative offset {here.offset:.1e}")
+        if here.at_round_off or np.sqrt(here.phi) <= 10 * self.trials.noise:
+            share = np.sqrt(here.phi) / here.size if here.size else 0.0
+            return Ending(True, f"what is left to explain is round-off, misfit {share:.1e} of the predictions")
+        iterations = self.evaluator.iterations
+        if len(iterations) > self.evaluator.noptmax:
+            before = iterations[-2].evaluation.phi if len(iterations) > 1 else here.phi
+            falling = 1 - iterations[-1].evaluation.phi / before if before else 0.0
+            return Ending(False, limit(self.evaluator.noptmax, here.offset, self.tolerance, falling))
+        return Ending(False, stalled(here, self.trials, self.tolerance))
+
+    def _away(self, here: Linearisation) -> str:
+        """The parameters that left for good: held after their flights, or at a limit that is no bound of the user's."""
+        low, high = self.parameters.bounds()
+        beyond = here.held & ((here.t <= here.low) & np.isinf(low) | (here.t >= here.high) & np.isinf(high))
+        gone = beyond | (self.flights > _FLIGHTS)
+        if not gone.any():
+            return ""
+        natural = self.parameters.natural(torch.as_tensor(here.t))
+        values = [f"{float(v):.3g}" for p in self.parameters.free for v in natural[p.label].reshape(-1)]
+        chosen = np.nonzero(gone)[0][:5]
+        return ran_away([self.parameters.entry_labels[i] for i in chosen], [values[i] for i in chosen])

@@ -9,7 +9,7 @@ from types import TracebackType
 import numpy as np
 from tqdm import tqdm
 
-from bilevel.calibrate.fit.evaluator import Iteration
+from bilevel.calibrate.evaluation import Iteration
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.result import group_misfits
 

@@ -6,21 +6,27 @@ import math
 import time
 from collections.abc import Callable
 
-from bilevel.calibrate.fit.evaluator import Evaluator, Iteration
+from bilevel.calibrate.evaluation import Evaluation, Iteration
+from bilevel.calibrate.fit.ending import Ending
+from bilevel.calibrate.fit.evaluator import Evaluator
 from bilevel.calibrate.fit.journal import Journal
 from bilevel.calibrate.fit.lbfgsb import minimise_lbfgsb
-from bilevel.calibrate.fit.least_squares import minimise_least_squares, relative_offset
+from bilevel.calibrate.fit.least_squares import LeastSquares
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.result import CalibrationResult
 from bilevel.calibrate.settings import Method, Settings
-from bilevel.calibrate.statistics.derivative_check import certificate, jacobian_error
+from bilevel.calibrate.statistics.derivative_check import (
+    TRUSTED,
+    certificate,
+    check_derivatives,
+    require_right_derivatives,
+)
+from bilevel.calibrate.statistics.forecasts import forecasts
 from bilevel.calibrate.statistics.identifiability import identifiability
+from bilevel.calibrate.statistics.noise import noise_sentence, require_sigma
 from bilevel.calibrate.statistics.randomness import randomness, sentence
 from bilevel.calibrate.statistics.uncertainty import linear_statistics
 from bilevel.report import BilevelError, Counts, GradientReport, OnFail, fail
-
-TRUSTED = 1e-3
-"""Relative errors of derivatives above this are told to the user."""
 
 
 def calibrate(
@@ -39,56 +45,68 @@ def calibrate(
     `on_fail` says otherwise; lets errors of the models at the start value pass.
     """
     settings = settings or Settings(method=Method(method))
+    require_sigma(problem, settings.noise)
     began = time.perf_counter()
     journal = journal or Journal()
-    earlier = sum(e.seconds for e in journal.evaluations.values())
-    with_jacobian = settings.method is Method.LEAST_SQUARES and settings.noptmax != 0
-    limit = settings.noptmax if settings.noptmax > 0 else 1
-    evaluator = Evaluator(problem, journal, with_jacobian, limit, watch)
-    converged, status = _optimise(evaluator, settings)
-    result = _assembled(evaluator, settings, converged, status)
+    earlier = journal.seconds
+    evaluator = Evaluator(problem, journal, max(settings.noptmax, 1), watch, _checked_at_start(problem, settings))
+    ending = _optimise(evaluator, settings)
+    result = _assembled(evaluator, settings, ending)
     result.seconds = earlier + time.perf_counter() - began
-    if not converged and settings.noptmax > 0:
+    if not ending.converged and settings.noptmax > 0:
         fail(result.status, on_fail)
     return result
 
 
-def _optimise(evaluator: Evaluator, settings: Settings) -> tuple[bool, str]:
+def _checked_at_start(problem: CalibrationProblem, settings: Settings) -> Callable[[Evaluation], None]:
+    """A fit along wrong derivatives is not worth its price, so the start is checked before it is paid."""
+
+    def check(first: Evaluation) -> None:
+        if settings.verify and settings.noptmax > 0 and first.jacobian is not None:
+            require_right_derivatives(problem, first)
+
+    return check
+
+
+def _optimise(evaluator: Evaluator, settings: Settings) -> Ending:
     problem = evaluator.problem
+    start = problem.parameters.start()
     if settings.noptmax == 0 or problem.parameters.size == 0:
-        evaluator.accept(problem.parameters.start())
-        return True, "one run at the start values; nothing was fitted" + (
-            " (noptmax = 0)" if settings.noptmax == 0 else ""
-        )
+        evaluator.accept(evaluator(start, False))
+        why = " (noptmax = 0)" if settings.noptmax == 0 else ""
+        return Ending(True, f"one run at the start values; nothing was fitted{why}")
     if settings.noptmax < 0:
-        evaluator.with_jacobian = True
-        evaluator.accept(problem.parameters.start())
-        return True, "Jacobian and linear statistics at the start values; nothing was fitted (noptmax = -1)"
-    minimise = {Method.LEAST_SQUARES: minimise_least_squares, Method.LBFGSB: minimise_lbfgsb}[settings.method]
-    reason = minimise(evaluator, settings.tolerance)
+        evaluator.accept(evaluator(start, True))
+        return Ending(True, "Jacobian and linear statistics at the start values; nothing was fitted (noptmax = -1)")
+    if settings.method is Method.LBFGSB:
+        ending = minimise_lbfgsb(evaluator, settings)
+    else:
+        ending = LeastSquares(evaluator, settings).minimise(start)
     steps = len(evaluator.iterations) - 1
-    if reason:
-        return False, f"NOT CONVERGED after {steps} iterations: {reason}"
-    return True, f"converged in {steps} iterations, {len(evaluator.used)} evaluations"
+    if not ending.converged:
+        return Ending(False, f"NOT CONVERGED after {steps} iterations: {ending.sentence}")
+    return Ending(True, f"converged in {steps} iterations, {len(evaluator.used)} evaluations ({ending.sentence})")
 
 
-def _assembled(evaluator: Evaluator, settings: Settings, converged: bool, status: str) -> CalibrationResult:
-    problem, best = evaluator.problem, evaluator.best
-    notes = _failure_notes(evaluator.failures)
-    statistics, identified, error, certified = None, None, math.nan, None
-    if settings.statistics and settings.noptmax != 0 and problem.parameters.size:
-        evaluator.with_jacobian = True
-        best = evaluator(best.t)
+def _assembled(evaluator: Evaluator, settings: Settings, ending: Ending) -> CalibrationResult:
+    problem = evaluator.problem
+    wanted = settings.statistics and settings.noptmax != 0 and problem.parameters.size > 0
+    best = evaluator(evaluator.best, wanted)
+    notes = [*evaluator.journal.notes, *_failure_notes(evaluator.failures)]
+    statistics, identified, predicted, noise, error, certified = None, None, None, "", math.nan, None
+    if wanted:
         statistics = linear_statistics(problem, best, settings.noise)
         identified = identifiability(problem, best, statistics, settings.noise)
-        if statistics.degrees_of_freedom <= 0:
-            notes.append("there are no more fitted observations than free parameters, so the noise cannot be estimated")
-        if converged and settings.noptmax > 0:
+        predicted = forecasts(problem, best, settings.noise)
+        noise = noise_sentence(problem, best, settings.noise)
+        if ending.converged and settings.noptmax > 0:
             notes += filter(None, [sentence(randomness(problem, best))])
-            status += f" (relative offset {relative_offset(best, problem.parameters.bounds()):.1e})"
         if settings.verify:
-            error, certified, trouble = _verified(evaluator)
-            notes += trouble
+            check = check_derivatives(problem, best)
+            for label in check.cut:
+                identified.sentences.pop(label, None)
+            error, certified, trouble = check.error, *_certified(problem, best)
+            notes += check.sentences + trouble
     used = list(evaluator.used.values())
     counts = Counts()
     for evaluation in used:
@@ -97,12 +115,14 @@ def _assembled(evaluator: Evaluator, settings: Settings, converged: bool, status
         problem=problem,
         evaluation=best,
         iterations=evaluator.iterations,
-        converged=converged,
-        status=status,
+        converged=ending.converged,
+        status=ending.sentence,
         method=settings.method.value,
         noise=settings.noise,
         statistics=statistics,
         identifiability=identified,
+        forecasts=predicted,
+        noise_sentence=noise,
         jacobian_error=error,
         counts=counts,
         inner_solves=sum(e.inner_solves for e in used),
@@ -114,23 +134,16 @@ def _assembled(evaluator: Evaluator, settings: Settings, converged: bool, status
     )
 
 
-def _verified(evaluator: Evaluator) -> tuple[float, GradientReport | None, list[str]]:
-    best = evaluator(evaluator.best.t)
+def _certified(problem: CalibrationProblem, best: Evaluation) -> tuple[GradientReport | None, list[str]]:
     try:
-        error = jacobian_error(evaluator.problem, best)
-        certified = certificate(evaluator.problem, best.t)
+        certified = certificate(problem, best.t)
     except BilevelError as failure:
-        return math.nan, None, [f"the Jacobian could not be checked: {failure}"]
-    notes = []
-    if error > TRUSTED:
-        notes.append(
-            f"the Jacobian differs from finite differences by {error:.1e}; find out why before you trust the result"
-        )
-    if certified.relative_error > TRUSTED:
-        notes.append(
-            f"the certificate estimates a gradient error of {certified.relative_error:.1e}; tighten the inner solves"
-        )
-    return error, certified, notes
+        return None, [f"the gradient could not be certified: {failure}"]
+    if certified.relative_error <= TRUSTED:
+        return certified, []
+    return certified, [
+        f"the certificate estimates a gradient error of {certified.relative_error:.1e}; tighten the inner solves"
+    ]
 
 
 def _failure_notes(failures: list[str]) -> list[str]:

@@ -12,11 +12,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from bilevel.calibrate.fit.evaluator import Iteration
+from bilevel.calibrate.evaluation import Evaluation, Iteration
 from bilevel.calibrate.fit.journal import Journal
 from bilevel.calibrate.fit.run import calibrate
 from bilevel.calibrate.parameters import Parameter
-from bilevel.calibrate.problem import CalibrationProblem, Evaluation, Experiment
+from bilevel.calibrate.problem import CalibrationProblem, Experiment
 from bilevel.calibrate.result import CalibrationResult
 from bilevel.calibrate.settings import Method, Settings, Stage
 from bilevel.report import InputError, OnFail, fail

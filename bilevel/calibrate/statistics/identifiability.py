@@ -1,8 +1,8 @@
 """Which parameters the data do not determine, in sentences.
 
-Judged on the weighted Jacobian J in the optimiser's coordinates: a column that is zero, a direction that is (nearly)
-null (singular values of J with unit columns; Brun, Reichert & Kuensch 2001, Water Resour. Res. 37:1015), an interval as
-wide as the parameter's own scale, or an end at a bound.
+From the weighted Jacobian J in the optimiser's coordinates: a column that is zero, a direction that is (nearly) null
+(singular values of J with unit columns; Brun, Reichert & Kuensch 2001, Water Resour. Res. 37:1015), an interval as wide
+as the parameter's own scale, or an end at a bound. Nothing of it depends on where the calibration started.
 """
 
 from __future__ import annotations
@@ -12,13 +12,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bilevel.calibrate.evaluation import Evaluation
+from bilevel.calibrate.linearisation import Linearisation
 from bilevel.calibrate.parameters import Parameter
-from bilevel.calibrate.problem import CalibrationProblem, Evaluation
+from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.settings import Noise, Transform
-from bilevel.calibrate.statistics.uncertainty import Statistics, degrees_of_freedom, inverse_gram, noise_level
+from bilevel.calibrate.statistics.noise import noise_level
+from bilevel.calibrate.statistics.uncertainty import Statistics
 
 NULL = 1e-8
 """A direction is null when its singular value is below this fraction of the largest."""
+CORRELATED = 10.0
+"""An entry is correlated with others when its standard deviation is so many times what it would be alone."""
 WIDE_FACTOR = 10.0
 """An interval is too wide when it spans this factor either way (log), or this multiple of the value (no bounds)."""
 
@@ -40,26 +45,28 @@ class Identifiability:
 def identifiability(
     problem: CalibrationProblem, evaluation: Evaluation, statistics: Statistics, noise: Noise = Noise.ESTIMATED
 ) -> Identifiability:
-    """Judge each free entry at a point that has a Jacobian."""
-    jacobian = evaluation.jacobian
-    assert jacobian is not None
-    norms = np.linalg.norm(jacobian, axis=0)
-    scaled = jacobian / np.where(norms == 0, 1.0, norms)
-    _, singular, v = np.linalg.svd(scaled, full_matrices=len(scaled) < len(norms))
-    singular = np.concatenate([singular, np.zeros(len(v) - len(singular))])
-    variance, quantile = noise_level(evaluation.phi, degrees_of_freedom(jacobian), noise)
-    half_widths = quantile * np.sqrt(variance * np.diag(inverse_gram(jacobian)))
-    judge = _Judge(problem, evaluation, statistics, norms, half_widths, v[singular < NULL * singular.max(initial=0.0)])
-    return Identifiability(singular, v, judge.sentences())
+    """Every free entry at a point that has a Jacobian."""
+    level = noise_level(problem, evaluation, noise)
+    linear = Linearisation(evaluation, problem.parameters, level.scale)
+    everything = np.ones(len(linear.t), dtype=bool)
+    singular, directions = linear.spectrum(everything)
+    std_t = np.sqrt(level.spread * np.diag(linear.inverse_gram(everything)))
+    own = np.divide(math.sqrt(level.spread), linear.norms, out=np.zeros_like(linear.norms), where=~linear.unseen)
+    found, null = linear.spectrum(linear.free)
+    null = null[found <= NULL * found.max(initial=0.0)]
+    verdicts = _Verdicts(problem, linear, statistics, level.quantile * std_t, own < std_t / CORRELATED, null)
+    return Identifiability(singular, directions, verdicts.sentences())
 
 
 @dataclass(frozen=True)
-class _Judge:
+class _Verdicts:
+    """half_widths (p,): of the 95 % intervals of t. correlated (p,): wide because other entries can make up for it."""
+
     problem: CalibrationProblem
-    evaluation: Evaluation
+    linear: Linearisation
     statistics: Statistics
-    norms: np.ndarray
     half_widths: np.ndarray
+    correlated: np.ndarray
     null_directions: np.ndarray
 
     def sentences(self) -> dict[str, str]:
@@ -73,7 +80,7 @@ class _Judge:
         return found
 
     def _reason(self, i: int, parameter: Parameter) -> str:
-        if self.norms[i] == 0:
+        if self.linear.unseen[i]:
             return "no fitted observation depends on it"
         if self.statistics.held[i]:
             return self._at_bound(i, parameter)
@@ -83,8 +90,11 @@ class _Judge:
         return self._too_wide(i, parameter)
 
     def _at_bound(self, i: int, parameter: Parameter) -> str:
-        _, high = self.problem.parameters.bounds()
-        side, bound = ("upper", parameter.upper) if self.evaluation.t[i] >= high[i] else ("lower", parameter.lower)
+        side, bound = (
+            ("upper", parameter.upper) if self.linear.t[i] >= self.linear.high[i] else ("lower", parameter.lower)
+        )
+        if bound is None:
+            return "it ran away from its start, and no bound stopped it"
         sentence = f"it ran to its {side} bound {bound:g} {parameter.units}".rstrip()
         if wide := self._too_wide(i, parameter):
             return f"{sentence}, and around there {wide}"
@@ -112,12 +122,12 @@ class _Judge:
         if parameter.lower is not None and parameter.upper is not None:
             wide = 2 * half > parameter.upper - parameter.lower
             return "its 95 % interval is wider than its bounds" if wide else ""
-        scale = max(abs(self.evaluation.t[i]), float(np.abs(parameter.start).max()))
-        correlated = self.norms[i] * half > 10 * self.statistics.quantile * math.sqrt(self.statistics.variance)
-        if half > WIDE_FACTOR * scale and (correlated or bool((parameter.start != 0).all())):
+        # Without bounds only the value gives a scale, and near zero it gives none: an offset of 0 +- 1 is well determined.
+        size = abs(float(self.linear.t[i]))
+        if self.correlated[i] and half > WIDE_FACTOR * size:
             return (
-                f"its 95 % interval is {half / scale:.3g} times its value either way"
-                if scale > 0
-                else "its interval is without end"
+                "its interval is without end"
+                if size == 0
+                else f"its 95 % interval is {half / size:.3g} times its value either way"
             )
         return ""

@@ -13,10 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bilevel.calibrate.problem import CalibrationProblem, Evaluation
+from bilevel.calibrate.evaluation import Evaluation
+from bilevel.calibrate.problem import CalibrationProblem
 
 FEWEST = 10
-"""Groups with fewer fitted rows are not judged."""
+"""Groups with fewer fitted rows say nothing."""
+ROUND_OFF = 1e-9
+"""Residuals below this fraction of the predictions are what solvers and arithmetic leave, and no noise."""
 CLEAR = 3.0
 """Deviations from randomness above this many standard errors (one chance in 700) are told."""
 NAMED = 5
@@ -47,14 +50,17 @@ class Randomness:
 
 
 def randomness(problem: CalibrationProblem, evaluation: Evaluation) -> list[Randomness]:
-    """One entry for each group with at least FEWEST fitted rows."""
+    """One entry for each group with at least FEWEST fitted rows whose residuals are more than round-off."""
     weight = problem.weight.numpy()
     weighted = weight * (evaluation.prediction - problem.value.numpy())
     found = []
     for experiment, group, rows in problem.groups:
-        residual = weighted[rows[weight[rows] > 0]]
-        if len(residual) >= FEWEST:
-            found.append(_judge(problem.group_label(experiment, group), residual))
+        fitted = rows[weight[rows] > 0]
+        residual = weighted[fitted]
+        predicted = weight[fitted] * evaluation.prediction[fitted]
+        round_off = np.linalg.norm(residual) <= ROUND_OFF * np.linalg.norm(predicted)
+        if len(residual) >= FEWEST and not round_off:
+            found.append(_of_group(problem.group_label(experiment, group), residual))
     return found
 
 
@@ -76,7 +82,7 @@ def sentence(groups: list[Randomness]) -> str:
     )
 
 
-def _judge(label: str, residual: np.ndarray) -> Randomness:
+def _of_group(label: str, residual: np.ndarray) -> Randomness:
     positive = residual > 0
     n = len(residual)
     runs = 1 + int(np.sum(positive[1:] != positive[:-1]))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from bilevel.calibrate.model import Model
-from bilevel.calibrate.observations import GroupUnits, ObservationTable
+from bilevel.calibrate.observations import GroupUnits, ObservationTable, Sigma
 from bilevel.calibrate.settings import WeightRule
 from bilevel.calibrate.study.csv_file import CsvFile, read_csv
 from bilevel.calibrate.study.schema import ColumnSection, ObservationSection, Weighting
@@ -50,6 +50,7 @@ def read_observations(
         group_units={group: GroupUnits(section.value.units or "", conversion) for group in dict.fromkeys(groups)},
         column_units={name: GroupUnits(numeric[name].units or "", c) for name, c in converted.items()},
         offset=(section.offset or "",) * len(file.rows),
+        sigma=_sigma(section),
     )
 
 
@@ -103,6 +104,13 @@ def _weights(section: ObservationSection, file: CsvFile, groups: list[str], valu
         own = section.groups.get(name)
         weights[rows] = _group_weights(own if own is not None else section, file, values[rows], rows, name)
     return weights
+
+
+def _sigma(section: ObservationSection) -> Sigma:
+    given = [section, *section.groups.values()]
+    if any(weighting.std is not None for weighting in given):
+        return Sigma.STD
+    return Sigma.WEIGHT if any(weighting.weight is not None for weighting in given) else Sigma.NONE
 
 
 def _group_weights(weighting: Weighting, file: CsvFile, values: np.ndarray, rows: np.ndarray, group: str) -> np.ndarray:

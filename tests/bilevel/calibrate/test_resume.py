@@ -81,13 +81,27 @@ def test_resume_keeps_the_settings_of_the_command_line(study):
     assert json.loads((study.results / "result.json").read_text())["method"] == "lbfgsb"
 
 
-def test_damaged_checkpoint_is_said(study):
-    study.call("run")
-    point = next((study.results / "checkpoint").glob("*.npz"))
-    point.write_bytes(b"nonsense")
-    outcome = study.call("resume")
-    assert outcome.code == 2
-    assert "damaged" in outcome.err
+def test_damaged_points_cost_an_evaluation_and_are_said(fresh_study):
+    whole = prepared(fresh_study())
+    whole.call("run")
+    expected = answer(whole)
+    for number in range(len(list((whole.results / "checkpoint").glob("*.npz")))):
+        damaged = prepared(fresh_study())
+        shutil.copytree(whole.results / "checkpoint", damaged.results / "checkpoint")
+        (damaged.results / "checkpoint" / f"{number:06d}.npz").write_bytes(b"nonsense")
+        outcome = damaged.call("resume")
+        assert outcome.code == 0, outcome.err
+        assert answer(damaged)[:-2] == pytest.approx(expected[:-2], rel=1e-6)
+        assert f"point {number} of the checkpoint is damaged" in outcome.out
+
+
+def test_jacobians_are_not_hoarded(study):
+    assert study.call("run").code == 0
+    checkpoint = study.results / "checkpoint"
+    assert len(list(checkpoint.glob("*.npz"))) > 5
+    assert len(list(checkpoint.glob("*.npy"))) <= 2
+    with np.load(next(checkpoint.glob("*.npz"))) as point:
+        assert "jacobian" not in point
 
 
 def test_a_checkpoint_of_an_earlier_version_is_said(study):

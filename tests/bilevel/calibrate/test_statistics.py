@@ -65,7 +65,7 @@ def test_prior_is_one_more_observation():
     """Mean of nine readings and a prior worth four of them."""
     result = calibrate(
         problem_from_function(
-            [Parameter("a", 1.0, transform="log", prior_mean=5.0, prior_std=0.5)], lambda p: p["a"].expand(9), LINE
+            [Parameter("a", 1.0, transform="log", prior_mean=5.0, prior_std=0.5)], lambda p: p["a"].expand(9), LINE, 1.0
         ),
         settings=Settings(noise=Noise.KNOWN),
     )
