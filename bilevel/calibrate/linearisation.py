@@ -112,27 +112,27 @@ class Linearisation:
         directions[:, entries] = v
         return np.concatenate([singular, np.zeros(len(v) - len(singular))]), directions
 
-    def inverse_gram(self, entries: np.ndarray) -> np.ndarray:
-        """(J^T J)^-1 of some entries (mask); infinite along null directions and for unseen entries."""
+    def covariance(self, entries: np.ndarray, spread: float) -> np.ndarray:
+        """spread (J^T J)^-1 of some entries (mask); infinite along null directions and for unseen entries."""
         norms = np.where(self.unseen, 1.0, self.norms)[entries]
         singular, v = self.spectrum(entries)
         v = v[:, entries]
         null = singular <= self.precision * max(singular.max(initial=0.0), 1e-300)
         kept = v[~null] / singular[~null, None]
-        inverse = kept.T @ kept
+        inverse = spread * (kept.T @ kept)
         unknown = np.any(np.abs(v[null]) > 1e-6, axis=0)
         inverse[unknown, :] = inverse[:, unknown] = np.nan
         inverse[unknown, unknown] = np.inf
         return inverse / np.outer(norms, norms)
 
-    def variances(self, slopes: np.ndarray) -> np.ndarray:
-        """g (J^T J)^-1 g^T (k,) of each row g of `slopes` (k, p), entries at a limit held; infinite along null directions."""
+    def variances(self, slopes: np.ndarray, spread: float) -> np.ndarray:
+        """spread g (J^T J)^-1 g^T (k,) of each row g of `slopes` (k, p), entries at a limit held; infinite along null directions."""
         movable = ~self.held
         singular, v = self.spectrum(movable)
         along = (slopes / np.where(self.unseen, 1.0, self.norms)) @ v.T
         null = singular <= self.precision * max(singular.max(initial=0.0), 1e-300)
         unknown = np.abs(along[:, null]).max(axis=1, initial=0.0) > 1e-6 * np.linalg.norm(along, axis=1)
-        return np.where(unknown, np.inf, np.sum((along[:, ~null] / singular[~null]) ** 2, axis=1))
+        return np.where(unknown, np.inf, spread * np.sum((along[:, ~null] / singular[~null]) ** 2, axis=1))
 
     @cached_property
     def _basis(self) -> np.ndarray:

@@ -43,6 +43,7 @@ class CalibrationProblem:
         self.parameters = ParameterSet(parameters)
         self.experiments = tuple(experiments)
         self.sweep = sweep
+        self.single_precision: set[str] = set()  # experiments whose models were seen to predict in less than double
         self._check()
         tables = [e.observations for e in self.experiments]
         self.value = torch.cat([t.value for t in tables])
@@ -155,6 +156,8 @@ class CalibrationProblem:
                 f"experiment '{experiment.name}': the model returned predictions of shape {tuple(y.shape)}, "
                 f"there are {len(experiment.observations)} observations"
             )
+        if y.dtype != torch.float64:
+            self.single_precision.add(experiment.name)
         given = self.parameters.for_experiment(self.parameters.natural(t), experiment.name)
         for name in dict.fromkeys(n for n in experiment.observations.offset if n):
             mask = torch.tensor([o == name for o in experiment.observations.offset], dtype=torch.float64)

@@ -8,8 +8,10 @@ import numpy as np
 
 from bilevel.calibrate.linearisation import Linearisation
 
-CONSTANT = 3.0
-"""Deviations from the linear model that differ by no more than this factor do not depend on the step."""
+SMALL = 1e-6
+"""Steps that move the predictions by no more than this share of their size may drown in what precision they have."""
+OFF = 0.3
+"""The linear model is off by a good part of a step when it misses this share of it."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class Ending:
 class Trials:
     """The steps tried in vain from one point: how far the linear model has them move, and how far it was off.
 
-    What predictions move by whatever the step is noise; what grows with the step alone is a wrong derivative.
+    A linear model that is off by a good part of a step which hardly moves anything meets noise; one that is off by as
+    much of steps that move a lot has wrong derivatives.
     """
 
     moved: list[float] = field(default_factory=list)
@@ -34,22 +37,28 @@ class Trials:
     def add(self, here: Linearisation, there: Linearisation) -> None:
         """Note a trial point."""
         predicted = here.predicted(there.t)
-        self.moved.append(float(np.linalg.norm(predicted - here.residual)))
-        self.missed.append(float(np.linalg.norm(there.residual - predicted)))
+        scale = max(here.size, 1e-300)
+        self.moved.append(float(np.linalg.norm(predicted - here.residual)) / scale)
+        self.missed.append(float(np.linalg.norm(there.residual - predicted)) / scale)
 
     @property
     def noise(self) -> float:
-        """By how much the residuals move without cause, 0 if nothing says so."""
-        if len(self.missed) < 2 or self.missed[-1] < self.moved[-1]:
-            return 0.0
-        steady = self.missed[-2] <= CONSTANT * self.missed[-1] and self.missed[-1] <= CONSTANT * self.missed[-2]
-        return self.missed[-1] if steady else 0.0
+        """By what share of their size the predictions move without cause, 0 unless two steps say so."""
+        off = [(a, b) for a, b in zip(self.moved, self.missed) if b > OFF * a]
+        drowned = all(a <= SMALL for a, _ in off) and not self.turned
+        return max(b for _, b in off) if drowned and len(off) > 1 else 0.0
+
+    @property
+    def turned(self) -> bool:
+        """Whether all steps end as far on the wrong side, which is what a kink does."""
+        ratios = [b / a for a, b in zip(self.moved, self.missed) if a > 0]
+        return len(ratios) > 1 and min(ratios) > 1.2 and max(ratios) < 1.5 * min(ratios)
 
     @property
     def contradicted(self) -> bool:
-        """Whether the Jacobian is off by a good part of each step, small as it was."""
-        pairs = [(a, b) for a, b in zip(self.moved, self.missed) if b > 10 * CONSTANT * self.noise]
-        return len(pairs) >= 3 and all(b > 0.3 * a for a, b in pairs)
+        """Whether derivatives are wrong: the linear model is off by a good part of steps that are short but no noise."""
+        short = [b > OFF * a for a, b in zip(self.moved, self.missed) if SMALL < a <= 1e2 * SMALL]
+        return len(short) > 1 and all(short)
 
 
 def ran_away(labels: list[str], values: list[str]) -> str:
@@ -74,12 +83,10 @@ def stalled(here: Linearisation, trials: Trials, tolerance: float) -> str:
         return f"{begin}: the model failed at all {len(trials.failures)} points tried, the last said: {trials.failures[-1]}"
     if trials.contradicted:
         return f"{begin}: the predictions do not change as their derivatives say; check the model with bilevel check"
-    share = trials.noise / here.size if here.size else 0.0
-    if share > 0:
-        cause = "that is single precision" if 1e-8 < share < 1e-5 else "that is what the inner solves leave"
+    if trials.noise:
         return (
-            f"{begin}: the predictions carry noise of {share:.1g} of their size ({cause}); compute in double precision, "
-            "tighten the inner solves, or raise the tolerance"
+            f"{begin}: the predictions carry noise of {trials.noise:.1g} of their size, as single precision or loosely "
+            "converged inner solves leave it; compute in double precision, tighten the inner solves, or raise the tolerance"
         )
     return (
         f"{begin}: the misfit is not smooth there (a kink or a jump of the model); start elsewhere, or bound what jumps"

@@ -19,6 +19,7 @@ from bilevel.calibrate.linearisation import Linearisation, estimated_noise
 from bilevel.calibrate.settings import Noise, Settings
 
 _TRIES = 15
+_FAR, _FADED = 1e3, 1e-6
 _FLIGHTS = 8
 """So many steps to where a parameter has no effect any more, and it is held where it is."""
 
@@ -42,9 +43,13 @@ class LeastSquares:
             here = self._resumed() or self._started(start)
             while not self._done(here) and len(self.evaluator.iterations) <= self.evaluator.noptmax:
                 following = self._better(here, _TRIES)
-                if following is None:
-                    return self._ending(here)
-                here = self._taken(following)
+                if following is not None:
+                    here = self._taken(following)
+                elif (faded := self._faded(here)).any():  # what is left of it moves nothing: go on without it
+                    self.flights[faded] = _FLIGHTS + 1
+                    here = self._at(here.evaluation)
+                else:
+                    break
             if self._done(here) and not self.finished and here.offset > 1e-3 * self.tolerance:
                 self.finished = True  # one step more, for the digits that it gives
                 following = self._better(here, 1)
@@ -123,6 +128,11 @@ class LeastSquares:
             gained = here.phi - there.phi
             # At the last digits phi is flat to round-off; there the offset decides.
             flat = gained >= -1e-10 * here.phi and there.offset < 0.5 * here.offset
+            if not (gained > max(1e-4 * promised, 1e-12 * here.phi) or flat) and self._bent(here, there):
+                # Along a curved valley a step leaves it and the next one leads back: both together may be a good one.
+                trial = self.evaluator(there.target(self.radius, self.metric), True)
+                there = self._at(trial) if not trial.sentence else there
+                gained = here.phi - there.phi
             if not (gained > max(1e-4 * promised, 1e-12 * here.phi) or flat):
                 self.trials.add(here, there)
                 if self.trials.noise:
@@ -136,6 +146,17 @@ class LeastSquares:
             self.radius = length / 4
         return None
 
+    def _bent(self, here: Linearisation, there: Linearisation) -> bool:
+        """Whether a second step, from a trial point that is worse, promises to be better than where both began."""
+        second = there.target(self.radius, self.metric)
+        return float(np.sum(there.predicted(second) ** 2)) < 0.9 * here.phi
+
+    def _faded(self, here: Linearisation) -> np.ndarray:
+        """Entries that went far and have next to no effect left there."""
+        moved = np.abs(here.t - self.parameters.start())
+        far = moved > np.log(_FAR) * self.parameters.reach(self.parameters.start())
+        return here.free & far & (here.norms <= _FADED * self.metric)
+
     def _resize(self, quality: float, length: float) -> None:
         if quality > 0.75:
             self.radius = max(self.radius, 2 * length)
@@ -147,7 +168,7 @@ class LeastSquares:
             return Ending(False, away)
         if here.offset <= self.tolerance:
             return Ending(True, f"relative offset {here.offset:.1e}")
-        if here.at_round_off or np.sqrt(here.phi) <= 10 * self.trials.noise:
+        if here.at_round_off or np.sqrt(here.phi) <= 10 * self.trials.noise * here.size:
             share = np.sqrt(here.phi) / here.size if here.size else 0.0
             return Ending(True, f"what is left to explain is round-off, misfit {share:.1e} of the predictions")
         iterations = self.evaluator.iterations

@@ -92,7 +92,7 @@ def _assembled(evaluator: Evaluator, settings: Settings, ending: Ending) -> Cali
     problem = evaluator.problem
     wanted = settings.statistics and settings.noptmax != 0 and problem.parameters.size > 0
     best = evaluator(evaluator.best, wanted)
-    notes = [*evaluator.journal.notes, *_failure_notes(evaluator.failures)]
+    notes = [*evaluator.journal.notes, *_failure_notes(evaluator.failures), *_precision_notes(problem)]
     statistics, identified, predicted, noise, error, certified = None, None, None, "", math.nan, None
     if wanted:
         statistics = linear_statistics(problem, best, settings.noise)
@@ -143,6 +143,14 @@ def _certified(problem: CalibrationProblem, best: Evaluation) -> tuple[GradientR
         return certified, []
     return certified, [
         f"the certificate estimates a gradient error of {certified.relative_error:.1e}; tighten the inner solves"
+    ]
+
+
+def _precision_notes(problem: CalibrationProblem) -> list[str]:
+    return [
+        f"the model of experiment '{name}' predicts in single precision, which leaves 7 digits and wrong standard "
+        "deviations; make its tensors double (torch.set_default_dtype(torch.float64))"
+        for name in sorted(problem.single_precision)
     ]
 
 

@@ -36,6 +36,6 @@ def forecasts(problem: CalibrationProblem, evaluation: Evaluation, noise: Noise)
     slopes[fitted] = evaluation.jacobian[: len(fitted)] / weight[fitted, None]
     if len(fitted) < len(weight):
         slopes[weight == 0] = problem.forecast_jacobian(evaluation.t)
-    std = np.sqrt(level.spread * linear.variances(slopes))
+    std = np.sqrt(linear.variances(slopes, level.spread))
     half = level.quantile * std
     return Forecasts(std, evaluation.prediction - half, evaluation.prediction + half)

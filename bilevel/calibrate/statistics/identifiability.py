@@ -50,7 +50,7 @@ def identifiability(
     linear = Linearisation(evaluation, problem.parameters, level.scale)
     everything = np.ones(len(linear.t), dtype=bool)
     singular, directions = linear.spectrum(everything)
-    std_t = np.sqrt(level.spread * np.diag(linear.inverse_gram(everything)))
+    std_t = np.sqrt(np.diag(linear.covariance(everything, level.spread)))
     own = np.divide(math.sqrt(level.spread), linear.norms, out=np.zeros_like(linear.norms), where=~linear.unseen)
     found, null = linear.spectrum(linear.free)
     null = null[found <= NULL * found.max(initial=0.0)]

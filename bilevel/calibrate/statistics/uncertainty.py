@@ -55,7 +55,7 @@ def linear_statistics(
     linear = Linearisation(evaluation, problem.parameters, level.scale)
     held = linear.held
     covariance_t = np.full((len(held), len(held)), np.nan)
-    covariance_t[np.ix_(~held, ~held)] = level.spread * linear.inverse_gram(~held)
+    covariance_t[np.ix_(~held, ~held)] = linear.covariance(~held, level.spread)
     std_t = np.sqrt(np.diag(covariance_t))
     t = torch.as_tensor(evaluation.t)
     slopes = (
