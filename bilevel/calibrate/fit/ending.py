@@ -41,18 +41,12 @@ class Trials:
         self.moved.append(float(np.linalg.norm(predicted - here.residual)) / scale)
         self.missed.append(float(np.linalg.norm(there.residual - predicted)) / scale)
 
-    @property
-    def noise(self) -> float:
-        """By what share of their size the predictions move without cause, 0 unless two steps say so."""
+    def noise(self, here: Linearisation) -> float:
+        """By what share of their size the predictions move without cause, 0 unless that explains why no step helps."""
         off = [(a, b) for a, b in zip(self.moved, self.missed) if b > OFF * a]
-        drowned = all(a <= SMALL for a, _ in off) and not self.turned
-        return max(b for _, b in off) if drowned and len(off) > 1 else 0.0
-
-    @property
-    def turned(self) -> bool:
-        """Whether all steps end as far on the wrong side, which is what a kink does."""
-        ratios = [b / a for a, b in zip(self.moved, self.missed) if a > 0]
-        return len(ratios) > 1 and min(ratios) > 1.2 and max(ratios) < 1.5 * min(ratios)
+        found = max((b for _, b in off), default=0.0)
+        explains = len(off) > 1 and all(a <= SMALL for a, _ in off) and here.inside <= 10 * found * here.size
+        return found if explains else 0.0
 
     @property
     def contradicted(self) -> bool:
@@ -83,9 +77,9 @@ def stalled(here: Linearisation, trials: Trials, tolerance: float) -> str:
         return f"{begin}: the model failed at all {len(trials.failures)} points tried, the last said: {trials.failures[-1]}"
     if trials.contradicted:
         return f"{begin}: the predictions do not change as their derivatives say; check the model with bilevel check"
-    if trials.noise:
+    if noise := trials.noise(here):
         return (
-            f"{begin}: the predictions carry noise of {trials.noise:.1g} of their size, as single precision or loosely "
+            f"{begin}: the predictions carry noise of {noise:.1g} of their size, as single precision or loosely "
             "converged inner solves leave it; compute in double precision, tighten the inner solves, or raise the tolerance"
         )
     return (

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from bilevel.calibrate.evaluation import Evaluation, Iteration
-from bilevel.calibrate.fit.journal import Journal, Point
+from bilevel.calibrate.fit.journal import Journal, JournalEntry
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.report import BilevelError
 
@@ -86,7 +86,7 @@ class Evaluator:
             self.check(evaluation)
         return replace(evaluation, seconds=time.perf_counter() - began)
 
-    def _jacobian_again(self, point: Point) -> np.ndarray | None:
+    def _jacobian_again(self, point: JournalEntry) -> np.ndarray | None:
         """The Jacobian of a point of the journal, met in the same state as then, so that it is the same Jacobian."""
         now = {e.name: dict(e.model.state()) for e in self.problem.experiments}
         self.journal.give_states_before(point, self.problem)

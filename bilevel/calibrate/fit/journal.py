@@ -34,7 +34,7 @@ States = dict[str, dict[str, Tensor]]
 
 
 @dataclass
-class Point:
+class JournalEntry:
     """An evaluation (without its Jacobian) under the number of its file; with_jacobian: it had one."""
 
     number: int
@@ -63,7 +63,7 @@ class Journal:
         self.folder, self.writes = folder, writes and folder is not None
         self.count = 0
         self.scope = ""
-        self.points: dict[tuple[str, bytes], Point] = {}
+        self.points: dict[tuple[str, bytes], JournalEntry] = {}
         self.path: list[Accepted] = []
         self.notes: list[str] = []
         self._jacobians: dict[int, np.ndarray] = {}
@@ -94,7 +94,7 @@ class Journal:
         """What all evaluations took."""
         return sum(point.evaluation.seconds for point in self.points.values())
 
-    def find(self, t: np.ndarray) -> Point | None:
+    def find(self, t: np.ndarray) -> JournalEntry | None:
         """The point, its evaluation with the Jacobian where that is still at hand."""
         point = self.points.get((self.scope, t.tobytes()))
         if point is None or not point.with_jacobian:
@@ -137,7 +137,7 @@ class Journal:
                 stream.flush()
                 os.fsync(stream.fileno())
 
-    def accepted(self) -> list[tuple[Point, dict[str, Any]]]:
+    def accepted(self) -> list[tuple[JournalEntry, dict[str, Any]]]:
         """The accepted points of this scope in order, up to the first that is missing, with what the loop noted."""
         by_number = {p.number: p for (scope, _), p in self.points.items() if scope == self.scope}
         found = []
@@ -153,7 +153,7 @@ class Journal:
         self._initial = {e.name: dict(e.model.state()) for e in problem.experiments}
         _give(problem, self._states_after(self.count - 1))
 
-    def give_states_before(self, point: Point, problem: CalibrationProblem) -> None:
+    def give_states_before(self, point: JournalEntry, problem: CalibrationProblem) -> None:
         """Give the models the states in which they met a point, so that it can be evaluated alike."""
         _give(problem, self._states_after(point.number - 1) or self._initial)
 
@@ -169,13 +169,13 @@ class Journal:
             if "scope" not in arrays or int(arrays.get("version", 0)) != _VERSION:
                 raise InputError(f"{file}: the checkpoint is of an earlier version; start again with run --force")
             scope, evaluation, with_jacobian = _unpacked(arrays)
-            self.points[scope, evaluation.t.tobytes()] = Point(number, evaluation, with_jacobian)
+            self.points[scope, evaluation.t.tobytes()] = JournalEntry(number, evaluation, with_jacobian)
         if (folder / _PATH).exists():
             self.path = list(_lines(folder / _PATH))
 
     def _remember(self, number: int, scope: str, evaluation: Evaluation) -> None:
         bare = replace(evaluation, jacobian=None)
-        self.points[scope, evaluation.t.tobytes()] = Point(number, bare, evaluation.jacobian is not None)
+        self.points[scope, evaluation.t.tobytes()] = JournalEntry(number, bare, evaluation.jacobian is not None)
 
     def _jacobian(self, number: int) -> np.ndarray | None:
         if number in self._jacobians or self.folder is None:

@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 from bilevel.calibrate.evaluation import Evaluation
 from bilevel.calibrate.fit.ending import Ending
 from bilevel.calibrate.fit.evaluator import Evaluator, IterationLimit
-from bilevel.calibrate.fit.least_squares import LeastSquares
+from bilevel.calibrate.fit.least_squares import LeastSquaresLoop
 from bilevel.calibrate.settings import Settings
 
 _ENOUGH = 0.9
@@ -33,7 +33,7 @@ def minimise_lbfgsb(evaluator: Evaluator, settings: Settings) -> Ending:
                 break
     except IterationLimit:
         pass
-    return LeastSquares(evaluator, settings).minimise(evaluator.best)
+    return LeastSquaresLoop(evaluator, settings).minimise(evaluator.best)
 
 
 def _round(evaluator: Evaluator, first: Evaluation, tolerance: float) -> Evaluation:

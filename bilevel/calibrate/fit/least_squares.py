@@ -24,7 +24,7 @@ _FLIGHTS = 8
 """So many steps to where a parameter has no effect any more, and it is held where it is."""
 
 
-class LeastSquares:
+class LeastSquaresLoop:
     """The loop from a start; what it needs to go on (radius, metric, what it holds) goes into the journal."""
 
     def __init__(self, evaluator: Evaluator, settings: Settings) -> None:
@@ -135,7 +135,7 @@ class LeastSquares:
                 gained = here.phi - there.phi
             if not (gained > max(1e-4 * promised, 1e-12 * here.phi) or flat):
                 self.trials.add(here, there)
-                if self.trials.noise:
+                if self.trials.noise(here):
                     return None
             elif (lost := here.free & there.unseen).any():  # there no derivative leads back
                 self.flights += lost
@@ -168,7 +168,7 @@ class LeastSquares:
             return Ending(False, away)
         if here.offset <= self.tolerance:
             return Ending(True, f"relative offset {here.offset:.1e}")
-        if here.at_round_off or np.sqrt(here.phi) <= 10 * self.trials.noise * here.size:
+        if here.at_round_off or np.sqrt(here.phi) <= 10 * self.trials.noise(here) * here.size:
             share = np.sqrt(here.phi) / here.size if here.size else 0.0
             return Ending(True, f"what is left to explain is round-off, misfit {share:.1e} of the predictions")
         iterations = self.evaluator.iterations

@@ -11,7 +11,7 @@ from bilevel.calibrate.fit.ending import Ending
 from bilevel.calibrate.fit.evaluator import Evaluator
 from bilevel.calibrate.fit.journal import Journal
 from bilevel.calibrate.fit.lbfgsb import minimise_lbfgsb
-from bilevel.calibrate.fit.least_squares import LeastSquares
+from bilevel.calibrate.fit.least_squares import LeastSquaresLoop
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.result import CalibrationResult
 from bilevel.calibrate.settings import Method, Settings
@@ -81,7 +81,7 @@ def _optimise(evaluator: Evaluator, settings: Settings) -> Ending:
     if settings.method is Method.LBFGSB:
         ending = minimise_lbfgsb(evaluator, settings)
     else:
-        ending = LeastSquares(evaluator, settings).minimise(start)
+        ending = LeastSquaresLoop(evaluator, settings).minimise(start)
     steps = len(evaluator.iterations) - 1
     if not ending.converged:
         return Ending(False, f"NOT CONVERGED after {steps} iterations: {ending.sentence}")
