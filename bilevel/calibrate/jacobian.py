@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bilevel.calibrate.model import Model
 from bilevel.calibrate.settings import Sweep
+from bilevel.report import BilevelError
 
 _FORWARD_MODE = threading.Lock()
 """torch has one forward-mode level for the whole process, so threads take turns."""
@@ -18,16 +19,28 @@ Function = Callable[[Tensor], Tensor]
 
 
 def jacobian_of(function: Function, x: Tensor, rows: Tensor, model: Model, sweep: Sweep) -> tuple[Tensor, Tensor]:
-    """Predictions (n,) and d predictions[rows] / d x (len(rows), p)."""
+    """Predictions (n,) and d predictions[rows] / d x (len(rows), p).
+
+    A model that torch.func cannot see through in forward mode, because it turns constants into NumPy arrays or sets up
+    meshes as it goes, is taken in adjoint sweeps from then on: there constants are plain tensors.
+    """
     if len(x) == 0:
         with torch.no_grad():
             return function(x), torch.zeros(len(rows), 0, dtype=x.dtype)
+    asked = sweep
     if sweep is Sweep.AUTO:
         sweep = Sweep.FORWARD if model.forward_mode and len(x) <= len(rows) else Sweep.ADJOINT
-    if sweep is Sweep.FORWARD:
+    if sweep is Sweep.ADJOINT:
+        return _adjoint(function, x, rows, model.batched)
+    try:
         prediction, columns = _forward(function, x, model.batched)
-        return prediction, columns[:, rows].T.contiguous()
-    return _adjoint(function, x, rows, model.batched)
+    except RuntimeError as failure:
+        if asked is Sweep.FORWARD or isinstance(failure, BilevelError):
+            raise
+        found = _adjoint(function, x, rows, model.batched)
+        model.forward_mode = False  # type: ignore[misc]  # of this object, not of its class
+        return found
+    return prediction, columns[:, rows].T.contiguous()
 
 
 def gradient_of(function: Function, x: Tensor, misfit: Function) -> tuple[Tensor, Tensor]:
