@@ -27,11 +27,12 @@ _APART = 20
 class DerivativeCheck:
     """How a Jacobian stands against what the predictions do.
 
-    errors: what was moved -> relative difference to finite differences. cut: parameter -> how far the predictions move
+    errors: what was moved -> relative difference to finite differences. unseen: what no fitted row depends on. cut: parameter -> how far the predictions move
     with it although their derivative is zero. unchecked: why something could not be checked.
     """
 
     errors: dict[str, float] = field(default_factory=dict)
+    unseen: list[str] = field(default_factory=list)
     cut: dict[str, str] = field(default_factory=dict)
     unchecked: list[str] = field(default_factory=list)
 
@@ -73,6 +74,7 @@ def check_derivatives(problem: CalibrationProblem, evaluation: Evaluation, apart
             except Exception as failure:
                 check.unchecked.append(f"moving {name}: {failure}")
         for name, entries in _moved(labels, linear.unseen, True):
+            check.unseen.append(name)
             if what := _effect(problem, linear, entries):
                 check.cut[name] = what
     return check

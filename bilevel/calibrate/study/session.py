@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bilevel.calibrate.fit.evaluator import Iteration
+from bilevel.calibrate.evaluation import Iteration
 from bilevel.calibrate.fit.journal import Journal
 from bilevel.calibrate.fit.progress import Progress
 from bilevel.calibrate.fit.stages import staged
@@ -82,8 +82,7 @@ class Session:
         if not (self.folder / RESULT).exists():
             raise InputError(f"{self.folder}: the run was interrupted; finish it with bilevel resume")
         settings = settings if noise is None else replace(settings, noise=noise)
-        journal = Journal(self._checkpoint)
-        journal.folder = None
+        journal = Journal(self._checkpoint, writes=False)
         return staged(self.study.problem, self.study.stages, settings=settings, journal=journal, on_fail="ignore")
 
     def draw(self) -> tuple[list[Path], list[str]]:
