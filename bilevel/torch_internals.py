@@ -17,6 +17,7 @@ __all__ = [
     "has_tangent",
     "is_batched_cotangent",
     "is_transformed",
+    "plain",
     "pytree",
     "refuse_nested_forward",
     "vjp_of_batched_cotangents",
@@ -47,6 +48,15 @@ def is_batched_cotangent(tensor: Tensor) -> bool:
 def is_transformed(tensor: Tensor) -> bool:
     """Whether a tensor stands for more than its own numbers: under vmap, grad, jvp or batched cotangents."""
     return torch._C._functorch.is_functorch_wrapped_tensor(tensor) or is_batched_cotangent(tensor)
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """The numbers of a tensor, whatever torch.func transforms it is under; a batched one shows its batch."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    if is_batched_cotangent(tensor):
+        raise BilevelError("numbers cannot be taken out of batched cotangents; take their rows one by one")
+    return without_tangent(tensor).detach()
 
 
 def vjp_of_batched_cotangents(vjp: Callable[..., tuple[Tensor, ...]], *cotangents: Tensor) -> list[Tensor]:

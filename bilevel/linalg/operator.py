@@ -23,7 +23,8 @@ class Structure:
     """What is known of a linear operator.
 
     symmetric: A = A^T. positive_definite: True if proved by the model, None if unknown (a factorisation will tell).
-    null_space: orthonormal columns (n, k) with A Z = 0 and A^T Z = 0, or None.
+    null_space: orthonormal columns (n, k) with A Z = 0 and A^T Z = 0, or None; (*batch, n, k) where samples have their own
+        (a column of zeros where one has fewer).
     near_null_space: columns (n, k) of near-null modes (rigid-body modes) for algebraic multigrid, or None.
     """
 
@@ -37,6 +38,8 @@ class Structure:
         if self.null_space is None:
             return b
         z = self.null_space.to(b)
+        if z.dim() > 2:
+            return b - (z @ (z.mT @ b.unsqueeze(-1))).squeeze(-1)
         return b - (b @ z) @ z.mT
 
     def shifted(self) -> Structure:

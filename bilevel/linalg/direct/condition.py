@@ -122,7 +122,9 @@ def check_null_space(A: LinearOperator) -> None:
 
 
 def _as_rows(A: LinearOperator, columns: Tensor) -> Tensor:
-    """Columns (n, k) as right-hand sides (k, *batch, n)."""
+    """Columns (n, k) or (*batch, n, k) as right-hand sides (k, *batch, n)."""
+    if columns.dim() > 2:
+        return columns.movedim(-1, 0)
     rows = columns.mT.reshape(-1, *([1] * len(A.batch)), A.n)
     return rows.expand(-1, *A.batch, -1)
 
@@ -130,4 +132,5 @@ def _as_rows(A: LinearOperator, columns: Tensor) -> Tensor:
 def _probe_rows(A: LinearOperator) -> Tensor:
     z = A.structure.null_space
     assert z is not None
-    return _as_rows(A, random_signs(A.n).to(z).unsqueeze(-1) / A.n**0.5)
+    signs = random_signs(A.n).to(z) / A.n**0.5
+    return _as_rows(A, signs.unsqueeze(-1))

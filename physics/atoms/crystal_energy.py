@@ -1,0 +1,169 @@
+"""The inner problem: the energy of atoms and cells as a function of displacements and strains."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bilevel.linalg.operator import Dense, LinearOperator, MatrixFree, Structure
+from bilevel.problem import EnergyProblem, Params
+from bilevel.torch_internals import plain
+from physics.atoms.bonds import Bonds
+from physics.atoms.hessian import STRAIN_NODES, Layout, assemble, strain_derivative, strain_matrix
+from physics.atoms.neighbours import Neighbours
+from physics.atoms.potential import Potential
+from physics.atoms.rigid import held_and_null
+from physics.atoms.structures import Structures
+
+FACTORISED_UP_TO = 9000
+"""Unknowns up to which the Hessian is assembled: its matrix is dense, for bonds reach far."""
+
+
+class CrystalEnergy(EnergyProblem):
+    """E(strains, displacements) + pressure volume - loads . positions of S structures, a batch where S > 1.
+
+    Positions are r0 (1 + strain) + u and cells H0 (1 + strain). The unknown (S, 3 W), or (3 W,) of one structure, has two
+    nodes for the strain over L, then one for each atom; L = sqrt(atoms) (volume per atom)^(1/3) / stretches it to the
+    size of displacements. Entries that are held, or only pad, have a unit spring of their own.
+    Parameters: "potential", "positions" (N, 3), "cells" (S, 3, 3), "pressure" (), "loads" (N, 3).
+    strained (S, 6): which strain components are free.
+    """
+
+    def __init__(self, structures: Structures, potential: Potential, strained: Tensor) -> None:
+        self.structures, self.potential = structures, potential
+        self.batch_dims = int(len(structures) > 1)
+        self.layout = Layout.of(structures.counts)
+        self.kinds = potential.kinds(structures.numbers, structures.owner, structures.names)
+        self.neighbours = Neighbours(structures.counts, structures.periodic)
+        self.owner = structures.owner
+        self.lengths = stretch_lengths(structures)
+        self.free, null = held_and_null(structures, strained, self.layout)
+        self.structure = Structure(symmetric=True, null_space=null if self.batch_dims else _first(null))
+
+    @property
+    def n(self) -> int:
+        return 3 * self.layout.width
+
+    def start(self) -> Tensor:
+        """No strain, no displacement."""
+        zeros = torch.zeros(len(self.structures), self.n)
+        return zeros if self.batch_dims else zeros[0]
+
+    def parameters(self, potential: Params, pressure: Tensor | float = 0.0) -> dict[str, Params]:
+        """What the energy depends on, from the potential's parameters."""
+        given = self.structures
+        return {
+            "potential": potential,
+            "positions": given.positions,
+            "cells": given.cells,
+            "pressure": torch.as_tensor(pressure).to(given.cells),
+            "loads": given.loads,
+        }
+
+    def placed(self, u: Tensor, params: Params) -> tuple[Tensor, Tensor]:
+        """Positions (N, 3) and cells (S, 3, 3) at u."""
+        strain, moved = self._split(u)
+        gradient = torch.eye(3).to(strain) + strain
+        rest = params["positions"]
+        return (rest.unsqueeze(1) @ gradient[self.owner]).squeeze(1) + moved, params["cells"] @ gradient
+
+    def bonds(self, u: Tensor, params: Params) -> tuple[Bonds, Tensor]:
+        """The bonds at u, and their vectors (E, 3) at rest; differentiable."""
+        centre, neighbour, images = self._pairs(u, params)
+        strain, moved = self._split(u)
+        owner, rest = self.owner[centre], params["positions"]
+        at_rest = rest[neighbour] - rest[centre] + (images.unsqueeze(1) @ params["cells"][owner]).squeeze(1)
+        gradient = torch.eye(3).to(strain) + strain
+        vectors = (at_rest.unsqueeze(1) @ gradient[owner]).squeeze(1) + moved[neighbour] - moved[centre]
+        return Bonds(vectors, centre, neighbour, images, self.kinds, self.owner, self.structures.numbers), at_rest
+
+    def energies(self, u: Tensor, params: Params) -> Tensor:
+        """The potential energy (S,) of each structure at u, in eV."""
+        atoms = self.potential.energies(self.bonds(u, params)[0], params["potential"])
+        return atoms.new_zeros(len(self.structures)).index_add(0, self.owner, atoms)
+
+    def value(self, u: Tensor, params: Params) -> Tensor:
+        positions, cells = self.placed(u, params)
+        held = torch.where(self.free, 0.0, u.reshape(-1, self.n))
+        work = (params["loads"] * positions).sum(-1)
+        total = self.energies(u, params) + 0.5 * (held * held).sum(-1)
+        total = total + params["pressure"] * determinant(cells).abs() - torch.zeros_like(total).index_add(0, self.owner, work)
+        return total if self.batch_dims else total[0]
+
+    def value_and_residual(self, u: Tensor, params: Params) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            v = u.detach().requires_grad_()
+            value = self.value(v, params)
+            (residual,) = torch.autograd.grad(value.sum(), v)
+        return value.detach(), residual
+
+    def tangent(self, u: Tensor, params: Params) -> LinearOperator:
+        hessian_known = type(self.potential).bond_hessian is not Potential.bond_hessian
+        if self.n > FACTORISED_UP_TO or not hessian_known:
+            return self._without_bonds(u, params)
+        matrix = self.hessian(u.detach(), params)
+        return Dense(matrix if self.batch_dims else matrix[0], self.structure)
+
+    def hessian(self, u: Tensor, params: Params) -> Tensor:
+        """The assembled second derivatives (S, 3 W, 3 W) at u, of a potential that knows those in its bonds."""
+        bonds, rest = self.bonds(u, params)
+        local = self.potential.bond_hessian(bonds, params["potential"])
+        assert local is not None
+        strain = strain_derivative(rest, self.lengths[bonds.owner[bonds.centre]])
+        matrix = assemble(local, bonds, strain, self.layout)
+        free = self.free.to(matrix)
+        matrix = matrix * free.unsqueeze(-1) * free.unsqueeze(-2) + torch.diag_embed(1.0 - free)
+        return matrix + self._pressed(u, params)
+
+    def _without_bonds(self, u: Tensor, params: Params) -> LinearOperator:
+        if self.batch_dims or self.n <= 1000:
+            return super().tangent(u, params) if not self.batch_dims else self._dense(u, params)
+        product = lambda x: self.product(u, params, x)  # noqa: E731
+        return MatrixFree(self.n, product, product, self.structure)
+
+    def _dense(self, u: Tensor, params: Params) -> Dense:
+        from bilevel.problem import dense_jacobian
+
+        return Dense(dense_jacobian(lambda v: self.residual(v, params), u), self.structure)
+
+    def _pressed(self, u: Tensor, params: Params) -> Tensor:
+        """The Hessian of pressure times volume in the strains, padded to (S, 3 W, 3 W); 0 without pressure."""
+        if float(plain(params["pressure"])) == 0.0:
+            return u.new_zeros(())
+        scaled = u.reshape(len(self.structures), self.n)[:, :6]
+
+        def volume(strains: Tensor, cell: Tensor, length: Tensor, free: Tensor) -> Tensor:
+            return determinant(cell @ (torch.eye(3).to(strains) + strain_matrix(strains * free / length))).abs()
+
+        second = torch.vmap(torch.func.hessian(volume))(scaled, params["cells"], self.lengths, self.free[:, :6].to(u))
+        rest = self.n - 6
+        return torch.nn.functional.pad(params["pressure"] * second, (0, rest, 0, rest))
+
+    def _split(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Strain matrices (S, 3, 3) and displacements (N, 3)."""
+        free = torch.where(self.free, u.reshape(-1, self.n), 0.0)
+        nodes = free.reshape(-1, 3)
+        return strain_matrix(free[:, : 3 * STRAIN_NODES] / self.lengths.unsqueeze(-1)), nodes[self.layout.nodes]
+
+    def _pairs(self, u: Tensor, params: Params) -> tuple[Tensor, Tensor, Tensor]:
+        numbers = {name: plain(params[name]) for name in ("positions", "cells")}
+        positions, cells = self.placed(plain(u).reshape(-1, self.n), numbers)
+        return self.neighbours.within(positions, cells, self.potential.cutoff(params["potential"]))
+
+
+def stretch_lengths(structures: Structures) -> Tensor:
+    """L (S,): strains times L are of the size of displacements that change the energy as much."""
+    counts = structures.counts.to(structures.volumes)
+    periodic = structures.periodic.any(-1)
+    volume = torch.where(periodic, structures.volumes.detach() / counts, torch.ones_like(counts))
+    return counts.sqrt() * volume ** (1.0 / 3.0)
+
+
+def determinant(matrices: Tensor) -> Tensor:
+    """Determinants (...) of (..., 3, 3), with derivatives of every order."""
+    a, b, c = matrices.unbind(-2)
+    return (a * torch.linalg.cross(b, c, dim=-1)).sum(-1)
+
+
+def _first(null: Tensor | None) -> Tensor | None:
+    return None if null is None else null[0]

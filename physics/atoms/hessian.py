@@ -1,0 +1,136 @@
+"""From second derivatives in bond vectors to those in the strains of cells and the displacements of atoms.
+
+Bond vectors are linear in the unknowns: v = v0 (1 + strain) + u_neighbour - u_centre. The unknowns of a structure are
+its nodes of three entries each: two that hold its strain in Voigt order over a length L, then one for each atom.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from physics.atoms.bonds import Bonds
+from physics.atoms.potential import BondHessian
+
+STRAIN_NODES = 2
+LARGE = 1000
+"""Unknowns from which the embedding's part is multiplied as a sparse matrix."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the unknowns of S structures are: nodes (N,) of the atoms among all S * width nodes."""
+
+    nodes: Tensor
+    width: int
+    count: int
+
+    @staticmethod
+    def of(counts: Tensor) -> Layout:
+        """For structures of the given numbers of atoms (S,), padded to the largest."""
+        width = STRAIN_NODES + int(counts.max())
+        starts = counts.cumsum(0) - counts
+        owner = torch.repeat_interleave(torch.arange(len(counts)), counts)
+        place = torch.arange(int(counts.sum())) - starts[owner]
+        return Layout(owner * width + STRAIN_NODES + place, width, len(counts))
+
+
+def strain_matrix(voigt: Tensor) -> Tensor:
+    """Symmetric strains (..., 3, 3) from Voigt strains (..., 6): xx yy zz yz xz xy, shears as angles."""
+    xx, yy, zz, yz, xz, xy = voigt.unbind(-1)
+    return torch.stack([xx, xy / 2, xz / 2, xy / 2, yy, yz / 2, xz / 2, yz / 2, zz], -1).unflatten(-1, (3, 3))
+
+
+def strain_derivative(vectors: Tensor, lengths: Tensor) -> Tensor:
+    """d(v0 strain) / d(scaled Voigt strain) (E, 3, 6) for vectors at rest (E, 3) and lengths L (E,)."""
+    basis = strain_matrix(torch.eye(6).to(vectors))
+    return torch.einsum("ea,kab->ebk", vectors, basis) / lengths[:, None, None]
+
+
+def assemble(hessian: BondHessian, bonds: Bonds, strain: Tensor, layout: Layout) -> Tensor:
+    """The Hessians (S, 3 W, 3 W) in all unknowns; strain (E, 3, 6) from `strain_derivative`; differentiable."""
+    width, count = layout.width, layout.count
+    centre, neighbour = layout.nodes[bonds.centre], layout.nodes[bonds.neighbour]
+    first, second, blocks = hessian.first, hessian.second, hessian.blocks
+    ends = ((centre, -1.0), (neighbour, 1.0))
+    whole = blocks.new_zeros(count * width * width, 9)
+    cross = blocks @ strain[second]  # (P, 3, 6)
+    side = blocks.new_zeros(count * width, 18)
+    for one, sign in ends:
+        side = side.index_add(0, one[first], sign * cross.reshape(-1, 18))
+        for other, factor in ends:
+            whole = whole.index_add(0, one[first] * width + other[second] % width, sign * factor * blocks.reshape(-1, 9))
+    owner = (centre // width)[first]
+    corner = blocks.new_zeros(count, 36).index_add(0, owner, (strain[first].mT @ cross).reshape(-1, 36))
+    atoms = whole.reshape(count, width, width, 3, 3).transpose(2, 3).reshape(count, 3 * width, 3 * width)[:, 6:, 6:]
+    edge = side.reshape(count, 3 * width, 6)[:, 6:]
+    joined = torch.cat([torch.cat([corner.reshape(count, 6, 6), edge.mT], 2), torch.cat([edge, atoms], 2)], 1)
+    if hessian.weight is None or hessian.slope is None:
+        return joined
+    return joined + _rank_one(hessian.weight, hessian.slope, bonds, strain, layout)
+
+
+def _rank_one(weight: Tensor, slope: Tensor, bonds: Bonds, strain: Tensor, layout: Layout) -> Tensor:
+    """sum_i w_i s_i s_i^T (S, 3 W, 3 W) with s_i the slope of atom i's density in all unknowns of its structure."""
+    width, count = layout.width, layout.count
+    rows = bonds.atoms
+    if count == 1 and 3 * width > LARGE and not (weight.requires_grad or slope.requires_grad):
+        return _sparse_rank_one(weight, slope, bonds, strain, layout)
+    slopes = slope.new_zeros(count * width * width, 3)
+    own = layout.nodes * width  # each atom's row among (S, W nodes)
+    for node, sign in ((layout.nodes[bonds.centre], -1.0), (layout.nodes[bonds.neighbour], 1.0)):
+        slopes = slopes.index_add(0, own[bonds.centre] + node % width, sign * slope)
+    strained = torch.einsum("ebk,eb->ek", strain, slope)
+    strained = slope.new_zeros(rows, 6).index_add(0, bonds.centre, strained)
+    for k in range(STRAIN_NODES):
+        slopes = slopes.index_add(0, own + k, strained[:, 3 * k : 3 * k + 3])
+    slopes = slopes.reshape(count, width, 3 * width)
+    weights = weight.new_zeros(count * width).index_add(0, layout.nodes, weight).reshape(count, width, 1)
+    return slopes.mT @ (weights * slopes)
+
+
+def _sparse_rank_one(weight: Tensor, slope: Tensor, bonds: Bonds, strain: Tensor, layout: Layout) -> Tensor:
+    """The same in numbers for one large structure, whose slopes are mostly zero."""
+    import scipy.sparse as sp
+
+    entries, rows, columns = [], [], []
+    for node, values in (
+        (layout.nodes[bonds.centre], -slope),
+        (layout.nodes[bonds.neighbour], slope),
+        (torch.zeros_like(bonds.centre), torch.einsum("ebk,eb->ek", strain, slope)),
+    ):
+        size = values.shape[1]
+        entries.append(values.reshape(-1))
+        rows.append(bonds.centre.repeat_interleave(size))
+        columns.append((3 * node.unsqueeze(1) + torch.arange(size)).reshape(-1))
+    n = 3 * layout.width
+    place = (torch.cat(rows).numpy(), torch.cat(columns).numpy())
+    slopes = sp.csr_matrix((torch.cat(entries).detach().numpy(), place), shape=(bonds.atoms, n))
+    product = slopes.T @ sp.diags(weight.detach().numpy()) @ slopes
+    return torch.from_numpy(product.toarray()).unsqueeze(0)
+
+
+def dynamical(hessian: BondHessian, bonds: Bonds, phases: Tensor) -> Tensor:
+    """sum over bonds of conj(B)^T K B (3 N, 3 N), complex, for atoms that move as waves: B dv = phase u_neighbour - u_centre.
+
+    phases (E,): exp(i q . R) of the cell that each bond ends in.
+    """
+    n = bonds.atoms
+    first, second = hessian.first, hessian.second
+    ends = ((bonds.centre, -torch.ones_like(phases)), (bonds.neighbour, phases))
+    whole = phases.new_zeros(n * n, 9)
+    for one, left in ends:
+        for other, right in ends:
+            factor = left[first].conj() * right[second]
+            blocks = factor.unsqueeze(-1) * hessian.blocks.reshape(-1, 9)
+            whole = whole.index_add(0, one[first] * n + other[second], blocks)
+    matrix = whole.reshape(n, n, 3, 3).transpose(1, 2).reshape(3 * n, 3 * n)
+    if hessian.weight is None or hessian.slope is None:
+        return matrix
+    slopes = phases.new_zeros(n * n, 3)
+    for other, factor in ends:
+        slopes = slopes.index_add(0, bonds.centre * n + other, factor.unsqueeze(-1) * hessian.slope)
+    slopes = slopes.reshape(n, 3 * n)
+    return matrix + slopes.mH @ (hessian.weight.unsqueeze(-1) * slopes)

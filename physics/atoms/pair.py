@@ -1,0 +1,113 @@
+"""Pair potentials: Lennard-Jones, Morse, Buckingham, and a user's own function of the distance.
+
+Parameters are numbers (one for all pairs of elements), or one entry for each pair of `species` in the order
+(1,1), (1,2), ..., (2,2), ... Energies are brought smoothly to zero over the last `width` angstrom before the cut-off.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bilevel.problem import Params
+from bilevel.report import InputError
+from physics.atoms.bonds import Bonds
+from physics.atoms.cutoff import taper
+from physics.atoms.potential import PairFunctional
+from physics.constitutive.parameters import Parameter, ParameterSet
+
+
+@dataclass(frozen=True)
+class PairPotential(PairFunctional):
+    """E = 1/2 sum phi(r_ij) S(r_ij), S the taper from end - width to end (both in angstrom)."""
+
+    species: tuple[str, ...]
+    end: float = 10.0
+    width: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.width <= self.end:
+            raise InputError(f"the taper's width must lie between 0 and the cut-off {self.end} angstrom, got {self.width}")
+
+    def cutoff(self, params: Params) -> float:
+        return self.end
+
+    @abstractmethod
+    def bare(self, r: Tensor, params: Params) -> Tensor:
+        """phi (E,) without cut-off at distances (E,); the parameters have a value for each bond, or one for all."""
+
+    def pair(self, r: Tensor, bonds: Bonds, params: Params) -> Tensor:
+        each = {name: of_pairs(value, bonds, len(self.species)) for name, value in params.items()}
+        return self.bare(r, each) * taper(r, self.end - self.width, self.end)
+
+
+class LennardJones(PairPotential):
+    """phi = 4 epsilon ((sigma/r)^12 - (sigma/r)^6); epsilon in eV, sigma in angstrom (Lennard-Jones 1931)."""
+
+    parameters = ParameterSet(
+        Parameter("epsilon", "eV", lower=0.0, description="depth of the well"),
+        Parameter("sigma", "angstrom", lower=0.0, description="distance at which the energy is zero"),
+    )
+
+    def bare(self, r: Tensor, params: Params) -> Tensor:
+        sixth = (params["sigma"] / r) ** 6
+        return 4.0 * params["epsilon"] * sixth * (sixth - 1.0)
+
+
+class Morse(PairPotential):
+    """phi = depth (exp(-2 alpha (r - r0)) - 2 exp(-alpha (r - r0))) (Morse 1929)."""
+
+    parameters = ParameterSet(
+        Parameter("depth", "eV", lower=0.0, description="depth of the well"),
+        Parameter("alpha", "1/angstrom", lower=0.0, description="inverse width of the well"),
+        Parameter("r0", "angstrom", lower=0.0, description="distance of the minimum"),
+    )
+
+    def bare(self, r: Tensor, params: Params) -> Tensor:
+        x = torch.exp(-params["alpha"] * (r - params["r0"]))
+        return params["depth"] * x * (x - 2.0)
+
+
+class Buckingham(PairPotential):
+    """phi = a exp(-r/rho) - c/r^6 (Buckingham 1938)."""
+
+    parameters = ParameterSet(
+        Parameter("a", "eV", lower=0.0, description="size of the repulsion"),
+        Parameter("rho", "angstrom", lower=0.0, description="length of the repulsion"),
+        Parameter("c", "eV angstrom^6", lower=0.0, closed=True, log=False, description="dispersion"),
+    )
+
+    def bare(self, r: Tensor, params: Params) -> Tensor:
+        return params["a"] * torch.exp(-r / params["rho"]) - params["c"] / r**6
+
+
+class UserPair(PairPotential):
+    """A user's own phi(r, params) in PyTorch, entry by entry; its parameters are those that it is called with."""
+
+    parameters = ParameterSet()
+
+    def __init__(
+        self, function: Callable[[Tensor, Params], Tensor], species: tuple[str, ...], end: float = 10.0, width: float = 1.0
+    ) -> None:
+        super().__init__(species, end, width)
+        object.__setattr__(self, "function", function)
+
+    def bare(self, r: Tensor, params: Params) -> Tensor:
+        return self.function(r, params)  # type: ignore[attr-defined]
+
+
+def of_pairs(value: Tensor, bonds: Bonds, species: int) -> Tensor:
+    """A number as it is; a parameter with one entry per pair of species as one entry (E,) per bond."""
+    if value.dim() == 0:
+        return value
+    if value.shape != (species * (species + 1) // 2,):
+        raise InputError(
+            f"a parameter of {species} species has 1 or {species * (species + 1) // 2} entries, got {tuple(value.shape)}"
+        )
+    centre, neighbour = bonds.ends
+    low, high = torch.minimum(centre, neighbour), torch.maximum(centre, neighbour)
+    return value[low * species - low * (low - 1) // 2 + high - low]

@@ -1,0 +1,1 @@
+"""What is measured of crystals, as differentiable functions of structures at rest."""

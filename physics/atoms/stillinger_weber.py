@@ -1,0 +1,56 @@
+"""The potential of Stillinger and Weber: pairs, and the angles that they make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bilevel.problem import Params
+from physics.atoms.potential import SiteEnergy, numbers
+from physics.constitutive.parameters import Parameter, ParameterSet
+
+
+@dataclass(frozen=True)
+class StillingerWeber(SiteEnergy):
+    """E = sum eps [A (B (s/r)^p - (s/r)^q) e(1; r)]_ij + sum eps lambda (cos theta_jik - cos0)^2 e(gamma; r_ij) e(gamma; r_ik).
+
+    e(g; r) = exp(g s / (r - a s)) below a s, 0 beyond it: all derivatives are continuous. Energies in eV, lengths in
+    angstrom; one element. Source: Stillinger and Weber 1985, Phys. Rev. B 31, 5262, eqs. 2.1-2.5.
+    """
+
+    species: tuple[str, ...] = ("Si",)
+
+    parameters = ParameterSet(
+        Parameter("epsilon", "eV", lower=0.0, default=2.1683, description="depth of the pair's well"),
+        Parameter("sigma", "angstrom", lower=0.0, default=2.0951, description="length"),
+        Parameter("a", lower=0.0, default=1.8, description="cut-off over sigma"),
+        Parameter("lambda", lower=0.0, default=21.0, description="strength of the angles"),
+        Parameter("gamma", lower=0.0, default=1.2, description="range of the angles"),
+        Parameter("cos0", lower=-1.0, upper=1.0, default=-1.0 / 3.0, description="cosine of the angle at rest"),
+        Parameter("A", lower=0.0, default=7.049556277, description="size of the pair's energy"),
+        Parameter("B", lower=0.0, default=0.6022245584, description="size of the repulsion"),
+        Parameter("p", lower=0.0, default=4.0, description="exponent of the repulsion"),
+        Parameter("q", lower=0.0, closed=True, log=False, default=0.0, description="exponent of the attraction"),
+    )
+
+    def cutoff(self, params: Params) -> float:
+        return float(numbers(params, "a").max() * numbers(params, "sigma").max())
+
+    def site(self, vectors: Tensor, centre: Tensor, neighbours: Tensor, params: Params) -> Tensor:
+        r = torch.linalg.vector_norm(vectors, dim=-1)
+        sigma, x = params["sigma"], params["sigma"] / r
+        pairs = params["A"] * (params["B"] * x ** params["p"] - x ** params["q"]) * fade(r, sigma, params["a"] * sigma)
+        reach = fade(r, params["gamma"] * sigma, params["a"] * sigma)
+        unit = vectors / r.unsqueeze(-1)
+        bend = (unit @ unit.mT - params["cos0"]) ** 2 * reach.unsqueeze(0) * reach.unsqueeze(1)
+        angles = torch.triu(bend, diagonal=1).sum()
+        return params["epsilon"] * (0.5 * pairs.sum() + params["lambda"] * angles)
+
+
+def fade(r: Tensor, length: Tensor, end: Tensor) -> Tensor:
+    """exp(length / (r - end)) below `end`, 0 beyond it."""
+    inside = r < end
+    gap = torch.where(inside, r - end, -torch.ones_like(r))  # the branch not taken must have finite derivatives too
+    return torch.where(inside, torch.exp(length / gap), torch.zeros_like(r))
