@@ -18,7 +18,7 @@ class Bonds:
 
     vectors (E, 3): from i to the image of j, in angstrom. centre, neighbour (E,): i and j. images (E, 3): the cells
     between i and j. kinds (N,): the place of each atom's element among the potential's `species`. owner (N,): the
-    structure of each atom. numbers (N,): atomic numbers.
+    structure of each atom. numbers (N,): atomic numbers. positions (N, 3), cells (S, 3, 3): where the atoms are.
     """
 
     vectors: Tensor
@@ -28,6 +28,8 @@ class Bonds:
     kinds: Tensor
     owner: Tensor
     numbers: Tensor
+    positions: Tensor
+    cells: Tensor
 
     @property
     def atoms(self) -> int:
@@ -54,8 +56,11 @@ class Bonds:
         return values.new_zeros(self.atoms).index_add(0, self.centre, values)
 
     def to_pyg(self) -> Data:
-        """As a torch_geometric graph: z, edge_index, edge_attr (the vectors), shifts and batch."""
+        """As a torch_geometric graph: z, pos, cell, edge_index, edge_attr (the vectors), shifts and batch."""
         from torch_geometric.data import Data
 
         edges = torch.stack([self.centre, self.neighbour])
-        return Data(z=self.numbers, edge_index=edges, edge_attr=self.vectors, shifts=self.images, batch=self.owner)
+        return Data(
+            z=self.numbers, pos=self.positions, cell=self.cells, edge_index=edges, edge_attr=self.vectors, shifts=self.images,
+            batch=self.owner,
+        )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from bilevel.linalg.operator import Dense, LinearOperator, MatrixFree, Structure
 from bilevel.problem import EnergyProblem, Params
@@ -37,6 +38,7 @@ class CrystalEnergy(EnergyProblem):
         self.neighbours = Neighbours(structures.counts, structures.periodic)
         self.owner = structures.owner
         self.lengths = stretch_lengths(structures)
+        self._latest: tuple[list[Tensor], LinearOperator] | None = None
         self.free, null = held_and_null(structures, strained, self.layout)
         self.structure = Structure(symmetric=True, null_space=null if self.batch_dims else _first(null))
 
@@ -46,7 +48,7 @@ class CrystalEnergy(EnergyProblem):
 
     def start(self) -> Tensor:
         """No strain, no displacement."""
-        zeros = torch.zeros(len(self.structures), self.n)
+        zeros = torch.zeros(len(self.structures), self.n, dtype=torch.float64)
         return zeros if self.batch_dims else zeros[0]
 
     def parameters(self, potential: Params, pressure: Tensor | float = 0.0) -> dict[str, Params]:
@@ -56,7 +58,7 @@ class CrystalEnergy(EnergyProblem):
             "potential": potential,
             "positions": given.positions,
             "cells": given.cells,
-            "pressure": torch.as_tensor(pressure).to(given.cells),
+            "pressure": torch.as_tensor(pressure, dtype=torch.float64),
             "loads": given.loads,
         }
 
@@ -75,7 +77,8 @@ class CrystalEnergy(EnergyProblem):
         at_rest = rest[neighbour] - rest[centre] + (images.unsqueeze(1) @ params["cells"][owner]).squeeze(1)
         gradient = torch.eye(3).to(strain) + strain
         vectors = (at_rest.unsqueeze(1) @ gradient[owner]).squeeze(1) + moved[neighbour] - moved[centre]
-        return Bonds(vectors, centre, neighbour, images, self.kinds, self.owner, self.structures.numbers), at_rest
+        known = self.kinds, self.owner, self.structures.numbers
+        return Bonds(vectors, centre, neighbour, images, *known, *self.placed(u, params)), at_rest
 
     def energies(self, u: Tensor, params: Params) -> Tensor:
         """The potential energy (S,) of each structure at u, in eV."""
@@ -87,7 +90,11 @@ class CrystalEnergy(EnergyProblem):
         held = torch.where(self.free, 0.0, u.reshape(-1, self.n))
         work = (params["loads"] * positions).sum(-1)
         total = self.energies(u, params) + 0.5 * (held * held).sum(-1)
-        total = total + params["pressure"] * determinant(cells).abs() - torch.zeros_like(total).index_add(0, self.owner, work)
+        total = (
+            total
+            + params["pressure"] * determinant(cells).abs()
+            - torch.zeros_like(total).index_add(0, self.owner, work)
+        )
         return total if self.batch_dims else total[0]
 
     def value_and_residual(self, u: Tensor, params: Params) -> tuple[Tensor, Tensor]:
@@ -97,7 +104,15 @@ class CrystalEnergy(EnergyProblem):
             (residual,) = torch.autograd.grad(value.sum(), v)
         return value.detach(), residual
 
+    @torch.no_grad()
     def tangent(self, u: Tensor, params: Params) -> LinearOperator:
+        # Adjoint and certificate ask again for the tangent where the solver had it: it costs as much as a factorisation.
+        made_of = [u, *(leaf for leaf in tree_leaves(params) if isinstance(leaf, Tensor))]
+        if self._latest is None or not all(map(torch.equal, made_of, self._latest[0])):
+            self._latest = ([tensor.detach().clone() for tensor in made_of], self._tangent(u, params))
+        return self._latest[1]
+
+    def _tangent(self, u: Tensor, params: Params) -> LinearOperator:
         hessian_known = type(self.potential).bond_hessian is not Potential.bond_hessian
         if self.n > FACTORISED_UP_TO or not hessian_known:
             return self._without_bonds(u, params)

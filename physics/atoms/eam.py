@@ -91,4 +91,4 @@ class FinnisSinclair(PairFunctional):
 
 
 def _cubes(r: Tensor, knots: Sequence[float]) -> Tensor:
-    return (torch.as_tensor(list(knots)).to(r) - r.unsqueeze(-1)).clamp_min(0.0) ** 3
+    return (r.new_tensor(list(knots)) - r.unsqueeze(-1)).clamp_min(0.0) ** 3

@@ -61,7 +61,9 @@ def assemble(hessian: BondHessian, bonds: Bonds, strain: Tensor, layout: Layout)
     for one, sign in ends:
         side = side.index_add(0, one[first], sign * cross.reshape(-1, 18))
         for other, factor in ends:
-            whole = whole.index_add(0, one[first] * width + other[second] % width, sign * factor * blocks.reshape(-1, 9))
+            whole = whole.index_add(
+                0, one[first] * width + other[second] % width, sign * factor * blocks.reshape(-1, 9)
+            )
     owner = (centre // width)[first]
     corner = blocks.new_zeros(count, 36).index_add(0, owner, (strain[first].mT @ cross).reshape(-1, 36))
     atoms = whole.reshape(count, width, width, 3, 3).transpose(2, 3).reshape(count, 3 * width, 3 * width)[:, 6:, 6:]

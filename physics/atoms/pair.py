@@ -7,8 +7,7 @@ Parameters are numbers (one for all pairs of elements), or one entry for each pa
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -21,17 +20,13 @@ from physics.atoms.potential import PairFunctional
 from physics.constitutive.parameters import Parameter, ParameterSet
 
 
-@dataclass(frozen=True)
 class PairPotential(PairFunctional):
     """E = 1/2 sum phi(r_ij) S(r_ij), S the taper from end - width to end (both in angstrom)."""
 
-    species: tuple[str, ...]
-    end: float = 10.0
-    width: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.width <= self.end:
-            raise InputError(f"the taper's width must lie between 0 and the cut-off {self.end} angstrom, got {self.width}")
+    def __init__(self, species: Sequence[str], end: float = 10.0, width: float = 1.0) -> None:
+        if not 0.0 < width <= end:
+            raise InputError(f"the taper's width must lie between 0 and the cut-off {end} angstrom, got {width}")
+        self.species, self.end, self.width = tuple(species), end, width
 
     def cutoff(self, params: Params) -> float:
         return self.end
@@ -91,13 +86,17 @@ class UserPair(PairPotential):
     parameters = ParameterSet()
 
     def __init__(
-        self, function: Callable[[Tensor, Params], Tensor], species: tuple[str, ...], end: float = 10.0, width: float = 1.0
+        self,
+        function: Callable[[Tensor, Params], Tensor],
+        species: Sequence[str],
+        end: float = 10.0,
+        width: float = 1.0,
     ) -> None:
         super().__init__(species, end, width)
-        object.__setattr__(self, "function", function)
+        self.function = function
 
     def bare(self, r: Tensor, params: Params) -> Tensor:
-        return self.function(r, params)  # type: ignore[attr-defined]
+        return self.function(r, params)
 
 
 def of_pairs(value: Tensor, bonds: Bonds, species: int) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from bilevel.problem import Params
 from bilevel.report import InputError
+from bilevel.torch_internals import plain
 from physics.atoms.bonds import Bonds
 from physics.constitutive.law import Law
 
@@ -57,7 +58,7 @@ class Potential(Law):
         """The second derivatives in the bond vectors, differentiable; None where only the whole can be differentiated."""
         return None
 
-    def inspect(self, bonds: Bonds, params: Params, names: tuple[str, ...]) -> None:  # noqa: B027 - most have no limits
+    def inspect(self, bonds: Bonds, params: Params, names: tuple[str, ...]) -> None:
         """Raise InputError, which names the structure, where atoms are outside what the potential is made for."""
 
     def kinds(self, numbers: Tensor, owner: Tensor, names: tuple[str, ...]) -> Tensor:
@@ -149,7 +150,7 @@ class SiteEnergy(Potential):
         slot, width = bonds.slots()
         width = max(width, 1)
         places = bonds.centre * width + slot
-        far = torch.tensor([2.0 * self.cutoff(params), 0.0, 0.0]).to(bonds.vectors)
+        far = bonds.vectors.new_tensor([2.0 * self.cutoff(params), 0.0, 0.0])
         vectors = far.expand(bonds.atoms * width, 3).index_copy(0, places, bonds.vectors)
         kinds = torch.zeros(bonds.atoms * width, dtype=torch.long).index_copy(0, places, bonds.ends[1])
         return vectors.reshape(-1, width, 3), kinds.reshape(-1, width), places
@@ -168,6 +169,4 @@ def derivatives(function: Radial, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def numbers(params: Mapping[str, Tensor], name: str) -> Tensor:
     """A parameter as a plain number, for what must not be differentiated."""
-    from bilevel.torch_internals import plain
-
     return plain(torch.as_tensor(params[name]))

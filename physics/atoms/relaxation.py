@@ -88,12 +88,14 @@ def relax(
     unknown elements and parameters out of bounds, ConvergenceError, which names the structures that did not converge.
     """
     potential.check(params)
-    out = Relaxed(structures, torch.empty(0), torch.empty(0), torch.empty(0), [], [], [torch.empty(0)] * len(structures))
+    out = Relaxed(
+        structures, torch.empty(0), torch.empty(0), torch.empty(0), [], [], [torch.empty(0)] * len(structures)
+    )
     pieces: dict[int, tuple[Tensor, Tensor, Tensor, Tensor, Tensor]] = {}
     for members in _side_by_side(structures.counts.tolist()):
         some = structures.select(members)
         problem = CrystalEnergy(some, potential, _strained(some, cell))
-        given = problem.parameters(params, torch.as_tensor(pressure) / GPA)
+        given = problem.parameters(params, torch.as_tensor(pressure, dtype=torch.float64) / GPA)
         tolerance = _tolerance(problem, force_tolerance, stress_tolerance)
         solution = bilevel.argmin(
             problem,
@@ -183,7 +185,11 @@ def _complain(names: tuple[str, ...], report: SolveReport, on_fail: OnFail) -> N
     failed = [s for s, status in enumerate(report.status) if not status.ok]
     if failed:
         first = failed[0]
-        others = f" ({len(failed)} of {len(names)} structures: {', '.join(names[s] for s in failed[:5])})" if len(failed) > 1 else ""
+        others = (
+            f" ({len(failed)} of {len(names)} structures: {', '.join(names[s] for s in failed[:5])})"
+            if len(failed) > 1
+            else ""
+        )
         residual = float(report.residual.reshape(-1)[first])
         fail(
             f"{names[first]} did not come to rest{others}: {report.status[first].value} ({report.iterations} iterations, "

@@ -25,7 +25,7 @@ def held_and_null(structures: Structures, strained: Tensor, layout: Layout) -> t
     free = torch.zeros(count * width, 3, dtype=torch.bool).index_put((layout.nodes,), structures.movable)
     free = free.reshape(count, 3 * width)
     free[:, : 3 * STRAIN_NODES] = strained & structures.periodic.any(-1, keepdim=True)
-    null = torch.zeros(count, 3 * width, 3)
+    null = torch.zeros(count, 3 * width, 3, dtype=torch.float64)
     for s, nodes in enumerate(layout.nodes.split(structures.counts.tolist())):
         mine, name = structures.owner == s, structures.names[s]
         entries = 3 * (nodes % width)

@@ -41,10 +41,14 @@ class Grid:
 
     def differentiable(self, values: Tensor) -> Tensor:
         """The same from values that carry a gradient; for some hundreds of knots."""
-        return (_basis(self).to(values) @ values.mT).movedim(-1, 0)
+        return (torch.from_numpy(_basis(self)).to(values) @ values.mT).movedim(-1, 0)
 
 
 @lru_cache(maxsize=16)
-def _basis(grid: Grid) -> Tensor:
+def _basis(grid: Grid) -> np.ndarray:
     """The coefficients (count - 1, 4, count) as linear functions of the values."""
-    return grid.coefficients(np.eye(grid.count)).movedim(0, -1).contiguous()
+    # An array, for a tensor made under a transform of torch.func must not outlive it.
+    from scipy.interpolate import CubicSpline
+
+    fitted = CubicSpline(grid.knots(), np.eye(grid.count), axis=-1, bc_type="not-a-knot").c  # (4, count - 1, count)
+    return np.ascontiguousarray(fitted.swapaxes(0, 1))

@@ -76,10 +76,12 @@ class Structures:
         names: by default the `name` in each one's info, or its formula with a number. Raises InputError, which names the
         structure, for no atoms, entries that are not finite, a flat cell, or atoms on top of each other.
         """
-        given = list(atoms) if isinstance(atoms, (list, tuple)) else [atoms]
+        given: list[Atoms] = list(atoms) if isinstance(atoms, (list, tuple)) else [atoms]  # type: ignore[list-item]
         if not given:
             raise InputError("there are no structures")
-        called = names or [a.info.get("name", f"structure {k + 1} ({a.get_chemical_formula()})") for k, a in enumerate(given)]
+        called = names or [
+            a.info.get("name", f"structure {k + 1} ({a.get_chemical_formula()})") for k, a in enumerate(given)
+        ]
         for name, one in zip(called, given, strict=True):
             _check(name, one)
         stack = [np.array(a.cell.complete() if a.pbc.any() else np.eye(3)) for a in given]
@@ -113,13 +115,15 @@ class Structures:
         pieces = torch.arange(len(self.numbers)).split(self.counts.tolist())
         rows, which = torch.cat([pieces[s] for s in chosen]), torch.as_tensor(chosen)
         return Structures(
-            tuple(self.names[s] for s in chosen),
-            self.counts[which],
-            *(t[rows] for t in (self.numbers, self.masses, self.positions)),
-            self.cells[which],
-            self.periodic[which],
-            self.movable[rows],
-            self.loads[rows],
+            names=tuple(self.names[s] for s in chosen),
+            counts=self.counts[which],
+            numbers=self.numbers[rows],
+            masses=self.masses[rows],
+            positions=self.positions[rows],
+            cells=self.cells[which],
+            periodic=self.periodic[which],
+            movable=self.movable[rows],
+            loads=self.loads[rows],
         )
 
     def deformed(self, gradient: Tensor) -> Structures:

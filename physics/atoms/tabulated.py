@@ -60,7 +60,9 @@ class TabulatedEAM(_Tables):
         self.table, self.species, self.end = table, table.species, table.cutoff if end is None else end
         r = Grid(0.0, table.dr, table.density.shape[1])
         if not 0.0 < self.end <= r.last * (1 + 1e-9):
-            raise InputError(f"the cut-off {self.end:g} angstrom is beyond the table, which ends at {r.last:g} angstrom")
+            raise InputError(
+                f"the cut-off {self.end:g} angstrom is beyond the table, which ends at {r.last:g} angstrom"
+            )
         self.pair_grid, self.density_grid = Grid(r.spacing, r.spacing, r.count - 1), r
         self.embedding_grid = Grid(0.0, table.drho, table.embedding.shape[1])
         self._phi = self.pair_grid.coefficients(table.r_phi[:, 1:] / r.knots()[1:])

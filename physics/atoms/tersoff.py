@@ -62,5 +62,8 @@ class Tersoff(SiteEnergy):
         # (beta zeta)^n has no derivative at zeta = 0, a bond without other neighbours.
         power = torch.where(bonded, torch.where(bonded, crowd, 1.0) ** params["n"], 0.0)
         order = (1.0 + power) ** (-0.5 / params["n"])
-        repulsion, attraction = params["A"] * torch.exp(-params["lambda1"] * r), params["B"] * torch.exp(-params["lambda2"] * r)
+        repulsion, attraction = (
+            params["A"] * torch.exp(-params["lambda1"] * r),
+            params["B"] * torch.exp(-params["lambda2"] * r),
+        )
         return 0.5 * (near * (repulsion - order * attraction)).sum()

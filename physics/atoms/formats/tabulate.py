@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,31 +21,33 @@ def tabulate(potential: PairFunctional, params: Params, *, densest: float, point
     from ase.data import atomic_masses, atomic_numbers
 
     if not isinstance(potential, PairFunctional):
-        raise InputError(f"{type(potential).__name__} has no embedded-atom tables; setfl holds pair and embedding functions")
+        raise InputError(
+            f"{type(potential).__name__} has no embedded-atom tables; setfl holds pair and embedding functions"
+        )
     cutoff, species = potential.cutoff(params), len(potential.species)
-    r = torch.linspace(0.0, cutoff, points)
-    rho = torch.linspace(0.0, densest, points)
+    r = torch.linspace(0.0, cutoff, points, dtype=torch.float64)
+    rho = torch.linspace(0.0, densest, points, dtype=torch.float64)
     pairs = {pair: _bonds(pair[0], pair[1], points) for pair in pair_order(species)}
     r_phi = torch.stack([_finite(r * potential.pair(r, bonds, params)) for bonds in pairs.values()])
-    embedding, density = torch.zeros(species, points), torch.zeros(species, points)
+    embedding, density = r.new_zeros(species, points), r.new_zeros(species, points)
     if potential.embeds:
         for k in range(species):
-            density[k] = _finite(potential.density(r, pairs[(min(0, k), k)], params))
-            embedding[k] = _finite(potential.embedding(rho, _bonds(k, k, points), params))
+            density[k] = _finite(potential.density(r, pairs[(0, k)], params))
+            embedding[k] = _finite(potential.embedding(rho, _bonds(k, k, points - 1), params))
     numbers = [atomic_numbers[symbol] for symbol in potential.species]
     return Setfl(
-        tuple(potential.species), float(rho[1]), float(r[1]), cutoff, np.array(embedding), np.array(density), np.array(r_phi),
+        tuple(potential.species), float(rho[1]), float(r[1]), cutoff, embedding.numpy(), density.numpy(), r_phi.numpy(),
         tuple(float(atomic_masses[n]) for n in numbers), ((0.0, "fcc"),) * species,
         (f"{type(potential).__name__} as tables", "units: metal", ""),
     )  # fmt: skip
 
 
 def _bonds(centre: int, neighbour: int, count: int) -> Bonds:
-    """So many bonds from an atom of one kind to one of another; each bond's centre is its own entry of `kinds` too."""
+    """So many atoms of one kind, each with a bond to one more of another."""
     kinds = torch.full((count + 1,), centre)
     kinds[count] = neighbour
-    places, zeros = torch.arange(count), torch.zeros(count, 3)
-    return Bonds(zeros, places, torch.full((count,), count), zeros, kinds[:count] if centre == neighbour else kinds, places, kinds)
+    places, zeros = torch.arange(count), torch.zeros(count, 3, dtype=torch.float64)
+    return Bonds(zeros, places, torch.full((count,), count), zeros, kinds, places, kinds, zeros, zeros)
 
 
 def _finite(values: Tensor) -> Tensor:

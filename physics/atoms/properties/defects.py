@@ -100,7 +100,7 @@ def stacking_fault_energy(bulk: Relaxed, potential: Potential, params: Params, l
         positions=positions,
         cells=faulted.unsqueeze(0),
         movable=movable,
-        loads=torch.zeros(layers, 3).to(positions),
+        loads=torch.zeros_like(positions),
     )
     rest = relax(built, potential, params, cell=False)
     return (rest.energies[0] - layers * bulk.energies[0]) / _area(perfect)

@@ -26,7 +26,7 @@ def equation_of_state(
     structures: Structures, potential: Potential, params: Params, ratios: Sequence[float]
 ) -> EquationOfState:
     """One crystal at volumes of `ratios` times its own, positions relaxed; differentiable in params and structure."""
-    stretches = torch.as_tensor(ratios).to(structures.cells) ** (1.0 / 3.0)
+    stretches = torch.as_tensor(ratios, dtype=torch.float64) ** (1.0 / 3.0)
     copies = structures.select([0] * len(ratios)).deformed(stretches[:, None, None] * torch.eye(3).to(stretches))
     rest = relax(copies, potential, params, cell=False)
     atoms = structures.counts[0]

@@ -33,7 +33,9 @@ def phonon_frequencies(structures: Structures, potential: Potential, params: Par
     bonds, _ = problem.bonds(problem.start(), given)
     hessian = potential.bond_hessian(bonds, params)
     if hessian is None:
-        raise InputError(f"phonons of {type(potential).__name__}: take a supercell and the wave vector 0 of its Hessian")
+        raise InputError(
+            f"phonons of {type(potential).__name__}: take a supercell and the wave vector 0 of its Hessian"
+        )
     masses = structures.masses.repeat_interleave(3)
     weight = (masses.unsqueeze(0) * masses.unsqueeze(1)).rsqrt()
     squares = []
