@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from bilevel.linalg.operator import Dense, LinearOperator, MatrixFree, Structure
 from bilevel.problem import EnergyProblem, Params
-from bilevel.torch_internals import plain
+from bilevel.torch_internals import plain, pytree
 from physics.atoms.bonds import Bonds
 from physics.atoms.hessian import STRAIN_NODES, Layout, assemble, strain_derivative, strain_matrix
 from physics.atoms.neighbours import Neighbours
@@ -107,7 +106,7 @@ class CrystalEnergy(EnergyProblem):
     @torch.no_grad()
     def tangent(self, u: Tensor, params: Params) -> LinearOperator:
         # Adjoint and certificate ask again for the tangent where the solver had it: it costs as much as a factorisation.
-        made_of = [u, *(leaf for leaf in tree_leaves(params) if isinstance(leaf, Tensor))]
+        made_of = [u, *(leaf for leaf in pytree.tree_leaves(params) if isinstance(leaf, Tensor))]
         if self._latest is None or not all(map(torch.equal, made_of, self._latest[0])):
             self._latest = ([tensor.detach().clone() for tensor in made_of], self._tangent(u, params))
         return self._latest[1]

@@ -54,20 +54,25 @@ def assemble(hessian: BondHessian, bonds: Bonds, strain: Tensor, layout: Layout)
     width, count = layout.width, layout.count
     centre, neighbour = layout.nodes[bonds.centre], layout.nodes[bonds.neighbour]
     first, second, blocks = hessian.first, hessian.second, hessian.blocks
-    ends = ((centre, -1.0), (neighbour, 1.0))
-    whole = blocks.new_zeros(count * width * width, 9)
+    one, other = centre[first], neighbour[second]
+    flat = blocks.reshape(-1, 9)
+    nodes = blocks.new_zeros(count * width, 9).index_add(0, one, flat)
+    between = blocks.new_zeros(count * width * width, 9).index_add(0, one * width + other % width, -flat)
+    far = neighbour[first] * width + other % width
+    every = torch.arange(count * width)
+    whole = (
+        blocks.new_zeros(count * width * width, 9)
+        .index_add(0, far, flat)
+        .index_add(0, every * width + every % width, nodes)
+    )
+    between, whole = (part.reshape(count, width, width, 3, 3).transpose(2, 3) for part in (between, whole))
+    size = (count, 3 * width, 3 * width)
+    atoms = (whole.reshape(size) + between.reshape(size) + between.reshape(size).mT)[:, 6:, 6:]
     cross = blocks @ strain[second]  # (P, 3, 6)
-    side = blocks.new_zeros(count * width, 18)
-    for one, sign in ends:
-        side = side.index_add(0, one[first], sign * cross.reshape(-1, 18))
-        for other, factor in ends:
-            whole = whole.index_add(
-                0, one[first] * width + other[second] % width, sign * factor * blocks.reshape(-1, 9)
-            )
-    owner = (centre // width)[first]
-    corner = blocks.new_zeros(count, 36).index_add(0, owner, (strain[first].mT @ cross).reshape(-1, 36))
-    atoms = whole.reshape(count, width, width, 3, 3).transpose(2, 3).reshape(count, 3 * width, 3 * width)[:, 6:, 6:]
-    edge = side.reshape(count, 3 * width, 6)[:, 6:]
+    pulled = cross.reshape(-1, 18)
+    edge = blocks.new_zeros(count * width, 18).index_add(0, neighbour[first], pulled).index_add(0, one, -pulled)
+    edge = edge.reshape(count, 3 * width, 6)[:, 6:]
+    corner = blocks.new_zeros(count, 36).index_add(0, one // width, (strain[first].mT @ cross).reshape(-1, 36))
     joined = torch.cat([torch.cat([corner.reshape(count, 6, 6), edge.mT], 2), torch.cat([edge, atoms], 2)], 1)
     if hessian.weight is None or hessian.slope is None:
         return joined

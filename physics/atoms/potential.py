@@ -1,8 +1,8 @@
 """What a potential is: a law that gives the energy of every atom from its bonds, and what is known of its second derivatives.
 
-`PairFunctional` (pair potentials, embedded atoms) has its derivatives in closed form from those of functions of one
-distance; `SiteEnergy` (Stillinger-Weber, Tersoff, a user's many-body function) those of one atom and its neighbours by
-automatic differentiation; `AnyEnergy` (networks) is differentiated as a whole.
+`PairFunctional` (pair potentials, embedded atoms) and `BondOrder` (Stillinger-Weber, Tersoff) have their derivatives in
+closed form from those of functions of numbers; `SiteEnergy` (a user's many-body function) those of one atom and its
+neighbours by automatic differentiation; `AnyEnergy` (networks) is differentiated as a whole.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from bilevel.torch_internals import plain
 from physics.atoms.bonds import Bonds
 from physics.constitutive.law import Law
 
-Radial = Callable[[Tensor], Tensor]
+CACHED = 2**17
+"""Numbers of an intermediate result that stay in the processor's cache."""
+
+Radial = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
@@ -107,18 +110,16 @@ class PairFunctional(Potential):
     def bond_hessian(self, bonds: Bonds, params: Params) -> BondHessian:
         r = bonds.lengths
         normal = bonds.vectors / r.unsqueeze(-1)
-        _, first, second = derivatives(lambda x: 0.5 * self.pair(x, bonds, params), r)
+        _, (first,), ((second,),) = second_derivatives(lambda x: 0.5 * self.pair(x, bonds, params), r)
         weight = slope = None
         if self.embeds:
-            f, df, ddf = derivatives(lambda x: self.density(x, bonds, params), r)
-            _, dembed, weight = derivatives(lambda x: self.embedding(x, bonds, params), bonds.sum_at_centres(f))
-            first, second = first + dembed[bonds.centre] * df, second + dembed[bonds.centre] * ddf
+            f, (df,), ((ddf,),) = second_derivatives(lambda x: self.density(x, bonds, params), r)
+            rho = bonds.sum_at_centres(f)
+            _, (embed,), ((weight,),) = second_derivatives(lambda x: self.embedding(x, bonds, params), rho)
+            first, second = first + embed[bonds.centre] * df, second + embed[bonds.centre] * ddf
             slope = df.unsqueeze(-1) * normal
-        across = (first / r)[:, None, None]
-        outer = normal.unsqueeze(-1) * normal.unsqueeze(-2)
-        blocks = across * torch.eye(3).to(r) + (second[:, None, None] - across) * outer
         bond = torch.arange(len(r))
-        return BondHessian(bond, bond, blocks, weight, slope)
+        return BondHessian(bond, bond, across_and_along(second, first / r, normal), weight, slope)
 
 
 class SiteEnergy(Potential):
@@ -138,8 +139,9 @@ class SiteEnergy(Potential):
     def bond_hessian(self, bonds: Bonds, params: Params) -> BondHessian:
         vectors, kinds, places = self._padded(bonds, params)
         second = torch.func.hessian(lambda v, c, n: self.site(v, c, n, params))
-        full = torch.vmap(second)(vectors, bonds.kinds, kinds)  # (N, M, 3, M, 3)
         size = vectors.shape[:2]
+        chunk = max(1, CACHED // (3 * size[1] ** 3))
+        full = torch.vmap(second, chunk_size=chunk)(vectors, bonds.kinds, kinds)  # (N, M, 3, M, 3)
         number = torch.full(size, -1).reshape(-1).index_copy(0, places, torch.arange(len(places))).reshape(size)
         one, other = number.unsqueeze(2).expand(*size, size[1]), number.unsqueeze(1).expand(*size, size[1])
         real = (one >= 0) & (other >= 0)
@@ -156,15 +158,27 @@ class SiteEnergy(Potential):
         return vectors.reshape(-1, width, 3), kinds.reshape(-1, width), places
 
 
-def derivatives(function: Radial, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """f, f' and f'' of a function that treats every entry of x by itself; differentiable."""
+def second_derivatives(function: Radial, *x: Tensor) -> tuple[Tensor, tuple[Tensor, ...], list[list[Tensor]]]:
+    """Values, first and second derivatives of a function that treats every entry of its arguments (E,) by itself."""
+    every = tuple(range(len(x)))
 
-    def first(y: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        slope, value = torch.func.grad(lambda z: (lambda f: (f.sum(), f))(function(z)), has_aux=True)(y)
-        return slope.sum(), (slope, value)
+    def total(*y: Tensor) -> tuple[Tensor, Tensor]:
+        value = function(*y)
+        return value.sum(), value
 
-    second, (slope, value) = torch.func.grad(first, has_aux=True)(x)
-    return value, slope, second
+    def slope(k: int, *y: Tensor) -> tuple[Tensor, tuple[Tensor, tuple[Tensor, ...]]]:
+        first, value = torch.func.grad(total, every, has_aux=True)(*y)
+        return first[k].sum(), (value, first)
+
+    rows = [torch.func.grad(lambda *y, k=k: slope(k, *y), every, has_aux=True)(*x) for k in every]
+    value, first = rows[0][1]
+    return value, first, [list(row) for row, _ in rows]
+
+
+def across_and_along(along: Tensor, across: Tensor, normal: Tensor) -> Tensor:
+    """along n n^T + across (1 - n n^T), (E, 3, 3), for normals (E, 3)."""
+    outer = normal.unsqueeze(-1) * normal.unsqueeze(-2)
+    return across[:, None, None] * torch.eye(3).to(normal) + (along - across)[:, None, None] * outer
 
 
 def numbers(params: Mapping[str, Tensor], name: str) -> Tensor:

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from bilevel.problem import Params
-from physics.atoms.potential import SiteEnergy, numbers
+from physics.atoms.bond_order import BondOrder
+from physics.atoms.potential import numbers
 from physics.constitutive.parameters import Parameter, ParameterSet
 
 
 @dataclass(frozen=True)
-class StillingerWeber(SiteEnergy):
+class StillingerWeber(BondOrder):
     """E = sum eps [A (B (s/r)^p - (s/r)^q) e(1; r)]_ij + sum eps lambda (cos theta_jik - cos0)^2 e(gamma; r_ij) e(gamma; r_ik).
 
     e(g; r) = exp(g s / (r - a s)) below a s, 0 beyond it: all derivatives are continuous. Energies in eV, lengths in
@@ -21,6 +22,7 @@ class StillingerWeber(SiteEnergy):
     """
 
     species: tuple[str, ...] = ("Si",)
+    linear = True
 
     parameters = ParameterSet(
         Parameter("epsilon", "eV", lower=0.0, default=2.1683, description="depth of the pair's well"),
@@ -38,15 +40,14 @@ class StillingerWeber(SiteEnergy):
     def cutoff(self, params: Params) -> float:
         return float(numbers(params, "a").max() * numbers(params, "sigma").max())
 
-    def site(self, vectors: Tensor, centre: Tensor, neighbours: Tensor, params: Params) -> Tensor:
-        r = torch.linalg.vector_norm(vectors, dim=-1)
-        sigma, x = params["sigma"], params["sigma"] / r
-        pairs = params["A"] * (params["B"] * x ** params["p"] - x ** params["q"]) * fade(r, sigma, params["a"] * sigma)
-        reach = fade(r, params["gamma"] * sigma, params["a"] * sigma)
-        unit = vectors / r.unsqueeze(-1)
-        bend = (unit @ unit.mT - params["cos0"]) ** 2 * reach.unsqueeze(0) * reach.unsqueeze(1)
-        angles = torch.triu(bend, diagonal=1).sum()
-        return params["epsilon"] * (0.5 * pairs.sum() + params["lambda"] * angles)
+    def bond(self, r: Tensor, zeta: Tensor, params: Params) -> Tensor:
+        x, end = params["sigma"] / r, params["a"] * params["sigma"]
+        pair = params["A"] * (params["B"] * x ** params["p"] - x ** params["q"]) * fade(r, params["sigma"], end)
+        return 0.5 * params["epsilon"] * (pair + params["lambda"] * zeta)
+
+    def angle(self, one: Tensor, other: Tensor, cosine: Tensor, params: Params) -> Tensor:
+        length, end = params["gamma"] * params["sigma"], params["a"] * params["sigma"]
+        return (cosine - params["cos0"]) ** 2 * fade(one, length, end) * fade(other, length, end)
 
 
 def fade(r: Tensor, length: Tensor, end: Tensor) -> Tensor:

@@ -164,10 +164,13 @@ def _check(name: str, atoms: Atoms) -> None:
                 f"{name}: its periodic cell is {thickness.min():.3g} angstrom thick, less than {THINNEST} angstrom; "
                 "check the cell's vectors and their unit"
             )
-    close = NeighborList(cutoff=TOUCHING, full_list=False)
-    i, j = close.compute(atoms.positions, cell if atoms.pbc.any() else np.eye(3), atoms.pbc, "ij")
-    if len(i):
+    # A longer cut-off than is asked about: the search is slow in cells of many times its size.
+    pairs = NeighborList(cutoff=1.0, full_list=False)
+    i, j, r = pairs.compute(atoms.positions, cell if atoms.pbc.any() else np.eye(3), atoms.pbc, "ijd")
+    touching = np.flatnonzero(r < TOUCHING)
+    if len(touching):
+        first = touching[0]
         raise InputError(
-            f"{name}: atoms {i[0]} and {j[0]} are on top of each other (nearer than {TOUCHING} angstrom); check positions, "
-            "cell and periodicity"
+            f"{name}: atoms {i[first]} and {j[first]} are on top of each other (nearer than {TOUCHING} angstrom); check "
+            "positions, cell and periodicity"
         )

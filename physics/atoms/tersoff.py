@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from bilevel.problem import Params
+from physics.atoms.bond_order import BondOrder
 from physics.atoms.cutoff import taper
-from physics.atoms.potential import SiteEnergy, numbers
+from physics.atoms.potential import numbers
 from physics.constitutive.parameters import Parameter, ParameterSet
 
 
 @dataclass(frozen=True)
-class Tersoff(SiteEnergy):
+class Tersoff(BondOrder):
     """E = 1/2 sum fc(r_ij) (A exp(-lambda1 r) - b_ij B exp(-lambda2 r)), b = (1 + (beta zeta)^n)^(-1/2n).
 
     zeta_ij = sum_k fc(r_ik) g(theta_ijk) exp((lambda3 (r_ij - r_ik))^m), g = gamma (1 + c^2/d^2 - c^2/(d^2 + (h - cos)^2)).
@@ -47,23 +48,18 @@ class Tersoff(SiteEnergy):
     def cutoff(self, params: Params) -> float:
         return float(numbers(params, "R") + numbers(params, "D"))
 
-    def site(self, vectors: Tensor, centre: Tensor, neighbours: Tensor, params: Params) -> Tensor:
-        r = torch.linalg.vector_norm(vectors, dim=-1)
-        near = self.cut(r, params["R"] - params["D"], params["R"] + params["D"])
-        unit = vectors / r.unsqueeze(-1)
-        c2, d2 = params["c"] ** 2, params["d"] ** 2
-        g = params["gamma"] * (1.0 + c2 / d2 - c2 / (d2 + (params["h"] - unit @ unit.mT) ** 2))
-        # The fillers beyond the cut-off would overflow the exponential; they carry no weight anyway.
-        apart = torch.where(near.unsqueeze(0) * near.unsqueeze(1) > 0, r.unsqueeze(1) - r.unsqueeze(0), 0.0)
-        others = 1.0 - torch.eye(len(r)).to(r)
-        zeta = (others * near.unsqueeze(0) * g * torch.exp((params["lambda3"] * apart) ** self.m)).sum(1)
-        bonded = zeta > 0
-        crowd = torch.where(bonded, params["beta"] * torch.where(bonded, zeta, 1.0), 0.0)
+    def bond(self, r: Tensor, zeta: Tensor, params: Params) -> Tensor:
+        crowded = zeta > 0
         # (beta zeta)^n has no derivative at zeta = 0, a bond without other neighbours.
-        power = torch.where(bonded, torch.where(bonded, crowd, 1.0) ** params["n"], 0.0)
+        power = torch.where(crowded, (params["beta"] * torch.where(crowded, zeta, 1.0)) ** params["n"], 0.0)
         order = (1.0 + power) ** (-0.5 / params["n"])
-        repulsion, attraction = (
-            params["A"] * torch.exp(-params["lambda1"] * r),
-            params["B"] * torch.exp(-params["lambda2"] * r),
-        )
-        return 0.5 * (near * (repulsion - order * attraction)).sum()
+        repulsion = params["A"] * torch.exp(-params["lambda1"] * r)
+        return 0.5 * self._near(r, params) * (repulsion - order * params["B"] * torch.exp(-params["lambda2"] * r))
+
+    def angle(self, one: Tensor, other: Tensor, cosine: Tensor, params: Params) -> Tensor:
+        c2, d2 = params["c"] ** 2, params["d"] ** 2
+        g = params["gamma"] * (1.0 + c2 / d2 - c2 / (d2 + (params["h"] - cosine) ** 2))
+        return self._near(other, params) * g * torch.exp((params["lambda3"] * (one - other)) ** self.m)
+
+    def _near(self, r: Tensor, params: Params) -> Tensor:
+        return self.cut(r, params["R"] - params["D"], params["R"] + params["D"])
