@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         Status,
         UndeclaredTensorError,
     )
-    from bilevel.solvers import LBFGS, Anderson, GradientDescent, LoadStepping, Newton, Picard, Tolerance
+    from bilevel.solvers import FIRE, LBFGS, Anderson, GradientDescent, LoadStepping, Newton, Picard, Tolerance
     from bilevel.solvers.steps import Armijo, BarzilaiBorwein, Constant, TrustRegion, Wolfe
 
 

@@ -1,6 +1,7 @@
 """Which way to go: solvers for energies, residuals and fixed points."""
 
 from bilevel.solvers.evaluations import Tolerance
+from bilevel.solvers.fire import FIRE
 from bilevel.solvers.fixed_point import Anderson, Picard
 from bilevel.solvers.gradient import GradientDescent
 from bilevel.solvers.lbfgs import LBFGS
@@ -11,6 +12,7 @@ from bilevel.solvers.nonlinear_cg import NonlinearCG
 from bilevel.solvers.preconditioned import PreconditionedGradient
 
 __all__ = [
+    "FIRE",
     "LBFGS",
     "Anderson",
     "DescentSolver",

@@ -95,6 +95,7 @@ def relax(
     for members in _side_by_side(structures.counts.tolist()):
         some = structures.select(members)
         problem = CrystalEnergy(some, potential, _strained(some, cell))
+        _refuse_held(problem)
         given = problem.parameters(params, torch.as_tensor(pressure, dtype=torch.float64) / GPA)
         tolerance = _tolerance(problem, force_tolerance, stress_tolerance)
         solution = bilevel.argmin(
@@ -161,6 +162,14 @@ def _strained(structures: Structures, cell: bool | Sequence[str]) -> Tensor:
     if unknown or isinstance(cell, str):
         raise InputError(f"strain components are a list of {', '.join(VOIGT)}, got {cell!r}")
     return torch.tensor([name in cell for name in VOIGT]).expand(len(structures), 6)
+
+
+def _refuse_held(problem: CrystalEnergy) -> None:
+    held = torch.nonzero(~problem.free.any(-1)).flatten().tolist()
+    if held:
+        raise InputError(
+            f"{problem.structures.names[held[0]]}: every atom and strain component is held; there is nothing to relax"
+        )
 
 
 def _tolerance(problem: CrystalEnergy, force: float, stress: float) -> Tolerance:

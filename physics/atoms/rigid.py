@@ -19,7 +19,7 @@ from physics.atoms.structures import Structures
 def held_and_null(structures: Structures, strained: Tensor, layout: Layout) -> tuple[Tensor, Tensor | None]:
     """Which unknowns are free (S, 3 W), and an orthonormal null space (S, 3 W, 3), or None where there is none.
 
-    Raises InputError, which names the structure, where all is held, or where forces push a floating structure away.
+    Raises InputError, which names the structure, where loads push a floating one away.
     """
     width, count = layout.width, layout.count
     free = torch.zeros(count * width, 3, dtype=torch.bool).index_put((layout.nodes,), structures.movable)
@@ -40,8 +40,6 @@ def held_and_null(structures: Structures, strained: Tensor, layout: Layout) -> t
         else:
             for axis in torch.nonzero(whole).flatten().tolist():
                 null[s, entries + axis, axis] = len(nodes) ** -0.5
-        if not bool(free[s].any()):
-            raise InputError(f"{name}: every atom and strain component is held; there is nothing to relax")
     return free, null if bool(null.any()) else None
 
 

@@ -12,6 +12,7 @@ from problems import chain_energy, chain_params, rosenbrock_chain
 
 import bilevel
 from bilevel import (
+    FIRE,
     LBFGS,
     Anderson,
     Armijo,
@@ -35,6 +36,7 @@ MINIMISERS = {
     "lbfgs": LBFGS(),
     "lbfgs-armijo": LBFGS(step=Armijo()),
     "gradient-bb": GradientDescent(max_iterations=100_000),
+    "fire": FIRE(time_step=0.02, max_iterations=5_000),
 }
 
 

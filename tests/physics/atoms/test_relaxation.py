@@ -13,7 +13,7 @@ from ase.constraints import FixAtoms, FixCartesian
 from crystals import COPPER, defaults, jacobian_errors, tensors
 from torch import Tensor
 
-from bilevel import LBFGS, ConvergenceError, InputError, Newton
+from bilevel import FIRE, LBFGS, ConvergenceError, InputError, Newton
 from bilevel.problem import Params
 from physics.atoms import (
     AnyEnergy,
@@ -187,8 +187,8 @@ def test_a_batch_of_different_sizes_is_each_one_by_itself() -> None:
         assert torch.allclose(together.structures.cells[k], alone.structures.cells[0], atol=1e-8)
 
 
-@pytest.mark.parametrize("solver", [Newton(), LBFGS()])
-def test_solvers_agree(solver: Newton | LBFGS) -> None:
+@pytest.mark.parametrize("solver", [Newton(), LBFGS(), FIRE()])
+def test_solvers_agree(solver: Newton | LBFGS | FIRE) -> None:
     start = Structures.of(broken_silicon())
     rest = relax(start, SW, SI, solver=solver, force_tolerance=1e-8, stress_tolerance=1e-6)
     reference = relax(start, SW, SI)
