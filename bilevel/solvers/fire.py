@@ -17,7 +17,7 @@ PATIENCE, FASTER, SLOWER, LONGEST = 5, 1.1, 0.5, 10.0
 MIXING, LESS_MIXING = 0.1, 0.99
 
 
-class Inertial(Descent):
+class DampedDynamics(Descent):
     """The move of one step of the dynamics, with a velocity, a time step and a mixing of their own for every sample."""
 
     def __init__(self, time_step: float, largest_move: float) -> None:
@@ -62,4 +62,4 @@ class FIRE(DescentSolver):
     energies_only = True
 
     def descent(self) -> Descent:
-        return Inertial(self.time_step, self.largest_move)
+        return DampedDynamics(self.time_step, self.largest_move)

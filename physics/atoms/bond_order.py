@@ -43,9 +43,9 @@ class BondOrder(Potential):
         normal = bonds.vectors / r.unsqueeze(-1)
         n, m, one, other = normal[first], normal[second], r[first], r[second]
         cosine = (n * m).sum(-1)
-        g, (g1, g2, gc), gg = second_derivatives(lambda *x: self.angle(*x, params), one, other, cosine)
+        g, (g1, g2, gc), gg = second_derivatives(lambda a, b, c: self.angle(a, b, c, params), one, other, cosine)
         zeta = torch.zeros_like(r).index_add(0, first, g)
-        _, (ur, uz), uu = second_derivatives(lambda *x: self.bond(*x, params), r, zeta)
+        _, (ur, uz), uu = second_derivatives(lambda a, b: self.bond(a, b, params), r, zeta)
         # The cosine's derivatives in the two vectors: p = dc/dv, C = d2c/dv dv.
         p, q = (m - _by(cosine, n)) / one[:, None], (n - _by(cosine, m)) / other[:, None]
         eye = torch.eye(3).to(r)

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from bilevel.linalg.operator import Dense, LinearOperator, MatrixFree, Structure
-from bilevel.problem import EnergyProblem, Params
+from bilevel.problem import DENSE_LIMIT, EnergyProblem, Params, dense_jacobian
 from bilevel.torch_internals import plain, pytree
 from physics.atoms.bonds import Bonds
-from physics.atoms.hessian import STRAIN_NODES, Layout, assemble, strain_derivative, strain_matrix
+from physics.atoms.hessian import STRAIN_NODES, NodeLayout, assemble, strain_derivative, strain_matrix
 from physics.atoms.neighbours import Neighbours
 from physics.atoms.potential import Potential
 from physics.atoms.rigid import held_and_null
@@ -32,7 +32,7 @@ class CrystalEnergy(EnergyProblem):
     def __init__(self, structures: Structures, potential: Potential, strained: Tensor) -> None:
         self.structures, self.potential = structures, potential
         self.batch_dims = int(len(structures) > 1)
-        self.layout = Layout.of(structures.counts)
+        self.layout = NodeLayout.of(structures.counts)
         self.kinds = potential.kinds(structures.numbers, structures.owner, structures.names)
         self.neighbours = Neighbours(structures.counts, structures.periodic)
         self.owner = structures.owner
@@ -130,15 +130,11 @@ class CrystalEnergy(EnergyProblem):
         return matrix + self._pressed(u, params)
 
     def _without_bonds(self, u: Tensor, params: Params) -> LinearOperator:
-        if self.batch_dims or self.n <= 1000:
-            return super().tangent(u, params) if not self.batch_dims else self._dense(u, params)
+        """The tangent of an energy that is known as a whole only, or of one too large to be assembled."""
+        if self.batch_dims or self.n <= DENSE_LIMIT:
+            return Dense(dense_jacobian(lambda v: self.residual(v, params), u), self.structure)
         product = lambda x: self.product(u, params, x)  # noqa: E731
         return MatrixFree(self.n, product, product, self.structure)
-
-    def _dense(self, u: Tensor, params: Params) -> Dense:
-        from bilevel.problem import dense_jacobian
-
-        return Dense(dense_jacobian(lambda v: self.residual(v, params), u), self.structure)
 
     def _pressed(self, u: Tensor, params: Params) -> Tensor:
         """The Hessian of pressure times volume in the strains, padded to (S, 3 W, 3 W); 0 without pressure."""

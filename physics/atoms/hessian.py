@@ -20,7 +20,7 @@ LARGE = 1000
 
 
 @dataclass(frozen=True)
-class Layout:
+class NodeLayout:
     """Where the unknowns of S structures are: nodes (N,) of the atoms among all S * width nodes."""
 
     nodes: Tensor
@@ -28,13 +28,13 @@ class Layout:
     count: int
 
     @staticmethod
-    def of(counts: Tensor) -> Layout:
+    def of(counts: Tensor) -> NodeLayout:
         """For structures of the given numbers of atoms (S,), padded to the largest."""
         width = STRAIN_NODES + int(counts.max())
         starts = counts.cumsum(0) - counts
         owner = torch.repeat_interleave(torch.arange(len(counts)), counts)
         place = torch.arange(int(counts.sum())) - starts[owner]
-        return Layout(owner * width + STRAIN_NODES + place, width, len(counts))
+        return NodeLayout(owner * width + STRAIN_NODES + place, width, len(counts))
 
 
 def strain_matrix(voigt: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ def strain_derivative(vectors: Tensor, lengths: Tensor) -> Tensor:
     return torch.einsum("ea,kab->ebk", vectors, basis) / lengths[:, None, None]
 
 
-def assemble(hessian: BondHessian, bonds: Bonds, strain: Tensor, layout: Layout) -> Tensor:
+def assemble(hessian: BondHessian, bonds: Bonds, strain: Tensor, layout: NodeLayout) -> Tensor:
     """The Hessians (S, 3 W, 3 W) in all unknowns; strain (E, 3, 6) from `strain_derivative`; differentiable."""
     width, count = layout.width, layout.count
     centre, neighbour = layout.nodes[bonds.centre], layout.nodes[bonds.neighbour]
@@ -79,7 +79,7 @@ def assemble(hessian: BondHessian, bonds: Bonds, strain: Tensor, layout: Layout)
     return joined + _rank_one(hessian.weight, hessian.slope, bonds, strain, layout)
 
 
-def _rank_one(weight: Tensor, slope: Tensor, bonds: Bonds, strain: Tensor, layout: Layout) -> Tensor:
+def _rank_one(weight: Tensor, slope: Tensor, bonds: Bonds, strain: Tensor, layout: NodeLayout) -> Tensor:
     """sum_i w_i s_i s_i^T (S, 3 W, 3 W) with s_i the slope of atom i's density in all unknowns of its structure."""
     width, count = layout.width, layout.count
     rows = bonds.atoms
@@ -98,7 +98,7 @@ def _rank_one(weight: Tensor, slope: Tensor, bonds: Bonds, strain: Tensor, layou
     return slopes.mT @ (weights * slopes)
 
 
-def _sparse_rank_one(weight: Tensor, slope: Tensor, bonds: Bonds, strain: Tensor, layout: Layout) -> Tensor:
+def _sparse_rank_one(weight: Tensor, slope: Tensor, bonds: Bonds, strain: Tensor, layout: NodeLayout) -> Tensor:
     """The same in numbers for one large structure, whose slopes are mostly zero."""
     import scipy.sparse as sp
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from bilevel.report import InputError
-from physics.atoms.hessian import STRAIN_NODES, Layout
+from physics.atoms.hessian import STRAIN_NODES, NodeLayout
 from physics.atoms.structures import Structures
 
 
-def held_and_null(structures: Structures, strained: Tensor, layout: Layout) -> tuple[Tensor, Tensor | None]:
+def held_and_null(structures: Structures, strained: Tensor, layout: NodeLayout) -> tuple[Tensor, Tensor | None]:
     """Which unknowns are free (S, 3 W), and an orthonormal null space (S, 3 W, 3), or None where there is none.
 
     Raises InputError, which names the structure, where loads push a floating one away.

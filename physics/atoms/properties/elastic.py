@@ -56,7 +56,7 @@ def elastic_tensor(structures: Structures, potential: Potential, params: Params)
     assert null is not None
     z = null[6:]
     # A uniform translation costs nothing: lifting it leaves the solution orthogonal to it.
-    regular = atoms + atoms.detach().abs().max() * (z @ z.mT)
+    regular = atoms + hessian.detach().abs().max() * (z @ z.mT)
     # The coupling's rows sum to zero up to rounding; one atom a cell has nothing else.
     coupled = coupled - (coupled @ z) @ z.mT
     follow = coupled @ torch.linalg.solve(regular, coupled.mT)
