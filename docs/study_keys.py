@@ -28,7 +28,8 @@ PYTHON = """
 ## kind: python
 
 A function `name` in `file`, called with the study's parameters and columns, both dictionaries of tensors by name. It
-returns one prediction for each row. A subclass of `bilevel.calibrate.model.Model` may stand there too.
+returns one prediction for each row. Decorated with `bilevel.calibrate.works_in`, it gets its numbers in the units that it declares;
+else as they are written. A subclass of `bilevel.calibrate.model.Model` may stand there too.
 
 | key | value | default |
 | --- | --- | --- |

@@ -22,7 +22,7 @@ model:
 parameters:
   - name: initial_temperature
     value: 80               # where to start, in `units`
-    units: degC             # converted for the model (to K); an unknown unit is an error
+    units: degC             # an unknown unit is an error
     lower: 40               # bounds, in `units`
     upper: 100
   - name: cooling_time
@@ -51,7 +51,7 @@ calibration:
 """
 
 _MODEL = '''\
-"""Newton's law of cooling; numbers come in SI units (K, s), as torch tensors."""
+"""Newton's law of cooling; numbers come as the study writes them (degC, min), as torch tensors."""
 
 import torch
 
