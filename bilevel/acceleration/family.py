@@ -73,7 +73,7 @@ class Instance:
     """One problem of a family: what is solved, from where, and its graph.
 
     start (n,): the classical start that all methods, learned or not, are given; it satisfies the boundary conditions.
-    states: the problem as linear systems from local states that need not fit together, where the family has that form;
+    cellwise: the problem as linear systems from local states that need not fit together, where the family has that form;
     the learned first guess needs it.
     path: the parameters at a fraction of the load, where classical solvers step through it.
     """

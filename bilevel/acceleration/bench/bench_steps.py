@@ -103,7 +103,7 @@ def _method(weights: Weights) -> BenchMethod:
             learned=True,
             guarded=True,
             training_seconds=seconds,
-            applies=_has_states,
+            applies=_has_cells,
         )
     make = {"shipped": _step(weights.networks[0])}
     return BenchMethod("Newton, learned steps", make, learned=True, guarded=True, training_seconds=seconds)
@@ -112,15 +112,15 @@ def _method(weights: Weights) -> BenchMethod:
 def _ablations(weights: Weights) -> list[BenchMethod]:
     if weights.kind is Kind.GUESS:
         return [
-            BenchMethod("same guess, no network", {"zeros": _guess((None,))}, unlearned=True, applies=_has_states),
+            BenchMethod("same guess, no network", {"zeros": _guess((None,))}, unlearned=True, applies=_has_cells),
             BenchMethod(
-                "learned guess, no safeguard", {"none": _unguarded(weights.networks)}, learned=True, applies=_has_states
+                "learned guess, no safeguard", {"none": _unguarded(weights.networks)}, learned=True, applies=_has_cells
             ),
             BenchMethod(
                 "one answer for all cells",
                 {"mean": _guess(tuple(OneAnswer(network) for network in weights.networks))},
                 learned=True,
-                applies=_has_states,
+                applies=_has_cells,
             ),
         ]
     network = weights.networks[0]
@@ -130,7 +130,7 @@ def _ablations(weights: Weights) -> list[BenchMethod]:
     ]
 
 
-def _has_states(instance: Instance) -> bool:
+def _has_cells(instance: Instance) -> bool:
     """A guess is made of a problem's own linear systems; a quadratic model has none beside itself."""
     return instance.cellwise is not None
 

@@ -126,5 +126,5 @@ def test_the_linear_solver_of_newtons_method_factorises_the_systems_of_the_guess
     newton = Newton(linear=linear, tolerance=Tolerance(1e-8), max_iterations=2, check_minimum=False)
     guess = LearnedGuess(lambda problem, params: instance.cellwise, [None] * 2, newton)
     report = guess.solve(instance.problem, instance.start, instance.params).report
-    assert linear.factorised == report.counts.factorisations >= 4
+    assert linear.factorised == report.counts.factorisations >= 2
     assert guess_solver([None], guess.make, Tolerance(1e-8), path=instance.path, linear=linear).solver.linear is linear
