@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from bilevel.problem import Params
 from bilevel.report import InputError
-from physics.constitutive.flow.law import FlowLaw
+from physics.constitutive.flow.law import Asymptotes, FlowLaw
 from physics.constitutive.parameters import Parameter, ParameterSet
 
 
@@ -58,6 +59,10 @@ class PowerLaw(FlowLaw):
         square = own + self.threshold**2
         secant = params[self.coefficient] * self._powered(square)
         return secant, secant * (1.0 + (self.exponent - 2.0) * own / square)
+
+    def asymptotes(self, typical: Tensor, params: Params) -> Asymptotes:
+        p, e = torch.full_like(typical, self.exponent), torch.full_like(typical, self.threshold)
+        return Asymptotes(self.secant(torch.zeros_like(typical), params), e, p)
 
     def _powered(self, square: Tensor) -> Tensor:
         """square^(p/2-1); exp and log take half the time of a general power."""

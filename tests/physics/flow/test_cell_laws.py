@@ -79,7 +79,7 @@ def test_the_potential_alone_tells_what_closed_forms_tell(law, size):
 
 @pytest.mark.parametrize("law", [PowerLaw(1.2, 1e-3), PowerLaw(3.0, 1e-3), PowerLaw(6.0, 1e-3)])
 def test_asymptotes_of_a_power_law_are_its_parameters(law):
-    found = law.asymptotes(torch.ones(COUNT, dtype=torch.float64), {"conductance": values(1)})
+    found = Statement(law).asymptotes(torch.ones(COUNT, dtype=torch.float64), {"conductance": values(1)})
     torch.testing.assert_close(found.exponent, torch.full_like(found.exponent, law.exponent), rtol=1e-12, atol=0.0)
     torch.testing.assert_close(found.threshold, torch.full_like(found.threshold, law.threshold), rtol=1e-9, atol=0.0)
     torch.testing.assert_close(found.conductance, values(1) * law.threshold ** (law.exponent - 2.0))
