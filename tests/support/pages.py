@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from blocks import Block, blocks, run
-from installing import install
+from packages import install
 from typer.testing import CliRunner
 
 from bilevel.cli import app
