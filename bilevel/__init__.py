@@ -17,9 +17,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from bilevel.implicit.chain import Trajectory, chain
     from bilevel.implicit.checks import TaylorCheck, check_gradient, check_hessian
-    from bilevel.implicit.layer import argmin, fixed_point, root
-    from bilevel.implicit.modules import ArgMin, FixedPointLayer, Root
     from bilevel.implicit.outer_gradient import CertifiedGradient, gradient
+    from bilevel.implicit.solve import ArgMin, FixedPointLayer, Root, argmin, fixed_point, root
     from bilevel.implicit.strategies import Exact, Neumann, OneStep, Unrolled
     from bilevel.linalg.operator import Structure
     from bilevel.problem import Energy, EnergyProblem, FixedPoint, Problem, Residual

@@ -121,7 +121,7 @@ def systems_met(block: Block) -> Systems:
 
     class NotingNewton(bilevel.Newton):
         def descent(self) -> NewtonDirection:
-            return Noting(self.linear)
+            return Noting()
 
     bilevel.argmin(
         block.solid, block.start, block.params(), solver=NotingNewton(tolerance=bilevel.Tolerance(TOLERANCE))

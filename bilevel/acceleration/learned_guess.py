@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bilevel.acceleration.cellwise.problem import CellwiseProblem, Guess
+from bilevel.linalg.registry import Automatic
 from bilevel.linalg.solver import LinearSolver
 from bilevel.problem import EnergyProblem, Params, Problem
 from bilevel.report import BilevelError, Counts
@@ -40,7 +41,7 @@ NOISE = 1e-12
 class LearnedGuess(Solver):
     """Solves one linear system for each network, then runs `solver` from the best field found.
 
-    make: the problem as linear systems, which the linear solver of `solver` factorises, if it has one. networks: one for
+    make: the problem as linear systems, which the linear solver of `solver` factorises. networks: one for
     each system, None for a system without. solver: decides on convergence, as it would without any guess. otherwise: take
     over one after the other, from the start that the user gave, where `solver` fails, so that nothing is lost but time.
     """
@@ -53,6 +54,10 @@ class LearnedGuess(Solver):
     @property
     def tolerance(self) -> Tolerance:  # type: ignore[override]
         return self.solver.tolerance
+
+    @property
+    def linear(self) -> LinearSolver:  # type: ignore[override]
+        return self.solver.linear
 
     def solve(self, problem: Problem, u0: Tensor, params: Params, record: bool = False) -> Outcome:
         if not isinstance(problem, EnergyProblem):
@@ -77,8 +82,8 @@ class LearnedGuess(Solver):
     def _guess(self, problem: EnergyProblem, u0: Tensor, params: Params) -> tuple[Tensor, Counts]:
         """The last system's field; where that has more energy than u0, the field that has least."""
         cellwise = self.make(problem, params)
-        if cellwise.linear_solver is None and isinstance(self.solver, Newton):
-            cellwise.linear_solver = self.solver.linear
+        if cellwise.linear_solver is None:
+            cellwise.linear_solver = self.linear
         fields, counts = self._fields(cellwise, u0)
         before, after = (problem.value(u, params) for u in (u0, fields[-1]))
         counts.values += 2
@@ -134,7 +139,11 @@ def guess_solver(
 
     def newton(step: Step, iterations: int = MAX_ITERATIONS) -> Newton:
         return Newton(
-            step=step, linear=linear, tolerance=tolerance, max_iterations=iterations, check_minimum=check_minimum
+            step=step,
+            linear=linear or Automatic(),
+            tolerance=tolerance,
+            max_iterations=iterations,
+            check_minimum=check_minimum,
         )
 
     if path is None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from bilevel.implicit.linearised_solve import LinearisedSolve
+from bilevel.linalg.solver import LinearSolver
 from bilevel.problem import Params, Problem
 from bilevel.report import BilevelError, ConvergenceError, Counts, GradientReport, SolveReport, Status
 from bilevel.solvers.evaluations import Tolerance
@@ -41,7 +42,9 @@ def polish(linearised: LinearisedSolve, u: Tensor, leaves: Sequence[Tensor]) -> 
     level = 1e3 * torch.finfo(u.dtype).eps * torch.linalg.vector_norm(linearised.operator(u, leaves).matmul(u), dim=-1)
     if bool((left <= torch.maximum(CONTRACTION * size, level)).all()):
         return corrected
-    newton = Newton(tolerance=Tolerance(relative=1e-10), max_iterations=50, check_minimum=False)
+    newton = Newton(
+        linear=linearised.linear, tolerance=Tolerance(relative=1e-10), max_iterations=50, check_minimum=False
+    )
     found = newton.solve(linearised.problem, u, linearised.rebuild(leaves))
     if not found.report.converged and bool((found.report.residual > CONTRACTION * size).any()):
         raise ConvergenceError("no state closer to a solution was found, so the error of the gradient is unknown")
@@ -54,6 +57,10 @@ class Polish(Solver):
 
     earlier: LinearisedSolve
     tolerance: Tolerance = field(default_factory=Tolerance)
+
+    @property
+    def linear(self) -> LinearSolver:  # type: ignore[override]
+        return self.earlier.linear
 
     def solve(self, problem: Problem, u0: Tensor, params: Params, record: bool = False) -> Outcome:
         assert self.earlier.outcome is not None

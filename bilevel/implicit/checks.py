@@ -174,10 +174,10 @@ def _assess(
     fd_steps = [10.0**-k for k in range(1, 9)]
     size = abs(derivative) or 1.0
     fd_errors = [abs(difference(h) - derivative) / size for h in fd_steps]
-    return TaylorCheck(name, expected, steps, remainders, _order(steps, remainders, floor), fd_steps, fd_errors)
+    return TaylorCheck(name, expected, steps, remainders, taylor_order(steps, remainders, floor), fd_steps, fd_errors)
 
 
-def _order(steps: list[float], remainders: list[float], floor: float) -> float:
+def taylor_order(steps: list[float], remainders: list[float], floor: float) -> float:
     """The slope of log remainder over log h on the finest three intervals above rounding."""
     usable = [(h, r) for h, r in zip(steps, remainders, strict=True) if r > floor]
     if len(usable) < 2:

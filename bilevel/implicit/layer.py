@@ -1,4 +1,4 @@
-"""The implicit function theorem, in one place: solve forward; VJP, JVP and second derivatives by linear solves.
+"""The implicit function theorem, in one place: VJP, JVP and second derivatives of a solution by linear solves.
 
 At a solution r(u, p) = 0 the state moves with the parameters as du = -H^-1 (dr/dp) dp with H = dr/du, however u was
 found. Everything below is that formula, its transpose, and the derivative of the linear solve itself.
@@ -7,33 +7,23 @@ found. Everything below is that formula, its transpose, and the derivative of th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, get_args
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from bilevel.implicit import recording
 from bilevel.implicit.certificate import certify, corrected_gradient
 from bilevel.implicit.linearised_solve import Leaves, LinearisedSolve
-from bilevel.implicit.strategies import Adjoint, Exact, Unrolled
-from bilevel.implicit.undeclared import refuse_undeclared
-from bilevel.implicit.unrolled import unroll
-from bilevel.problem import Energy, EnergyProblem, FixedPoint, Function, Params, Problem, Residual
-from bilevel.report import BilevelError, OnFail, Solution
-from bilevel.solvers.fixed_point import Anderson
-from bilevel.solvers.loop import Solver
-from bilevel.solvers.newton import Newton
+from bilevel.report import BilevelError
 from bilevel.torch_internals import (
     is_batched_cotangent,
     is_transformed,
-    pytree,
     refuse_nested_forward,
     vjp_of_batched_cotangents,
 )
 
 
-class _State(torch.autograd.Function):
+class ImplicitState(torch.autograd.Function):
     """parameters -> u*, with the implicit function theorem as its derivative."""
 
     @staticmethod
@@ -55,7 +45,7 @@ class _State(torch.autograd.Function):
             return None, None, *_exact_gradient(linearised, cotangent, u, leaves, ctx.needs_input_grad[2:])
 
         def vjp(cotangent: Tensor) -> tuple[Tensor, ...]:
-            adjoint = _LinearSolve.apply(linearised, "adjoint", cotangent, u, *leaves)
+            adjoint = LinearSolve.apply(linearised, "adjoint", cotangent, u, *leaves)
             return torch.func.vjp(lambda *p: linearised.residual(u, *p), *leaves)[1](-adjoint)
 
         if is_batched_cotangent(cotangent):
@@ -68,8 +58,8 @@ class _State(torch.autograd.Function):
         u, *leaves = ctx.saved_tensors
         linearised = ctx.linearised
         moved = [None if t is None else t.unsqueeze(0) for t in tangents]
-        force = _ParameterJVP.apply(linearised, u, len(leaves), *leaves, *moved)[0]
-        return _LinearSolve.apply(linearised, "forward", -force, u, *leaves)
+        force = ParameterJVP.apply(linearised, u, len(leaves), *leaves, *moved)[0]
+        return LinearSolve.apply(linearised, "forward", -force, u, *leaves)
 
     @staticmethod
     def vmap(info, in_dims, linearised, u0, *leaves):  # type: ignore[no-untyped-def]
@@ -79,7 +69,7 @@ class _State(torch.autograd.Function):
         )
 
 
-class _ParameterJVP(torch.autograd.Function):
+class ParameterJVP(torch.autograd.Function):
     """The derivatives (m, *batch, n) of the residual at u in m directions of the parameters, all in one call.
 
     tensors: the leaves, then the directions (m, ...) of each, None where it does not move.
@@ -117,12 +107,12 @@ class _ParameterJVP(torch.autograd.Function):
             # The state differs between the samples (nested transforms): take them one by one.
             everything = [(u, by_u), *zip(tensors, dims, strict=True)]
             samples = ([t if d is None else t.select(d, i) for t, d in everything] for i in range(size))
-            return torch.stack([_ParameterJVP.apply(linearised, first, count, *rest) for first, *rest in samples]), 0
+            return torch.stack([ParameterJVP.apply(linearised, first, count, *rest) for first, *rest in samples]), 0
         wide = [
             t if t is None else t.expand(size, *t.shape) if d is None else t.movedim(d, 0)
             for t, d in zip(tensors[count:], dims[count:], strict=True)
         ]
-        image = _ParameterJVP.apply(
+        image = ParameterJVP.apply(
             linearised, u, count, *tensors[:count], *(t if t is None else t.flatten(0, 1) for t in wide)
         )
         return image.unflatten(0, (size, -1)), 0
@@ -148,7 +138,7 @@ def _exact_gradient(
     return [next(given) if want else None for want in wanted]
 
 
-class _LinearSolve(torch.autograd.Function):
+class LinearSolve(torch.autograd.Function):
     """b -> H(u, p)^-1 b, or H^-T b; differentiable in b, u and p, with many right-hand sides in one call.
 
     mode: "forward" solves with H, "transposed" with its transpose, "adjoint" likewise by the layer's own strategy.
@@ -180,7 +170,7 @@ class _LinearSolve(torch.autograd.Function):
         other = "forward" if ctx.transposed else "transposed"
 
         def vjp(cotangent: Tensor) -> tuple[Tensor, ...]:
-            w = _LinearSolve.apply(linearised, other, cotangent, u, *leaves)
+            w = LinearSolve.apply(linearised, other, cotangent, u, *leaves)
             by_tangent = torch.func.vjp(lambda v, *p: linearised.apply(v, p, x, ctx.transposed), u, *leaves)[1]
             return w, *by_tangent(-w)
 
@@ -197,125 +187,19 @@ class _LinearSolve(torch.autograd.Function):
         moved = tuple(torch.zeros_like(p) if t is None else t for p, t in zip(primals, tangents, strict=True))
         change = torch.func.jvp(lambda v, *p: linearised.apply(v, p, x, ctx.transposed), primals, moved)[1]
         right = -change if b_moved is None else b_moved - change
-        return _LinearSolve.apply(linearised, "transposed" if ctx.transposed else "forward", right, u, *leaves)
+        return LinearSolve.apply(linearised, "transposed" if ctx.transposed else "forward", right, u, *leaves)
 
     @staticmethod
     def vmap(info, in_dims, linearised, mode, b, u, *leaves):  # type: ignore[no-untyped-def]
         dims = in_dims[2:]
         if all(dim is None for dim in dims[1:]):
-            return _LinearSolve.apply(linearised, mode, b.movedim(dims[0], 0), u, *leaves), 0
+            return LinearSolve.apply(linearised, mode, b.movedim(dims[0], 0), u, *leaves), 0
         # The state differs between the samples (nested transforms): solve them one by one.
         tensors = (b, u, *leaves)
         rows = [
-            _LinearSolve.apply(
+            LinearSolve.apply(
                 linearised, mode, *[t if d is None else t.select(d, i) for t, d in zip(tensors, dims, strict=True)]
             )
             for i in range(info.batch_size)
         ]
         return torch.stack(rows), 0
-
-
-def solve_implicitly(
-    problem: Problem, u0: Tensor, params: Params, solver: Solver, adjoint: Adjoint | None, on_fail: OnFail
-) -> Solution:
-    """The layer behind argmin, root and fixed_point."""
-    _require_usable(solver, on_fail)
-    u0 = torch.as_tensor(u0).detach()
-    if not u0.is_floating_point():
-        u0 = u0.to(torch.get_default_dtype())
-    if u0.numel() == 0:
-        raise ValueError(f"the start has no entries (shape {tuple(u0.shape)}): there is nothing to solve for")
-    problem = problem.for_unknown(u0)
-    vector = u0.reshape(*u0.shape[: problem.batch_dims], -1)
-    leaves, names, rebuild = _split(problem.collect(params))
-    refuse_undeclared(problem, vector, rebuild, leaves)
-    linearised = LinearisedSolve(problem, rebuild, names, solver, adjoint or Exact(), on_fail)
-    linearised = recording.enter(linearised)
-    u = (
-        unroll(linearised, vector, leaves)
-        if isinstance(linearised.adjoint, Unrolled)
-        else _State.apply(linearised, vector, *leaves)
-    )
-    assert linearised.outcome is not None
-    return Solution(u.reshape(u0.shape), linearised.outcome.report, linearised.gradients)
-
-
-def _require_usable(solver: Solver, on_fail: OnFail) -> None:
-    """A misspelt on_fail would silence failures."""
-    if on_fail not in get_args(OnFail):
-        raise ValueError(f"on_fail must be one of {', '.join(map(repr, get_args(OnFail)))}, got {on_fail!r}")
-    if not isinstance(solver, Solver):
-        raise TypeError(f"solver must be a solver such as bilevel.Newton(), got {solver!r}")
-
-
-def _split(params: Params) -> tuple[list[Tensor], list[str], Callable[[Sequence[Tensor | None]], Params]]:
-    """The floating-point tensors of a nested structure, their names, and how to put others in their place."""
-    flat, spec = pytree.tree_flatten_with_path(params)
-    values: list[Any] = [leaf for _, leaf in flat]
-    for path, leaf in flat:
-        if isinstance(leaf, torch.nn.Module):
-            name = f"parameter {pytree.keystr(path)} is" if path else "params are"
-            raise TypeError(f"{name} a {type(leaf).__name__}; pass a dict of its tensors")
-        if isinstance(leaf, Tensor) and leaf.is_complex():
-            raise TypeError(
-                f"parameter {pytree.keystr(path)} is complex; pass real tensors, such as torch.view_as_real of it"
-            )
-    places = [i for i, leaf in enumerate(values) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
-
-    def rebuild(leaves: Sequence[Tensor | None]) -> Params:
-        filled = list(values)
-        for place, leaf in zip(places, leaves, strict=True):
-            filled[place] = leaf
-        return pytree.tree_unflatten(filled, spec)
-
-    leaves = [values[i] for i in places]
-    for place in places:
-        values[place] = None
-    return leaves, [pytree.keystr(flat[i][0]) for i in places], rebuild
-
-
-def argmin(
-    energy: EnergyProblem | Function,
-    u0: Tensor,
-    params: Params = None,
-    *,
-    solver: Solver | None = None,
-    adjoint: Adjoint | None = None,
-    on_fail: OnFail = "raise",
-) -> Solution:
-    """u* = argmin over u of E(u, params) from the start u0, differentiable in every tensor of params.
-
-    energy: an `EnergyProblem`, or a function E(u, params) -> scalar, or a module. u0: any shape; its values only start
-    the search. params: nested dicts of tensors. Raises ConvergenceError (unless on_fail says otherwise), SingularError,
-    UndeclaredTensorError. Source: implicit function theorem, e.g. Griewank & Walther 2008, chapter 15.
-    """
-    problem = energy if isinstance(energy, EnergyProblem) else Energy(energy)
-    return solve_implicitly(problem, u0, params, solver or Newton(), adjoint, on_fail)
-
-
-def root(
-    residual: Problem | Function,
-    u0: Tensor,
-    params: Params = None,
-    *,
-    solver: Solver | None = None,
-    adjoint: Adjoint | None = None,
-    on_fail: OnFail = "raise",
-) -> Solution:
-    """u* with r(u*, params) = 0 from the start u0, differentiable in every tensor of params; see `argmin`."""
-    problem = residual if isinstance(residual, Problem) else Residual(residual)
-    return solve_implicitly(problem, u0, params, solver or Newton(), adjoint, on_fail)
-
-
-def fixed_point(
-    map: FixedPoint | Function,
-    u0: Tensor,
-    params: Params = None,
-    *,
-    solver: Solver | None = None,
-    adjoint: Adjoint | None = None,
-    on_fail: OnFail = "raise",
-) -> Solution:
-    """u* = T(u*, params) from the start u0, differentiable in every tensor of params; see `argmin`."""
-    problem = map if isinstance(map, FixedPoint) else FixedPoint(map)
-    return solve_implicitly(problem, u0, params, solver or Anderson(), adjoint, on_fail)

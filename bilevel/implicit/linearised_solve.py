@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from bilevel.implicit.strategies import Adjoint, Exact, Neumann, Unrolled
-from bilevel.linalg import factorise, pick, refine
+from bilevel.linalg import refine
 from bilevel.linalg.direct.condition import random_signs
 from bilevel.linalg.krylov.solvers import IterativeFactor
 from bilevel.linalg.operator import Dense, LinearOperator, MatrixFree, Sparse
-from bilevel.linalg.registry import MANY
-from bilevel.linalg.solver import Factor
+from bilevel.linalg.solver import Factor, LinearSolver
 from bilevel.problem import DENSE_LIMIT, FixedPoint, Params, Problem
 from bilevel.report import BilevelError, GradientReport, OnFail, fail
 from bilevel.solvers.loop import Outcome, Solver
@@ -44,6 +43,10 @@ class LinearisedSolve:
     gradients: list[GradientReport] = field(default_factory=list)
     _linearised: tuple[Tensor, LinearOperator] | None = None
     _verified: bool = False
+
+    @property
+    def linear(self) -> LinearSolver:
+        return self.solver.linear
 
     def residual(self, u: Tensor, *leaves: Tensor) -> Tensor:
         return self.problem.residual(u, self.rebuild(leaves))
@@ -149,19 +152,25 @@ class LinearisedSolve:
         """H^-1 b (or H^-T b) for b (..., *batch, n); large problems start from the solver's last factorisation."""
         operator = self.operator(u, leaves)
         if isinstance(operator, Dense):
-            return refine(factorise(operator), operator, b, transposed=transposed, tolerance=tolerance)
+            return refine(self.linear.factor(operator), operator, b, transposed=transposed, tolerance=tolerance)
         rows = b.numel() // u.numel()
-        if rows >= MANY and isinstance(operator, Sparse) and isinstance(self.factor, IterativeFactor):
-            self.factor = factorise(operator, pick(operator, rows))
+        self._prepare_for_many(operator, rows)
         if self.factor is not None:
             try:
                 return refine(self.factor, operator, b, transposed=transposed, tolerance=tolerance)
             except BilevelError:
                 self.factor = None  # too far from the tangent here to be of use
-        self.factor = factorise(
+        self.factor = self.linear.factor(
             operator if isinstance(operator, Sparse) else self.problem.tangent(u, self.rebuild(leaves))
         )
         return refine(self.factor, operator, b, transposed=transposed, tolerance=tolerance)
+
+    def _prepare_for_many(self, operator: LinearOperator, rows: int) -> None:
+        """Factorise anew where another solver pays for so many right-hand sides."""
+        better = self.linear.resolve(operator, rows)
+        iterative = self.factor is None or isinstance(self.factor, IterativeFactor)
+        if iterative and isinstance(operator, Sparse) and better != self.linear.resolve(operator):
+            self.factor = better.factor(operator)
 
     def solve_adjoint(self, b: Tensor, u: Tensor, leaves: Leaves) -> Tensor:
         """The adjoint for cotangents b (..., *batch, n) by this layer's strategy."""

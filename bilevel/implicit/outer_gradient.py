@@ -1,21 +1,28 @@
-"""The gradient of a whole outer function with an estimate of its error, made by evaluating it again at better states."""
+"""The gradient of a whole outer function with an estimate of its error, made by evaluating it again at better states.
+
+A gradient of an outer function can be assessed only by evaluating it again where the inner residuals are smaller: the
+cotangents that reach a layer depend on its state too. So the layers that the function passes through are recorded, and
+the function runs again with each of them improved.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bilevel.implicit import recording
-from bilevel.implicit.certificate import relative_errors
+from bilevel.implicit.certificate import Polish, relative_errors
 from bilevel.implicit.linearised_solve import LinearisedSolve
+from bilevel.implicit.strategies import Exact
 from bilevel.problem import Params
-from bilevel.report import ConvergenceError, GradientReport, SingularError
+from bilevel.report import BilevelError, ConvergenceError, GradientReport, SingularError
 from bilevel.torch_internals import pytree
 
 
@@ -42,10 +49,10 @@ def gradient(function: Callable[[Params], Tensor], params: Params) -> CertifiedG
     tensors = [leaves[i] for i in places]
     rebuilt = pytree.tree_unflatten(leaves, spec)
     started = time.perf_counter()
-    with recording.recording() as recorded:
+    with recording() as recorded:
         value, first = _value_and_gradient(function, rebuilt, tensors)
     try:
-        with recording.reevaluating(recorded):
+        with reevaluating(recorded):
             _, second = _value_and_gradient(function, rebuilt, tensors)
         errors = relative_errors(first, second, names)
     except (ConvergenceError, SingularError):  # nothing better to compare with
@@ -86,3 +93,57 @@ def _value_and_gradient(
     if not value.requires_grad:
         return value, [torch.zeros_like(t) for t in tensors]
     return value, list(torch.autograd.grad(value.reshape(()), tensors, allow_unused=True, materialize_grads=True))
+
+
+@dataclass
+class Recording:
+    """The layers passed, in order."""
+
+    solves: list[LinearisedSolve] = field(default_factory=list)
+    reevaluating: bool = False
+    position: int = 0
+
+
+_active: ContextVar[Recording | None] = ContextVar("recording", default=None)
+
+
+def enter(linearised: LinearisedSolve) -> LinearisedSolve:
+    """Called by each layer: the layer to use in its place."""
+    recording = _active.get()
+    if recording is None:
+        return linearised
+    if not recording.reevaluating:
+        recording.solves.append(linearised)
+        return linearised
+    return _improved(recording, linearised)
+
+
+def _improved(recording: Recording, linearised: LinearisedSolve) -> LinearisedSolve:
+    if recording.position >= len(recording.solves):
+        raise BilevelError("the function passed through more layers when it was run again; it must be deterministic")
+    earlier = recording.solves[recording.position]
+    recording.position += 1
+    return replace(
+        linearised, solver=Polish(earlier), adjoint=Exact(certify=False), on_fail="ignore", factor=earlier.factor
+    )
+
+
+@contextmanager
+def recording() -> Iterator[Recording]:
+    """Record the layers that are passed inside the block."""
+    made = Recording()
+    token = _active.set(made)
+    try:
+        yield made
+    finally:
+        _active.reset(token)
+
+
+@contextmanager
+def reevaluating(recorded: Recording) -> Iterator[None]:
+    """Inside the block each layer starts from its recorded state and improves it."""
+    token = _active.set(Recording(recorded.solves, reevaluating=True))
+    try:
+        yield
+    finally:
+        _active.reset(token)

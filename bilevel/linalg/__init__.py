@@ -9,7 +9,7 @@ from bilevel.linalg.multigrid.amg import AMGCG
 from bilevel.linalg.operator import Dense, LinearOperator, MatrixFree, Sparse, SparsePattern, Structure
 from bilevel.linalg.preconditioner import Jacobi, Multigrid, Preconditioner
 from bilevel.linalg.refine import refine
-from bilevel.linalg.registry import factorise, follow, pick
+from bilevel.linalg.registry import Automatic, factorise, linear_solver, pick
 from bilevel.linalg.solver import Factor, LinearSolver
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "CG",
     "GMRES",
     "MINRES",
+    "Automatic",
     "Dense",
     "DenseCholesky",
     "DenseLDL",
@@ -36,7 +37,7 @@ __all__ = [
     "Structure",
     "SuperLU",
     "factorise",
-    "follow",
+    "linear_solver",
     "negative_curvature",
     "pick",
     "refine",

@@ -12,20 +12,21 @@ from bilevel.linalg.krylov.lanczos import Ritz, lanczos, start_vector
 from bilevel.linalg.multigrid.amg import AMGCG
 from bilevel.linalg.multigrid.hierarchy import set_up
 from bilevel.linalg.operator import Dense, LinearOperator, Sparse
-from bilevel.linalg.registry import pick
+from bilevel.linalg.registry import Automatic
+from bilevel.linalg.solver import LinearSolver
 from bilevel.report import BilevelError, InputError
 
 PRODUCT_STEPS = 80
 INVERSE_STEPS = 30
 
 
-def negative_curvature(A: LinearOperator) -> tuple[Tensor, Tensor]:
+def negative_curvature(A: LinearOperator, linear: LinearSolver | None = None) -> tuple[Tensor, Tensor]:
     """The lowest eigenvalue (*batch) of a symmetric operator and its unit eigenvector (*batch, n).
 
     Outside the declared null space. Exact for dense matrices; otherwise the lowest value that Lanczos finds among
     products with A, and for sparse matrices among solves (or by LOBPCG where multigrid solves) too, which shows
-    negative eigenvalues near zero. The value is
-    always the true curvature of the vector, so never below the lowest eigenvalue.
+    negative eigenvalues near zero. The value is always the true curvature of the vector, so never below the lowest
+    eigenvalue. linear: what solves with A; picked where None.
     """
     if not A.structure.symmetric:
         raise InputError("curvature is defined for symmetric operators only")
@@ -33,7 +34,9 @@ def negative_curvature(A: LinearOperator) -> tuple[Tensor, Tensor]:
         if isinstance(A, Dense):
             return _dense(A)
         low = _lowest(A, _ritz(A))
-        inverse = _inverse_ritz(A) if isinstance(A, Sparse) and A.values.device.type == "cpu" else None
+        inverse = (
+            _inverse_ritz(A, linear or Automatic()) if isinstance(A, Sparse) and A.values.device.type == "cpu" else None
+        )
         if inverse is None:
             return low
         return min(low, _lowest(A, inverse), key=lambda pair: float(pair[0]))
@@ -55,9 +58,9 @@ def _ritz(A: LinearOperator) -> Ritz:
     return lanczos(A.matmul, start, min(PRODUCT_STEPS, A.n), A.structure.project)
 
 
-def _inverse_ritz(A: Sparse) -> Ritz | None:
+def _inverse_ritz(A: Sparse, linear: LinearSolver) -> Ritz | None:
     """Ritz pairs of the inverse; by LOBPCG where multigrid is what solves; None where A is singular."""
-    method = pick(A)
+    method = linear.resolve(A)
     if isinstance(method, AMGCG):
         return _multigrid_ritz(A)
     try:

@@ -230,7 +230,7 @@ class Sampling(LinearMap):
         return out.index_add(-1, self.columns, y[..., self.rows] * self.weights)
 
 
-class Linearised(LinearMap):
+class LinearisedResponse(LinearMap):
     """The derivative of a differentiable response at a state: its products by automatic differentiation.
 
     `response` must work with torch.func; `at` (*domain) is where the derivative is taken.

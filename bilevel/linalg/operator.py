@@ -33,6 +33,11 @@ class Structure:
     null_space: Tensor | None = None
     near_null_space: Tensor | None = None
 
+    @property
+    def indefinite(self) -> bool:
+        """Whether the model says that A is symmetric and not positive definite."""
+        return self.symmetric and self.positive_definite is False
+
     def project(self, b: Tensor) -> Tensor:
         """Remove the null-space component of vectors (..., n)."""
         if self.null_space is None:

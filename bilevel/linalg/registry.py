@@ -1,68 +1,64 @@
-"""The one table that picks a linear solver by kind, structure, size, device and platform."""
+"""The linear solvers that are installed, ours and others', and which of them is picked for an operator."""
 
 from __future__ import annotations
 
-from bilevel.linalg.direct import pardiso_library
-from bilevel.linalg.direct.dense import DenseCholesky, DenseLDL, DenseLU
-from bilevel.linalg.direct.pardiso import PardisoCholesky, PardisoLDL, PardisoLU
-from bilevel.linalg.direct.superlu import SuperLU
-from bilevel.linalg.krylov.solvers import CG, GMRES, MINRES
-from bilevel.linalg.multigrid.amg import AMGCG
-from bilevel.linalg.operator import Dense, LinearOperator, MatrixFree, Sparse
+from dataclasses import dataclass
+from functools import lru_cache
+
+from bilevel.extensions import installed, load
+from bilevel.linalg.operator import LinearOperator
 from bilevel.linalg.solver import Factor, LinearSolver
-from bilevel.report import OnFail
+from bilevel.report import BilevelError, InputError, OnFail
 
-AMG_FROM = 40_000
-"""Unknowns above which multigrid beats PARDISO in three dimensions; in two, factorisations win up to a million."""
-AMG_FROM_WITHOUT_PARDISO = 10_000
-MANY = 20
-FACTORISED_UP_TO = 300_000
-"""Unknowns up to which a mesh in space is factorised for many right-hand sides; its factor takes about 5 GiB."""
-NEIGHBOURS_IN_SPACE = 13
-"""Meshes in space couple more nodes than this; triangles and quadrilaterals couple 7 to 9 (linear), 12 (quadratic)."""
+GROUP = "bilevel.linear_solvers"
+"""Entry points of this group name subclasses of `LinearSolver` that can be made without arguments."""
 
 
-def factorise(A: LinearOperator, method: LinearSolver | None = None, *, on_fail: OnFail = "raise") -> Factor:
-    """A made ready for solves by `method`, or by the solver that the table picks.
+@dataclass(frozen=True)
+class Automatic(LinearSolver):
+    """For each operator the first of the installed solvers that suits it."""
 
-    Raises SingularError where A is singular and no null space is declared; see `LinearSolver.factor` for `on_fail`.
-    """
-    return (method or pick(A)).factor(A, on_fail)
+    def resolve(self, A: LinearOperator, right_hand_sides: int = 1) -> LinearSolver:
+        return pick(A, right_hand_sides)
 
+    def factor(self, A: LinearOperator, on_fail: OnFail = "raise") -> Factor:
+        return pick(A).factor(A, on_fail)
 
-def follow(
-    A: LinearOperator, earlier: Factor | None, method: LinearSolver | None = None, *, on_fail: OnFail = "raise"
-) -> Factor:
-    """`factorise` within a sequence of similar matrices; see `LinearSolver.follow`."""
-    return (method or pick(A)).follow(A, earlier, on_fail)
+    def reuses(self, A: LinearOperator, earlier: Factor | None) -> bool:
+        return pick(A).reuses(A, earlier)
+
+    def follow(self, A: LinearOperator, earlier: Factor | None, on_fail: OnFail = "raise") -> Factor:
+        return pick(A).follow(A, earlier, on_fail)
 
 
 def pick(A: LinearOperator, right_hand_sides: int = 1) -> LinearSolver:
     """The linear solver for A; many right-hand sides pay for a factorisation where few do not."""
-    symmetric = A.structure.symmetric
-    indefinite = symmetric and A.structure.positive_definite is False
-    if isinstance(A, Dense):
-        return DenseLDL() if indefinite else DenseCholesky() if symmetric else DenseLU()
-    if isinstance(A, MatrixFree) or (isinstance(A, Sparse) and A.values.device.type != "cpu"):
-        return MINRES() if indefinite else CG() if symmetric else GMRES()
-    if isinstance(A, Sparse):
-        direct = pardiso_library.library() is not None
-        threshold = AMG_FROM if direct else AMG_FROM_WITHOUT_PARDISO
-        if direct and right_hand_sides >= MANY:
-            threshold = FACTORISED_UP_TO
-        if symmetric and not indefinite and A.n > threshold and _in_space(A):
-            return AMGCG()
-        if not direct:
-            return SuperLU()
-        return PardisoLDL() if indefinite else PardisoCholesky() if symmetric else PardisoLU()
-    raise TypeError(f"no linear solver is known for {type(A).__name__}")
+    for solver in _table():
+        if solver.suits(A, right_hand_sides):
+            return solver
+    raise TypeError(f"no installed linear solver suits {type(A).__name__} of size {A.n} on {A.example().device}")
 
 
-def _in_space(A: Sparse) -> bool:
-    """Whether the near-null space is given and tells, with the pattern, of a mesh in three dimensions."""
-    modes = A.structure.near_null_space
-    if modes is None:
-        return False
-    if modes.shape[-1] == 1:
-        return A.pattern.nnz > NEIGHBOURS_IN_SPACE * A.n
-    return modes.shape[-1] == 6
+def linear_solver(name: str) -> LinearSolver:
+    """The installed linear solver of this name, with its default settings; InputError where there is none."""
+    entries = installed(GROUP)
+    if name not in entries:
+        raise InputError(f"no linear solver is called {name!r}; installed are {', '.join(entries)}")
+    return load(entries[name])()
+
+
+def factorise(A: LinearOperator, method: LinearSolver | None = None, *, on_fail: OnFail = "raise") -> Factor:
+    """A made ready for solves by `method`, or by the solver that is picked for it.
+
+    Raises SingularError where A is singular and no null space is declared; see `LinearSolver.factor` for `on_fail`.
+    """
+    return (method or Automatic()).factor(A, on_fail)
+
+
+@lru_cache(maxsize=1)
+def _table() -> tuple[LinearSolver, ...]:
+    """All installed solvers in the order in which they are asked."""
+    solvers = [load(entry)() for entry in installed(GROUP).values()]
+    if not solvers:
+        raise BilevelError("no linear solver is installed, not even bilevel's own: install bilevel again")
+    return tuple(sorted(solvers, key=lambda solver: -solver.precedence))

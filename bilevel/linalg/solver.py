@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -100,7 +101,21 @@ class Factor(ABC):
 
 
 class LinearSolver(ABC):
-    """A way to solve linear systems; its fields are its settings."""
+    """A way to solve linear systems; its fields are its settings.
+
+    Other packages add theirs by an entry point of the group `bilevel.linear_solvers` that names the class.
+    precedence: solvers of higher precedence are asked first whether they suit.
+    """
+
+    precedence: ClassVar[int] = 0
+
+    def suits(self, A: LinearOperator, right_hand_sides: int) -> bool:
+        """Whether this is the solver to pick for A where the user chose none; by default it is used only when chosen."""
+        return False
+
+    def resolve(self, A: LinearOperator, right_hand_sides: int = 1) -> LinearSolver:
+        """The solver that A is given to; another one only where this one chooses among several."""
+        return self
 
     @abstractmethod
     def factor(self, A: LinearOperator, on_fail: OnFail = "raise") -> Factor:

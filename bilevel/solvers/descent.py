@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from bilevel.linalg.operator import LinearOperator
-    from bilevel.linalg.solver import Factor
-    from bilevel.solvers.evaluations import Evaluations, Point
+from bilevel.linalg.operator import LinearOperator
+from bilevel.linalg.solver import Factor
+from bilevel.solvers.evaluations import Evaluations, Point
 
 Metric: TypeAlias = Callable[[Tensor], Tensor]
 """The linear map P of a direction d = -P r, with P frozen; differentiable in r."""

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from bilevel.linalg.operator import LinearOperator
+from bilevel.linalg.registry import Automatic
+from bilevel.linalg.solver import LinearSolver
 from bilevel.problem import EnergyProblem, Params, Problem
 from bilevel.report import Counts
 
@@ -54,11 +56,12 @@ class Point:
 
 
 class Evaluations:
-    """A problem at fixed parameters, as the solvers see it."""
+    """A problem at fixed parameters, as the solvers see it; linear: what every linear system on the way is solved by."""
 
-    def __init__(self, problem: Problem, params: Params) -> None:
+    def __init__(self, problem: Problem, params: Params, linear: LinearSolver | None = None) -> None:
         self.problem = problem
         self.params = params
+        self.linear = linear or Automatic()
         self.counts = Counts()
         self.is_energy = isinstance(problem, EnergyProblem)
         self.goal: Tensor | None = None  # the residual norm (*batch) sought, where directions may be inexact

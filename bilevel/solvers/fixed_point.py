@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from bilevel.linalg.registry import Automatic
+from bilevel.linalg.solver import LinearSolver
 from bilevel.problem import FixedPoint, Params, Problem
 from bilevel.report import BilevelError, SolveReport, Status
 from bilevel.solvers.evaluations import Evaluations, Tolerance
@@ -21,6 +23,7 @@ class FixedPointSolver(Solver):
 
     tolerance: Tolerance = field(default_factory=Tolerance, kw_only=True)
     max_iterations: int = field(default=10_000, kw_only=True)
+    linear: LinearSolver = field(default_factory=Automatic, kw_only=True)
 
     @abstractmethod
     def begin(self) -> FixedPointUpdate:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from bilevel.solvers.descent import Descent, Metric
+from bilevel.solvers.evaluations import Evaluations, Point
 from bilevel.solvers.loop import DescentSolver
 from bilevel.solvers.steps.barzilai_borwein import BarzilaiBorwein
 from bilevel.solvers.steps.step import Step
-
-if TYPE_CHECKING:
-    from bilevel.solvers.evaluations import Evaluations, Point
 
 
 class SteepestDescent(Descent):

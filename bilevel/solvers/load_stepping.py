@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from bilevel.linalg import factorise
-from bilevel.linalg.solver import Factor
+from bilevel.linalg.solver import Factor, LinearSolver
 from bilevel.problem import Params, Problem
 from bilevel.report import Counts
 from bilevel.solvers.evaluations import Tolerance
@@ -45,11 +44,15 @@ class LoadStepping(Solver):
     def tolerance(self) -> Tolerance:  # type: ignore[override]
         return self.solver.tolerance
 
+    @property
+    def linear(self) -> LinearSolver:  # type: ignore[override]
+        return self.solver.linear
+
     def solve(self, problem: Problem, u0: Tensor, params: Params, record: bool = False) -> Outcome:
         started, total = time.perf_counter(), Counts()
         u0 = torch.zeros_like(u0) if self.from_rest else u0
         u, reached, increment, cutbacks, steps = u0, 0.0, self.first, 0, 0
-        predictor = _Predictor(problem, u0, self.path(params, 0.0), total) if self.predict else None
+        predictor = _Predictor(problem, u0, self.path(params, 0.0), self.linear, total) if self.predict else None
         while True:
             target = min(1.0, reached + increment)
             at = params if target == 1.0 else self.path(params, target)
@@ -79,14 +82,14 @@ class LoadStepping(Solver):
 class _Predictor:
     """u - H^-1 dr/dp (p' - p) from a solution u at parameters p: the first Newton step for all loads at once."""
 
-    def __init__(self, problem: Problem, u: Tensor, params: Params, counts: Counts) -> None:
-        self.problem, self.counts = problem, counts
+    def __init__(self, problem: Problem, u: Tensor, params: Params, linear: LinearSolver, counts: Counts) -> None:
+        self.problem, self.linear, self.counts = problem, linear, counts
         self.moved(u, params, None)
 
     def moved(self, u: Tensor, params: Params, factor: Factor | None) -> None:
         if factor is None:
             self.counts.factorisations += 1
-            factor = factorise(self.problem.tangent(u, params), on_fail="ignore")
+            factor = self.linear.factor(self.problem.tangent(u, params), on_fail="ignore")
         self.u, self.params, self.factor = u, params, factor
 
     def at(self, params: Params) -> Tensor:

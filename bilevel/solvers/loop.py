@@ -6,22 +6,20 @@ import copy
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from bilevel.linalg.operator import LinearOperator
+from bilevel.linalg.registry import Automatic
+from bilevel.linalg.solver import Factor, LinearSolver
 from bilevel.problem import EnergyProblem, Params, Problem
 from bilevel.report import BilevelError, Counts, SingularError, SolveReport, Status
 from bilevel.solvers.descent import Descent, Metric
 from bilevel.solvers.evaluations import Evaluations, Point, Tolerance
 from bilevel.solvers.saddle import leave_saddle
 from bilevel.solvers.steps.step import Step, select
-
-if TYPE_CHECKING:
-    from bilevel.linalg.operator import LinearOperator
-    from bilevel.linalg.solver import Factor
-
 
 NEAR = 1e4
 """The rounding error is computed only where the residual is within this factor of its threshold."""
@@ -54,9 +52,13 @@ class Outcome:
 
 
 class Solver(ABC):
-    """Finds the solution of a problem at fixed parameters, without derivatives."""
+    """Finds the solution of a problem at fixed parameters, without derivatives.
+
+    linear: the linear solver of this solve and of all that follows from it: checks, adjoint, certificate.
+    """
 
     tolerance: Tolerance
+    linear: LinearSolver = Automatic()
 
     @abstractmethod
     def solve(self, problem: Problem, u0: Tensor, params: Params, record: bool = False) -> Outcome:
@@ -76,6 +78,7 @@ class DescentSolver(Solver):
     step: Step = field(kw_only=True)
     tolerance: Tolerance = field(default_factory=Tolerance, kw_only=True)
     max_iterations: int = field(default=100, kw_only=True)
+    linear: LinearSolver = field(default_factory=Automatic, kw_only=True)
     check_minimum: bool = field(default=True, kw_only=True)
     energies_only: ClassVar[bool] = False
 
@@ -98,7 +101,7 @@ class _Run:
 
     def __init__(self, solver: DescentSolver, problem: Problem, params: Params, record: bool) -> None:
         self.solver, self.record = solver, record
-        self.evaluations = Evaluations(problem, params)
+        self.evaluations = Evaluations(problem, params, solver.linear)
         self.descent = solver.descent()
         self.step = copy.deepcopy(solver.step)
         self.tape: list[TapeEntry] = []

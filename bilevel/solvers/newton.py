@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from bilevel.linalg import factorise, negative_curvature, pick
+from bilevel.linalg import negative_curvature
 from bilevel.linalg.operator import Dense, LinearOperator
 from bilevel.linalg.solver import Factor, LinearSolver
 from bilevel.report import ConvergenceError
 from bilevel.solvers.descent import Descent, Metric
+from bilevel.solvers.evaluations import Evaluations, Point
 from bilevel.solvers.loop import DescentSolver
 from bilevel.solvers.steps.armijo import Armijo
 from bilevel.solvers.steps.step import Step
-
-if TYPE_CHECKING:
-    from bilevel.solvers.evaluations import Evaluations, Point
-
 
 FIRST_FORCING = 1e-2
 """Relative residual of the first linear solve, where that is iterative; Eisenstat and Walker's rule sets the others."""
@@ -34,14 +30,13 @@ class NewtonDirection(Descent):
 
     linearises = True
 
-    def __init__(self, linear: LinearSolver | None) -> None:
-        self.linear = linear
+    def __init__(self) -> None:
         self._plain = True
         self._last_norm: float | None = None
 
     def direction(self, evaluations: Evaluations, point: Point) -> Tensor:
         tangent = self.tangent = evaluations.tangent(point.u)
-        self.factor = self._factorise(tangent)
+        self.factor = self._factorise(evaluations.linear, tangent)
         step = self._step(evaluations, point, tangent)
         evaluations.counts.factorisations += self.factor.counts.factorisations
         return step
@@ -68,12 +63,11 @@ class NewtonDirection(Descent):
             return torch.where(sound.unsqueeze(-1), -self.factor.solve(point.residual), bent)
         return -self._shifted(evaluations, tangent).solve(point.residual)
 
-    def _factorise(self, tangent: LinearOperator) -> Factor:
-        solver = self.linear or pick(tangent)
-        earlier = self.factor if solver.reuses(tangent, self.factor) else None
+    def _factorise(self, linear: LinearSolver, tangent: LinearOperator) -> Factor:
+        earlier = self.factor if linear.reuses(tangent, self.factor) else None
         self.factor = None  # a factor that is of no more use gives its memory back before the next is made
         # A singular sample of a batch, or a flat energy far from its minimum, must not end the others' solve.
-        return solver.follow(tangent, earlier, on_fail="ignore")
+        return linear.follow(tangent, earlier, on_fail="ignore")
 
     def _forcing(self, evaluations: Evaluations, point: Point) -> float:
         """The relative residual at which an iterative linear solve may stop."""
@@ -86,11 +80,11 @@ class NewtonDirection(Descent):
 
     def _shifted(self, evaluations: Evaluations, tangent: LinearOperator) -> Factor:
         """Factor H + t I with t just above -lambda_min (Nocedal & Wright 2006, section 3.4)."""
-        lowest = float(negative_curvature(tangent)[0])
+        lowest = float(negative_curvature(tangent, evaluations.linear)[0])
         shift = max(2 * abs(lowest), 1e-12)
         for _ in range(30):
             evaluations.counts.factorisations += 1
-            factor = factorise(tangent.shifted(shift), self.linear, on_fail="ignore")
+            factor = evaluations.linear.factor(tangent.shifted(shift), on_fail="ignore")
             if bool(torch.as_tensor(factor.positive_definite).all()):
                 return factor
             shift *= 4
@@ -144,13 +138,12 @@ def _absolute_solve(tangent: Dense, residual: Tensor) -> Tensor:
 
 @dataclass
 class Newton(DescentSolver):
-    """Newton's method for energies and residuals; `linear` overrides the linear solver that would be picked.
+    """Newton's method for energies and residuals.
 
     Step: Armijo by default; TrustRegion for energies with much negative curvature.
     """
 
     step: Step = field(default_factory=Armijo)
-    linear: LinearSolver | None = None
 
     def descent(self) -> Descent:
-        return NewtonDirection(self.linear)
+        return NewtonDirection()

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from bilevel.solvers.descent import Descent, Metric
+from bilevel.solvers.evaluations import Evaluations, Point
 from bilevel.solvers.loop import DescentSolver
 from bilevel.solvers.steps.step import Step
 from bilevel.solvers.steps.strong_wolfe import StrongWolfe
-
-if TYPE_CHECKING:
-    from bilevel.solvers.evaluations import Evaluations, Point
 
 TINY = 1e-300
 

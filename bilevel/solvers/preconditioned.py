@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from bilevel.linalg.preconditioner import Jacobi, Preconditioner
 from bilevel.solvers.descent import Descent, Metric
+from bilevel.solvers.evaluations import Evaluations, Point
 from bilevel.solvers.loop import DescentSolver
 from bilevel.solvers.steps.armijo import Armijo
 from bilevel.solvers.steps.step import Step
-
-if TYPE_CHECKING:
-    from bilevel.solvers.evaluations import Evaluations, Point
 
 
 class PreconditionedDescent(Descent):

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from bilevel.linalg import follow, negative_curvature
+from bilevel.linalg import negative_curvature
+from bilevel.linalg.operator import LinearOperator
 from bilevel.report import SingularError
 from bilevel.solvers.descent import Descent
 from bilevel.solvers.evaluations import Evaluations, Point
 from bilevel.solvers.steps.step import along, select
-
-if TYPE_CHECKING:
-    from bilevel.linalg.operator import LinearOperator
 
 FLAT_TRIALS = 8
 """Lengths that are tried along a flat direction, each half the one before."""
@@ -40,7 +37,7 @@ def leave_saddle(
     tangent = evaluations.tangent(point.u)
     evaluations.counts.factorisations += 1
     try:
-        factor = follow(tangent, descent.factor)
+        factor = evaluations.linear.follow(tangent, descent.factor)
     except SingularError:
         factor = None
         notes.append("the Hessian is singular at the solution: the minimum is not unique, gradients need a null space")
@@ -49,7 +46,7 @@ def leave_saddle(
         definite = torch.as_tensor(factor.detect_negative_curvature()).expand(here.shape)
         if bool((definite | ~here).all()):
             return None
-    lowest, direction = negative_curvature(tangent)
+    lowest, direction = negative_curvature(tangent, evaluations.linear)
     scale = _largest_curvature(tangent, direction)
     saddle = here & (lowest < -CURVATURE_FLOOR * scale)
     if not bool(saddle.any()):

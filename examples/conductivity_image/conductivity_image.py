@@ -16,7 +16,7 @@ import bilevel
 from bilevel.composite import PrimalDual
 from bilevel.inversion import Discrepancy, LearnedPrior, Prior, Tikhonov, TotalVariationPrior, diagnose, invert
 from bilevel.inversion.networks import ConvexDenoiser, DenoiserSchedule, train_denoiser
-from bilevel.linalg.linear_map import Linearised, Matrix
+from bilevel.linalg.linear_map import LinearisedResponse, Matrix
 from bilevel.solvers import Tolerance
 from physics.discretisation import rectangle
 from physics.discretisation.constraints import Dirichlet
@@ -66,7 +66,7 @@ def nonlinear(data: Tensor, prior: Prior, choice: Discrepancy, iterations: int =
     """Relinearise at every estimate and invert again: Gauss-Newton with any prior."""
     estimate = torch.zeros(CELLS, CELLS, dtype=torch.float64)
     for _ in range(iterations):
-        A = Linearised(heads, estimate).dense()
+        A = LinearisedResponse(heads, estimate).dense()
         estimate = invert(A, data - heads(estimate) + A(estimate), prior, choice).x
     return estimate
 
@@ -100,7 +100,7 @@ def main() -> None:
     data = heads(truth) + SIGMA * torch.randn(100, generator=torch.Generator().manual_seed(1))
 
     start = torch.zeros(CELLS, CELLS)
-    A: Matrix = Linearised(heads, start).dense()
+    A: Matrix = LinearisedResponse(heads, start).dense()
     print(diagnose(A, data - heads(start), SIGMA).sentence)
 
     images = {"truth": truth}

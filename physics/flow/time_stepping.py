@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bilevel.implicit.chain import Trajectory, chain
-from bilevel.implicit.layer import argmin, root
+from bilevel.implicit.solve import argmin, root
 from bilevel.implicit.strategies import Adjoint
 from bilevel.problem import EnergyProblem, Params
 from bilevel.report import InputError, Solution

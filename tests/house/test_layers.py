@@ -37,10 +37,9 @@ START_UP = {
 """Modules that may import our own inside functions or for type checkers only, and why."""
 
 OPEN: dict[str, set[str]] = {
-    "functions": {"bilevel.solvers", "physics.studies"},
+    "functions": {"physics.studies"},
     "type checking": {
         "bilevel.calibrate",
-        "bilevel.solvers",
         "physics.constitutive",
         "physics.local",
     },
@@ -50,6 +49,7 @@ OPEN: dict[str, set[str]] = {
 
 SHARED = [
     "Kinematics",
+    "functions": {"physics.studies"},
     "Material",
     "Parameter",
     "ParameterSet",

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from bilevel.linalg import Sparse, SparsePattern, Structure
+from bilevel.problem import EnergyProblem, Params
 
 
 def chain_energy(u: Tensor, p: dict[str, Tensor]) -> Tensor:
@@ -59,3 +63,32 @@ def contraction_params(n: int = 5, seed: int = 1) -> dict[str, Tensor]:
 def rosenbrock_chain(u: Tensor, p: dict[str, Tensor]) -> Tensor:
     """Rosenbrock's valley in many dimensions, with its steepness and centre as parameters."""
     return (p["steepness"] * (u[1:] - u[:-1] ** 2) ** 2).sum() + ((p["centre"] - u) ** 2).sum()
+
+
+class SparseChain(EnergyProblem):
+    """Springs of stiffness k to their neighbours, b u^2 / 2 + u^4 / 4 to the ground and a load; the tangent is sparse.
+
+    For b < 0 the origin is a saddle of the unloaded chain. k, b: scalars. load: (n,).
+    """
+
+    def __init__(self, n: int, structure: Structure | None = None) -> None:
+        self.n, self.structure = n, structure or Structure(symmetric=True)
+        i = np.arange(n)
+        rows, columns = np.concatenate([i, i[1:], i[:-1]]), np.concatenate([i, i[:-1], i[1:]])
+        self.pattern, scatter = SparsePattern.from_pairs(rows, columns, n)
+        self.scatter = torch.from_numpy(scatter)
+
+    def value(self, u: Tensor, params: Params) -> Tensor:
+        springs = 0.5 * params["k"] * (u[1:] - u[:-1]).square().sum()
+        return springs + (0.5 * params["b"] * u**2 + 0.25 * u**4 - params["load"] * u).sum()
+
+    def tangent(self, u: Tensor, params: Params) -> Sparse:
+        k = params["k"].detach()
+        diagonal = 2.0 * k + params["b"].detach() + 3.0 * u.detach() ** 2
+        diagonal[0] -= k
+        diagonal[-1] -= k
+        entries = torch.cat([diagonal, (-k).expand(2 * (self.n - 1))])
+        return Sparse(self.pattern, self.pattern.accumulate(self.scatter, entries), self.structure)
+
+    def params(self, b: float = 1.0, load: float = 1.0) -> dict[str, Tensor]:
+        return {"k": torch.tensor(2.0), "b": torch.tensor(b), "load": load * torch.linspace(-1.0, 2.0, self.n)}

@@ -12,6 +12,7 @@ from torch import Tensor
 from bilevel.acceleration.family import Instance
 from bilevel.linalg.multigrid.amg import AMGCG
 from bilevel.linalg.preconditioner import Jacobi, Multigrid, Preconditioner
+from bilevel.linalg.registry import Automatic
 from bilevel.linalg.solver import LinearSolver
 from bilevel.problem import FixedPoint, Params, Problem
 from bilevel.solvers import (
@@ -175,7 +176,9 @@ def newton(
     linear: LinearSolver | None = None,
 ) -> Newton:
     """Newton's method; like all that is compared, it does not verify that the point where it ends is a minimum."""
-    return Newton(step=step, linear=linear, tolerance=tolerance, max_iterations=max_iterations, check_minimum=False)
+    return Newton(
+        step=step, linear=linear or Automatic(), tolerance=tolerance, max_iterations=max_iterations, check_minimum=False
+    )
 
 
 def _load_stepping() -> dict[str, Make]:

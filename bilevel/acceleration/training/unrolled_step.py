@@ -62,7 +62,7 @@ class UnrolledStep(Objective[list[SolvedInstance]]):
 def _one(network: nn.Module, solved: SolvedInstance, rounds: int, kept: int) -> Tensor:
     instance = solved.instance
     evaluations, fallback = Evaluations(instance.problem, instance.params), Armijo(decrease=0.3)
-    descent: Descent = NewtonDirection(None)
+    descent: Descent = NewtonDirection()
     u, last = instance.start, None
     total = torch.zeros((), dtype=torch.float64)
     for number in range(rounds):

@@ -26,6 +26,9 @@ SMALL, SMALL_LU_PIVOT = 16, 1e-8
 class DenseCholesky(LinearSolver):
     """Cholesky where positive definite, Bunch-Kaufman LDL^T for the samples that are not; symmetric matrices only."""
 
+    def suits(self, A: LinearOperator, right_hand_sides: int) -> bool:
+        return isinstance(A, Dense) and A.structure.symmetric and not A.structure.indefinite
+
     def factor(self, A: LinearOperator, on_fail: OnFail = "raise") -> Factor:
         return _Cholesky(_as_dense(A), on_fail)
 
@@ -34,6 +37,9 @@ class DenseCholesky(LinearSolver):
 class DenseLDL(LinearSolver):
     """Bunch-Kaufman LDL^T of symmetric matrices; counts the negative eigenvalues (Sylvester's law of inertia)."""
 
+    def suits(self, A: LinearOperator, right_hand_sides: int) -> bool:
+        return isinstance(A, Dense) and A.structure.indefinite
+
     def factor(self, A: LinearOperator, on_fail: OnFail = "raise") -> Factor:
         return _LDL(_as_dense(A), on_fail)
 
@@ -41,6 +47,9 @@ class DenseLDL(LinearSolver):
 @dataclass(frozen=True)
 class DenseLU(LinearSolver):
     """LU with partial pivoting, for any square matrices."""
+
+    def suits(self, A: LinearOperator, right_hand_sides: int) -> bool:
+        return isinstance(A, Dense) and not A.structure.symmetric
 
     def factor(self, A: LinearOperator, on_fail: OnFail = "raise") -> Factor:
         return _LU(_as_dense(A), on_fail)

@@ -40,6 +40,11 @@ def ready(A: LinearOperator) -> Sparse:
     return replace(A, values=A.values.detach()).with_diagonal()
 
 
+def is_sparse_on_cpu(A: LinearOperator) -> bool:
+    """Whether A is a matrix that sparse direct solvers can take."""
+    return isinstance(A, Sparse) and A.values.device.type == "cpu"
+
+
 def whole(pattern: SparsePattern) -> Selection:
     """All entries."""
     return Selection(pattern.indptr, pattern.indices, None)

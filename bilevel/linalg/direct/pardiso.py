@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from bilevel.linalg.direct import pardiso_library
 from bilevel.linalg.direct.grounding import Grounding
-from bilevel.linalg.direct.layout import Selection, ready, upper_triangle, whole
+from bilevel.linalg.direct.layout import Selection, is_sparse_on_cpu, ready, upper_triangle, whole
 from bilevel.linalg.direct.pardiso_library import Analysis, MatrixType, NumericFactor
 from bilevel.linalg.direct.reused import ReusedFactor, made_for_similar
 from bilevel.linalg.direct.sparse_factor import NotPositiveDefinite, SparseFactor
@@ -29,6 +30,9 @@ SMALL_PIVOT = 1e-12
 class PardisoLDL(LinearSolver):
     """LDL^T of a symmetric matrix with 1x1 and 2x2 pivots; counts the negative eigenvalues."""
 
+    def suits(self, A: LinearOperator, right_hand_sides: int) -> bool:
+        return _can_take(A) and A.structure.indefinite
+
     def factor(self, A: LinearOperator, on_fail: OnFail = "raise") -> Factor:
         return _sound_factor(ready(A), MatrixType.SYMMETRIC, on_fail)
 
@@ -36,6 +40,9 @@ class PardisoLDL(LinearSolver):
 @dataclass(frozen=True)
 class PardisoLU(LinearSolver):
     """LU of any square matrix; in a sequence of large similar ones, LU of an earlier one as preconditioner."""
+
+    def suits(self, A: LinearOperator, right_hand_sides: int) -> bool:
+        return _can_take(A) and not A.structure.symmetric
 
     def factor(self, A: LinearOperator, on_fail: OnFail = "raise") -> Factor:
         return _sound_factor(ready(A), MatrixType.UNSYMMETRIC, on_fail)
@@ -59,6 +66,9 @@ class PardisoCholesky(LinearSolver):
 
     otherwise: LinearSolver | None = field(default_factory=PardisoLDL)
 
+    def suits(self, A: LinearOperator, right_hand_sides: int) -> bool:
+        return _can_take(A) and A.structure.symmetric and not A.structure.indefinite
+
     def factor(self, A: LinearOperator, on_fail: OnFail = "raise") -> Factor:
         A = ready(A)
         ground = Grounding(A)
@@ -71,6 +81,10 @@ class PardisoCholesky(LinearSolver):
         if numeric.smallest_pivot() < SMALL_PIVOT:
             factor.check_condition(on_fail)
         return factor
+
+
+def _can_take(A: LinearOperator) -> bool:
+    return is_sparse_on_cpu(A) and pardiso_library.library() is not None
 
 
 class PardisoFactor(SparseFactor):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bilevel.linalg.direct.grounding import Grounding
-from bilevel.linalg.direct.layout import ready
+from bilevel.linalg.direct.layout import is_sparse_on_cpu, ready
 from bilevel.linalg.direct.sparse_factor import SparseFactor
 from bilevel.linalg.operator import LinearOperator, Sparse
 from bilevel.linalg.solver import Factor, LinearSolver
@@ -20,6 +20,11 @@ from bilevel.report import OnFail
 @dataclass(frozen=True)
 class SuperLU(LinearSolver):
     """LU of any square matrix; symmetric ones are first tried without row exchanges, whose pivots tell the inertia."""
+
+    precedence = -1
+
+    def suits(self, A: LinearOperator, right_hand_sides: int) -> bool:
+        return is_sparse_on_cpu(A)
 
     def factor(self, A: LinearOperator, on_fail: OnFail = "raise") -> Factor:
         A = ready(A)

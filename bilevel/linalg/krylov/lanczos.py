@@ -13,7 +13,7 @@ from bilevel.linalg.krylov.rows import Product, divide, identity, norm
 
 @dataclass
 class Ritz:
-    """Ritz values (*batch, k), ascending, and vectors (*batch, n, k)."""
+    """Ritz values (*batch, k), ascending, and vectors (*batch, n, k); NaN where the operator is not finite."""
 
     values: Tensor
     vectors: Tensor
@@ -49,8 +49,9 @@ def lanczos(product: Product, start: Tensor, steps: int, project: Product = iden
     empty = norm(v.mT).squeeze(-1) == 0
     mean = projected.diagonal(dim1=-2, dim2=-1).sum(-1, keepdim=True) / (~empty).sum(-1, keepdim=True)
     projected = 0.5 * (projected + projected.mT) + torch.diag_embed(torch.where(empty, mean, 0.0))
-    values, turn = torch.linalg.eigh(projected)
-    return Ritz(values, v @ turn)
+    finite = torch.isfinite(projected).all(-1, keepdim=True).all(-2, keepdim=True)
+    values, turn = torch.linalg.eigh(torch.where(finite, projected, 0.0))  # eigh raises an error of its own at a NaN
+    return Ritz(values.masked_fill(~finite.squeeze(-1), torch.nan), v @ turn)
 
 
 def start_vector(n: int, batch: tuple[int, ...], like: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from bilevel.linalg.krylov.gmres import gmres
 from bilevel.linalg.krylov.lanczos import lanczos, start_vector
 from bilevel.linalg.krylov.minres import minres
 from bilevel.linalg.krylov.rows import Product, Run, identity
-from bilevel.linalg.operator import LinearOperator
+from bilevel.linalg.operator import LinearOperator, MatrixFree, Sparse
 from bilevel.linalg.solver import Factor, LinearSolver
 from bilevel.report import OnFail, fail
 
@@ -31,6 +31,9 @@ class MINRES(LinearSolver):
     tolerance: float = 1e-10
     max_iterations: int | None = None
 
+    def suits(self, A: LinearOperator, right_hand_sides: int) -> bool:
+        return _by_products_only(A) and A.structure.indefinite
+
     def factor(self, A: LinearOperator, on_fail: OnFail = "raise") -> Factor:
         factor = MINRESFactor(A, self.tolerance, self.max_iterations, on_fail)
         factor.positive_definite = _definite(A)
@@ -44,6 +47,9 @@ class GMRES(LinearSolver):
     tolerance: float = 1e-10
     max_iterations: int | None = None
     restart: int = 50
+
+    def suits(self, A: LinearOperator, right_hand_sides: int) -> bool:
+        return _by_products_only(A) and not A.structure.symmetric
 
     def factor(self, A: LinearOperator, on_fail: OnFail = "raise") -> Factor:
         factor = GMRESFactor(A, self.tolerance, self.max_iterations, on_fail)
@@ -63,6 +69,9 @@ class CG(LinearSolver):
     max_iterations: int | None = None
     otherwise: LinearSolver = field(default_factory=MINRES)
 
+    def suits(self, A: LinearOperator, right_hand_sides: int) -> bool:
+        return _by_products_only(A) and A.structure.symmetric and not A.structure.indefinite
+
     def factor(self, A: LinearOperator, on_fail: OnFail = "raise") -> Factor:
         definite = _definite(A)
         if not bool(torch.as_tensor(definite).all()):
@@ -70,6 +79,11 @@ class CG(LinearSolver):
         factor = CGFactor(A, self.tolerance, self.max_iterations, on_fail)
         factor.positive_definite = definite
         return factor
+
+
+def _by_products_only(A: LinearOperator) -> bool:
+    """Whether no factorisation takes A: its entries are not known, or not on the CPU."""
+    return isinstance(A, MatrixFree) or (isinstance(A, Sparse) and A.values.device.type != "cpu")
 
 
 class IterativeFactor(Factor):

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from bilevel.linalg.direct.condition import random_signs
-from bilevel.linalg.direct.layout import ready
+from bilevel.linalg.direct.layout import is_sparse_on_cpu, ready
+from bilevel.linalg.direct.pardiso_library import library
 from bilevel.linalg.krylov.cg import cg
 from bilevel.linalg.krylov.rows import Run
 from bilevel.linalg.krylov.solvers import MINRES, CGFactor
@@ -17,6 +18,14 @@ from bilevel.linalg.solver import Factor, LinearSolver
 from bilevel.report import InputError, OnFail
 
 DEFINITENESS_TOLERANCE = 1e-4
+FROM = 40_000
+"""Unknowns above which multigrid beats PARDISO in three dimensions; in two, factorisations win up to a million."""
+FROM_WITHOUT_PARDISO = 10_000
+FROM_FOR_MANY = 300_000
+"""The same for many right-hand sides, with which a factorisation pays; this one's factor takes about 5 GiB."""
+MANY = 20
+NEIGHBOURS_IN_SPACE = 13
+"""Meshes in space couple more nodes than this; triangles and quadrilaterals couple 7 to 9 (linear), 12 (quadratic)."""
 WORN = 40
 """A set-up that needed more products than this for one solve is not used for another matrix."""
 
@@ -34,6 +43,16 @@ class AMGCG(LinearSolver):
     tolerance: float = 1e-10
     max_iterations: int = 500
     otherwise: LinearSolver = field(default_factory=MINRES)
+    precedence = 1
+
+    def suits(self, A: LinearOperator, right_hand_sides: int) -> bool:
+        if not isinstance(A, Sparse) or not is_sparse_on_cpu(A):
+            return False
+        if library() is None:
+            worthwhile = A.n > FROM_WITHOUT_PARDISO
+        else:
+            worthwhile = A.n > (FROM if right_hand_sides < MANY else FROM_FOR_MANY)
+        return worthwhile and A.structure.symmetric and not A.structure.indefinite and _in_space(A)
 
     def factor(self, A: LinearOperator, on_fail: OnFail = "raise") -> Factor:
         if not A.structure.symmetric:
@@ -58,6 +77,16 @@ class AMGCG(LinearSolver):
         known = earlier.hierarchy if isinstance(earlier, AMGFactor) and earlier.serves(A) else None
         factor = AMGFactor(A, self.tolerance, self.max_iterations, on_fail, known)
         return factor if factor.set_up_definite else self.factor(A, on_fail)
+
+
+def _in_space(A: Sparse) -> bool:
+    """Whether the near-null space is given and tells, with the pattern, of a mesh in three dimensions."""
+    modes = A.structure.near_null_space
+    if modes is None:
+        return False
+    if modes.shape[-1] == 1:
+        return A.pattern.nnz > NEIGHBOURS_IN_SPACE * A.n
+    return modes.shape[-1] == 6
 
 
 class AMGFactor(CGFactor):

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from bilevel.solvers.descent import Descent
+from bilevel.solvers.evaluations import Evaluations, Point
 from bilevel.solvers.steps.step import LineSearch, Move, backtrack, decreases_at_rounding_level
-
-if TYPE_CHECKING:
-    from bilevel.solvers.descent import Descent
-    from bilevel.solvers.evaluations import Evaluations, Point
 
 
 @dataclass

@@ -5,14 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from bilevel.solvers.descent import Descent
-    from bilevel.solvers.evaluations import Evaluations, Point
+from bilevel.solvers.descent import Descent
+from bilevel.solvers.evaluations import Evaluations, Point
 
 
 @dataclass
@@ -55,10 +53,8 @@ def along(evaluations: Evaluations, point: Point, direction: Tensor, length: Ten
 
 def select(mask: Tensor, new: Point, old: Point) -> Point:
     """The new point where mask (*batch) holds, else the old one."""
-    from bilevel.solvers.evaluations import Point as Made
-
     wide = mask.unsqueeze(-1)
-    return Made(
+    return Point(
         torch.where(wide, new.u, old.u),
         torch.where(mask, new.merit, old.merit),
         torch.where(wide, new.residual, old.residual),

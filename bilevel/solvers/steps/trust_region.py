@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from bilevel.linalg import factorise
 from bilevel.linalg.operator import Dense, LinearOperator
 from bilevel.report import BilevelError, SingularError
+from bilevel.solvers.descent import Descent
+from bilevel.solvers.evaluations import Evaluations, Point
 from bilevel.solvers.steps.step import Move, Step, decreases_at_rounding_level, select
-
-if TYPE_CHECKING:
-    from bilevel.solvers.descent import Descent
-    from bilevel.solvers.evaluations import Evaluations, Point
 
 
 @dataclass
@@ -119,7 +115,7 @@ class _ProductModel:
         self.factor, self.newton = None, None
         evaluations.counts.factorisations += 1
         try:
-            factor = factorise(tangent)
+            factor = evaluations.linear.factor(tangent)
         except SingularError:
             return
         if bool(torch.as_tensor(factor.positive_definite).all()):

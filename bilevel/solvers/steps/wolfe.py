@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from bilevel.solvers.evaluations import Evaluations, Point
 from bilevel.solvers.steps.step import LineSearch, Move, along, decreases_at_rounding_level, select
-
-if TYPE_CHECKING:
-    from bilevel.solvers.evaluations import Evaluations, Point
 
 
 @dataclass

@@ -10,7 +10,7 @@ from bilevel.inversion.networks.signals import SparseSignals
 from bilevel.linalg.linear_map import (
     Composed,
     Convolution,
-    Linearised,
+    LinearisedResponse,
     Matrix,
     Sampling,
     as_linear_map,
@@ -36,7 +36,7 @@ def maps() -> dict:
         "even kernel": Convolution(torch.randn(2, 4), (6, 10)),
         "sensors": sensors,
         "picked": Sampling.at(torch.tensor([3, 3, 1]), 6),
-        "linearised": Linearised(response, torch.randn(6)),
+        "linearised": LinearisedResponse(response, torch.randn(6)),
         "composed": Composed(Matrix(torch.randn(4, 7)), sensors),
     }
 
@@ -78,7 +78,7 @@ def test_a_convolution_agrees_with_the_direct_sum() -> None:
 
 def test_the_linearised_map_is_the_derivative() -> None:
     at, d = torch.randn(6), torch.randn(6)
-    A = Linearised(response, at)
+    A = LinearisedResponse(response, at)
     h = 1e-6
     finite = (response(at + h * d) - response(at - h * d)) / (2 * h)
     assert torch.allclose(A(d), finite, rtol=1e-7, atol=1e-8)

@@ -7,7 +7,7 @@ import torch
 from torch.func import grad, hessian, jacfwd, jacrev
 
 from bilevel.implicit.chain import chain
-from bilevel.implicit.layer import argmin, root
+from bilevel.implicit.solve import argmin, root
 from bilevel.report import InputError, UndeclaredTensorError
 from bilevel.torch_internals import pytree
 

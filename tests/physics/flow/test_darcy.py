@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.special import i0, k0
 
-from bilevel.implicit.layer import argmin
+from bilevel.implicit.solve import argmin
 from bilevel.report import InputError
 from physics.discretisation import Shape, box, rectangle
 from physics.discretisation.constraints import Dirichlet

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch_geometric.data import Data
 
-from bilevel.implicit.layer import argmin
+from bilevel.implicit.solve import argmin
 from bilevel.report import BilevelError, InputError
 from physics.constitutive.flow import FlowLaw, Forchheimer, Linear, PowerLaw
 from physics.constitutive.parameters import Parameter, ParameterSet

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.special import k0
 
-from bilevel.implicit.layer import argmin
+from bilevel.implicit.solve import argmin
 from bilevel.report import BilevelError, InputError
 from physics.flow.pumping import Drawdown, PumpingTest
 from physics.flow.radial import RadialFlow, RadialGrid

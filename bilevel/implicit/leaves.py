@@ -1,17 +1,44 @@
-"""Finding tensors that need a gradient and reach a problem without being among its parameters."""
+"""The tensors that a problem depends on: those among its parameters, and those that got in without being declared."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bilevel.problem import Params, Problem
 from bilevel.report import UndeclaredTensorError
-from bilevel.torch_internals import has_tangent, without_tangent
+from bilevel.torch_internals import has_tangent, pytree, without_tangent
 
 REMEDY = "pass it in `params` (or make it a parameter of the module), or detach it if it is meant to be constant"
+
+
+def split_params(params: Params) -> tuple[list[Tensor], list[str], Callable[[Sequence[Tensor | None]], Params]]:
+    """The floating-point tensors of a nested structure, their names, and how to put others in their place."""
+    flat, spec = pytree.tree_flatten_with_path(params)
+    values: list[Any] = [leaf for _, leaf in flat]
+    for path, leaf in flat:
+        if isinstance(leaf, torch.nn.Module):
+            name = f"parameter {pytree.keystr(path)} is" if path else "params are"
+            raise TypeError(f"{name} a {type(leaf).__name__}; pass a dict of its tensors")
+        if isinstance(leaf, Tensor) and leaf.is_complex():
+            raise TypeError(
+                f"parameter {pytree.keystr(path)} is complex; pass real tensors, such as torch.view_as_real of it"
+            )
+    places = [i for i, leaf in enumerate(values) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+
+    def rebuild(leaves: Sequence[Tensor | None]) -> Params:
+        filled = list(values)
+        for place, leaf in zip(places, leaves, strict=True):
+            filled[place] = leaf
+        return pytree.tree_unflatten(filled, spec)
+
+    leaves = [values[i] for i in places]
+    for place in places:
+        values[place] = None
+    return leaves, [pytree.keystr(flat[i][0]) for i in places], rebuild
 
 
 def refuse_undeclared(
