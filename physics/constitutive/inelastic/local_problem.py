@@ -11,7 +11,7 @@ from bilevel.linalg.operator import Dense, LinearOperator
 from bilevel.problem import Params, Problem
 from bilevel.solvers import Newton, Tolerance
 from bilevel.solvers.descent import Descent
-from bilevel.solvers.evaluations import Point
+from bilevel.solvers.evaluations import Evaluations, Point
 from bilevel.solvers.steps import Armijo
 from bilevel.solvers.steps.step import Move, backtrack
 
