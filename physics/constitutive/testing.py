@@ -77,9 +77,7 @@ def _check_elastic(law: ElasticLaw, params: Params, size: float, generator: torc
         _agree(law, "energy is not that of its principal stretches", of_stretches, law.energy(x, params), scale)
 
 
-def _check_inelastic(
-    law: InelasticLaw, params: Params, start: Tensor, size: float, generator: torch.Generator
-) -> None:
+def _check_inelastic(law: InelasticLaw, params: Params, start: Tensor, size: float, generator: torch.Generator) -> None:
     increment = size * torch.randn(SAMPLES, 6, generator=generator, dtype=torch.float64)
     move = size * torch.randn(SAMPLES, 6, generator=generator, dtype=torch.float64)
     previous = start.to(increment).expand(SAMPLES, -1)
@@ -111,19 +109,23 @@ def _check_declared(law: Law, params: Params, evaluate: Callable[[Params], Tenso
 def _check_parameter_slopes(law: Law, params: Params, function: Callable[[Params], Tensor], scale: float) -> None:
     """All derivatives by autodiff against differences, in proportion to each parameter's own size."""
     for name in law.parameters.given_in(params).names:
-        value = params[name].detach()
-        unit = value.abs().clamp(min=1e-3)
+        found, differences = _parameter_slope(function, params, name)
+        _agree(law, f"derivative in {name} is wrong", found, differences, scale, SMOOTH)
 
-        def moved(step: Tensor, name: str = name, value: Tensor = value, unit: Tensor = unit) -> Tensor:
-            return function({**params, name: value + step * unit})
 
-        step = torch.zeros_like(value, requires_grad=True)
-        weights = torch.randn(function(params).shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-        samples = (moved(step) * weights).flatten(1).sum(1)
-        found = torch.stack([torch.autograd.grad(sample, step, retain_graph=True)[0] for sample in samples])
-        with torch.no_grad():
-            differences = _difference(lambda h, moved=moved: (moved(torch.as_tensor(h).to(value)) * weights), 1e-5)
-        _agree(law, f"derivative in {name} is wrong", found, differences.flatten(1).sum(1), scale, SMOOTH)
+def _parameter_slope(function: Callable[[Params], Tensor], params: Params, name: str) -> tuple[Tensor, Tensor]:
+    """The derivative (samples,) of some combination of what each sample gives, by autodiff and by differences."""
+    value = params[name].detach()
+    unit = value.abs().clamp(min=1e-3)
+    weights = torch.randn(function(params).shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    def combined(step: Tensor | float) -> Tensor:
+        return (function({**params, name: value + step * unit}) * weights).flatten(1).sum(1)
+
+    step = torch.zeros_like(value, requires_grad=True)
+    found = torch.stack([torch.autograd.grad(sample, step, retain_graph=True)[0] for sample in combined(step)])
+    with torch.no_grad():
+        return found, _difference(combined, 1e-5)
 
 
 class _Recorded(Mapping[str, Tensor]):
