@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.record import Record, at_least, at_most, stated
-from physics.constitutive.inelastic.radial_return import Constants, consistent_tangent, history, radial_return
+from physics.constitutive.inelastic.point_history import PointConstants, point_history
 
 LINE = "10,000 J2 points over 100 load steps: updates with consistent tangent a second, gradient through the history"
 DURATION = "1 minute"
@@ -21,7 +21,7 @@ def parameters(points: int) -> dict[str, Tensor]:
     """Steel, a little different from point to point."""
     generator = torch.Generator().manual_seed(1)
     scale = 1.0 + 0.1 * torch.rand(points, generator=generator, dtype=torch.float64)
-    values = {"young_modulus": 200e9, "poisson_ratio": 0.3, "yield_stress": 250e6, "hardening_modulus": 5e9}
+    values = {"youngs_modulus": 200e9, "poissons_ratio": 0.3, "yield_stress": 250e6, "hardening_modulus": 5e9}
     return {name: scale * value for name, value in values.items()}
 
 
@@ -33,7 +33,7 @@ def increments(steps: int, points: int) -> Tensor:
     return level.diff()[:, None, None] * direction
 
 
-def updates_with_tangent(strain: Tensor, constants: Constants) -> float:
+def updates_with_tangent(strain: Tensor, constants: PointConstants) -> float:
     """Seconds for all updates (steps, 6, n) with their tangents, as an assembly over groups of points would ask for them."""
     started = time.perf_counter()
     for first in range(0, strain.shape[-1], GROUP):
@@ -41,8 +41,8 @@ def updates_with_tangent(strain: Tensor, constants: Constants) -> float:
         given = constants.some(some)
         stress, plastic = torch.zeros_like(strain[0, :, some]), torch.zeros_like(strain[0, 0, some])
         for increment in strain[:, :, some]:
-            step = radial_return(stress, plastic, increment, given)
-            consistent_tangent(step, given)
+            step = given.step(stress, plastic, increment)
+            given.tangent(step)
             stress, plastic = step.stress, step.plastic_strain
     return time.perf_counter() - started
 
@@ -52,14 +52,14 @@ def run(quick: bool) -> list[Record]:
     strain = increments(steps, points)
     given = parameters(points)
     by_entry = strain.movedim(-1, 1).contiguous()
-    constants = Constants.of(given)
+    constants = PointConstants.of(given)
     leaves = [value.requires_grad_() for value in parameters(points).values()]
     with_tangent, forward, backward = [], [], []
     for _ in range(REPEAT):
         with torch.no_grad():
             with_tangent.append(updates_with_tangent(by_entry, constants))
         started = time.perf_counter()
-        found = history(strain, dict(zip(given, leaves, strict=True)))
+        found = point_history(strain, dict(zip(given, leaves, strict=True)))
         ended = time.perf_counter()
         torch.autograd.grad((found.stress * 1e-9).square().sum(), leaves)
         forward.append(ended - started)

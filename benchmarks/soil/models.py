@@ -8,13 +8,13 @@ import time
 import torch
 
 from benchmarks.record import Record, at_most, near
-from physics.constitutive.inelastic.cam_clay import CamClayConstantPoissonRatio
+from physics.constitutive.inelastic.cam_clay import CamClayConstantPoissonsRatio
 from physics.constitutive.inelastic.drucker_prager import DruckerPrager
 from physics.constitutive.inelastic.law import ReturnMapping, update
 from physics.constitutive.inelastic.mohr_coulomb import MohrCoulomb
 from physics.constitutive.mandel import axisymmetric, equivalent_stress, mean_pressure, trace
 from physics.soil.control import Control, Quantity
-from physics.soil.element_test import ElementTest, Schedule, Stage, march
+from physics.soil.element_test import ElementTest, IncrementSchedule, LoadStage, march
 from physics.soil.footing import bearing_capacity, footing_mesh
 
 LINE = "Drucker-Prager, Mohr-Coulomb, Cam-Clay and the strip footing against closed forms"
@@ -29,8 +29,8 @@ def number(value: float) -> torch.Tensor:
 
 def soil(friction: float, dilatancy: float, cohesion: float, young: float = 20e6) -> dict[str, torch.Tensor]:
     return {
-        "young_modulus": number(young),
-        "poisson_ratio": number(0.3),
+        "youngs_modulus": number(young),
+        "poissons_ratio": number(0.3),
         "cohesion": number(cohesion),
         "friction_angle": number(friction * DEGREE),
         "dilatancy_angle": number(dilatancy * DEGREE),
@@ -42,14 +42,17 @@ def strength(model: ReturnMapping) -> list[Record]:
     params = soil(30, 10, 20e3)
     records = []
     for confinement, target in ((100e3, 369.282032), (0.0, 69.282032)):
-        path = Stage(
+        path = LoadStage(
             Control((Quantity.STRAIN_AXIAL, Quantity.STRESS_RADIAL)),
             torch.tensor([[-0.06, -confinement]], dtype=torch.float64),
             12,
         )
         start = axisymmetric(number(-confinement).reshape(1), number(-confinement).reshape(1))
         axial = (
-            -march(model, params, start, Schedule.of([ElementTest("triaxial", (path,))])).states[-1, 0, 0].item() / 1e3
+            -march(model, params, start, IncrementSchedule.of([ElementTest("triaxial", (path,))]))
+            .states[-1, 0, 0]
+            .item()
+            / 1e3
         )
         records.append(near(f"{name}: strength at {confinement / 1e3:g} kPa", axial, target, 1e-6, "kPa"))
     tension = torch.tensor([[1.0, 1, 1, 0, 0, 0]], dtype=torch.float64)
@@ -62,15 +65,15 @@ def strength(model: ReturnMapping) -> list[Record]:
 
 def cam_clay() -> list[Record]:
     params = {
-        "compression_index": number(0.077), "swelling_index": number(0.0066), "critical_ratio": number(1.2), "poisson_ratio": number(0.3),
+        "compression_index": number(0.077), "swelling_index": number(0.0066), "critical_ratio": number(1.2), "poissons_ratio": number(0.3),
     }  # fmt: skip
-    model = CamClayConstantPoissonRatio(specific_volume=1.788)
+    model = CamClayConstantPoissonsRatio(specific_volume=1.788)
     p0 = number(200e3).reshape(1)
     start = model.initial_state(axisymmetric(-p0, -p0), number(0.788).reshape(1), p0)
 
     def run(quantities: tuple[Quantity, Quantity], target: list[float], steps: int):  # type: ignore[no-untyped-def]
-        path = Stage(Control(quantities), torch.tensor([target], dtype=torch.float64), steps)
-        return march(model, params, start, Schedule.of([ElementTest("clay", (path,))]))
+        path = LoadStage(Control(quantities), torch.tensor([target], dtype=torch.float64), steps)
+        return march(model, params, start, IncrementSchedule.of([ElementTest("clay", (path,))]))
 
     undrained = run((Quantity.STRAIN_AXIAL, Quantity.STRAIN_VOLUMETRIC), [-0.15, 0.0], 60).states[-1]
     drained = run((Quantity.STRESS_AXIAL, Quantity.STRESS_RADIAL), [-587.387e3, -200e3], 200)

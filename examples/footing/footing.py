@@ -27,8 +27,8 @@ def press(friction: float, settlement: float, increments: int, cells: int = 14) 
     """Load curve for cohesion 1 and associated flow."""
     angle = torch.tensor(math.radians(friction), dtype=torch.float64)
     soil = {
-        "young_modulus": torch.tensor(1e3, dtype=torch.float64),
-        "poisson_ratio": torch.tensor(0.3, dtype=torch.float64),
+        "youngs_modulus": torch.tensor(1e3, dtype=torch.float64),
+        "poissons_ratio": torch.tensor(0.3, dtype=torch.float64),
         "cohesion": torch.tensor(1.0, dtype=torch.float64),
         "friction_angle": angle,
         "dilatancy_angle": angle,

@@ -12,7 +12,7 @@ from bilevel.problem import Params
 from physics.atoms.bonds import Bonds
 from physics.atoms.cutoff import taper
 from physics.atoms.potential import PairFunctional
-from physics.constitutive.parameters import Parameter, ParameterSet
+from physics.local.parameters import LawParameter, LawParameters
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,14 @@ class CaiYe(PairFunctional):
     width: float = 1.5
     embeds = True
 
-    parameters = ParameterSet(
-        Parameter("F0", "eV", lower=0.0, description="energy of embedding at rest"),
-        Parameter("n", lower=0.0, description="exponent of the embedding"),
-        Parameter("F1", "eV", description="linear part of the embedding"),
-        Parameter("alpha", "eV", lower=0.0, description="depth of the pair energy"),
-        Parameter("beta", lower=0.0, description="decay of the pair energy"),
-        Parameter("ra", "angstrom", lower=0.0, description="distance of the pair energy's minimum"),
-        Parameter("chi", lower=0.0, description="decay of the density"),
+    parameters = LawParameters(
+        LawParameter("F0", "eV", lower=0.0, description="energy of embedding at rest"),
+        LawParameter("n", lower=0.0, description="exponent of the embedding"),
+        LawParameter("F1", "eV", description="linear part of the embedding"),
+        LawParameter("alpha", "eV", lower=0.0, description="depth of the pair energy"),
+        LawParameter("beta", lower=0.0, description="decay of the pair energy"),
+        LawParameter("ra", "angstrom", lower=0.0, description="distance of the pair energy's minimum"),
+        LawParameter("chi", lower=0.0, description="decay of the density"),
     )
 
     def cutoff(self, params: Params) -> float:
@@ -71,9 +71,9 @@ class FinnisSinclair(PairFunctional):
     density_knots: Sequence[float]
     embeds = True
 
-    parameters = ParameterSet(
-        Parameter("a", "eV/angstrom^3", description="coefficients of the pair energy"),
-        Parameter("A", "eV^2/angstrom^3", description="coefficients of the density"),
+    parameters = LawParameters(
+        LawParameter("a", "eV/angstrom^3", description="coefficients of the pair energy"),
+        LawParameter("A", "eV^2/angstrom^3", description="coefficients of the density"),
     )
 
     def cutoff(self, params: Params) -> float:

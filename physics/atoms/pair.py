@@ -17,7 +17,7 @@ from bilevel.report import InputError
 from physics.atoms.bonds import Bonds
 from physics.atoms.cutoff import taper
 from physics.atoms.potential import PairFunctional
-from physics.constitutive.parameters import Parameter, ParameterSet
+from physics.local.parameters import LawParameter, LawParameters
 
 
 class PairPotential(PairFunctional):
@@ -43,9 +43,9 @@ class PairPotential(PairFunctional):
 class LennardJones(PairPotential):
     """phi = 4 epsilon ((sigma/r)^12 - (sigma/r)^6); epsilon in eV, sigma in angstrom (Lennard-Jones 1931)."""
 
-    parameters = ParameterSet(
-        Parameter("epsilon", "eV", lower=0.0, description="depth of the well"),
-        Parameter("sigma", "angstrom", lower=0.0, description="distance at which the energy is zero"),
+    parameters = LawParameters(
+        LawParameter("epsilon", "eV", lower=0.0, description="depth of the well"),
+        LawParameter("sigma", "angstrom", lower=0.0, description="distance at which the energy is zero"),
     )
 
     def bare(self, r: Tensor, params: Params) -> Tensor:
@@ -56,10 +56,10 @@ class LennardJones(PairPotential):
 class Morse(PairPotential):
     """phi = depth (exp(-2 alpha (r - r0)) - 2 exp(-alpha (r - r0))) (Morse 1929)."""
 
-    parameters = ParameterSet(
-        Parameter("depth", "eV", lower=0.0, description="depth of the well"),
-        Parameter("alpha", "1/angstrom", lower=0.0, description="inverse width of the well"),
-        Parameter("r0", "angstrom", lower=0.0, description="distance of the minimum"),
+    parameters = LawParameters(
+        LawParameter("depth", "eV", lower=0.0, description="depth of the well"),
+        LawParameter("alpha", "1/angstrom", lower=0.0, description="inverse width of the well"),
+        LawParameter("r0", "angstrom", lower=0.0, description="distance of the minimum"),
     )
 
     def bare(self, r: Tensor, params: Params) -> Tensor:
@@ -70,10 +70,10 @@ class Morse(PairPotential):
 class Buckingham(PairPotential):
     """phi = a exp(-r/rho) - c/r^6 (Buckingham 1938)."""
 
-    parameters = ParameterSet(
-        Parameter("a", "eV", lower=0.0, description="size of the repulsion"),
-        Parameter("rho", "angstrom", lower=0.0, description="length of the repulsion"),
-        Parameter("c", "eV angstrom^6", lower=0.0, closed=True, log=False, description="dispersion"),
+    parameters = LawParameters(
+        LawParameter("a", "eV", lower=0.0, description="size of the repulsion"),
+        LawParameter("rho", "angstrom", lower=0.0, description="length of the repulsion"),
+        LawParameter("c", "eV angstrom^6", lower=0.0, closed=True, log=False, description="dispersion"),
     )
 
     def bare(self, r: Tensor, params: Params) -> Tensor:
@@ -83,7 +83,7 @@ class Buckingham(PairPotential):
 class UserPair(PairPotential):
     """A user's own phi(r, params) in PyTorch, entry by entry; its parameters are those that it is called with."""
 
-    parameters = ParameterSet()
+    parameters = LawParameters()
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from torch import Tensor
 from bilevel.problem import Params
 from physics.atoms.bond_order import BondOrder
 from physics.atoms.potential import numbers
-from physics.constitutive.parameters import Parameter, ParameterSet
+from physics.local.parameters import LawParameter, LawParameters
 
 
 @dataclass(frozen=True)
@@ -24,17 +24,17 @@ class StillingerWeber(BondOrder):
     species: tuple[str, ...] = ("Si",)
     linear = True
 
-    parameters = ParameterSet(
-        Parameter("epsilon", "eV", lower=0.0, default=2.1683, description="depth of the pair's well"),
-        Parameter("sigma", "angstrom", lower=0.0, default=2.0951, description="length"),
-        Parameter("a", lower=0.0, default=1.8, description="cut-off over sigma"),
-        Parameter("lambda", lower=0.0, default=21.0, description="strength of the angles"),
-        Parameter("gamma", lower=0.0, default=1.2, description="range of the angles"),
-        Parameter("cos0", lower=-1.0, upper=1.0, default=-1.0 / 3.0, description="cosine of the angle at rest"),
-        Parameter("A", lower=0.0, default=7.049556277, description="size of the pair's energy"),
-        Parameter("B", lower=0.0, default=0.6022245584, description="size of the repulsion"),
-        Parameter("p", lower=0.0, default=4.0, description="exponent of the repulsion"),
-        Parameter("q", lower=0.0, closed=True, log=False, default=0.0, description="exponent of the attraction"),
+    parameters = LawParameters(
+        LawParameter("epsilon", "eV", lower=0.0, default=2.1683, description="depth of the pair's well"),
+        LawParameter("sigma", "angstrom", lower=0.0, default=2.0951, description="length"),
+        LawParameter("a", lower=0.0, default=1.8, description="cut-off over sigma"),
+        LawParameter("lambda", lower=0.0, default=21.0, description="strength of the angles"),
+        LawParameter("gamma", lower=0.0, default=1.2, description="range of the angles"),
+        LawParameter("cos0", lower=-1.0, upper=1.0, default=-1.0 / 3.0, description="cosine of the angle at rest"),
+        LawParameter("A", lower=0.0, default=7.049556277, description="size of the pair's energy"),
+        LawParameter("B", lower=0.0, default=0.6022245584, description="size of the repulsion"),
+        LawParameter("p", lower=0.0, default=4.0, description="exponent of the repulsion"),
+        LawParameter("q", lower=0.0, closed=True, log=False, default=0.0, description="exponent of the attraction"),
     )
 
     def cutoff(self, params: Params) -> float:

@@ -15,7 +15,7 @@ from physics.atoms.cutoff import taper
 from physics.atoms.formats.setfl import Setfl, read_setfl
 from physics.atoms.potential import PairFunctional
 from physics.atoms.spline import Grid
-from physics.constitutive.parameters import Parameter, ParameterSet
+from physics.local.parameters import LawParameter, LawParameters
 
 
 class _Tables(PairFunctional):
@@ -53,7 +53,7 @@ class TabulatedEAM(_Tables):
     Source of the format: Daw, Foiles and Baskes; LAMMPS manual, pair_style eam/alloy.
     """
 
-    parameters = ParameterSet()
+    parameters = LawParameters()
 
     def __init__(self, table: Setfl | str | Path, end: float | None = None) -> None:
         table = table if isinstance(table, Setfl) else read_setfl(table)
@@ -99,10 +99,10 @@ class SplineEAM(_Tables):
     embedding_knots: int = 15
     width: float = 1.0
 
-    parameters = ParameterSet(
-        Parameter("pair", "eV", description="pair energy at the knots"),
-        Parameter("density", description="density at the knots"),
-        Parameter("embedding", "eV", description="embedding energy at the knots"),
+    parameters = LawParameters(
+        LawParameter("pair", "eV", description="pair energy at the knots"),
+        LawParameter("density", description="density at the knots"),
+        LawParameter("embedding", "eV", description="embedding energy at the knots"),
     )
 
     @property

@@ -12,7 +12,7 @@ from bilevel.problem import Params
 from physics.atoms.bond_order import BondOrder
 from physics.atoms.cutoff import taper
 from physics.atoms.potential import numbers
-from physics.constitutive.parameters import Parameter, ParameterSet
+from physics.local.parameters import LawParameter, LawParameters
 
 
 @dataclass(frozen=True)
@@ -29,20 +29,20 @@ class Tersoff(BondOrder):
     cut: Callable[[Tensor, Tensor, Tensor], Tensor] = taper
     m: int = 3
 
-    parameters = ParameterSet(
-        Parameter("A", "eV", lower=0.0, default=1830.8, description="size of the repulsion"),
-        Parameter("B", "eV", lower=0.0, default=471.18, description="size of the attraction"),
-        Parameter("lambda1", "1/angstrom", lower=0.0, default=2.4799, description="decay of the repulsion"),
-        Parameter("lambda2", "1/angstrom", lower=0.0, default=1.7322, description="decay of the attraction"),
-        Parameter("lambda3", "1/angstrom", default=0.0, description="how distance weighs in the coordination"),
-        Parameter("beta", lower=0.0, default=1.1e-6, description="how coordination weakens bonds"),
-        Parameter("n", lower=0.0, default=0.78734, description="exponent of the coordination"),
-        Parameter("c", lower=0.0, default=1.0039e5, description="strength of the angles"),
-        Parameter("d", lower=0.0, default=16.217, description="sharpness of the angles"),
-        Parameter("h", lower=-1.0, upper=1.0, default=-0.59825, description="cosine of the angle at rest"),
-        Parameter("gamma", lower=0.0, default=1.0, description="size of the angles' function"),
-        Parameter("R", "angstrom", lower=0.0, default=2.85, description="middle of the cut-off"),
-        Parameter("D", "angstrom", lower=0.0, default=0.15, description="half its width"),
+    parameters = LawParameters(
+        LawParameter("A", "eV", lower=0.0, default=1830.8, description="size of the repulsion"),
+        LawParameter("B", "eV", lower=0.0, default=471.18, description="size of the attraction"),
+        LawParameter("lambda1", "1/angstrom", lower=0.0, default=2.4799, description="decay of the repulsion"),
+        LawParameter("lambda2", "1/angstrom", lower=0.0, default=1.7322, description="decay of the attraction"),
+        LawParameter("lambda3", "1/angstrom", default=0.0, description="how distance weighs in the coordination"),
+        LawParameter("beta", lower=0.0, default=1.1e-6, description="how coordination weakens bonds"),
+        LawParameter("n", lower=0.0, default=0.78734, description="exponent of the coordination"),
+        LawParameter("c", lower=0.0, default=1.0039e5, description="strength of the angles"),
+        LawParameter("d", lower=0.0, default=16.217, description="sharpness of the angles"),
+        LawParameter("h", lower=-1.0, upper=1.0, default=-0.59825, description="cosine of the angle at rest"),
+        LawParameter("gamma", lower=0.0, default=1.0, description="size of the angles' function"),
+        LawParameter("R", "angstrom", lower=0.0, default=2.85, description="middle of the cut-off"),
+        LawParameter("D", "angstrom", lower=0.0, default=0.15, description="half its width"),
     )
 
     def cutoff(self, params: Params) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor
 from bilevel.problem import Params
 from physics.atoms.bonds import Bonds
 from physics.atoms.potential import Potential, SiteEnergy
-from physics.constitutive.parameters import ParameterSet
+from physics.local.parameters import LawParameters
 
 
 class UserSite(SiteEnergy):
@@ -19,7 +19,7 @@ class UserSite(SiteEnergy):
     reach: its cut-off in angstrom, where the energy and two derivatives must vanish (`physics.atoms.cutoff.taper`).
     """
 
-    parameters = ParameterSet()
+    parameters = LawParameters()
 
     def __init__(self, function: Callable[..., Tensor], species: Sequence[str], reach: float) -> None:
         self.function, self.species, self.reach = function, tuple(species), reach
@@ -38,7 +38,7 @@ class AnyEnergy(Potential):
     the cells, and must be twice differentiable. Its Hessian is dense up to 1,000 unknowns, known by products beyond.
     """
 
-    parameters = ParameterSet()
+    parameters = LawParameters()
 
     def __init__(self, model: Callable[..., Tensor] | torch.nn.Module, species: Sequence[str], reach: float) -> None:
         self.model, self.species, self.reach = model, tuple(species), reach

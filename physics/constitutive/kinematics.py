@@ -1,4 +1,4 @@
-"""Which strain a material sees, and how a displacement gradient of fewer dimensions makes it."""
+"""Which strain a law sees, and how a displacement gradient of fewer dimensions makes it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from enum import Enum
 import torch
 from torch import Tensor
 
+from physics.constitutive.mandel import from_matrix
 from physics.local.density import Measure
 
 
@@ -24,10 +25,16 @@ class Kinematics(Enum):
 
 
 class Strain(Enum):
-    """The state that a material's density is a function of; both are (..., 3, 3), or (..., 2, 2) in plane stress."""
+    """What a law is a function of: matrices (..., 3, 3), (..., 2, 2) in plane stress; or Mandel vectors (..., 6)."""
 
     DEFORMATION_GRADIENT = "deformation gradient F = I + grad u"
     SMALL = "small strain, the symmetric part of grad u"
+    SMALL_MANDEL = "small strain as a Mandel vector"
+
+
+def displacement_gradient(f: Tensor) -> Tensor:
+    """H = F - I (..., d, d)."""
+    return f - torch.eye(f.shape[-1], dtype=f.dtype, device=f.device)
 
 
 def measure(kinematics: Kinematics, strain: Strain) -> Measure:
@@ -37,6 +44,9 @@ def measure(kinematics: Kinematics, strain: Strain) -> Measure:
     if strain is Strain.SMALL:
         swap = torch.arange(size * size).reshape(size, size).mT.reshape(-1)
         return Measure((size, size), 0.5 * (gradient + gradient[swap]))
+    if strain is Strain.SMALL_MANDEL:
+        units = torch.eye(9, dtype=torch.float64).reshape(9, 3, 3)
+        return Measure((6,), from_matrix(units).mT @ gradient)
     identity = torch.eye(size, dtype=torch.float64).reshape(-1)
     return Measure((size, size), None if kinematics is Kinematics.THREE_DIMENSIONAL else gradient, identity)
 

@@ -6,9 +6,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from bilevel.report import InputError
+from physics.constitutive.mandel import identity, trace
+from physics.local.parameters import LawParameter, LawParameters
+
+YOUNG_AND_POISSON = LawParameters(
+    LawParameter("youngs_modulus", "Pa", lower=0.0, description="Young's modulus"),
+    LawParameter("poissons_ratio", "", lower=-1.0, upper=0.5, description="Poisson's ratio"),
+)
+LAME = LawParameters(
+    LawParameter("mu", "Pa", lower=0.0, description="shear modulus"),
+    LawParameter("lame_lambda", "Pa", log=True, volumetric=True, description="first Lame parameter"),
+)
+BULK_AND_SHEAR = LawParameters(
+    LawParameter("bulk_modulus", "Pa", lower=0.0, volumetric=True, description="bulk modulus"),
+    LawParameter("shear_modulus", "Pa", lower=0.0, description="shear modulus"),
+)
+ELASTIC = LawParameters(*YOUNG_AND_POISSON, alternatives=(LAME, BULK_AND_SHEAR))
+"""Isotropic elasticity as engineers write it; the other pairs of constants say the same."""
 
 
 @dataclass(frozen=True)
@@ -31,17 +49,18 @@ class LameParameters:
 
     @staticmethod
     def of(params: Mapping[str, Any]) -> LameParameters:
-        """From a dictionary that names one of the three pairs; raises InputError for anything else."""
-        pairs = {
-            ("mu", "lame_lambda"): LameParameters,
-            ("youngs_modulus", "poissons_ratio"): LameParameters.from_young,
-            ("bulk_modulus", "shear_modulus"): LameParameters.from_bulk,
-        }
-        given = set(params) if isinstance(params, Mapping) else set()
-        for (first, second), make in pairs.items():
-            if given == {first, second}:
-                return make(params[first], params[second])
-        expected = ", or ".join(f"{first} and {second}" for first, second in pairs)
+        """From parameters that name one of the three pairs, among others; raises InputError for anything else."""
+        pairs = (
+            (LAME, LameParameters),
+            (YOUNG_AND_POISSON, LameParameters.from_young),
+            (BULK_AND_SHEAR, LameParameters.from_bulk),
+        )
+        known = {name for pair, _ in pairs for name in pair.names}
+        given = set(params) & known if isinstance(params, Mapping) else set()
+        for pair, make in pairs:
+            if given == set(pair.names):
+                return make(*(params[name] for name in pair.names))
+        expected = ", or ".join(" and ".join(pair.names) for pair, _ in pairs)
         raise InputError(f"elastic constants: expected {expected}; got {', '.join(sorted(given)) or 'none'}")
 
     @property
@@ -60,6 +79,17 @@ class LameParameters:
     def plane_stress(self) -> LameParameters:
         """The constants that make the plane problem one of plane stress: lambda* = 2 lambda mu / (lambda + 2 mu)."""
         return LameParameters(self.mu, 2.0 * self.lame_lambda * self.mu / (self.lame_lambda + 2.0 * self.mu))
+
+    def stress(self, strain: Tensor) -> Tensor:
+        """The stress (..., 6) of a small elastic strain (..., 6), both Mandel vectors."""
+        mu, lame_lambda = torch.as_tensor(self.mu).unsqueeze(-1), torch.as_tensor(self.lame_lambda).unsqueeze(-1)
+        return 2.0 * mu * strain + lame_lambda * trace(strain).unsqueeze(-1) * identity(strain)
+
+    def strain(self, stress: Tensor) -> Tensor:
+        """The small elastic strain (..., 6) of a stress (..., 6), both Mandel vectors."""
+        mu, ratio = torch.as_tensor(self.mu).unsqueeze(-1), torch.as_tensor(self.poissons_ratio).unsqueeze(-1)
+        volume = ratio / (1.0 + ratio) * trace(stress).unsqueeze(-1) * identity(stress)
+        return (stress - volume) / (2.0 * mu)
 
 
 def per_matrix(value: Tensor) -> Tensor:

@@ -10,13 +10,17 @@ from __future__ import annotations
 from abc import ABC
 
 from bilevel.problem import Params
-from physics.constitutive.parameters import ParameterSet
+from physics.local.parameters import LawParameters
 
 
 class Law(ABC):
     """A constitutive law; `parameters` says what it needs, in which units and within which bounds."""
 
-    parameters: ParameterSet
+    parameters: LawParameters
+
+    def require(self, params: Params, owner: str) -> None:
+        """Raise InputError for parameters that are missing or not known; `owner` says whose they are."""
+        self.parameters.require(params, owner)
 
     def check(self, params: Params) -> None:
         """Raise InputError, naming the parameter, if one is missing, not finite or outside its physical bounds."""

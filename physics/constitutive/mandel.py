@@ -36,9 +36,9 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum(-1)
 
 
-def norm(a: Tensor) -> Tensor:
-    """Frobenius norm; its derivative at zero is zero."""
-    square = dot(a, a)
+def norm(a: Tensor, dim: int = -1) -> Tensor:
+    """Frobenius norm of vectors along a dimension; its derivative at zero is zero."""
+    square = (a * a).sum(dim)
     zero = square <= TINY
     return torch.where(zero, torch.zeros_like(square), torch.sqrt(torch.where(zero, torch.ones_like(square), square)))
 

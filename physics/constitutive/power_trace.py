@@ -7,9 +7,13 @@ trace about them, in divided differences of the derivative, so that three deriva
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 import torch
 from torch import Tensor
+
+from physics.constitutive.exponentials import phi_1, phi_2
 
 CLOSE = 0.4
 """Eigenvalues whose gap is below this fraction of their mean are close."""
@@ -20,40 +24,111 @@ def power_trace(c: Tensor, p: Tensor) -> Tensor:
 
     Differentiable three times in C and to any order in p.
     """
+    return _trace(_Power(), c, p)
+
+
+def power_excess(c: Tensor, p: Tensor) -> Tensor:
+    """(tr(C^p) - 3) / p^2 (..., N) of symmetric positive definite C (..., 3, 3) with det C = 1, for p (..., N).
+
+    To full precision as p tends to 0, where it is half the sum of squared logarithms, and about C = I. Differentiable as
+    `power_trace`.
+    """
+    return _trace(_Excess(), c, p)
+
+
+def power_excess_of_values(x: Tensor, p: Tensor) -> Tensor:
+    """`power_excess` (..., N) of eigenvalues x (..., 3) whose product is 1."""
+    return _Excess().value(x[..., None, :], p[..., None]).sum(-1)
+
+
+class _Function(ABC):
+    """A function f(x; p) whose sum over the eigenvalues is wanted, with three derivatives in x."""
+
+    @abstractmethod
+    def value(self, x: Tensor, p: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def first(self, x: Tensor, p: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def second(self, x: Tensor, p: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def third(self, x: Tensor, p: Tensor) -> Tensor: ...
+
+
+class _Power(_Function):
+    """x^p."""
+
+    def value(self, x: Tensor, p: Tensor) -> Tensor:
+        return x**p
+
+    def first(self, x: Tensor, p: Tensor) -> Tensor:
+        return p * x ** (p - 1.0)
+
+    def second(self, x: Tensor, p: Tensor) -> Tensor:
+        return p * (p - 1.0) * x ** (p - 2.0)
+
+    def third(self, x: Tensor, p: Tensor) -> Tensor:
+        return p * (p - 1.0) * (p - 2.0) * x ** (p - 3.0)
+
+
+class _Excess(_Function):
+    """(x^p - 1 - p ln x) / p^2. The logarithms sum to ln det C = 0; taken away one by one, they leave no rounding behind."""
+
+    def value(self, x: Tensor, p: Tensor) -> Tensor:
+        log = torch.log(x)
+        return log**2 * phi_2(p * log)
+
+    def first(self, x: Tensor, p: Tensor) -> Tensor:
+        return self._quotient(x, p) / x
+
+    def second(self, x: Tensor, p: Tensor) -> Tensor:
+        return (x**p - self._quotient(x, p)) / x**2
+
+    def third(self, x: Tensor, p: Tensor) -> Tensor:
+        return ((p - 3.0) * x**p + 2.0 * self._quotient(x, p)) / x**3
+
+    @staticmethod
+    def _quotient(x: Tensor, p: Tensor) -> Tensor:
+        """(x^p - 1) / p."""
+        log = torch.log(x)
+        return log * phi_1(p * log)
+
+
+def _trace(f: _Function, c: Tensor, p: Tensor) -> Tensor:
+    """The sum (..., N) of f over the eigenvalues of C."""
     values, vectors = torch.linalg.eigh(c.detach())
     change = vectors.mT @ c @ vectors - torch.diag_embed(values)
     x, d, p = values[..., None, :], change[..., None, :, :], p[..., None]
-    first = p * x ** (p - 1.0)
-    second = _first_difference(x[..., :, None], x[..., None, :], p[..., None])
-    third = _second_difference(x, p)
-    total = (x**p).sum(-1) + (first * d.diagonal(dim1=-2, dim2=-1)).sum(-1)
+    second = _first_difference(f, x[..., :, None], x[..., None, :], p[..., None])
+    third = _second_difference(f, x, p)
+    total = f.value(x, p).sum(-1) + (f.first(x, p) * d.diagonal(dim1=-2, dim2=-1)).sum(-1)
     total = total + 0.5 * (second * d * d).sum((-2, -1))
     return total + torch.einsum("...ijk,...ij,...jk,...ki->...", third, d, d, d) / 3.0
 
 
-def _first_difference(x: Tensor, y: Tensor, p: Tensor) -> Tensor:
-    """g[x, y] of g(x) = p x^(p-1)."""
+def _first_difference(f: _Function, x: Tensor, y: Tensor, p: Tensor) -> Tensor:
+    """The divided difference f'[x, y]."""
     close = (x - y).abs() < CLOSE * 0.5 * (x + y)
     nodes, weights = _gauss(8, x)
     along = x.unsqueeze(-1) + torch.where(close, y - x, 0.0).unsqueeze(-1) * nodes
-    q = p.unsqueeze(-1)
-    integral = (q * (q - 1.0) * along ** (q - 2.0) * weights).sum(-1)
+    integral = (f.second(along, p.unsqueeze(-1)) * weights).sum(-1)
     gap = torch.where(close, torch.ones_like(x - y), x - y)
-    return torch.where(close, integral, p * (x ** (p - 1.0) - y ** (p - 1.0)) / gap)
+    return torch.where(close, integral, (f.first(x, p) - f.first(y, p)) / gap)
 
 
-def _second_difference(x: Tensor, p: Tensor) -> Tensor:
-    """g[x_i, x_j, x_k] (..., 3, 3, 3) of g(x) = p x^(p-1) for ascending x (..., 3); each unordered triple once."""
+def _second_difference(f: _Function, x: Tensor, p: Tensor) -> Tensor:
+    """f'[x_i, x_j, x_k] (..., 3, 3, 3) for ascending x (..., 3); each unordered triple once."""
     triples = [(i, j, k) for i in range(3) for j in range(i, 3) for k in range(j, 3)]
     low, middle, high = (x[..., [triple[position] for triple in triples]] for position in range(3))
     close = (high - low) < CLOSE * 0.5 * (high + low)
     s, weight_s = _gauss(6, x)
     spread_m, spread_h = (torch.where(close, v - low, 0.0)[..., None, None] for v in (middle, high))
     along = low[..., None, None] + s[:, None] * (spread_m + s * (spread_h - spread_m))
-    q = p[..., None, None]
-    density = q * (q - 1.0) * (q - 2.0) * along ** (q - 3.0) * (weight_s * s)[:, None] * weight_s
+    density = f.third(along, p[..., None, None]) * (weight_s * s)[:, None] * weight_s
     gap = torch.where(close, torch.ones_like(high), high - low)
-    quotient = (_first_difference(middle, high, p) - _first_difference(low, middle, p)) / gap
+    quotient = (_first_difference(f, middle, high, p) - _first_difference(f, low, middle, p)) / gap
     unique = torch.where(close, density.sum((-2, -1)), quotient)
     position = {triple: n for n, triple in enumerate(triples)}
     every = [sorted((i, j, k)) for i in range(3) for j in range(3) for k in range(3)]

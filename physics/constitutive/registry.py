@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+import inspect
+from importlib.metadata import entry_points
+from typing import Any, TypeVar
 
 from bilevel.extensions import installed, load
 from bilevel.report import InputError
@@ -20,8 +22,23 @@ def laws(kind: type[AnyLaw]) -> dict[str, type[AnyLaw]]:
 
 
 def find_law(name: str, kind: type[AnyLaw]) -> type[AnyLaw]:
-    """The law called `name`; raises InputError, which lists the known ones, where there is none of that kind."""
-    known = laws(kind)
-    if name not in known:
-        raise InputError(f"there is no {kind.__name__} named '{name}'; known are {', '.join(known) or 'none'}")
-    return known[name]
+    """The law called `name`; raises InputError, which lists the known ones, where there is none or two of that kind."""
+    named = {entry.value: entry for entry in entry_points(group=GROUP, name=name)}
+    if len(named) > 1:
+        raise InputError(f"installed packages have two laws named '{name}': {' and '.join(sorted(named))}")
+    law = load(next(iter(named.values()))) if named else None
+    if not (isinstance(law, type) and issubclass(law, kind)):
+        raise InputError(f"there is no {kind.__name__} named '{name}'; known are {', '.join(laws(kind)) or 'none'}")
+    return law
+
+
+def make_law(name: str, kind: type[AnyLaw], **options: Any) -> AnyLaw:
+    """The law called `name`, made with those options that are not None.
+
+    Raises InputError as `find_law`, and for an option that the law does not have.
+    """
+    law, given = find_law(name, kind), {key: value for key, value in options.items() if value is not None}
+    unknown = [key for key in given if key not in inspect.signature(law).parameters]
+    if unknown:
+        raise InputError(f"the law '{name}' has no option '{unknown[0]}'; leave it out")
+    return law(**given)

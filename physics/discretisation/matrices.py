@@ -21,7 +21,29 @@ def determinant(a: Tensor) -> Tensor:
     return _along_first_row(entries, [_minor(entries, 0, j) for j in range(3)])
 
 
-def inverse(a: Tensor) -> tuple[Tensor, Tensor]:
+def inverse(a: Tensor) -> Tensor:
+    """The inverses (..., d, d) of matrices, d = 1, 2 or 3."""
+    return inverse_and_determinant(a)[0]
+
+
+def volume_change(h: Tensor) -> Tensor:
+    """det(I + H) - 1 (...) of matrices H (..., d, d), d = 1, 2 or 3, to the relative precision of a small H."""
+    entries = _entries(h)
+    first = h.diagonal(dim1=-2, dim2=-1).sum(-1)
+    if len(entries) == 1:
+        return first
+    if len(entries) == 2:
+        return first + determinant(h)
+    return first + second_invariant(h) + determinant(h)
+
+
+def second_invariant(a: Tensor) -> Tensor:
+    """(tr(A)^2 - tr(A^2)) / 2 (...) of 3 x 3 matrices: the sum of the principal minors."""
+    entries = _entries(a)
+    return _minor(entries, 0, 0) + _minor(entries, 1, 1) + _minor(entries, 2, 2)
+
+
+def inverse_and_determinant(a: Tensor) -> tuple[Tensor, Tensor]:
     """The inverses (..., d, d) and determinants (...)."""
     cofactors = _cofactors(a)
     det = _along_first_row(_entries(a), cofactors[0])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bilevel.report import InputError
 from physics.discretisation.cells import CellComplex, Facets
-from physics.discretisation.matrices import inverse
+from physics.discretisation.matrices import inverse_and_determinant
 from physics.discretisation.operator import LocalOperator, Rows
 from physics.discretisation.reference_cells import reference_shapes
 
@@ -70,7 +70,7 @@ class MeshOperator(LocalOperator):
         count, nodes, dim = x.shape
         jacobian = torch.matmul(x.mT, gradients.reshape(gradients.shape[0], nodes, -1))
         jacobian = jacobian.reshape(count, dim, self.points, dim).transpose(1, 2)
-        inverted, determinant = inverse(jacobian)
+        inverted, determinant = inverse_and_determinant(jacobian)
         measure = determinant * self.orientation[rows][:, None]
         measure = torch.where(measure > 0, measure, torch.nan)
         if self.tangents is not None:

@@ -18,6 +18,7 @@ from physics.discretisation.operator import nodal_operator
 from physics.discretisation.rigid_body_modes import constant_modes
 from physics.local.density import Density, Measure
 from physics.local.energy import LocalEnergy
+from physics.local.parameters import LawParameter, LawParameters
 from physics.local.term import Term
 
 VALUE = Measure((1,))
@@ -50,7 +51,7 @@ class Storage(Spring):
 
     def __init__(self, capacity: str) -> None:
         self.name = capacity
-        self.parameters = (capacity, "anchor", "tau")
+        self.parameters = LawParameters(LawParameter(capacity), LawParameter("anchor"), LawParameter("tau"))
 
     def stiffness(self, params: Params) -> Tensor:
         if "tau" not in params:
@@ -66,7 +67,7 @@ class Storage(Spring):
 class Leakage(Spring):
     """Exchange through a confining layer: psi = (h - head)^2 / (2 resistance). params: resistance, head beyond it."""
 
-    parameters = ("resistance", "head")
+    parameters = LawParameters(LawParameter("resistance"), LawParameter("head"))
 
     def stiffness(self, params: Params) -> Tensor:
         return 1.0 / params["resistance"]

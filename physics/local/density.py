@@ -13,6 +13,7 @@ from torch import Tensor
 from bilevel.problem import Params
 from bilevel.report import InputError
 from physics.discretisation.operator import local_matrix
+from physics.local.parameters import LawParameters
 
 
 class Density(ABC):
@@ -22,17 +23,20 @@ class Density(ABC):
     event_dims: how many trailing dimensions of a parameter belong to one value (0 for scalars; 1 for a vector at
     each point; a mapping names exceptions), so that () + event is shared, (E,) + event a field per cell and (E, Q)
     + event one per point. affine: the energy is linear in the state (a load), so it has no tangent. symmetric:
-    whether the tangent is. optional: without parameters the density is zero. parameters: the names that it needs,
-    for messages.
+    whether the tangent is. optional: without parameters the density is zero. parameters: what it needs, as far as it
+    says so.
     """
 
     event_dims: int | Mapping[str, int] = 0
     affine: bool = False
     symmetric: bool = True
     optional: bool = False
-    parameters: Any = ()
+    parameters: LawParameters = LawParameters()
 
-    def check(self, params: Params) -> None:  # noqa: B027  (most densities have no bounds)
+    def require(self, params: Params, owner: str) -> None:  # noqa: B027 - only laws know all of theirs
+        """Raise InputError for parameters that are missing or not known, as laws do; `owner` says whose they are."""
+
+    def check(self, params: Params) -> None:  # noqa: B027 - most densities have no bounds
         """Raise InputError for parameters outside their physical bounds; here there are none."""
 
     @abstractmethod

@@ -14,7 +14,7 @@ from bilevel.torch_internals import pytree
 from physics.discretisation.constraints import Constraint, ConstraintSet
 from physics.discretisation.rigid_body_modes import unconstrained_modes
 from physics.local.assembly import Scatter
-from physics.local.density import Density, fields_of
+from physics.local.density import fields_of
 from physics.local.parameter_jvp import jvp_by_pieces
 from physics.local.parameter_vjp import vjp_by_pieces
 from physics.local.pieces import Piece, pieces
@@ -134,10 +134,12 @@ class LocalEnergy(EnergyProblem):
     def fields(self, term: Term, params: Params) -> Params:
         """The parameters of a term, in shape to broadcast against (cells, points)."""
         density, operator = term.density, term.operator
-        own = (params or {}).get(term.name)
-        if own is None and density.parameters and not density.optional:
-            raise InputError(f"params['{term.name}'] is missing; it needs {', '.join(_names(density))}")
-        return fields_of(own, density, operator.cells.shape[0], operator.points, term.name)
+        named = (params or {}).get(term.name)
+        if named is None and density.parameters and not density.optional:
+            raise InputError(f"params['{term.name}'] is missing; it needs {', '.join(density.parameters.names)}")
+        if named is not None:
+            density.require(named, f"params['{term.name}']")
+        return fields_of(term.own(params or {}), density, operator.cells.shape[0], operator.points, term.name)
 
     def _pieces(self, terms: Sequence[Term], full: Tensor, params: Params) -> Iterator[Piece]:
         coordinates = (params or {}).get("coordinates")
@@ -147,7 +149,7 @@ class LocalEnergy(EnergyProblem):
     def _checked(self, params: Params) -> Params:
         if params is not None and not isinstance(params, Mapping):
             raise InputError(f"parameters are a dictionary by term, got {type(params).__name__}")
-        known = {term.name for term in self.terms} | {"boundary", "coordinates"}
+        known = {name for term in self.terms for name in term.names} | {"boundary", "coordinates"}
         unknown = set(params or ()) - known
         if unknown:
             raise InputError(f"params has {sorted(unknown)}, but the energy knows only {sorted(known)}")
@@ -172,8 +174,3 @@ def _added(term: Term, total: Tensor, forces: Sequence[Tensor]) -> Tensor:
     if total.shape[1] == 1:  # twice as fast along one dimension
         return total[:, 0].index_add(0, nodes, added[:, 0]).unsqueeze(1)
     return total.index_add(0, nodes, added)
-
-
-def _names(density: Density) -> Sequence[str]:
-    """The names of the parameters that a density needs."""
-    return getattr(density.parameters, "names", density.parameters)

@@ -36,7 +36,7 @@ class LocalResidual(Problem):
     """The balance of fluxes of a nodal field (nodes, components), to be solved with `bilevel.root`.
 
     Terms, constraints and parameters are those of `LocalEnergy`; terms may be fluxes as well as densities, and the
-    tangent is not symmetric. structure: what is known of it beyond that.
+    tangent is not symmetric. structure: what is known of it beyond that. kernel, floating: as for `LocalEnergy`.
     """
 
     def __init__(
@@ -47,8 +47,10 @@ class LocalResidual(Problem):
         constraints: Sequence[Constraint] = (),
         *,
         structure: Structure | None = None,
+        kernel: Tensor | None = None,
+        floating: bool = False,
     ) -> None:
-        self._assembly = LocalEnergy(terms, nodes, components, constraints)
+        self._assembly = LocalEnergy(terms, nodes, components, constraints, kernel=kernel, floating=floating)
         self.structure = structure or Structure()
 
     @property
@@ -63,6 +65,14 @@ class LocalResidual(Problem):
     def expand(self, u: Tensor, params: Params = None) -> Tensor:
         """The full field (nodes, components) from u (n,) with the boundary values in params; differentiable."""
         return self._assembly.expand(u, params)
+
+    def fields(self, term: Term, params: Params) -> Params:
+        """The parameters of a term, in shape to broadcast against (cells, points)."""
+        return self._assembly.fields(term, params)
+
+    def nodal_forces(self, full: Tensor, params: Params) -> Tensor:
+        """The balance (nodes, components) at a full field, constraints aside: the reactions; zero at free nodes."""
+        return self._assembly.nodal_forces(full, params)
 
     def residual(self, u: Tensor, params: Params) -> Tensor:
         return self._assembly.residual(u, params)

@@ -26,6 +26,15 @@ class Term:
     density: Density
     measure: Measure
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The entries of the parameters that it depends on."""
+        return (self.name,)
+
+    def own(self, params: Params) -> Params:
+        """Its own parameters among those of all terms."""
+        return params.get(self.name)
+
     def energy(self, local: Tensor, matrix: Tensor, weights: Tensor, params: Params) -> Tensor:
         """The energy of the cells, one number."""
         density = self.density.energy(self.measure.state(local_state(local, matrix)), params)

@@ -19,19 +19,19 @@ from bilevel.linalg.operator import LinearOperator, Sparse, SparsePattern, Struc
 from bilevel.problem import Params, Problem
 from bilevel.report import InputError
 from bilevel.solvers import Newton, Tolerance
-from physics.constitutive.inelastic.elasticity import ELASTIC, Moduli
-from physics.constitutive.parameters import Parameter, ParameterSet
+from physics.constitutive.lame import ELASTIC, LameParameters
 from physics.discretisation import Mesh, rectangle
 from physics.discretisation.constraints import Constraint, ConstraintSet
+from physics.local.parameters import LawParameter, LawParameters
 
-CONSOLIDATION = ELASTIC + ParameterSet(
-    Parameter(
+CONSOLIDATION = ELASTIC + LawParameters(
+    LawParameter(
         "mobility", "m2/(Pa s)", lower=0.0, description="permeability over viscosity, k/(rho g) of soil mechanics"
     ),
-    Parameter(
+    LawParameter(
         "storage", "1/Pa", lower=0.0, closed=True, description="1/M of Biot, 0 for incompressible grains and water"
     ),
-    Parameter("biot", "", lower=0.0, upper=1.0, closed=True, description="Biot's coefficient"),
+    LawParameter("biot", "", lower=0.0, upper=1.0, closed=True, description="Biot's coefficient"),
 )
 LINEAR = Newton(tolerance=Tolerance(relative=1e-12), max_iterations=4)
 
@@ -92,13 +92,13 @@ class Consolidation(Problem):
 
     def residual(self, u: Tensor, params: Params) -> Tensor:
         values = params["material"]
-        moduli, biot = Moduli.of(values), torch.as_tensor(values["biot"])
+        moduli, biot = LameParameters.of(values), torch.as_tensor(values["biot"])
         displacement, pressure = self.expand(u, params)
         moved, risen = displacement.reshape(-1) - params["old"][0], pressure - params["old"][1]
         driving = self.theta * pressure + (1.0 - self.theta) * params["old"][1]
         b = self.blocks
         flat = displacement.reshape(-1)
-        stress = moduli.shear * _apply(b.shear, flat) + (moduli.bulk - 2.0 * moduli.shear / 3.0) * _apply(b.bulk, flat)
+        stress = moduli.mu * _apply(b.shear, flat) + moduli.lame_lambda * _apply(b.bulk, flat)
         balance = stress - biot * _apply(b.coupling.T, pressure)
         if params.get("force") is not None:
             balance = balance - params["force"].reshape(-1)
@@ -114,11 +114,10 @@ class Consolidation(Problem):
     @torch.no_grad()
     def tangent(self, u: Tensor, params: Params) -> LinearOperator:
         values = {name: float(value) for name, value in params["material"].items()}
-        moduli = Moduli.of({name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()})
-        shear, bulk, biot = float(moduli.shear), float(moduli.bulk), values["biot"]
+        moduli, biot = LameParameters.of(values), values["biot"]
         b, step = self.blocks, float(params["time_step"])
         solid, water = self.solid.matrix, self.water.matrix * self.unit
-        stiffness = solid.T @ (shear * b.shear + (bulk - 2.0 * shear / 3.0) * b.bulk) @ solid
+        stiffness = solid.T @ (moduli.mu * b.shear + moduli.lame_lambda * b.bulk) @ solid
         coupling = biot * (water.T @ b.coupling @ solid)
         flow = water.T @ (values["storage"] * b.mass + self.theta * step * values["mobility"] * b.laplace) @ water
         matrix = sp.bmat([[stiffness, -coupling.T], [coupling, flow]], format="csr")

@@ -1,6 +1,6 @@
 """Element tests: any path that a laboratory machine can follow, marched for many tests at once.
 
-Every increment is an inner problem in the new material state and the new strain together: the material's residual and six
+Every increment is an inner problem in the new material state and the new strain together: the law's residual and six
 linear conditions of the machine. A march is a chain of them, differentiable by a reverse sweep with checkpoints and by a
 forward sweep that costs one back-substitution an increment for all parameters.
 """
@@ -19,11 +19,11 @@ from bilevel.implicit.chain import chain
 from bilevel.implicit.strategies import Exact
 from bilevel.problem import Params
 from bilevel.report import ConvergenceError, InputError
-from physics.constitutive.inelastic.law import Material, Values
+from physics.constitutive.inelastic.law import STRAIN_SIZE, InelasticLaw, Values
 from physics.constitutive.inelastic.local_problem import LocalProblem, local_newton
 from physics.soil.control import Control, Quantity
 
-STRESS_UNIT, STRAIN_UNIT = 1e5, 1e-3
+STRESS_UNIT, STRAIN_UNIT = 1e5, STRAIN_SIZE
 """Sizes that make unknowns and conditions of an increment comparable; they scale, they do not enter the results."""
 
 INCREMENT_NEWTON = local_newton(1e-11)
@@ -34,7 +34,7 @@ Leaves: TypeAlias = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class Stage:
+class LoadStage:
     """Rows (rows, quantities) of what the machine controls, as absolute values reached after each row.
 
     Units: Pa and strain, tension positive. increments: how many steps lead to each row at least.
@@ -59,7 +59,7 @@ class ElementTest:
     """A named path of stages; its rows are counted through all stages, row 0 being the start."""
 
     name: str
-    stages: tuple[Stage, ...]
+    stages: tuple[LoadStage, ...]
 
     @property
     def rows(self) -> int:
@@ -72,7 +72,7 @@ class ElementTest:
 
 
 @dataclass(frozen=True)
-class Schedule:
+class IncrementSchedule:
     """What all machines of a batch of tests do at each increment.
 
     stress_rows, strain_rows (increments, tests, 6, 6), target (increments, tests, 6), share (increments, tests): the part of
@@ -88,13 +88,13 @@ class Schedule:
     controls: list[list[Control]] = field(repr=False)
 
     @staticmethod
-    def of(tests: Sequence[ElementTest], increments: int | None = None) -> Schedule:
+    def of(tests: Sequence[ElementTest], increments: int | None = None) -> IncrementSchedule:
         """Lay the tests side by side; all get the same number of increments, the most that one of them needs."""
         if not tests:
             raise InputError("there is no test to run")
         total = max(increments or 0, *(test.increments for test in tests))
         stress_rows, strain_rows, target, share, ends, controls = zip(*(_lay_out(test, total) for test in tests))
-        return Schedule(
+        return IncrementSchedule(
             names=[test.name for test in tests],
             stress_rows=torch.stack(stress_rows, 1),
             strain_rows=torch.stack(strain_rows, 1),
@@ -132,11 +132,11 @@ def _lay_out(test: ElementTest, total: int) -> tuple[Tensor, Tensor, Tensor, Ten
 class ControlledIncrement(LocalProblem):
     """One increment of a batch of tests; the unknown is the new state and the new strain, each in its typical size.
 
-    params = (material parameters, old state with old strain (tests, size + 6)).
+    params = (the law's parameters, old state with old strain (tests, size + 6)).
     """
 
-    def __init__(self, material: Material, schedule: Schedule, increment: int) -> None:
-        self.material = material
+    def __init__(self, law: InelasticLaw, schedule: IncrementSchedule, increment: int) -> None:
+        self.law = law
         self.stress_rows, self.strain_rows = schedule.stress_rows[increment], schedule.strain_rows[increment]
         self.target, self.share = schedule.target[increment], schedule.share[increment].unsqueeze(-1)
         stress_condition = (self.stress_rows.abs().sum(-1) > 0).to(self.target)
@@ -144,10 +144,10 @@ class ControlledIncrement(LocalProblem):
 
     def residual(self, u: Tensor, params: Params) -> Tensor:
         values, old = params
-        size = self.material.size
-        new = u * unknown_units(self.material, u)
+        size = self.law.size
+        new = u * unknown_units(self.law, u)
         state, increment = new[..., :size], new[..., size:] - old[..., size:]
-        of_material = self.material.residual(state, increment, old[..., :size], values)
+        of_material = self.law.residual(state, increment, old[..., :size], values)
         missed = self._machine(new - old) - self._wanted(old)
         return torch.cat([of_material / STRAIN_UNIT, missed / self.condition_unit], -1)
 
@@ -156,26 +156,26 @@ class ControlledIncrement(LocalProblem):
         before, now = self._machine(move) / self.condition_unit, self._wanted(old) / self.condition_unit
         length = before.square().sum(-1, keepdim=True)
         ratio = (before * now).sum(-1, keepdim=True) / torch.where(length > 0, length, torch.ones_like(length))
-        return (old + ratio.clamp(-3.0, 3.0) * move) / unknown_units(self.material, old)
+        return (old + ratio.clamp(-3.0, 3.0) * move) / unknown_units(self.law, old)
 
     def _wanted(self, old: Tensor) -> Tensor:
         return self.share * (self.target - self._machine(old))
 
     def _machine(self, full: Tensor) -> Tensor:
-        stress, strain = full[..., :6], full[..., self.material.size :]
+        stress, strain = full[..., :6], full[..., self.law.size :]
         return (self.stress_rows @ stress.unsqueeze(-1) + self.strain_rows @ strain.unsqueeze(-1)).squeeze(-1)
 
 
-def unknown_units(material: Material, like: Tensor) -> Tensor:
+def unknown_units(law: InelasticLaw, like: Tensor) -> Tensor:
     """Typical sizes of state and strain (size + 6,)."""
-    return like.new_tensor([STRESS_UNIT] * 6 + list(material.units) + [STRAIN_UNIT] * 6)
+    return like.new_tensor([STRESS_UNIT] * 6 + [v.size for v in law.variables] + [STRAIN_UNIT] * 6)
 
 
 @dataclass(frozen=True)
 class March:
     """The states (increments + 1, tests, size) and strains (increments + 1, tests, 6) of all tests, start included."""
 
-    schedule: Schedule
+    schedule: IncrementSchedule
     states: Tensor
     strains: Tensor
 
@@ -190,24 +190,24 @@ class March:
         return quantity.of(state[:, :6], strain)
 
 
-def march(material: Material, params: Values, initial: Tensor, schedule: Schedule) -> March:
+def march(law: InelasticLaw, params: Values, initial: Tensor, schedule: IncrementSchedule) -> March:
     """Run all tests of the schedule from the initial states (tests, size), differentiable in `params` and `initial`.
 
     Parameters are scalars or (tests,). Raises InputError for parameters outside their physical bounds, ConvergenceError
     naming test and row where the machine asks for what the material cannot carry.
     """
-    material.check(params)
-    if initial.shape != (len(schedule.names), material.size):
+    law.check(params)
+    if initial.shape != (len(schedule.names), law.size):
         raise InputError(
-            f"{len(schedule.names)} tests of {type(material).__name__} start from states ({len(schedule.names)}, {material.size}), "
+            f"{len(schedule.names)} tests of {type(law).__name__} start from states ({len(schedule.names)}, {law.size}), "
             f"got {tuple(initial.shape)}"
         )
 
     def step(old: Leaves, values: Values, k: Tensor, start: Leaves) -> Leaves:
         full, move = old
-        problem = ControlledIncrement(material, schedule, int(k))
+        problem = ControlledIncrement(law, schedule, int(k))
         # On the way back `start` is the answer itself; on the way forward it is `old`.
-        guess = problem.predict(full, move) if start[0] is full else start[0] / unknown_units(material, full)
+        guess = problem.predict(full, move) if start[0] is full else start[0] / unknown_units(law, full)
         new = solve_increment(problem, schedule, int(k), guess, full, values)
         return new, (new - full).detach()
 
@@ -217,11 +217,11 @@ def march(material: Material, params: Values, initial: Tensor, schedule: Schedul
         step, (first, torch.zeros_like(first)), values, torch.arange(len(schedule)), observe=lambda new, *_: new[0]
     ).observed
     history = torch.cat([first.unsqueeze(0), observed])
-    return March(schedule, history[..., : material.size], history[..., material.size :])
+    return March(schedule, history[..., : law.size], history[..., law.size :])
 
 
 def solve_increment(
-    problem: ControlledIncrement, schedule: Schedule, k: int, guess: Tensor, old: Tensor, values: Values
+    problem: ControlledIncrement, schedule: IncrementSchedule, k: int, guess: Tensor, old: Tensor, values: Values
 ) -> Tensor:
     """The new state with the new strain (tests, size + 6); raises ConvergenceError that names test and row."""
     solution = bilevel.root(
@@ -230,10 +230,10 @@ def solve_increment(
     failed = [i for i, status in enumerate(solution.report.status) if not status.ok]
     if failed:
         raise ConvergenceError(_explain(schedule, failed[0], k, solution.report.sentence))
-    return solution.u * unknown_units(problem.material, old)
+    return solution.u * unknown_units(problem.law, old)
 
 
-def _explain(schedule: Schedule, test: int, k: int, sentence: str) -> str:
+def _explain(schedule: IncrementSchedule, test: int, k: int, sentence: str) -> str:
     row = schedule.row_of(test, k)
     control = schedule.controls[test][row - 1]
     asked = ", ".join(

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from bilevel.report import ConvergenceError
-from physics.constitutive.inelastic.law import Material, Values
+from physics.constitutive.inelastic.law import InelasticLaw, Values
+from physics.constitutive.kinematics import Kinematics
 from physics.discretisation import Mesh
 from physics.discretisation.constraints import Dirichlet
-from physics.solids.boundary_value import BoundaryValue, Kinematics, solve_increment, uniform_states
+from physics.solids.solid import InelasticSolid
 
 HALF_WIDTH = 0.5
 
@@ -45,7 +46,7 @@ def _graded(cells: int, ratio: float = 12.0) -> np.ndarray:
 
 
 def bearing_capacity(
-    material: Material,
+    law: InelasticLaw,
     params: Values,
     mesh: Mesh | None = None,
     settlement: float = 0.08,
@@ -66,26 +67,24 @@ def bearing_capacity(
         mesh.fixed("left", [0]),
         mesh.fixed("right", [0]),
     ]
-    problem = BoundaryValue(mesh, material, constraints, Kinematics.PLANE_STRAIN, quadrature=3)
-    states = uniform_states(problem, torch.zeros(material.size, dtype=torch.float64))
-    old, move = torch.zeros_like(mesh.coordinates), torch.zeros(problem.n, dtype=torch.float64)
-    u = torch.zeros_like(move)
+    solid = InelasticSolid(mesh, law, Kinematics.PLANE_STRAIN, constraints, quadrature=3)
+    begin, u, move = solid.begin(), solid.start(), solid.start()
     full = settlement / increments
     depth, step = 0.0, full
     curve: list[tuple[float, float]] = []
     while depth < settlement * (1 - 1e-9):
         target = min(depth + step, settlement)
-        given = {"material": params, "states": states, "displacement": old, "boundary": {"footing": -target}}
+        given = {"material": params, "begin": begin, "boundary": {"footing": -target}}
         try:
-            found = solve_increment(problem, u + move * (target - depth), given).u
+            found = solid.solve(given, u + move * (target - depth)).u
         except ConvergenceError as error:
             step /= 2
             if step < 1e-3 * settlement:
                 raise ConvergenceError(f"footing at a settlement of {depth:.4g} m: {error}") from error
             continue
         move = (found - u) / (target - depth)
-        states, old, u, depth = problem.states(found, given), problem.expand(found, given), found, target
-        reaction = problem.nodal_forces(states)[under, 1].sum()
+        reaction = solid.reactions(found, given)[under, 1].sum()
+        begin, u, depth = solid.end(found, given), found, target
         curve.append((depth, -float(reaction) / HALF_WIDTH))
         before = curve[-2] if len(curve) > 1 else (0.0, 0.0)
         slope = (curve[-1][1] - before[1]) / (curve[-1][0] - before[0])

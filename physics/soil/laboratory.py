@@ -16,7 +16,7 @@ from bilevel.calibrate.study.units import parse_unit
 from bilevel.report import InputError
 from physics.constitutive.mandel import axisymmetric
 from physics.soil.control import Control, Quantity
-from physics.soil.element_test import ElementTest, Stage
+from physics.soil.element_test import ElementTest, LoadStage
 
 
 class Sign(Enum):
@@ -161,7 +161,7 @@ def _read_one(
     start = axisymmetric(torch.tensor(axial), torch.tensor(axial * lateral_ratio))
     held = float(kind.held.of(start, torch.zeros_like(start)))
     targets = torch.stack([torch.as_tensor(driven[1:]), torch.full((len(rows) - 1,), held, dtype=torch.float64)], 1)
-    path = ElementTest(name, (Stage(Control((kind.driven, kind.held)), targets, increments),))
+    path = ElementTest(name, (LoadStage(Control((kind.driven, kind.held)), targets, increments),))
     void_ratio = float(table.numbers(layout.void_ratio)[rows[0]]) if layout.void_ratio else 0.0
     return LaboratoryTest(path, kind, start, void_ratio, tuple(table.where(i) for i in rows))
 
@@ -212,7 +212,7 @@ def read_path(
     units: Units,
     time: str | None = None,
     increments: int = 1,
-) -> Stage:
+) -> LoadStage:
     """Any path as a table: the controlled quantities, each from its column, as one stage.
 
     Raises InputError naming file and line for a repeated time or a cell that is no number.
@@ -223,4 +223,4 @@ def read_path(
     if time is not None:
         layout = Layout(test="", driven=next(iter(columns.values())), time=time)
         _check_rows(table, list(range(len(table.rows))), layout, np.arange(len(table.rows), dtype=float))
-    return Stage(control, torch.as_tensor(targets), increments)
+    return LoadStage(control, torch.as_tensor(targets), increments)

@@ -13,37 +13,37 @@ import torch
 from torch import Tensor
 
 from bilevel.report import InputError
-from physics.constitutive.inelastic.law import Material
+from physics.constitutive.inelastic.law import InelasticLaw
 from physics.constitutive.inelastic.local_problem import unit_cotangents
-from physics.soil.element_test import ControlledIncrement, March, Schedule, solve_increment, unknown_units
+from physics.soil.element_test import ControlledIncrement, IncrementSchedule, March, solve_increment, unknown_units
 
 InitialStates = Callable[[Mapping[str, Tensor]], Tensor]
 """The initial states (tests, size) as a function of the parameters."""
 
 
 def sensitive_march(
-    material: Material, params: Mapping[str, Tensor], initial: InitialStates, schedule: Schedule
+    law: InelasticLaw, params: Mapping[str, Tensor], initial: InitialStates, schedule: IncrementSchedule
 ) -> March:
     """The same march as `element_test.march` for scalar parameters, with first derivatives ready in both directions.
 
     Derivatives of the result: JVP, VJP and vmap of them; second derivatives raise, use `march` for those.
     Raises as `march` does.
     """
-    material.check(params)
+    law.check(params)
     names = list(params)
     if any(params[name].dim() for name in names):
         raise InputError("forward sensitivities are made for scalar parameters; use march for one value per test")
-    sweep = _Sweep(material, names, initial, schedule)
+    sweep = _Sweep(law, names, initial, schedule)
     history, _ = _Swept.apply(sweep, torch.stack([params[name] for name in names]))
-    return March(schedule, history[..., : material.size], history[..., material.size :])
+    return March(schedule, history[..., : law.size], history[..., law.size :])
 
 
 @dataclass
 class _Sweep:
-    material: Material
+    law: InelasticLaw
     names: list[str]
     initial: InitialStates
-    schedule: Schedule
+    schedule: IncrementSchedule
 
     def run(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """States with strains (increments + 1, tests, n) and their derivatives (increments + 1, tests, n, parameters)."""
@@ -51,7 +51,7 @@ class _Sweep:
         values = self._values(theta)
         history, slopes, move = [full], [slope], torch.zeros_like(full)
         for k in range(len(self.schedule)):
-            problem = ControlledIncrement(self.material, self.schedule, k)
+            problem = ControlledIncrement(self.law, self.schedule, k)
             new = solve_increment(problem, self.schedule, k, problem.predict(full, move), full, values)
             slope = self._carry(problem, new, full, theta, slope)
             full, move = new, new - full
@@ -74,7 +74,7 @@ class _Sweep:
 
     def _carry(self, problem: ControlledIncrement, new: Tensor, old: Tensor, theta: Tensor, slope: Tensor) -> Tensor:
         """d new = -R_new^-1 (R_old d old + R_theta), all blocks from one reverse pass over copies of the tests."""
-        units = unknown_units(self.material, new)
+        units = unknown_units(self.law, new)
         u = new / units
         with torch.enable_grad():
             copies = [x.expand(u.shape[-1], *x.shape).clone().requires_grad_() for x in (u, old)]

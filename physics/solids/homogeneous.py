@@ -65,14 +65,16 @@ class Loading:
 class HomogeneousDeformation(EnergyProblem):
     """The strain energy of each row of a loading, to be minimised over the logarithm of its free stretch.
 
-    The unknown is (rows, 1), one sample a row; params are the material's own. Stress-free directions result.
+    The unknown is (rows, 1), one sample a row; params are the law's own. Stress-free directions result.
     """
 
     batch_dims = 1
     structure = Structure(symmetric=True)
 
-    def __init__(self, material: Hyperelastic, loading: Loading) -> None:
-        self.material = material
+    def __init__(self, law: Hyperelastic, loading: Loading) -> None:
+        if not isinstance(law, Hyperelastic):
+            raise InputError(f"{type(law).__name__} is no Hyperelastic law, whose energy principal stretches determine")
+        self.law = law
         self.loading = loading
 
     def start(self) -> Tensor:
@@ -80,7 +82,7 @@ class HomogeneousDeformation(EnergyProblem):
         return torch.log(self.loading.incompressible()[:, 2:])
 
     def value(self, u: Tensor, params: Params) -> Tensor:
-        return self.material.energy_of_stretches(self.stretches(u), params)
+        return self.law.energy_of_stretches(self.stretches(u), params)
 
     def stretches(self, u: Tensor) -> Tensor:
         """Principal stretches (rows, 3)."""
@@ -88,14 +90,17 @@ class HomogeneousDeformation(EnergyProblem):
 
     def nominal_stress(self, u: Tensor, params: Params) -> Tensor:
         """The principal nominal stresses dW/d lambda_i (rows, 3), in Pa; zero in free directions at the solution."""
-        return torch.func.grad(lambda x: self.material.energy_of_stretches(x, params).sum())(self.stretches(u))
+        return torch.func.grad(lambda x: self.law.energy_of_stretches(x, params).sum())(self.stretches(u))
 
 
-def incompressible_stress(material: Hyperelastic, loading: Loading, params: Params) -> Tensor:
+def incompressible_stress(law: Hyperelastic, loading: Loading, params: Params) -> Tensor:
     """The nominal stresses in directions 1 and 2 (rows, 2), in Pa, of an incompressible material.
 
-    Direction 3 is free of stress, which eliminates the pressure: P_i = dW/dl_i - (l_3 / l_i) dW/dl_3.
+    Direction 3 is free of stress, which eliminates the pressure: P_i = dW/dl_i - (l_3 / l_i) dW/dl_3. What depends on the
+    volume alone cancels, so params may leave out volumetric parameters.
     """
+    rest = {p.name: torch.tensor(p.default or 0.0, dtype=torch.float64) for p in law.parameters if p.volumetric}
+    values = {**rest, **params} if not all(name in params for name in law.parameters.given_in(params).names) else params
     stretches = loading.incompressible()
-    slope = torch.func.grad(lambda x: material.distortion_of_stretches(x, params).sum())(stretches)
+    slope = torch.func.grad(lambda x: law.distortion_of_stretches(x, values).sum())(stretches)
     return slope[:, :2] - stretches[:, 2:] / stretches[:, :2] * slope[:, 2:]

@@ -1,95 +1,70 @@
-"""A solid body as an energy problem: mesh, material, kinematics, supports and loads."""
+"""A solid body: mesh, law, kinematics, supports and loads."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from bilevel.problem import Params
-from bilevel.report import InputError
-from physics.constitutive.elastic.law import Material
-from physics.constitutive.elastic.linear_elastic import LinearElastic
+import bilevel
+from bilevel.linalg.operator import Sparse
+from bilevel.problem import Params, Problem
+from bilevel.report import InputError, Solution
+from bilevel.solvers import Newton, Tolerance
+from bilevel.solvers.loop import Solver
+from physics.constitutive.elastic.law import ElasticLaw
+from physics.constitutive.inelastic.law import InelasticLaw
 from physics.constitutive.kinematics import Kinematics, Strain, measure
+from physics.constitutive.law import Law
+from physics.constitutive.mandel import to_matrix
 from physics.discretisation import Mesh
 from physics.discretisation.constraints import Constraint
-from physics.discretisation.operator import nodal_operator
+from physics.discretisation.operator import LocalOperator
 from physics.discretisation.rigid_body_modes import rigid_body_modes
-from physics.local.density import Density, FunctionDensity, LinearLoad, Measure, fields_of
+from physics.local.density import Density, FunctionDensity, rows_of
 from physics.local.energy import LocalEnergy
+from physics.local.residual import LocalResidual
 from physics.local.term import Term
+from physics.solids.loads import Load
+from physics.solids.material_points import MaterialFlux, MaterialTerm
 from physics.solids.mean_dilatation import MeanDilatation
+from physics.solids.rest import require_derivatives_at_rest
+
+EQUILIBRIUM = Newton(tolerance=Tolerance(relative=1e-9), max_iterations=50)
+"""The default solver of inelastic bodies."""
+
+AnyLaw: TypeAlias = "Density | InelasticLaw | Callable[..., Tensor]"
 
 
-@dataclass(frozen=True)
-class Load(ABC):
-    """A load given as params[name]; zero where the parameters do not name it."""
-
-    name: str
-
-    @abstractmethod
-    def term(self, mesh: Mesh, kinematics: Kinematics) -> Term:
-        """The work of the load as a term of the energy."""
-
-
-@dataclass(frozen=True)
-class Traction(Load):
-    """A dead traction on a boundary, in Pa: (dim,), or (facets, dim), or (facets, points, dim)."""
-
-    boundary: str
-
-    def term(self, mesh: Mesh, kinematics: Kinematics) -> Term:
-        operator = mesh.boundary_operator(self.boundary, axisymmetric=kinematics is Kinematics.AXISYMMETRIC)
-        return Term(self.name, operator, LinearLoad(), Measure((mesh.dim, 1)))
-
-
-@dataclass(frozen=True)
-class BodyForce(Load):
-    """A force per volume, in N/m3: (dim,), or (cells, dim), or (cells, points, dim)."""
-
-    quadrature: int | None = None
-
-    def term(self, mesh: Mesh, kinematics: Kinematics) -> Term:
-        axisymmetric = kinematics is Kinematics.AXISYMMETRIC
-        operator = mesh.operator(gradient=False, value=True, axisymmetric=axisymmetric, quadrature=self.quadrature)
-        return Term(self.name, operator, LinearLoad(), Measure((mesh.dim, 1)))
-
-
-@dataclass(frozen=True)
-class NodalForce(Load):
-    """Forces on some nodes (default all), in N: (dim,) or (nodes, dim)."""
-
-    nodes: Tensor | None = None
-
-    def term(self, mesh: Mesh, kinematics: Kinematics) -> Term:
-        nodes = torch.arange(len(mesh.coordinates)) if self.nodes is None else self.nodes
-        return Term(self.name, nodal_operator(nodes), LinearLoad(), Measure((mesh.dim, 1)))
-
-
-class Solid(LocalEnergy):
-    """The potential energy of a solid body, to be minimised over its displacements (nodes, dim), in m.
+class Solid(Problem):
+    """A solid body in equilibrium; the unknown is made of its free displacements, in m.
 
         mesh = physics.discretisation.rectangle(20, 10, (2.0, 1.0), order=2)
         solid = Solid(mesh, NeoHookean(), Kinematics.PLANE_STRAIN, [mesh.fixed("left")], [Traction("pull", "right")])
         params = {"material": {"mu": 1e5, "lame_lambda": 4e5}, "pull": torch.tensor([1e4, 0.0])}
-        solution = bilevel.argmin(solid, solid.start(), params)
-        displacement = solid.expand(solution.u, params)
+        solution = solid.solve(params)
+        displacement = solid.expand(solution.u, params)  # (nodes, dim)
 
-    material: a `Material`, or a Python function psi(F, params) (psi(strain, params) with `strain=Strain.SMALL`) of
-    states (cells, points, 3, 3), or (.., 2, 2) in plane stress. kinematics: needed in two dimensions.
-    mean_dilatation: one volume change per element, so that nearly incompressible materials do not lock. floating:
-    declares that rigid motions are left free; the loads must then balance. params: "material", the loads by name,
-    "boundary" and "coordinates" (nodes, dim). Raises InputError for a body that nothing holds, and for kinematics
-    that do not fit mesh or material.
+    law: an `ElasticLaw`, or a Python function psi(F, params) (psi(strain, params) with `strain=Strain.SMALL`) of states
+    (cells, points, 3, 3), or (.., 2, 2) in plane stress: the body is an `ElasticSolid`, an energy to be minimised. An
+    `InelasticLaw`: it is an `InelasticSolid`, a residual to be zeroed at the end of an increment. kinematics: needed in
+    two dimensions. mean_dilatation: one volume change per element, so that nearly incompressible laws do not lock.
+    floating: declares that rigid motions are left free; the loads must then balance. params: "material", the loads by
+    name, "boundary" and "coordinates" (nodes, dim). Raises InputError for a body that nothing holds, for kinematics that
+    fit neither mesh nor law, and for a density that has no stiffness at rest.
     """
+
+    def __new__(cls, mesh: Mesh | None = None, law: AnyLaw | None = None, *args: Any, **options: Any) -> Solid:
+        if cls is Solid:
+            cls = InelasticSolid if isinstance(law, InelasticLaw) else ElasticSolid
+        return object.__new__(cls)
 
     def __init__(
         self,
         mesh: Mesh,
-        material: Density | Callable[..., Tensor],
+        law: AnyLaw,
         kinematics: Kinematics | None = None,
         constraints: Sequence[Constraint] = (),
         loads: Sequence[Load] = (),
@@ -101,40 +76,180 @@ class Solid(LocalEnergy):
     ) -> None:
         if kinematics is None and mesh.dim == 2:
             raise InputError("a plane solid needs its kinematics: PLANE_STRAIN, PLANE_STRESS or AXISYMMETRIC")
-        kinematics = kinematics or Kinematics.THREE_DIMENSIONAL
-        if kinematics.dim != mesh.dim:
-            raise InputError(f"{kinematics.value} needs a mesh in {kinematics.dim} dimensions, this one has {mesh.dim}")
-        self.mesh, self.kinematics = mesh, kinematics
-        density = material if isinstance(material, Density) else FunctionDensity(material)
-        state = strain or (density.strain if isinstance(density, Material) else Strain.DEFORMATION_GRADIENT)
-        density = _condensed(density) if kinematics is Kinematics.PLANE_STRESS else density
-        axisymmetric = kinematics is Kinematics.AXISYMMETRIC
+        self.mesh, self.kinematics = mesh, kinematics or Kinematics.THREE_DIMENSIONAL
+        if self.kinematics.dim != mesh.dim:
+            needed = self.kinematics.dim
+            raise InputError(f"{self.kinematics.value} needs a mesh in {needed} dimensions, this one has {mesh.dim}")
+        axisymmetric = self.kinematics is Kinematics.AXISYMMETRIC
         operator = mesh.operator(axisymmetric=axisymmetric, quadrature=quadrature)
-        if mean_dilatation:
-            self.material: Term = MeanDilatation.of("material", operator, density, measure(kinematics, state))
-        else:
-            self.material = Term("material", operator, density, measure(kinematics, state))
-        terms = [self.material, *(load.term(mesh, kinematics) for load in loads)]
+        self.material = self._material(law, operator, mean_dilatation, strain)
+        terms = [self.material, *(load.term(mesh, self.kinematics) for load in loads)]
         kernel = rigid_body_modes(mesh.coordinates, axisymmetric)
-        super().__init__(terms, len(mesh.coordinates), mesh.dim, constraints, kernel=kernel, floating=floating)
+        self._assemble(terms, constraints, kernel, floating)
+
+    mesh: Mesh
+    kinematics: Kinematics
+    material: Term
+
+    @property
+    def n(self) -> int:
+        """The number of free degrees of freedom."""
+        raise NotImplementedError
+
+    def start(self) -> Tensor:
+        """The body at rest: u = 0 (n,)."""
+        raise NotImplementedError
+
+    def expand(self, u: Tensor, params: Params = None) -> Tensor:
+        """The displacement (nodes, dim) from u (n,) with the boundary values in params; differentiable."""
+        raise NotImplementedError
+
+    def residual(self, u: Tensor, params: Params) -> Tensor:
+        raise NotImplementedError
+
+    def reactions(self, u: Tensor, params: Params) -> Tensor:
+        """The forces (nodes, dim) of the supports on the body, N; zero at free nodes of a body in equilibrium."""
+        raise NotImplementedError
+
+    def solve(self, params: Params, start: Tensor | None = None, solver: Solver | None = None) -> Solution:
+        """The equilibrium, differentiable in all params; raises ConvergenceError, at a limit load for instance."""
+        raise NotImplementedError
 
     def strain(self, u: Tensor, params: Params) -> Tensor:
-        """The state that the material sees, F or the small strain, (cells, points, 3, 3)."""
-        local = self.material.operator.apply(self.expand(u, params), (params or {}).get("coordinates"))
-        return self.material.measure.state(local)
+        """F or the small strain at the quadrature points, (cells, points, 3, 3)."""
+        raise NotImplementedError
 
     def stress(self, u: Tensor, params: Params) -> Tensor:
         """The stress conjugate to `strain`: first Piola-Kirchhoff of F, or Cauchy of the small strain, in Pa."""
-        operator, density = self.material.operator, self.material.density
-        own = fields_of(params["material"], density, operator.cells.shape[0], operator.points, "material")
-        return density.stress(self.strain(u, params), own)
+        raise NotImplementedError
+
+    def _material(self, law: Any, operator: LocalOperator, mean_dilatation: bool, strain: Strain | None) -> Term:
+        """The law on the mesh."""
+        raise NotImplementedError
+
+    def _assemble(self, terms: list[Term], constraints: Sequence[Constraint], kernel: Tensor, floating: bool) -> None:
+        """The sum of the terms."""
+        raise NotImplementedError
+
+    def _measured(self, u: Tensor, params: Params) -> Tensor:
+        """The strain as the law sees it, (cells, points, ...)."""
+        local = self.material.operator.apply(self.expand(u, params), (params or {}).get("coordinates"))
+        return self.material.measure.state(local)
 
 
-def _condensed(density: Density) -> Density:
-    if isinstance(density, LinearElastic):
+class ElasticSolid(LocalEnergy, Solid):
+    """The potential energy of a solid body, to be minimised over its displacements."""
+
+    __init__ = Solid.__init__
+
+    def _material(self, law: Any, operator: LocalOperator, mean_dilatation: bool, strain: Strain | None) -> Term:
+        density = _density(law, self.kinematics)
+        own = density.strain if isinstance(density, ElasticLaw) else Strain.DEFORMATION_GRADIENT
+        seen = measure(self.kinematics, strain or own)
+        self._by_autodiff = type(density).tangent is Density.tangent
+        if self._by_autodiff:
+            require_derivatives_at_rest(density, seen)
+        return (MeanDilatation.of if mean_dilatation else Term)("material", operator, density, seen)
+
+    def _assemble(self, terms: list[Term], constraints: Sequence[Constraint], kernel: Tensor, floating: bool) -> None:
+        nodes = len(self.mesh.coordinates)
+        LocalEnergy.__init__(self, terms, nodes, self.mesh.dim, constraints, kernel=kernel, floating=floating)
+
+    def reactions(self, u: Tensor, params: Params) -> Tensor:
+        return self.nodal_forces(self.expand(u, params), params)
+
+    def solve(self, params: Params, start: Tensor | None = None, solver: Solver | None = None) -> Solution:
+        return bilevel.argmin(self, self.start() if start is None else start, params, solver=solver)
+
+    @torch.no_grad()
+    def tangent(self, u: Tensor, params: Params) -> Sparse:
+        if self._by_autodiff:  # once more, now that there are parameters
+            density = self.material.density
+            first = rows_of(self.fields(self.material, params), density, slice(0, 1))
+            require_derivatives_at_rest(density, self.material.measure, first)
+            self._by_autodiff = False
+        return super().tangent(u, params)
+
+    def strain(self, u: Tensor, params: Params) -> Tensor:
+        return self._measured(u, params)
+
+    def stress(self, u: Tensor, params: Params) -> Tensor:
+        return self.material.density.stress(self._measured(u, params), self.fields(self.material, params))
+
+
+class InelasticSolid(LocalResidual, Solid):
+    """The equilibrium of a solid body at the end of an increment of load, with a non-symmetric tangent.
+
+    params also have "begin": the material's state (cells, points, size) and strain (cells, points, 6, Mandel) at the
+    beginning of the increment, {"state": ..., "strain": ...}, as `begin` makes them for virgin material and `end` at the
+    end of an increment. Raises InputError for plane stress and mean dilatation, which need an energy.
+    """
+
+    __init__ = Solid.__init__
+
+    def _material(self, law: Any, operator: LocalOperator, mean_dilatation: bool, strain: Strain | None) -> Term:
+        _require_no_energy(law, self.kinematics, mean_dilatation, strain)
+        self._flux = MaterialFlux(law)
+        return MaterialTerm("material", operator, self._flux, measure(self.kinematics, Strain.SMALL_MANDEL))
+
+    def _assemble(self, terms: list[Term], constraints: Sequence[Constraint], kernel: Tensor, floating: bool) -> None:
+        nodes = len(self.mesh.coordinates)
+        LocalResidual.__init__(self, terms, nodes, self.mesh.dim, constraints, kernel=kernel, floating=floating)
+
+    @property
+    def law(self) -> InelasticLaw:
+        return self._flux.law
+
+    def begin(self, state: Tensor | None = None) -> dict[str, Tensor]:
+        """The start of a history: one state (size,) everywhere, by default virgin and without stress, and no strain."""
+        if state is None:
+            state = self.law.initial_state(torch.zeros(6, dtype=torch.float64))
+        if state.shape[-1:] != (self.law.size,):
+            name, size = type(self.law).__name__, self.law.size
+            raise InputError(f"{name} has states of size {size}, got {tuple(state.shape)}")
+        points = (len(self.mesh.cells), self.material.operator.points)
+        strain = torch.zeros(*points, 6, dtype=state.dtype)
+        return {"state": state.expand(*points, -1).clone(), "strain": strain}
+
+    def end(self, u: Tensor, params: Params) -> dict[str, Tensor]:
+        """State and strain at the end of the increment, where the next one begins."""
+        strain = self._measured(u, params)
+        return {"state": self._flux.state(strain, self.fields(self.material, params)), "strain": strain}
+
+    def reactions(self, u: Tensor, params: Params) -> Tensor:
+        return self.nodal_forces(self.expand(u, params), params)
+
+    def solve(self, params: Params, start: Tensor | None = None, solver: Solver | None = None) -> Solution:
+        return bilevel.root(self, self.start() if start is None else start, params, solver=solver or EQUILIBRIUM)
+
+    def product(self, u: Tensor, params: Params, x: Tensor) -> Tensor:
+        # The tangent as the transpose of its transpose: laws in principal stresses have no forward mode.
+        transposed = torch.func.vjp(lambda v: self.residual(v, params), u)[1]
+        return torch.func.vjp(lambda w: transposed(w)[0], torch.zeros_like(u))[1](x)[0]
+
+    def strain(self, u: Tensor, params: Params) -> Tensor:
+        return to_matrix(self._measured(u, params))
+
+    def stress(self, u: Tensor, params: Params) -> Tensor:
+        return to_matrix(self.end(u, params)["state"][..., :6])
+
+
+def _density(law: AnyLaw, kinematics: Kinematics) -> Density:
+    if isinstance(law, Law) and not isinstance(law, Density):
+        raise InputError(f"{type(law).__name__} is no law of a solid; take an ElasticLaw or an InelasticLaw")
+    density = law if isinstance(law, Density) else FunctionDensity(law)
+    if kinematics is Kinematics.PLANE_STRESS and isinstance(density, ElasticLaw):
         return density.plane_stress()
-    if isinstance(density, Material):
-        raise InputError(
-            f"{type(density).__name__} has no plane-stress form; use plane strain, or a density of plane strains"
-        )
     return density
+
+
+def _require_no_energy(law: InelasticLaw, kinematics: Kinematics, mean_dilatation: bool, strain: Strain | None) -> None:
+    name = f"{type(law).__name__} is an inelastic law"
+    if kinematics is Kinematics.PLANE_STRESS:
+        raise InputError(f"{name}, which has no plane-stress form; use plane strain or a solid in three dimensions")
+    if mean_dilatation:
+        raise InputError(
+            f"{name} without an energy whose dilatation could be averaged; use elements of order 2 instead"
+        )
+    if strain is not None:
+        raise InputError(f"{name} of the small strain; leave `strain` out")

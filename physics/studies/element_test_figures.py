@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bilevel.calibrate.model import ModelFigure
 from bilevel.calibrate.observations import ObservationTable
-from physics.constitutive.inelastic.law import Material
+from physics.constitutive.inelastic.law import InelasticLaw
 from physics.soil.control import Quantity
 from physics.soil.element_test import March
 from physics.soil.laboratory import LaboratoryTest
@@ -28,7 +28,7 @@ def draw(
     march: March,
     observations: ObservationTable,
     places: Places,
-    material: Material,
+    law: InelasticLaw,
     parameters: Mapping[str, Tensor],
 ) -> list[ModelFigure]:
     """The four pictures, as far as the tests have something to show in them."""
@@ -58,8 +58,8 @@ def draw(
     if sheared:
         _critical_state_line(axes[0, 1], parameters)
         axes[0, 1].legend(fontsize=7)
-    if "void_ratio" in material.internal:
-        column = material.position("void_ratio")
+    if "void_ratio" in law.internal:
+        column = law.position("void_ratio")
         for k, t in enumerate(t for t in range(len(tests)) if t not in sheared):
             line = march.states[:, t, column].detach().numpy()
             axes[1, 1].semilogx(_all(march, t, Quantity.PRESSURE) / 1e3, line, color=f"C{k % 10}", label=tests[t].name)

@@ -9,15 +9,17 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-import bilevel
 from bilevel.calibrate.model import Model, ModelConfig, ModelFigure, ModelReports, ParameterDefault
 from bilevel.calibrate.observations import ObservationTable
 from bilevel.report import InputError
-from physics.constitutive.elastic.linear_elastic import LinearElastic
+from physics.constitutive.elastic.law import ElasticLaw
 from physics.constitutive.kinematics import Kinematics
+from physics.constitutive.registry import make_law
 from physics.discretisation.write import write_vtu
+from physics.solids.loads import Traction
 from physics.solids.plate_with_hole import PlateWithHole
-from physics.solids.solid import Solid, Traction
+from physics.solids.solid import Solid
+from physics.studies.law_parameters import parameter_defaults
 
 
 class PlateModel(Model):
@@ -31,6 +33,9 @@ class PlateModel(Model):
     class Config(ModelConfig):
         """All lengths in m, from the hole's centre; the traction in Pa."""
 
+        law: str = Field(
+            default="linear_elastic", description="name of an installed elastic law with a plane-stress form"
+        )
         hole_radius: float = Field(gt=0)
         width: float = Field(gt=0, description="of the parallel part")
         clamped_at: float = Field(lt=0, description="x of the clamp")
@@ -58,7 +63,8 @@ class PlateModel(Model):
         )
         self.mesh = plate.mesh(config.divisions)
         pull = [Traction("traction", "traction")]
-        self.solid = Solid(self.mesh, LinearElastic(), Kinematics.PLANE_STRESS, [self.mesh.fixed("clamp")], pull)
+        self.law = make_law(config.law, ElasticLaw)
+        self.solid = Solid(self.mesh, self.law, Kinematics.PLANE_STRESS, [self.mesh.fixed("clamp")], pull)
         self.points = torch.stack((observations.columns["x"], observations.columns["y"]), 1)
         self.component = torch.tensor([self._component(row) for row in range(len(observations))])
         places, self.place = torch.unique(self.points, dim=0, return_inverse=True)
@@ -74,8 +80,7 @@ class PlateModel(Model):
 
     def parameter_defaults(self) -> Mapping[str, ParameterDefault]:
         return {
-            "youngs_modulus": ParameterDefault("Pa", lower=0.0, transform="log"),
-            "poissons_ratio": ParameterDefault("", lower=-1.0, upper=0.5),
+            **parameter_defaults(self.law.parameters),
             "translation_x": ParameterDefault("m", value=0.0, description="nuisance"),
             "translation_y": ParameterDefault("m", value=0.0, description="nuisance"),
             "rotation": ParameterDefault("", value=0.0, description="nuisance, anticlockwise, in rad"),
@@ -83,9 +88,9 @@ class PlateModel(Model):
 
     def _solve(self, parameters: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, object]]:
         """The free displacements, and the parameters of the solid."""
-        material = {name: parameters[name] for name in ("youngs_modulus", "poissons_ratio")}
+        material = {name: parameters[name] for name in self.law.parameters.names}
         params = {"material": material, "traction": torch.tensor([self.config.traction, 0.0], dtype=torch.float64)}
-        solution = bilevel.argmin(self.solid, self.solid.start(), params)
+        solution = self.solid.solve(params)
         self._reports = ModelReports([solution.report], solution.gradients)
         return solution.u, params
 

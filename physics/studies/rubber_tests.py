@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -15,37 +14,22 @@ import bilevel
 from bilevel.calibrate.model import Model, ModelConfig, ModelFigure, ModelReports, ParameterDefault
 from bilevel.calibrate.observations import ObservationTable
 from bilevel.report import InputError
-from physics.constitutive.elastic.extended_tube import ExtendedTube
 from physics.constitutive.elastic.hyperelastic import Hyperelastic
-from physics.constitutive.elastic.mooney_rivlin import MooneyRivlin
-from physics.constitutive.elastic.neo_hookean import NeoHookean
-from physics.constitutive.elastic.ogden import Ogden
-from physics.constitutive.elastic.yeoh import Yeoh
+from physics.constitutive.registry import make_law
 from physics.solids.homogeneous import HomogeneousDeformation, Loading, Mode, incompressible_stress
-
-LAWS: Mapping[str, type[Hyperelastic]] = {
-    "neo_hookean": NeoHookean,
-    "mooney_rivlin": MooneyRivlin,
-    "yeoh": Yeoh,
-    "ogden": Ogden,
-    "extended_tube": ExtendedTube,
-}
-
-STIFFNESS = ParameterDefault("Pa", lower=0.0, transform="log")
-COEFFICIENT = ParameterDefault("Pa")
-NUMBER = ParameterDefault("", lower=0.0, transform="log")
+from physics.studies.law_parameters import parameter_defaults
 
 
 class RubberTests(Model):
     """Nominal stress in direction 1 of uniaxial, equibiaxial and pure shear tests of a rubber.
 
     The parameters are the law's own; Ogden's are mu_1, alpha_1, mu_2 ... An incompressible law has its pressure
-    eliminated; a compressible one has one parameter more, and the inner problem finds the free stretches.
+    eliminated, and no volumetric parameters; of a compressible one the inner problem finds the free stretches.
     """
 
     class Config(ModelConfig):
-        law: Literal["neo_hookean", "mooney_rivlin", "yeoh", "ogden", "extended_tube"]
-        terms: int = Field(default=3, ge=1, description="number of terms of the Ogden law")
+        law: str = Field(description="name of an installed hyperelastic law")
+        terms: int | None = Field(default=None, ge=1, description="number of terms, of laws that have any number")
         incompressible: bool = True
 
     columns = {"stretch": "", "mode": "text"}  # noqa: RUF012
@@ -53,7 +37,7 @@ class RubberTests(Model):
 
     def __init__(self, config: Config, observations: ObservationTable, folder: Path) -> None:
         super().__init__(config, observations, folder)
-        self.material = LAWS[config.law]()
+        self.law = make_law(config.law, Hyperelastic, terms=config.terms)
         modes = [self._mode(row, name) for row, name in enumerate(observations.labels["mode"])]
         self.loading = Loading.of(modes, observations.columns["stretch"])
         self._reports = ModelReports()
@@ -66,36 +50,19 @@ class RubberTests(Model):
         return known[name]
 
     def parameter_defaults(self) -> Mapping[str, ParameterDefault]:
-        terms = range(1, self.config.terms + 1)
-        ogden = {f"mu_{k}": COEFFICIENT for k in terms} | {f"alpha_{k}": ParameterDefault() for k in terms}
-        own: Mapping[str, ParameterDefault] = {
-            "neo_hookean": {"mu": STIFFNESS},
-            "mooney_rivlin": {"c10": COEFFICIENT, "c01": COEFFICIENT},
-            "yeoh": {"c1": STIFFNESS, "c2": COEFFICIENT, "c3": COEFFICIENT},
-            "ogden": ogden,
-            "extended_tube": {"gc": STIFFNESS, "delta": NUMBER, "ge": STIFFNESS, "beta": NUMBER},
-        }[self.config.law]
-        if self.config.incompressible:
-            return own
-        return {**own, "lame_lambda" if self.config.law == "neo_hookean" else "bulk_modulus": STIFFNESS}
+        rigid = self.config.incompressible
+        return parameter_defaults(p for p in self.law.parameters if not (rigid and p.volumetric))
 
     def simulate(self, parameters: Mapping[str, Tensor]) -> Tensor:
         return self._stress(self.loading, self._law_parameters(parameters))
 
     def _law_parameters(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        parameters = {name: parameters[name] for name in self.parameter_defaults()}
-        if self.config.law == "neo_hookean":
-            return {"lame_lambda": torch.zeros((), dtype=torch.float64), **parameters}
-        if self.config.law != "ogden":
-            return parameters
-        terms = range(1, self.config.terms + 1)
-        stacked = {name: torch.stack([parameters[f"{name}_{k}"] for k in terms]) for name in ("mu", "alpha")}
-        return stacked | {name: parameters[name] for name in ("bulk_modulus",) if name in parameters}
+        return {name: parameters[name] for name in self.parameter_defaults()}
 
     def _stress(self, loading: Loading, values: dict[str, Tensor]) -> Tensor:
         if self.config.incompressible:
-            return incompressible_stress(self.material, loading, values)[:, 0]
-        problem = HomogeneousDeformation(self.material, loading)
+            return incompressible_stress(self.law, loading, values)[:, 0]
+        problem = HomogeneousDeformation(self.law, loading)
         solution = bilevel.argmin(problem, problem.start(), values)
         self._reports = ModelReports([solution.report], solution.gradients)
         return problem.nominal_stress(solution.u, values)[:, 0]

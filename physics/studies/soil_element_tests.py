@@ -12,33 +12,17 @@ from torch import Tensor
 
 from bilevel.calibrate.model import Model, ModelConfig, ModelFigure, ParameterDefault
 from bilevel.calibrate.observations import ObservationTable
-from bilevel.calibrate.settings import TransformName
 from bilevel.report import InputError
-from physics.constitutive.inelastic.cam_clay import (
-    CamClayConstantPoissonRatio,
-    CamClayConstantShearModulus,
-    ModifiedCamClay,
-)
-from physics.constitutive.inelastic.drucker_prager import DruckerPrager
-from physics.constitutive.inelastic.hypoplastic import Hypoplastic
-from physics.constitutive.inelastic.intergranular import HypoplasticIntergranular
-from physics.constitutive.inelastic.law import Material
-from physics.constitutive.inelastic.mohr_coulomb import MohrCoulomb
+from physics.constitutive.inelastic.law import InelasticLaw
 from physics.constitutive.mandel import mean_pressure
-from physics.constitutive.parameters import Parameter
+from physics.constitutive.registry import make_law
 from physics.soil.control import Quantity
-from physics.soil.element_test import March, Schedule
+from physics.soil.element_test import IncrementSchedule, March
 from physics.soil.laboratory import LaboratoryTest, Layout, Procedure, Sign, Units, read_tests
 from physics.soil.sensitivity import sensitive_march
+from physics.studies.element_test_figures import draw
+from physics.studies.law_parameters import parameter_defaults
 
-MATERIALS: Mapping[str, type[Material]] = {
-    "hypoplastic": Hypoplastic,
-    "hypoplastic_intergranular": HypoplasticIntergranular,
-    "cam_clay_constant_poisson_ratio": CamClayConstantPoissonRatio,
-    "cam_clay_constant_shear_modulus": CamClayConstantShearModulus,
-    "drucker_prager": DruckerPrager,
-    "mohr_coulomb": MohrCoulomb,
-}
 OBSERVED = {
     "deviator": Quantity.DEVIATOR,
     "mean_pressure": Quantity.PRESSURE,
@@ -85,16 +69,16 @@ class SoilElementTests(Model):
 
     def __init__(self, config: Config, observations: ObservationTable, folder: Path) -> None:
         super().__init__(config, observations, folder)
-        if config.material not in MATERIALS:
-            raise InputError(f"there is no material '{config.material}'; known: {', '.join(MATERIALS)}")
-        self.material = MATERIALS[config.material]()
+        self.law = make_law(config.material, InelasticLaw)
+        if config.overconsolidation != 1.0 and "preconsolidation" not in self.law.internal:
+            raise InputError(f"overconsolidation is given, but {config.material} has no preconsolidation pressure")
         self.tests = [test for table in config.tables for test in _read(table, folder)]
-        self.schedule = Schedule.of([test.path for test in self.tests], config.increments)
+        self.schedule = IncrementSchedule.of([test.path for test in self.tests], config.increments)
         self.places = self._match()
         self.runs = 0
 
     def parameter_defaults(self) -> Mapping[str, ParameterDefault]:
-        return {parameter.name: _default(parameter) for parameter in self.material.parameters}
+        return parameter_defaults(self.law.parameters)
 
     def simulate(self, parameters: Mapping[str, Tensor]) -> Tensor:
         return self._observe(self.run(parameters))
@@ -102,18 +86,13 @@ class SoilElementTests(Model):
     def run(self, parameters: Mapping[str, Tensor]) -> March:
         """All tests at the given parameters."""
         self.runs += len(self.tests)
-        return sensitive_march(self.material, dict(parameters), self._initial, self.schedule)
+        return sensitive_march(self.law, dict(parameters), self._initial, self.schedule)
 
     def _initial(self, _parameters: Mapping[str, Tensor]) -> Tensor:
         stress = torch.stack([test.stress for test in self.tests])
         void_ratio = torch.tensor([test.void_ratio for test in self.tests], dtype=torch.float64)
-        if isinstance(self.material, Hypoplastic):
-            return self.material.initial_state(stress, void_ratio)
-        if isinstance(self.material, ModifiedCamClay):
-            return self.material.initial_state(
-                stress, void_ratio, self.config.overconsolidation * mean_pressure(stress)
-            )
-        return stress
+        known = {"void_ratio": void_ratio, "preconsolidation": self.config.overconsolidation * mean_pressure(stress)}
+        return self.law.initial_state(stress, **{name: known[name] for name in self.law.internal if name in known})
 
     def _match(self) -> list[tuple[int, int, str]]:
         """Test, row and quantity of every observation."""
@@ -123,8 +102,8 @@ class SoilElementTests(Model):
             quantity = group.split(" ")[0]
             if quantity != "void_ratio" and quantity not in OBSERVED:
                 raise InputError(f"group '{group}' must begin with what is observed: void_ratio, {', '.join(OBSERVED)}")
-            if quantity == "void_ratio" and "void_ratio" not in self.material.internal:
-                raise InputError(f"group '{group}': {type(self.material).__name__} has no void ratio")
+            if quantity == "void_ratio" and "void_ratio" not in self.law.internal:
+                raise InputError(f"group '{group}': {type(self.law).__name__} has no void ratio")
             if where not in rows:
                 raise InputError(
                     f"{where}: this observation is no row of a test in model.tables; the files must be the same"
@@ -134,8 +113,8 @@ class SoilElementTests(Model):
 
     def _observe(self, march: March) -> Tensor:
         values = {name: [march.quantity(t, q) for t in range(len(self.tests))] for name, q in self._observed().items()}
-        if "void_ratio" in self.material.internal:
-            column = self.material.position("void_ratio")
+        if "void_ratio" in self.law.internal:
+            column = self.law.position("void_ratio")
             values["void_ratio"] = [march.at_rows(t)[0][:, column] for t in range(len(self.tests))]
         return torch.stack([values[quantity][test][row] for test, row, quantity in self.places])
 
@@ -144,11 +123,9 @@ class SoilElementTests(Model):
         return {name: quantity for name, quantity in OBSERVED.items() if name in needed}
 
     def figures(self, parameters: Mapping[str, Tensor]) -> list[ModelFigure]:
-        from physics.studies.element_test_figures import draw
-
         with torch.no_grad():
             march = self.run(parameters)
-        return draw(self.tests, march, self.observations, self.places, self.material, parameters)
+        return draw(self.tests, march, self.observations, self.places, self.law, parameters)
 
 
 def _read(table: TableSection, folder: Path) -> list[LaboratoryTest]:
@@ -162,19 +139,4 @@ def _read(table: TableSection, folder: Path) -> list[LaboratoryTest]:
         lateral_ratio=table.lateral_ratio,
         increments=table.increments,
         only=tuple(table.only),
-    )
-
-
-def _default(parameter: Parameter) -> ParameterDefault:
-    def finite(x: float) -> float | None:
-        return x if abs(x) < float("inf") else None
-
-    positive = parameter.lower == 0.0 and finite(parameter.upper) is None
-    transform: TransformName = "log" if positive and not parameter.closed else "none"
-    return ParameterDefault(
-        units=parameter.units,
-        lower=finite(parameter.lower),
-        upper=finite(parameter.upper),
-        transform=transform,
-        description=parameter.description,
     )

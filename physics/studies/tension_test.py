@@ -8,43 +8,25 @@ from typing import Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
-import bilevel
 from bilevel.calibrate.model import Model, ModelConfig, ModelFigure, ParameterDefault
 from bilevel.calibrate.observations import ObservationTable
-from bilevel.implicit.strategies import Exact
-from bilevel.problem import Params
 from bilevel.report import InputError
-from physics.constitutive.inelastic.j2 import Hardening, LinearHardening, Swift, Voce
-from physics.constitutive.inelastic.local_problem import LocalProblem, local_newton
+from physics.constitutive.inelastic.hardening import Hardening
+from physics.constitutive.lame import YOUNG_AND_POISSON
+from physics.constitutive.registry import make_law
+from physics.studies.law_parameters import parameter_defaults
 
-LAWS: Mapping[str, Hardening] = {"linear": LinearHardening(), "voce": Voce(), "swift": Swift()}
 
+def tension_stress(hardening: Hardening, strain: Tensor, values: Mapping[str, Tensor]) -> Tensor:
+    """Axial true stress (points,), Pa, of a bar of J2 plasticity at logarithmic strains (points,) that only grow.
 
-class MonotonicTension(LocalProblem):
-    """The bar's plastic strain at each total strain: E (eps - eps_p) = flow stress(eps_p), or eps_p = 0 below yield.
-
-    In monotonic uniaxial tension the return map of J2 plasticity is one equation per point, whatever happened before.
+    Then the return is one equation per point, E (eps - eps_p) = flow stress(eps_p), whatever happened before.
     """
-
-    def __init__(self, hardening: Hardening) -> None:
-        self.hardening = hardening
-
-    def residual(self, u: Tensor, params: Params) -> Tensor:
-        values, strain = params
-        plastic, young = u[..., 0], values["young_modulus"]
-        overstress = strain - plastic - self.hardening.flow_stress(plastic, values) / young
-        yields = young * strain > self.hardening.flow_stress(torch.zeros_like(plastic), values)
-        return torch.where(yields, overstress, -plastic).unsqueeze(-1)
-
-    def stress(self, strain: Tensor, values: Mapping[str, Tensor]) -> Tensor:
-        """Axial true stress (points,), Pa, at logarithmic strains (points,)."""
-        start = (strain - strain.abs().max() * 1e-2).clamp_min(0.0).unsqueeze(-1)
-        plastic = bilevel.root(
-            self, start, (dict(values), strain), solver=local_newton(1e-14), adjoint=Exact(certify=False)
-        ).u[:, 0]
-        return values["young_modulus"] * (strain - plastic)
+    young = values["youngs_modulus"]
+    return young * (strain - hardening.growth(young * strain, torch.zeros_like(strain), young, values))
 
 
 class TensionTest(Model):
@@ -53,7 +35,7 @@ class TensionTest(Model):
     class Config(ModelConfig):
         """stress: which stress the observations are. strain: which strain their column is."""
 
-        hardening: Literal["linear", "voce", "swift"] = "voce"
+        hardening: str = Field(default="voce", description="name of an installed hardening law")
         stress: Literal["cauchy", "engineering"] = "cauchy"
         strain: Literal["logarithmic", "engineering"] = "engineering"
 
@@ -68,20 +50,17 @@ class TensionTest(Model):
             where = observations.source[negative[0]] if observations.source else f"observation {negative[0] + 1}"
             raise InputError(f"{where}: the strain is negative; a tension test needs strains that are not")
         self.strain = torch.log1p(given) if config.strain == "engineering" else given
-        self.bar = MonotonicTension(LAWS[config.hardening])
+        self.hardening = make_law(config.hardening, Hardening)
 
     def parameter_defaults(self) -> Mapping[str, ParameterDefault]:
-        hardening = LAWS[self.config.hardening].parameters
-        young = ParameterDefault("Pa", lower=0.0, transform="log", description="Young's modulus")
-        return {"young_modulus": young} | {
-            p.name: ParameterDefault(p.units, lower=0.0, transform="log", description=p.description) for p in hardening
-        }
+        young = [p for p in YOUNG_AND_POISSON if p.name == "youngs_modulus"]
+        return parameter_defaults([*young, *self.hardening.parameters])
 
     def simulate(self, parameters: Mapping[str, Tensor]) -> Tensor:
         return self._stress(self.strain, parameters)
 
     def _stress(self, strain: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
-        stress = self.bar.stress(strain, parameters)
+        stress = tension_stress(self.hardening, strain, parameters)
         return stress * torch.exp(-strain) if self.config.stress == "engineering" else stress
 
     def figures(self, parameters: Mapping[str, Tensor]) -> list[ModelFigure]:
@@ -97,7 +76,7 @@ class TensionTest(Model):
         axes.plot(
             shown(self.strain.numpy()), self.observations.value.numpy() / 1e6, "o", ms=3, mfc="none", label="measured"
         )
-        axes.plot(shown(strain.numpy()), curve.numpy() / 1e6, label=f"J2, {self.config.hardening} hardening")
+        axes.plot(shown(strain.numpy()), curve.numpy() / 1e6, label=f"J2, {self.config.hardening.replace('_', ' ')}")
         axes.set_xlabel(f"{self.config.strain} strain [-]")
         axes.set_ylabel(f"{self.config.stress.capitalize()} stress [MPa]")
         axes.grid(True, alpha=0.3)

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from bilevel.problem import Params
-from physics.constitutive.elastic.hyperelastic import Isochoric, isochoric, isochoric_square, stretch_powers
-from physics.constitutive.power_trace import power_trace
+from physics.constitutive.elastic.hyperelastic import BULK, Isochoric, isochoric, isochoric_invariants, isochoric_square
+from physics.constitutive.power_trace import power_excess, power_excess_of_values
+from physics.local.parameters import LawParameter, LawParameters
 
 
 class ExtendedTube(Isochoric):
@@ -19,26 +20,39 @@ class ExtendedTube(Isochoric):
     (44)-(46).
     """
 
-    parameters = ("gc", "delta", "ge", "beta", "bulk_modulus")
+    parameters = (
+        LawParameters(
+            LawParameter("gc", "Pa", lower=0.0, description="modulus of the crosslinks"),
+            LawParameter("delta", lower=0.0, description="finite extensibility"),
+            LawParameter("ge", "Pa", lower=0.0, description="modulus of the tube constraints"),
+            LawParameter("beta", lower=0.0, description="release of constraints"),
+        )
+        + BULK
+    )
 
     def distortional(self, x: Tensor, params: Params) -> Tensor:
-        square = isochoric_square(x)
-        trace = square.diagonal(dim1=-2, dim2=-1).sum(-1)
-        powers = power_trace(square, -0.5 * params["beta"].unsqueeze(-1)).squeeze(-1) - 3.0
-        return _chains(trace - 3.0, params) + _tubes(powers, params)
+        tubes = power_excess(isochoric_square(x), _exponent(params))
+        return _chains(isochoric_invariants(x)[0], params) + _tubes(tubes, params)
 
     def distortion_of_stretches(self, stretches: Tensor, params: Params) -> Tensor:
-        reduced = isochoric(stretches)
-        powers = stretch_powers(reduced, -params["beta"].unsqueeze(-1)).squeeze(-1)
-        return _chains((reduced**2).sum(-1) - 3.0, params) + _tubes(powers, params)
+        squares = isochoric(stretches) ** 2
+        return _chains(squares.sum(-1) - 3.0, params) + _tubes(
+            power_excess_of_values(squares, _exponent(params)), params
+        )
+
+
+def _exponent(params: Params) -> Tensor:
+    """Of the squared stretches, (..., 1)."""
+    return -0.5 * params["beta"].unsqueeze(-1)
 
 
 def _chains(x: Tensor, params: Params) -> Tensor:
     square = params["delta"] ** 2
-    room = 1.0 - square * x
-    room = torch.where(room > 0.0, room, torch.nan)
-    return 0.5 * params["gc"] * ((1.0 - square) * x / room + torch.log(room))
+    used = square * x
+    used = torch.where(used < 1.0, used, torch.nan)
+    return 0.5 * params["gc"] * ((1.0 - square) * x / (1.0 - used) + torch.log1p(-used))
 
 
-def _tubes(powers: Tensor, params: Params) -> Tensor:
-    return 2.0 * params["ge"] / params["beta"] ** 2 * powers
+def _tubes(excess: Tensor, params: Params) -> Tensor:
+    """2 ge/b^2 sum (l_i^-b - 1) from the power excess at p = -b/2 of the squares: sum (l_i^-b - 1) = p^2 excess."""
+    return 0.5 * params["ge"] * excess.squeeze(-1)

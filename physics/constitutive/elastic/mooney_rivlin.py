@@ -5,16 +5,17 @@ from __future__ import annotations
 from torch import Tensor
 
 from bilevel.problem import Params
-from physics.constitutive.elastic.hyperelastic import OfInvariants
+from physics.constitutive.elastic.hyperelastic import BULK, OfInvariants
+from physics.local.parameters import LawParameter, LawParameters
 
 
 class MooneyRivlin(OfInvariants):
-    """W = c10 (I1 - 3) + c01 (I2 - 3), with K/2 (J - 1)^2; parameters c10, c01, bulk_modulus in Pa.
+    """W = c10 (I1 - 3) + c01 (I2 - 3), with K/2 (J - 1)^2; parameters in Pa.
 
     Source: Mooney 1940; Rivlin 1948.
     """
 
-    parameters = ("c10", "c01", "bulk_modulus")
+    parameters = LawParameters(LawParameter("c10", "Pa"), LawParameter("c01", "Pa")) + BULK
 
     def energy_of_invariants(self, i1: Tensor, i2: Tensor, params: Params) -> Tensor:
-        return params["c10"] * (i1 - 3.0) + params["c01"] * (i2 - 3.0)
+        return params["c10"] * i1 + params["c01"] * i2

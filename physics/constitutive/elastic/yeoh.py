@@ -5,17 +5,19 @@ from __future__ import annotations
 from torch import Tensor
 
 from bilevel.problem import Params
-from physics.constitutive.elastic.hyperelastic import OfInvariants
+from physics.constitutive.elastic.hyperelastic import BULK, OfInvariants
+from physics.local.parameters import LawParameter, LawParameters
 
 
 class Yeoh(OfInvariants):
-    """W = c1 (I1 - 3) + c2 (I1 - 3)^2 + c3 (I1 - 3)^3, with K/2 (J - 1)^2; parameters c1, c2, c3, bulk_modulus in Pa.
+    """W = c1 (I1 - 3) + c2 (I1 - 3)^2 + c3 (I1 - 3)^3, with K/2 (J - 1)^2; parameters in Pa.
 
     Source: Yeoh 1993.
     """
 
-    parameters = ("c1", "c2", "c3", "bulk_modulus")
+    parameters = (
+        LawParameters(LawParameter("c1", "Pa", lower=0.0), LawParameter("c2", "Pa"), LawParameter("c3", "Pa")) + BULK
+    )
 
     def energy_of_invariants(self, i1: Tensor, i2: Tensor, params: Params) -> Tensor:
-        x = i1 - 3.0
-        return x * (params["c1"] + x * (params["c2"] + x * params["c3"]))
+        return i1 * (params["c1"] + i1 * (params["c2"] + i1 * params["c3"]))

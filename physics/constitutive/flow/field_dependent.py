@@ -10,16 +10,16 @@ from torch import Tensor
 
 from bilevel.problem import Params
 from physics.constitutive.law import Law
-from physics.constitutive.parameters import Parameter, ParameterSet
 from physics.discretisation.matmul import matmul
 from physics.local.density import Cells
+from physics.local.parameters import LawParameter, LawParameters
 from physics.local.residual import Flux
 
 
 class FieldDependentConduction(Law, Flux):
     """s = (k f(u) g, 0) of x = (g, u), gradient and value (..., d + 1). params: conductivity k > 0."""
 
-    parameters = ParameterSet(Parameter("conductivity", lower=0.0))
+    parameters = LawParameters(LawParameter("conductivity", lower=0.0))
 
     @abstractmethod
     def relative(self, u: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from bilevel.problem import Params
 from physics.constitutive.flow.law import Asymptotes, FlowLaw
-from physics.constitutive.parameters import Parameter, ParameterSet
+from physics.local.parameters import LawParameter, LawParameters
 
 
 class Forchheimer(FlowLaw):
@@ -17,8 +17,8 @@ class Forchheimer(FlowLaw):
     degree falls from 2 far below the drop a^2 / 4b to 3/2 far above it.
     """
 
-    parameters = ParameterSet(
-        Parameter("linear", "d/m2", lower=0.0), Parameter("quadratic", "d2/m5", lower=0.0, closed=True)
+    parameters = LawParameters(
+        LawParameter("linear", "d/m2", lower=0.0), LawParameter("quadratic", "d2/m5", lower=0.0, closed=True)
     )
 
     def potential(self, drop: Tensor, params: Params) -> Tensor:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from bilevel.problem import Params
 from physics.constitutive.flow.law import FlowLaw
-from physics.constitutive.parameters import Parameter, ParameterSet
+from physics.local.parameters import LawParameter, LawParameters
 
 
 class Linear(FlowLaw):
@@ -16,11 +16,11 @@ class Linear(FlowLaw):
     conductivity.
     """
 
-    parameters = ParameterSet(Parameter("conductance", "m2/d", lower=0.0))
+    parameters = LawParameters(LawParameter("conductance", "m2/d", lower=0.0))
 
     def __init__(self, coefficient: str = "conductance", units: str = "m2/d") -> None:
         self.coefficient = coefficient
-        self.parameters = ParameterSet(Parameter(coefficient, units, lower=0.0))
+        self.parameters = LawParameters(LawParameter(coefficient, units, lower=0.0))
 
     def potential(self, drop: Tensor, params: Params) -> Tensor:
         return 0.5 * params[self.coefficient] * drop.square()

@@ -10,7 +10,7 @@ from torch import Tensor
 from bilevel.problem import Params
 from bilevel.report import InputError
 from physics.constitutive.flow.law import Asymptotes, FlowLaw
-from physics.constitutive.parameters import Parameter, ParameterSet
+from physics.local.parameters import LawParameter, LawParameters
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,14 @@ class PowerLaw(FlowLaw):
     exponent: float
     threshold: float = 1e-6
     coefficient: str = "conductance"
-    parameters = ParameterSet(Parameter("conductance", lower=0.0))
+    parameters = LawParameters(LawParameter("conductance", lower=0.0))
 
     def __post_init__(self) -> None:
         if self.exponent <= 1.0:
             raise InputError(f"a power law needs an exponent p > 1 for its energy to be convex, got {self.exponent}")
         if self.threshold <= 0.0:
             raise InputError(f"a power law needs a positive threshold, got {self.threshold}")
-        object.__setattr__(self, "parameters", ParameterSet(Parameter(self.coefficient, lower=0.0)))
+        object.__setattr__(self, "parameters", LawParameters(LawParameter(self.coefficient, lower=0.0)))
 
     @staticmethod
     def from_loss_exponent(n: float, threshold: float = 1e-6) -> PowerLaw:

@@ -9,20 +9,23 @@ import torch
 from torch import Tensor
 
 from bilevel.report import InputError
-from physics.constitutive.inelastic.law import Material, Values
+from physics.constitutive.exponentials import phi_1
+from physics.constitutive.inelastic.law import InelasticLaw, StateVariable, Values
 from physics.constitutive.mandel import deviator, equivalent_stress, identity, mean_pressure, trace
-from physics.constitutive.parameters import Parameter, ParameterSet
+from physics.local.parameters import LawParameter, LawParameters
 
-CRITICAL_STATE = ParameterSet(
-    Parameter("compression_index", "", lower=0.0, description="lambda, slope of the normal compression line in e-ln p"),
-    Parameter(
+CRITICAL_STATE = LawParameters(
+    LawParameter(
+        "compression_index", "", lower=0.0, description="lambda, slope of the normal compression line in e-ln p"
+    ),
+    LawParameter(
         "swelling_index",
         "",
         lower=0.0,
         below="compression_index",
         description="kappa, slope of the unloading line, is less than the compression index lambda",
     ),
-    Parameter("critical_ratio", "", lower=0.0, description="M, the ratio q/p at critical state"),
+    LawParameter("critical_ratio", "", lower=0.0, description="M, the ratio q/p at critical state"),
 )
 
 
@@ -38,7 +41,7 @@ class _Terms(NamedTuple):
     old_shear: Tensor
 
 
-class ModifiedCamClay(Material):
+class ModifiedCamClay(InelasticLaw):
     """f = q^2/M^2 + p (p - pc), associated flow, de = -lambda dp/p along normal compression (Roscoe & Burland 1968).
 
     State behind the stress: preconsolidation pressure pc (Pa), void ratio e, accumulated plastic multiplier (strain-like).
@@ -49,8 +52,11 @@ class ModifiedCamClay(Material):
     """
 
     parameters = CRITICAL_STATE
-    internal = ("preconsolidation", "void_ratio", "plastic_multiplier")
-    units = (1e5, 1e-3, 1e-3)
+    variables = (
+        StateVariable("preconsolidation", 1e5, initial=None),
+        StateVariable("void_ratio", initial=None),
+        StateVariable("plastic_multiplier"),
+    )
 
     def __init__(self, specific_volume: float | None = None) -> None:
         self.specific_volume = specific_volume
@@ -59,16 +65,16 @@ class ModifiedCamClay(Material):
     def shear_modulus(self, stretch: Tensor, terms: _Terms, params: Values) -> Tensor:
         """G, Pa; stretch = ln(p/p_n) of the increment."""
 
-    def initial_state(self, stress: Tensor, void_ratio: Tensor, preconsolidation: Tensor) -> Tensor:
-        """The state vector (*batch, 9); raises InputError for tension, pc <= 0, or stress outside the yield surface's cap."""
+    def initial_state(self, stress: Tensor, **variables: Tensor) -> Tensor:
+        """As every law's; also raises InputError for tension, and for preconsolidation <= 0."""
+        state = super().initial_state(stress, **variables)
         if bool((mean_pressure(stress) <= 0).any()):
             raise InputError(
                 "Cam-Clay needs a positive mean pressure to start from; the initial stress is tensile or zero"
             )
-        if bool((preconsolidation <= 0).any()):
+        if bool((state[..., 6] <= 0).any()):
             raise InputError("preconsolidation must be positive (compression, Pa)")
-        rest = torch.stack([preconsolidation, void_ratio, torch.zeros_like(void_ratio)], -1)
-        return torch.cat([stress, rest], -1)
+        return state
 
     def yield_function(self, state: Tensor, params: Values) -> Tensor:
         """f / pc^2, dimensionless (*batch,)."""
@@ -127,30 +133,22 @@ class ModifiedCamClay(Material):
 class CamClayConstantShearModulus(ModifiedCamClay):
     """Hyperelastic: the stored energy is kappa p_n/v exp(v e_v/kappa) + G |dev e|^2, so elastic loops conserve energy."""
 
-    parameters = CRITICAL_STATE + ParameterSet(
-        Parameter("shear_modulus", "Pa", lower=0.0, description="elastic shear modulus")
+    parameters = CRITICAL_STATE + LawParameters(
+        LawParameter("shear_modulus", "Pa", lower=0.0, description="elastic shear modulus")
     )
 
     def shear_modulus(self, stretch: Tensor, terms: _Terms, params: Values) -> Tensor:
         return torch.as_tensor(params["shear_modulus"]) + torch.zeros_like(stretch)
 
 
-class CamClayConstantPoissonRatio(ModifiedCamClay):
+class CamClayConstantPoissonsRatio(ModifiedCamClay):
     """Hypoelastic: G follows the secant bulk modulus of the increment at a constant Poisson's ratio; no energy exists."""
 
-    parameters = CRITICAL_STATE + ParameterSet(
-        Parameter("poisson_ratio", "", lower=-1.0, upper=0.5, description="Poisson's ratio")
+    parameters = CRITICAL_STATE + LawParameters(
+        LawParameter("poissons_ratio", "", lower=-1.0, upper=0.5, description="Poisson's ratio")
     )
 
     def shear_modulus(self, stretch: Tensor, terms: _Terms, params: Values) -> Tensor:
-        poisson = torch.as_tensor(params["poisson_ratio"])
+        poisson = torch.as_tensor(params["poissons_ratio"])
         tangent_bulk = terms.old_pressure * terms.volume / params["swelling_index"]
-        return 1.5 * (1.0 - 2.0 * poisson) / (1.0 + poisson) * tangent_bulk * _relative_growth(stretch)
-
-
-def _relative_growth(x: Tensor) -> Tensor:
-    """(exp(x) - 1)/x, by its series near zero."""
-    small = x.abs() < 1e-4
-    series = 1.0 + x / 2.0 + x**2 / 6.0 + x**3 / 24.0
-    safe = torch.where(small, torch.ones_like(x), x)
-    return torch.where(small, series, torch.expm1(safe) / safe)
+        return 1.5 * (1.0 - 2.0 * poisson) / (1.0 + poisson) * tangent_bulk * phi_1(stretch)

@@ -8,15 +8,15 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from physics.constitutive.inelastic.elasticity import ELASTIC, Moduli
 from physics.constitutive.inelastic.law import ReturnMapping, Values
+from physics.constitutive.lame import ELASTIC, LameParameters
 from physics.constitutive.mandel import deviator, identity, norm, trace
-from physics.constitutive.parameters import Parameter, ParameterSet
+from physics.local.parameters import LawParameter, LawParameters
 
-FRICTIONAL = ParameterSet(
-    Parameter("cohesion", "Pa", lower=0.0, closed=True, description="cohesion c"),
-    Parameter("friction_angle", "rad", lower=0.0, upper=math.pi / 2, closed=True, description="friction angle"),
-    Parameter(
+FRICTIONAL = LawParameters(
+    LawParameter("cohesion", "Pa", lower=0.0, closed=True, description="cohesion c"),
+    LawParameter("friction_angle", "rad", lower=0.0, upper=math.pi / 2, closed=True, description="friction angle"),
+    LawParameter(
         "dilatancy_angle",
         "rad",
         lower=0.0,
@@ -46,9 +46,6 @@ class DruckerPrager(ReturnMapping):
     def __init__(self, matched_to: MatchedTo = MatchedTo.COMPRESSION) -> None:
         self.matched_to = matched_to
 
-    def modulus(self, params: Values) -> Tensor:
-        return Moduli.of(params).shear
-
     def slopes(self, angle: Tensor) -> tuple[Tensor, Tensor]:
         """a and k/c of the cone for a friction angle."""
         sine, cosine = torch.sin(angle), torch.cos(angle)
@@ -65,25 +62,22 @@ class DruckerPrager(ReturnMapping):
         return norm(deviator(stress)) / math.sqrt(2.0) + slope * trace(stress) - intercept * params["cohesion"]
 
     def advance(self, increment: Tensor, previous: Tensor, params: Values) -> Tensor:
-        moduli = Moduli.of(params)
+        moduli = LameParameters.of(params)
         trial = previous + moduli.stress(increment)
         friction, intercept = self.slopes(torch.as_tensor(params["friction_angle"]))
         dilatancy, _ = self.slopes(torch.as_tensor(params["dilatancy_angle"]))
         strength = intercept * params["cohesion"]
         root_j2, first = norm(deviator(trial)) / math.sqrt(2.0), trace(trial)
         overstress = root_j2 + friction * first - strength
-        multiplier = overstress / (moduli.shear + 9.0 * moduli.bulk * friction * dilatancy)
-        shrunk = root_j2 - moduli.shear * multiplier
+        multiplier = overstress / (moduli.mu + 9.0 * moduli.bulk_modulus * friction * dilatancy)
+        shrunk = root_j2 - moduli.mu * multiplier
         safe_root = torch.where(root_j2 > 0, root_j2, torch.ones_like(root_j2))
-        on_cone = _assemble(trial, shrunk / safe_root, first - 9.0 * moduli.bulk * dilatancy * multiplier)
+        on_cone = _assemble(trial, shrunk / safe_root, first - 9.0 * moduli.bulk_modulus * dilatancy * multiplier)
         has_apex = friction > 0
         apex_trace = strength / torch.where(has_apex, friction, torch.ones_like(friction))
         at_apex = (apex_trace / 3.0 + torch.zeros_like(first)).unsqueeze(-1) * identity(trial)
         returned = torch.where((has_apex & (shrunk < 0)).unsqueeze(-1), at_apex, on_cone)
         return torch.where((overstress > 0).unsqueeze(-1), returned, trial)
-
-    def plastic_increment(self, state: Tensor, increment: Tensor, previous: Tensor, params: Values) -> Tensor:
-        return increment - Moduli.of(params).strain(state - previous)
 
 
 def _assemble(trial: Tensor, shear_ratio: Tensor, first_invariant: Tensor) -> Tensor:

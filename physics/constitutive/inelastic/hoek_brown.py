@@ -6,22 +6,25 @@ import torch
 from torch import Tensor
 
 from physics.constitutive.inelastic.law import Values
-from physics.constitutive.parameters import Parameter, ParameterSet
+from physics.constitutive.law import Law
+from physics.local.parameters import LawParameter, LawParameters
 
 
-class HoekBrown:
+class HoekBrown(Law):
     """s1 = s3 + sci (mb s3/sci + s)^a, compression positive (Hoek, Carranza-Torres & Corkum 2002).
 
     All stresses Pa and compression positive, as rock mechanics writes the criterion.
     """
 
-    parameters = ParameterSet(
-        Parameter("uniaxial_strength", "Pa", lower=0.0, description="uniaxial compressive strength of intact rock"),
-        Parameter("intact_constant", "", lower=0.0, description="mi, the material constant of intact rock"),
-        Parameter(
+    parameters = LawParameters(
+        LawParameter("uniaxial_strength", "Pa", lower=0.0, description="uniaxial compressive strength of intact rock"),
+        LawParameter("intact_constant", "", lower=0.0, description="mi, the material constant of intact rock"),
+        LawParameter(
             "geological_strength_index", "", lower=0.0, upper=100.0, closed=True, description="GSI of the rock mass"
         ),
-        Parameter("disturbance", "", lower=0.0, upper=1.0, closed=True, description="disturbance factor D by blasting"),
+        LawParameter(
+            "disturbance", "", lower=0.0, upper=1.0, closed=True, description="disturbance factor D by blasting"
+        ),
     )
 
     def constants(self, params: Values) -> tuple[Tensor, Tensor, Tensor]:

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from bilevel.report import InputError
-from physics.constitutive.inelastic.law import Material, Values
+from physics.constitutive.inelastic.law import InelasticLaw, StateVariable, Values
 from physics.constitutive.mandel import TINY, determinant, dot, identity, mean_pressure, norm, trace
-from physics.constitutive.parameters import Parameter, ParameterSet
+from physics.local.parameters import LawParameter, LawParameters
 
-HYPOPLASTIC = ParameterSet(
-    Parameter("friction_angle", "rad", lower=0.0, upper=math.pi / 2, description="critical friction angle"),
-    Parameter("granular_hardness", "Pa", lower=0.0, description="granulate hardness hs"),
-    Parameter("hardness_exponent", "", lower=0.0, upper=1.0, description="exponent n of the compression law"),
-    Parameter("void_ratio_min", "", lower=0.0, description="ed0, densest packing at zero pressure"),
-    Parameter("void_ratio_critical", "", above="void_ratio_min", lower=0.0, description="ec0 lies between ed0 and ei0"),
-    Parameter(
+HYPOPLASTIC = LawParameters(
+    LawParameter("friction_angle", "rad", lower=0.0, upper=math.pi / 2, description="critical friction angle"),
+    LawParameter("granular_hardness", "Pa", lower=0.0, description="granulate hardness hs"),
+    LawParameter("hardness_exponent", "", lower=0.0, upper=1.0, description="exponent n of the compression law"),
+    LawParameter("void_ratio_min", "", lower=0.0, description="ed0, densest packing at zero pressure"),
+    LawParameter(
+        "void_ratio_critical", "", above="void_ratio_min", lower=0.0, description="ec0 lies between ed0 and ei0"
+    ),
+    LawParameter(
         "void_ratio_max", "", above="void_ratio_critical", lower=0.0, description="ei0, loosest packing, exceeds ec0"
     ),
-    Parameter("pyknotropy", "", lower=0.0, description="alpha, exponent of the density factor fd"),
-    Parameter("barotropy", "", lower=0.0, description="beta, exponent of the density factor in fs"),
+    LawParameter("pyknotropy", "", lower=0.0, description="alpha, exponent of the density factor fd"),
+    LawParameter("barotropy", "", lower=0.0, description="beta, exponent of the density factor in fs"),
 )
 
 
@@ -36,7 +38,7 @@ class Rate(NamedTuple):
     """N (*batch, 6)."""
 
 
-class Hypoplastic(Material):
+class Hypoplastic(InelasticLaw):
     """dT = fs/tr(T^2) (F^2 D + a^2 T tr(T D) + fd a F (T + T*) |D|), T = stress/trace (von Wolffersdorff 1996, eq. 2).
 
     State behind the stress: the void ratio. Strains are logarithmic, so e follows from their trace exactly. The rate is
@@ -45,16 +47,15 @@ class Hypoplastic(Material):
     """
 
     parameters = HYPOPLASTIC
-    internal: ClassVar[tuple[str, ...]] = ("void_ratio",)
-    units: ClassVar[tuple[float, ...]] = (1e-3,)
+    variables: tuple[StateVariable, ...] = (StateVariable("void_ratio", initial=None),)
 
-    def initial_state(self, stress: Tensor, void_ratio: Tensor) -> Tensor:
-        """The state vector (*batch, 7); raises InputError unless every normal stress is compressive."""
+    def initial_state(self, stress: Tensor, **variables: Tensor) -> Tensor:
+        """As every law's; also raises InputError unless every normal stress is compressive."""
         if bool((stress[..., :3] >= 0).any()):
             raise InputError(
                 "hypoplastic sand must start from compression in all directions; give a small isotropic pressure"
             )
-        return torch.cat([stress, void_ratio.unsqueeze(-1)], -1)
+        return super().initial_state(stress, **variables)
 
     def residual(self, state: Tensor, increment: Tensor, previous: Tensor, params: Values) -> Tensor:
         void_ratio = (1.0 + previous[..., 6]) * torch.exp(trace(increment)) - 1.0

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from physics.constitutive.inelastic.hypoplastic import HYPOPLASTIC, Hypoplastic
-from physics.constitutive.inelastic.law import Values
+from physics.constitutive.inelastic.law import StateVariable, Values
 from physics.constitutive.mandel import dot, mean_pressure, norm, trace
-from physics.constitutive.parameters import Parameter, ParameterSet
+from physics.local.parameters import LawParameter, LawParameters
 
 
 class HypoplasticIntergranular(Hypoplastic):
@@ -21,26 +21,25 @@ class HypoplasticIntergranular(Hypoplastic):
     State behind the stress: the void ratio and the six Mandel components of h.
     """
 
-    parameters = HYPOPLASTIC + ParameterSet(
-        Parameter("intergranular_radius", "", lower=0.0, description="R, size of the elastic range in strain"),
-        Parameter("transverse_stiffness", "", lower=1.0, description="mT, stiffness factor after a 90 degree change"),
-        Parameter(
+    parameters = HYPOPLASTIC + LawParameters(
+        LawParameter("intergranular_radius", "", lower=0.0, description="R, size of the elastic range in strain"),
+        LawParameter(
+            "transverse_stiffness", "", lower=1.0, description="mT, stiffness factor after a 90 degree change"
+        ),
+        LawParameter(
             "reversal_stiffness",
             "",
             above="transverse_stiffness",
             lower=1.0,
             description="mR, factor after a reversal, exceeds mT",
         ),
-        Parameter("intergranular_growth", "", lower=0.0, description="beta_r, how fast h saturates"),
-        Parameter("intergranular_exponent", "", lower=0.0, description="chi, how fast stiffness degrades"),
+        LawParameter("intergranular_growth", "", lower=0.0, description="beta_r, how fast h saturates"),
+        LawParameter("intergranular_exponent", "", lower=0.0, description="chi, how fast stiffness degrades"),
     )
-    internal = ("void_ratio", "h_xx", "h_yy", "h_zz", "h_yz", "h_xz", "h_xy")
-    units = (1e-3,) + (1e-4,) * 6
-
-    def initial_state(self, stress: Tensor, void_ratio: Tensor) -> Tensor:
-        """The state vector (*batch, 13) with no intergranular strain; raises InputError as `Hypoplastic` does."""
-        plain = super().initial_state(stress, void_ratio)
-        return torch.cat([plain, torch.zeros_like(stress)], -1)
+    variables = (
+        *Hypoplastic.variables,
+        *(StateVariable(f"h_{component}", 1e-4) for component in ("xx", "yy", "zz", "yz", "xz", "xy")),
+    )
 
     def residual(self, state: Tensor, increment: Tensor, previous: Tensor, params: Values) -> Tensor:
         void_ratio = (1.0 + previous[..., 6]) * torch.exp(trace(increment)) - 1.0

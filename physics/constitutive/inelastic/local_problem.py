@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,12 +10,10 @@ from torch import Tensor
 from bilevel.linalg.operator import Dense, LinearOperator
 from bilevel.problem import Params, Problem
 from bilevel.solvers import Newton, Tolerance
+from bilevel.solvers.descent import Descent
+from bilevel.solvers.evaluations import Evaluations, Point
 from bilevel.solvers.steps import Armijo
 from bilevel.solvers.steps.step import Move, backtrack
-
-if TYPE_CHECKING:
-    from bilevel.solvers.descent import Descent
-    from bilevel.solvers.evaluations import Evaluations, Point
 
 
 class LocalProblem(Problem):

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from physics.constitutive.inelastic.drucker_prager import FRICTIONAL
-from physics.constitutive.inelastic.elasticity import ELASTIC, Moduli
 from physics.constitutive.inelastic.law import ReturnMapping, Values
+from physics.constitutive.lame import ELASTIC, LameParameters
 from physics.constitutive.spectral import first_derivatives_only, isotropic_function, principal_values
 
 MAIN, UPPER, LOWER = (0, 2), (1, 2), (0, 1)
@@ -26,9 +26,6 @@ class MohrCoulomb(ReturnMapping):
 
     parameters = ELASTIC + FRICTIONAL
 
-    def modulus(self, params: Values) -> Tensor:
-        return Moduli.of(params).shear
-
     def yield_function(self, stress: Tensor, params: Values) -> Tensor:
         """f = (s1 - s3) + (s1 + s3) sin φ - 2 c cos φ (*batch,), Pa."""
         return _Planes.of(params).value(principal_values(stress), MAIN)
@@ -37,11 +34,8 @@ class MohrCoulomb(ReturnMapping):
         given = (torch.as_tensor(value) for value in params.values())
         increment, previous, *values = first_derivatives_only(increment, previous, *given)
         params = dict(zip(params, values))
-        trial = previous + Moduli.of(params).stress(increment)
+        trial = previous + LameParameters.of(params).stress(increment)
         return isotropic_function(lambda principal: _return(principal, params), trial)
-
-    def plastic_increment(self, state: Tensor, increment: Tensor, previous: Tensor, params: Values) -> Tensor:
-        return increment - Moduli.of(params).strain(state - previous)
 
 
 class _Planes(NamedTuple):
@@ -51,7 +45,7 @@ class _Planes(NamedTuple):
     sine_flow: Tensor
     strength: Tensor
     cohesion: Tensor
-    moduli: Moduli
+    moduli: LameParameters
 
     @staticmethod
     def of(params: Values) -> _Planes:
@@ -59,7 +53,7 @@ class _Planes(NamedTuple):
         cohesion = torch.as_tensor(params["cohesion"])
         sine_flow = torch.sin(torch.as_tensor(params["dilatancy_angle"]))
         strength = 2.0 * cohesion * torch.cos(friction)
-        return _Planes(torch.sin(friction), sine_flow, strength, cohesion, Moduli.of(params))
+        return _Planes(torch.sin(friction), sine_flow, strength, cohesion, LameParameters.of(params))
 
     def value(self, principal: Tensor, plane: tuple[int, int]) -> Tensor:
         high, low = principal[..., plane[0]], principal[..., plane[1]]
@@ -67,8 +61,8 @@ class _Planes(NamedTuple):
 
     def relaxation(self, plane: tuple[int, int], like: Tensor) -> Tensor:
         """Stress lost per unit plastic multiplier of a plane: elasticity times flow direction, (*batch, 3)."""
-        base = (self.moduli.bulk - 2.0 * self.moduli.shear / 3.0) * 2.0 * self.sine_flow
-        stiff = 2.0 * self.moduli.shear
+        base = 2.0 * self.moduli.lame_lambda * self.sine_flow
+        stiff = 2.0 * self.moduli.mu
         entries = [base, base, base]
         entries[plane[0]] = base + stiff * (1.0 + self.sine_flow)
         entries[plane[1]] = base - stiff * (1.0 - self.sine_flow)

@@ -1,55 +1,31 @@
-"""Histories of many J2 points at once: the radial return in closed form, its consistent tangent, and its adjoint.
+"""The radial return of J2 plasticity and its consistent tangent (Simo & Hughes 1998, boxes 3.1 and 3.2).
 
-With linear isotropic hardening the return map needs no iteration (Simo & Hughes 1998, boxes 3.1 and 3.2). The adjoint of
-a history is a reverse sweep with the transposed derivative of each step, recomputed from the states that were returned,
-so no graph is ever made. `physics.constitutive.inelastic.j2` has the same model for other hardening and for derivatives of any order.
+Vectors are (6, *batch), Mandel: each entry is contiguous over the points, so that what is done with entries runs through the
+cache in order.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from bilevel.report import BilevelError, InputError
-from physics.constitutive.inelastic.elasticity import Moduli
-from physics.constitutive.inelastic.law import Values
-
-POINTS_AT_ONCE = 4096
-"""Points are taken in groups whose vectors stay in the cache."""
+from physics.constitutive.mandel import norm
 
 
-class Constants(NamedTuple):
-    """Bulk modulus, shear modulus, yield stress and hardening modulus, Pa, each () or one a point (n,)."""
+class Growth(Protocol):
+    """The increase (*batch,) of the plastic strain, from the trial state's equivalent stress and the old plastic strain."""
 
-    bulk: Tensor
-    shear: Tensor
-    yield_stress: Tensor
-    hardening: Tensor
-
-    @staticmethod
-    def of(params: Values) -> Constants:
-        """From the parameters of `J2Plasticity(LinearHardening())`."""
-        moduli = Moduli.of(params)
-        return Constants(
-            moduli.bulk,
-            moduli.shear,
-            torch.as_tensor(params["yield_stress"]),
-            torch.as_tensor(params["hardening_modulus"]),
-        )
-
-    def some(self, points: slice) -> Constants:
-        """Those of some points."""
-        return Constants(*(value if value.dim() == 0 else value[points] for value in self))
+    def __call__(self, size: Tensor, plastic_strain: Tensor, /) -> Tensor: ...
 
 
-class Step(NamedTuple):
-    """What one strain increment does to n points; vectors are (6, n), Mandel, so that each entry is contiguous.
+class ReturnStep(NamedTuple):
+    """What one strain increment does to points.
 
     stress, plastic_strain: the new state. trial: deviator of the elastic predictor. size: its equivalent stress.
-    growth: increase of the plastic strain. shrink: new deviator over trial deviator. plastic: 1 where the point yields.
+    growth: increase of the plastic strain. shrink: new deviator over trial deviator.
     """
 
     stress: Tensor
@@ -58,134 +34,40 @@ class Step(NamedTuple):
     size: Tensor
     growth: Tensor
     shrink: Tensor
-    plastic: Tensor
+
+    @property
+    def safe_size(self) -> Tensor:
+        """The size where the point yields, 1 elsewhere."""
+        return torch.where(self.growth > 0, self.size, 1.0)
 
 
-def radial_return(stress: Tensor, plastic_strain: Tensor, increment: Tensor, constants: Constants) -> Step:
-    """One step from stress (6, n), Pa, and equivalent plastic strain (n,) by a strain increment (6, n)."""
-    bulk, shear, yield_stress, hardening = constants
+def radial_return(
+    stress: Tensor, plastic_strain: Tensor, increment: Tensor, bulk: Tensor, shear: Tensor, growth: Growth
+) -> ReturnStep:
+    """One step from stress (6, *batch), Pa, and plastic strain (*batch,) by a strain increment (6, *batch)."""
+    unit = _unit(increment)
     trial = torch.addcmul(stress, increment, 2.0 * shear)
-    volume = increment[:3].sum(0)
-    predicted = trial[:3].sum(0) / 3.0
-    trial[:3] -= predicted
-    size = math.sqrt(1.5) * torch.linalg.vector_norm(trial, dim=0)
-    over = (size - yield_stress - hardening * plastic_strain).clamp_(min=0.0)
-    plastic = (over > 0).to(over)
-    growth = over / (3.0 * shear + hardening)
-    shrink = 1.0 - 3.0 * shear * growth / torch.where(over > 0, size, 1.0)
-    new = trial * shrink
-    new[:3] += predicted + (bulk - 2.0 / 3.0 * shear) * volume
-    return Step(new, plastic_strain + growth, trial, size, growth, shrink, plastic)
+    volume, predicted = increment[:3].sum(0), trial[:3].sum(0) / 3.0
+    trial = torch.addcmul(trial, unit, predicted, value=-1.0)
+    size = math.sqrt(1.5) * norm(trial, 0)
+    grown = growth(size, plastic_strain)
+    shrink = 1.0 - 3.0 * shear * grown / torch.where(grown > 0, size, 1.0)
+    new = torch.addcmul(trial * shrink, unit, predicted + (bulk - 2.0 / 3.0 * shear) * volume)
+    return ReturnStep(new, plastic_strain + grown, trial, size, grown, shrink)
 
 
-def consistent_tangent(step: Step, constants: Constants) -> Tensor:
-    """d stress / d strain increment (6, 6, n) of a step, in Mandel components; symmetric."""
-    bulk, shear, _, hardening = constants
-    safe = torch.where(step.plastic > 0, step.size, 1.0)
-    turning = (1.0 / (3.0 * shear + hardening) - step.growth / safe) * (3.0 * shear / safe) ** 2 * step.plastic
+def consistent_tangent(step: ReturnStep, bulk: Tensor, shear: Tensor, slope: Tensor) -> Tensor:
+    """d stress / d strain increment (6, 6, *batch) of a step, symmetric; slope: of the flow stress at its end."""
+    safe = step.safe_size
+    turning = 1.0 / (3.0 * shear + slope) - step.growth / safe
+    turning = torch.where(step.growth > 0, turning * (3.0 * shear / safe) ** 2, 0.0)
     tangent = step.trial.unsqueeze(1) * (step.trial * -turning)
     along = 2.0 * shear * step.shrink
-    tangent.view(36, -1)[::7] += along
+    tangent.flatten(0, 1)[::7] += along
     tangent[:3, :3] += bulk - along / 3.0
     return tangent
 
 
-class History(NamedTuple):
-    """Stresses (steps, n, 6), Pa, and equivalent plastic strains (steps, n) after each step."""
-
-    stress: Tensor
-    plastic_strain: Tensor
-
-
-def history(increments: Tensor, params: Values) -> History:
-    """The states of n virgin points after each strain increment (steps, n, 6), Mandel, tension positive.
-
-    params: young_modulus, poisson_ratio, yield_stress, hardening_modulus, each () or one a point (n,).
-    Differentiable once in all of them; the gradient costs about two further sweeps, and memory only what is returned.
-    Raises InputError for increments of another shape, BilevelError where second derivatives are asked for.
-    """
-    if increments.dim() != 3 or increments.shape[-1] != 6:
-        raise InputError(f"strain increments have shape (steps, points, 6), got {tuple(increments.shape)}")
-    points = increments.shape[1]
-    constants = Constants(*(value.to(increments).expand(points) for value in Constants.of(params)))
-    stress, plastic_strain = _Sweep.apply(increments, *constants)
-    return History(stress, plastic_strain)
-
-
-class _Sweep(torch.autograd.Function):
-    """increments (steps, n, 6) and constants (n,) -> stresses (steps, n, 6) and plastic strains (steps, n)."""
-
-    @staticmethod
-    def forward(ctx: Any, increments: Tensor, *constants: Tensor) -> tuple[Tensor, Tensor]:
-        steps, points, _ = increments.shape
-        strain = increments.movedim(-1, 1).contiguous()
-        stress = torch.empty_like(strain)
-        plastic = strain.new_empty(steps, points)
-        for some in _groups(points):
-            given = Constants(*constants).some(some)
-            new, hardened = strain[0, :, some] * 0.0, strain[0, 0, some] * 0.0
-            for k in range(steps):
-                new, hardened, *_ = radial_return(new, hardened, strain[k, :, some], given)
-                stress[k, :, some] = new
-                plastic[k, some] = hardened
-        ctx.save_for_backward(strain, stress, plastic, *constants)
-        return stress.movedim(1, -1), plastic
-
-    @staticmethod
-    def backward(ctx: Any, of_stress: Tensor, of_plastic: Tensor) -> tuple[Tensor, ...]:
-        if torch.is_grad_enabled():
-            raise BilevelError(
-                "the history of J2 points is differentiable once; for second derivatives use a chain of updates of "
-                "J2Plasticity, and without them leave create_graph out"
-            )
-        strain, stress, plastic, *constants = ctx.saved_tensors
-        of_stress = of_stress.movedim(-1, 1)
-        of_strain = torch.empty_like(strain)
-        totals = [torch.zeros_like(value, memory_format=torch.contiguous_format) for value in constants]
-        for some in _groups(strain.shape[-1]):
-            given = Constants(*constants).some(some)
-            virgin = (torch.zeros_like(stress[0, :, some]), torch.zeros_like(plastic[0, some]))
-            adjoint = _Adjoint(given, [total[some] for total in totals], torch.zeros_like(virgin[0]), virgin[1].clone())
-            for k in range(len(strain) - 1, -1, -1):
-                old = virgin if k == 0 else (stress[k - 1, :, some], plastic[k - 1, some])
-                adjoint.stress += of_stress[k, :, some]
-                adjoint.plastic_strain += of_plastic[k, some]
-                of_strain[k, :, some] = adjoint.back(old[0], old[1], strain[k, :, some])
-        return (of_strain.movedim(1, -1), *totals)
-
-
-class _Adjoint:
-    """The reverse sweep over some points: derivatives of the outcome in the state after a step, and in the constants."""
-
-    def __init__(self, constants: Constants, totals: list[Tensor], stress: Tensor, plastic_strain: Tensor) -> None:
-        self.constants, self.totals = constants, totals
-        self.stress, self.plastic_strain = stress, plastic_strain
-
-    def back(self, stress: Tensor, plastic_strain: Tensor, increment: Tensor) -> Tensor:
-        """Go over the step that started at this state, with this increment; the derivative in the increment (6, n)."""
-        bulk, shear, _, hardening = self.constants
-        step = radial_return(stress, plastic_strain, increment, self.constants)
-        safe = torch.where(step.plastic > 0, step.size, 1.0)
-        stiffness = 3.0 * shear + hardening
-        by_shrink = (self.stress * step.trial).sum(0) / safe
-        by_over = step.plastic * (self.plastic_strain - 3.0 * shear * by_shrink) / stiffness
-        by_size = 3.0 * shear * step.growth / safe * by_shrink + by_over
-        mean = self.stress[:3].sum(0) / 3.0
-        by_trial = self.stress * step.shrink
-        by_trial[:3] -= step.shrink * mean
-        by_trial += step.trial * (1.5 * by_size / safe)
-        volume = increment[:3].sum(0)
-        of_bulk, of_shear, of_yield, of_hardening = self.totals
-        of_bulk += 3.0 * mean * volume
-        of_shear += 2.0 * (by_trial * increment).sum(0) - 3.0 * step.growth * (by_shrink + by_over)
-        of_yield -= by_over
-        of_hardening -= by_over * (plastic_strain + step.growth)
-        by_increment = by_trial * (2.0 * shear)
-        by_increment[:3] += 3.0 * bulk * mean
-        by_trial[:3] += mean
-        self.stress, self.plastic_strain = by_trial, self.plastic_strain - hardening * by_over
-        return by_increment
-
-
-def _groups(points: int) -> list[slice]:
-    return [slice(start, start + POINTS_AT_ONCE) for start in range(0, points, POINTS_AT_ONCE)]
+def _unit(like: Tensor) -> Tensor:
+    """The unit tensor (6, 1 ...)."""
+    return like.new_tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0]).reshape(6, *[1] * (like.dim() - 1))

@@ -7,12 +7,13 @@ from torch import Tensor
 
 from bilevel.problem import Params
 from physics.local.density import Density
+from physics.local.parameters import LawParameter, LawParameters
 
 
 class SmoothedVariation(Density):
     """psi = weight (sqrt(|g|^2 + smoothing^2) - smoothing). Source: Rudin, Osher & Fatemi 1992; Vogel & Oman 1996."""
 
-    parameters = ("weight", "smoothing")
+    parameters = LawParameters(LawParameter("weight"), LawParameter("smoothing"))
 
     def energy(self, x: Tensor, params: Params) -> Tensor:
         return params["weight"] * (self._root(x, params) - params["smoothing"])
@@ -33,7 +34,7 @@ class SmoothedVariation(Density):
 class Misfit(Density):
     """psi = mass / 2 (u - value)^2."""
 
-    parameters = ("mass", "value")
+    parameters = LawParameters(LawParameter("mass"), LawParameter("value"))
 
     def energy(self, x: Tensor, params: Params) -> Tensor:
         return 0.5 * params["mass"] * (x[..., 0, 0] - params["value"]).square()

@@ -20,7 +20,7 @@ from torch import Tensor
 from bilevel.linalg.operator import Sparse
 from bilevel.problem import Params
 from bilevel.torch_internals import pytree
-from physics.constitutive.elastic.law import Material
+from physics.constitutive.elastic.law import SplitElasticLaw
 from physics.constitutive.kinematics import Kinematics
 from physics.discretisation import Mesh
 from physics.discretisation.constraints import Constraint
@@ -29,10 +29,10 @@ from physics.discretisation.operator import local_force, local_matrix, local_sta
 from physics.solids.cellwise.geometry import Geometry
 from physics.solids.cellwise.matrices import cofactor_change
 from physics.solids.cellwise.split_law import SplitLaw
-from physics.solids.solid import Solid
+from physics.solids.solid import ElasticSolid
 
 
-class NearlyIncompressibleSolid(Solid):
+class NearlyIncompressibleSolid(ElasticSolid):
     """A `Solid` with mean dilatation, in plane strain or in space, whose Hessian is made of integrals that the mesh has once.
 
     law: an elastic law of distortion and volume change. upright: the energy is infinite where a point is turned inside out,
@@ -40,7 +40,9 @@ class NearlyIncompressibleSolid(Solid):
     out.
     """
 
-    def __init__(self, mesh: Mesh, law: Material, constraints: Sequence[Constraint], *, upright: bool = False) -> None:
+    def __init__(
+        self, mesh: Mesh, law: SplitElasticLaw, constraints: Sequence[Constraint], *, upright: bool = False
+    ) -> None:
         kinematics = Kinematics.PLANE_STRAIN if mesh.dim == 2 else Kinematics.THREE_DIMENSIONAL
         super().__init__(mesh, law, kinematics, constraints, mean_dilatation=True)
         self.law, self.upright = law, upright

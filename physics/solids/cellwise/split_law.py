@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bilevel.problem import Params
-from physics.constitutive.elastic.law import Material
+from physics.constitutive.elastic.law import SplitElasticLaw
 from physics.local.density import FunctionDensity
 
 LEAST_STIFF = 0.9
@@ -31,7 +31,7 @@ class SplitLaw:
     law, params: as `physics.local.density.fields_of` arranges them for cells (E, Q).
     """
 
-    def __init__(self, law: Material, params: Params, cells: int) -> None:
+    def __init__(self, law: SplitElasticLaw, params: Params, cells: int) -> None:
         self.law, self.params, self.count = law, params, cells
         self._distortion = FunctionDensity(law.distortional, event_dims=law.event_dims)
 
@@ -53,7 +53,7 @@ class SplitLaw:
 
     def pressure_and_slope(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """U' and U'' (E,) at dilatations (E,)."""
-        return _derivatives(lambda theta: self.law.volumetric(theta[:, None], self.params).mean(-1), theta)
+        return _derivatives(lambda theta: self.law.volumetric(theta[:, None] - 1.0, self.params).mean(-1), theta)
 
     def pressure(self, theta: Tensor) -> Tensor:
         """U' (E,)."""

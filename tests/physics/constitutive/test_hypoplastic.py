@@ -13,7 +13,7 @@ from bilevel.report import ConvergenceError, InputError
 from physics.constitutive.inelastic.hypoplastic import Hypoplastic
 from physics.constitutive.mandel import axisymmetric
 from physics.soil.control import Control, Quantity
-from physics.soil.element_test import ElementTest, March, Schedule, Stage, march
+from physics.soil.element_test import ElementTest, IncrementSchedule, LoadStage, March, march
 from physics.soil.laboratory import LaboratoryTest, Layout, Procedure, Sign, Units, read_tests
 
 SAND = Hypoplastic()
@@ -59,8 +59,10 @@ def hochstetten(folder: Path) -> list[LaboratoryTest]:
 
 
 def run(tests: list[LaboratoryTest], params: dict[str, torch.Tensor], increments: int = 0) -> March:
-    start = SAND.initial_state(torch.stack([t.stress for t in tests]), torch.tensor([t.void_ratio for t in tests]))
-    return march(SAND, params, start, Schedule.of([t.path for t in tests], increments))
+    start = SAND.initial_state(
+        torch.stack([t.stress for t in tests]), void_ratio=torch.tensor([t.void_ratio for t in tests])
+    )
+    return march(SAND, params, start, IncrementSchedule.of([t.path for t in tests], increments))
 
 
 def rms(errors: list[torch.Tensor]) -> float:
@@ -112,23 +114,23 @@ def test_rate_is_positively_homogeneous_and_objective(shared_data: Path) -> None
 
 def test_integration_is_second_order(shared_data: Path) -> None:
     params = published(shared_data, "von Wolffersdorff 1996")
-    start = SAND.initial_state(axisymmetric(torch.tensor([-1e5]), torch.tensor([-1e5])), torch.tensor([0.7]))
+    start = SAND.initial_state(axisymmetric(torch.tensor([-1e5]), torch.tensor([-1e5])), void_ratio=torch.tensor([0.7]))
     control = Control((Quantity.STRAIN_AXIAL, Quantity.STRAIN_RADIAL))
     ends = []
     for n in (5, 10, 20):
-        path = Stage(control, torch.tensor([[-0.02, 0.002]]), n)
-        ends.append(march(SAND, params, start, Schedule.of([ElementTest("path", (path,))])).states[-1, 0, :6])
+        path = LoadStage(control, torch.tensor([[-0.02, 0.002]]), n)
+        ends.append(march(SAND, params, start, IncrementSchedule.of([ElementTest("path", (path,))])).states[-1, 0, :6])
     ratio = ((ends[0] - ends[1]).norm() / (ends[1] - ends[2]).norm()).item()
     assert 3.3 < ratio < 5.0
 
 
 def test_stress_beyond_strength_names_test_and_row(shared_data: Path) -> None:
     params = published(shared_data, "von Wolffersdorff 1996")
-    start = SAND.initial_state(axisymmetric(torch.tensor([-1e5]), torch.tensor([-1e5])), torch.tensor([0.9]))
+    start = SAND.initial_state(axisymmetric(torch.tensor([-1e5]), torch.tensor([-1e5])), void_ratio=torch.tensor([0.9]))
     control = Control((Quantity.STRESS_AXIAL, Quantity.STRESS_RADIAL))
-    path = Stage(control, torch.tensor([[-1.5e5, -1e5], [-9e5, -1e5]]), 4)
+    path = LoadStage(control, torch.tensor([[-1.5e5, -1e5], [-9e5, -1e5]]), 4)
     with pytest.raises(ConvergenceError, match=r"test loose, row 2 .*control the strain beyond failure"):
-        march(SAND, params, start, Schedule.of([ElementTest("loose", (path,))]))
+        march(SAND, params, start, IncrementSchedule.of([ElementTest("loose", (path,))]))
 
 
 def test_bad_tables_and_parameters(tmp_path: Path, shared_data: Path) -> None:

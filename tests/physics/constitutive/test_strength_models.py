@@ -17,12 +17,12 @@ from physics.constitutive.inelastic.mohr_coulomb import MohrCoulomb
 from physics.constitutive.mandel import axisymmetric, equivalent_stress, trace
 from physics.constitutive.spectral import principal_values
 from physics.soil.control import Control, Quantity
-from physics.soil.element_test import ElementTest, Schedule, Stage, march
+from physics.soil.element_test import ElementTest, IncrementSchedule, LoadStage, march
 
 DEGREE = math.pi / 180.0
 SOIL = {
-    "young_modulus": torch.tensor(20e6),
-    "poisson_ratio": torch.tensor(0.3),
+    "youngs_modulus": torch.tensor(20e6),
+    "poissons_ratio": torch.tensor(0.3),
     "cohesion": torch.tensor(20e3),
     "friction_angle": torch.tensor(30.0 * DEGREE),
     "dilatancy_angle": torch.tensor(10.0 * DEGREE),
@@ -36,12 +36,12 @@ def triaxial(model: ReturnMapping, confinement: list[float], strain: float) -> t
     tests = [
         ElementTest(
             f"cell {s:g} Pa",
-            (Stage(Control((Quantity.STRAIN_AXIAL, Quantity.STRESS_RADIAL)), torch.tensor([[strain, -s]]), 12),),
+            (LoadStage(Control((Quantity.STRAIN_AXIAL, Quantity.STRESS_RADIAL)), torch.tensor([[strain, -s]]), 12),),
         )
         for s in confinement
     ]
     start = axisymmetric(-torch.tensor(confinement), -torch.tensor(confinement))
-    return -march(model, SOIL, start, Schedule.of(tests)).states[-1, :, 0]
+    return -march(model, SOIL, start, IncrementSchedule.of(tests)).states[-1, :, 0]
 
 
 @by_name

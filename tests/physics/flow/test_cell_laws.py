@@ -5,8 +5,8 @@ import torch
 
 from bilevel.report import BilevelError
 from physics.constitutive.flow import FlowLaw, Forchheimer, Linear, PowerLaw
-from physics.constitutive.parameters import Parameter, ParameterSet
 from physics.flow.cellwise import FlowLawOfCells
+from physics.local.parameters import LawParameter, LawParameters
 
 COUNT = 60
 
@@ -24,7 +24,7 @@ class Statement(FlowLaw):
 class Carreau(FlowLaw):
     """flux = c drop (1 + drop^2)^(1/4), as a potential alone."""
 
-    parameters = ParameterSet(Parameter("c", lower=0.0))
+    parameters = LawParameters(LawParameter("c", lower=0.0))
 
     def potential(self, drop, params):
         return 0.4 * params["c"] * (1.0 + drop**2) ** 1.25
@@ -96,7 +96,7 @@ def test_the_degree_of_forchheimer_s_law_falls_across_its_threshold():
 class Saturating(FlowLaw):
     """flux = tanh(drop), which never exceeds 1."""
 
-    parameters = ParameterSet()
+    parameters = LawParameters()
 
     def potential(self, drop, params):
         return drop.cosh().log()

@@ -11,13 +11,13 @@ from torch_geometric.data import Data
 from bilevel.implicit.solve import argmin
 from bilevel.report import BilevelError, InputError
 from physics.constitutive.flow import FlowLaw, Forchheimer, Linear, PowerLaw
-from physics.constitutive.parameters import Parameter, ParameterSet
 from physics.discretisation.constraints import Dirichlet
 from physics.discretisation.graph import Graph
 from physics.flow.cellwise import FlowCells
 from physics.flow.network import FlowNetwork
 from physics.flow.time_stepping import march
 from physics.flow.time_steps import TimeSteps
+from physics.local.parameters import LawParameter, LawParameters
 
 
 def chain_graph(n):
@@ -129,7 +129,7 @@ def test_part_without_fixed_head_is_named():
 class Pump(FlowLaw):
     """Lifts the head by `lift` from the first node to the second: flux = conductance (drop + lift)."""
 
-    parameters = ParameterSet(Parameter("conductance", lower=0.0), Parameter("lift", "m"))
+    parameters = LawParameters(LawParameter("conductance", lower=0.0), LawParameter("lift", "m"))
 
     def potential(self, drop, params):
         return 0.5 * params["conductance"] * (drop + params["lift"]) ** 2

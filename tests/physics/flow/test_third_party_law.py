@@ -28,13 +28,13 @@ from torch import Tensor
 
 from bilevel.problem import Params
 from physics.constitutive.flow import FlowLaw
-from physics.constitutive.parameters import Parameter, ParameterSet
+from physics.local.parameters import LawParameter, LawParameters
 
 
 class Eyring(FlowLaw):
     """flux = k s asinh(drop / s) (Eyring 1936). params: conductance k > 0, activation s > 0."""
 
-    parameters = ParameterSet(Parameter("k", "m2/d", lower=0.0), Parameter("s", "m", lower=0.0))
+    parameters = LawParameters(LawParameter("k", "m2/d", lower=0.0), LawParameter("s", "m", lower=0.0))
 
     def potential(self, drop: Tensor, params: Params) -> Tensor:
         k, s = params["k"], params["s"]

@@ -12,7 +12,8 @@ from physics.discretisation import Shape, box, rectangle
 from physics.discretisation.operator import local_state
 from physics.local.assembly import component_pairs
 from physics.local.density import Cells, Density
-from physics.solids.solid import BodyForce, Solid, Traction
+from physics.solids.loads import BodyForce, Traction
+from physics.solids.solid import Solid
 
 
 def block():

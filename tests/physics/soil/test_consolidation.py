@@ -10,8 +10,8 @@ from physics.soil.consolidation import Consolidation, mandel_pressure, taylor_ho
 
 YOUNG, POISSON, MOBILITY, LOAD = 10e6, 0.2, 1e-10, 1e5
 SOIL = {
-    "young_modulus": torch.tensor(YOUNG),
-    "poisson_ratio": torch.tensor(POISSON),
+    "youngs_modulus": torch.tensor(YOUNG),
+    "poissons_ratio": torch.tensor(POISSON),
     "mobility": torch.tensor(MOBILITY),
     "storage": torch.tensor(0.0),
     "biot": torch.tensor(1.0),
@@ -83,7 +83,7 @@ def test_mandel_cryer_overshoot() -> None:
 def test_gradient_of_the_settlement() -> None:
     problem, force, top = column(3)
     steps = graded(0.2 / CV, 4)
-    names = ["young_modulus", "poisson_ratio", "mobility", "biot"]
+    names = ["youngs_modulus", "poissons_ratio", "mobility", "biot"]
     base = torch.stack([SOIL[name] for name in names])
 
     def settlement(scale: torch.Tensor) -> torch.Tensor:

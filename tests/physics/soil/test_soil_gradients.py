@@ -11,20 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from physics.constitutive.inelastic.cam_clay import CamClayConstantPoissonRatio, CamClayConstantShearModulus
+from physics.constitutive.inelastic.cam_clay import CamClayConstantPoissonsRatio, CamClayConstantShearModulus
 from physics.constitutive.inelastic.drucker_prager import DruckerPrager
 from physics.constitutive.inelastic.hypoplastic import Hypoplastic
 from physics.constitutive.inelastic.intergranular import HypoplasticIntergranular
-from physics.constitutive.inelastic.law import Material, consistent_tangent, update
+from physics.constitutive.inelastic.law import InelasticLaw, update
 from physics.constitutive.inelastic.mohr_coulomb import MohrCoulomb
 from physics.constitutive.mandel import axisymmetric
 from physics.soil.control import Control, Quantity
-from physics.soil.element_test import ElementTest, Schedule, Stage, march
+from physics.soil.element_test import ElementTest, IncrementSchedule, LoadStage, march
 from physics.soil.sensitivity import sensitive_march
 
 FRICTIONAL = {
-    "young_modulus": 20e6,
-    "poisson_ratio": 0.3,
+    "youngs_modulus": 20e6,
+    "poissons_ratio": 0.3,
     "cohesion": 10e3,
     "friction_angle": 0.5,
     "dilatancy_angle": 0.1,
@@ -42,7 +42,7 @@ INTERGRANULAR = {
 
 @dataclass(frozen=True)
 class Case:
-    material: Material
+    material: InelasticLaw
     values: dict[str, float]
     internal: tuple[float, ...] = ()
     step: float = 1e-2
@@ -64,7 +64,7 @@ CASES = [
     Case(DruckerPrager(), FRICTIONAL),
     Case(MohrCoulomb(), FRICTIONAL),
     Case(CamClayConstantShearModulus(), {**CLAY, "shear_modulus": 8e6}, (1.2e5, 0.8, 0.0)),
-    Case(CamClayConstantPoissonRatio(), {**CLAY, "poisson_ratio": 0.3}, (1.2e5, 0.8, 0.0)),
+    Case(CamClayConstantPoissonsRatio(), {**CLAY, "poissons_ratio": 0.3}, (1.2e5, 0.8, 0.0)),
     Case(Hypoplastic(), SAND, (0.7,)),
     Case(HypoplasticIntergranular(), {**SAND, **INTERGRANULAR}, (0.7, 2e-3, -1e-3, -1e-3, 0.0, 0.0, 0.0), 1e-3),
 ]
@@ -76,7 +76,7 @@ def test_consistent_tangent_against_differences(case: Case) -> None:
     """Central differences of the stress, relative to the stiffness, at a plastic increment without any symmetry."""
     start, params = case.start(), case.params
     state = update(case.material, start, case.shear, params).u
-    tangent = consistent_tangent(case.material, state, case.shear, start, params)[0]
+    tangent = case.material.consistent_tangent(state, case.shear, start, params)[0]
     step = 1e-7
     rows = torch.eye(6) * step
     shifted = update(case.material, start.expand(12, -1), torch.cat([case.shear + rows, case.shear - rows]), params).u[
@@ -92,14 +92,14 @@ def test_layer_differentiates_the_update(case: Case) -> None:
     increment = case.shear.clone().requires_grad_()
     state = update(case.material, case.start(), increment, case.params).u
     (gradient,) = torch.autograd.grad(state[0, 0], increment)
-    tangent = consistent_tangent(case.material, state.detach(), case.shear, case.start(), case.params)[0]
+    tangent = case.material.consistent_tangent(state.detach(), case.shear, case.start(), case.params)[0]
     assert torch.allclose(gradient[0], tangent[0], rtol=1e-9, atol=1e-9 * tangent.abs().max().item())
 
 
 def test_tangents_are_unsymmetric_where_flow_is_not_associated() -> None:
     case = CASES[0]
     state = update(case.material, case.start(), case.shear, case.params).u
-    tangent = consistent_tangent(case.material, state, case.shear, case.start(), case.params)[0]
+    tangent = case.material.consistent_tangent(state, case.shear, case.start(), case.params)[0]
     assert (tangent - tangent.T).abs().max().item() > 1e-2 * tangent.abs().max().item()
 
 
@@ -107,8 +107,8 @@ def test_tangents_are_unsymmetric_where_flow_is_not_associated() -> None:
 def test_gradient_through_load_unload_reload(case: Case) -> None:
     """Forward and reverse sweeps against central differences, for each parameter alone and for all together."""
     control = Control((Quantity.STRAIN_AXIAL, Quantity.STRAIN_RADIAL))
-    path = Stage(control, 1e-2 * torch.tensor([[-1.0, 0.2], [-0.9, 0.17], [-1.6, 0.4]]), 3)
-    schedule = Schedule.of([ElementTest("loop", (path,))])
+    path = LoadStage(control, 1e-2 * torch.tensor([[-1.0, 0.2], [-0.9, 0.17], [-1.6, 0.4]]), 3)
+    schedule = IncrementSchedule.of([ElementTest("loop", (path,))])
     base, names = torch.tensor(list(case.values.values())), list(case.values)
 
     def outcome(scale: Tensor, forward: bool) -> Tensor:
@@ -155,8 +155,10 @@ def test_update_twice_changes_nothing(case: Case) -> None:
 def test_no_drift_along_load_unload_reload(case: Case) -> None:
     """Neither a repeated update of any state on the way, nor one of the last state a hundred times, moves anything."""
     control = Control((Quantity.STRAIN_AXIAL, Quantity.STRAIN_RADIAL))
-    path = Stage(control, 1e-2 * torch.tensor([[-1.0, 0.2], [-0.9, 0.17], [-1.6, 0.4]]), 3)
-    states = march(case.material, case.params, case.start(), Schedule.of([ElementTest("loop", (path,))])).states[:, 0]
+    path = LoadStage(control, 1e-2 * torch.tensor([[-1.0, 0.2], [-0.9, 0.17], [-1.6, 0.4]]), 3)
+    states = march(
+        case.material, case.params, case.start(), IncrementSchedule.of([ElementTest("loop", (path,))])
+    ).states[:, 0]
     still = torch.zeros(len(states), 6)
     again = update(case.material, states, still, case.params).u
     assert ((again - states).abs() / (1 + states.abs())).max().item() <= 1e-12
@@ -169,7 +171,7 @@ def test_no_drift_along_load_unload_reload(case: Case) -> None:
 @settings(max_examples=25, deadline=None)
 @given(free=st.lists(st.floats(-6.0, 6.0), min_size=13, max_size=13))
 def test_free_variables_never_leave_the_physical_bounds(case: Case, free: list[float]) -> None:
-    parameters = type(case.material).parameters
+    parameters = case.material.parameters
     variables = torch.tensor(free[: len(parameters.names)])
     values = parameters.constrain(variables)
     parameters.check(values, "model")

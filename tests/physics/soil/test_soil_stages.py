@@ -13,7 +13,7 @@ STUDY = """\
 title: Made-up clay
 model:
   kind: soil_element_tests
-  material: cam_clay_constant_poisson_ratio
+  material: cam_clay_constant_poissons_ratio
   tables:
     - {file: oedometer.csv, kind: oedometer, sign: compression_positive, stress_units: kPa, strain_units: "%",
        driven: axial, void_ratio: void_ratio}
@@ -23,7 +23,7 @@ parameters:
   - {name: compression_index, value: 0.12, lower: 0.02, upper: 0.5}
   - {name: swelling_index, value: 0.01, lower: 0.001, upper: 0.02}
   - {name: critical_ratio, value: 0.9, lower: 0.5, upper: 2}
-  - {name: poisson_ratio, value: 0.3, fixed: true}
+  - {name: poissons_ratio, value: 0.3, fixed: true}
 observations:
   - {file: oedometer.csv, value: {column: void_ratio}, group: void_ratio, std: 0.001}
   - {file: triaxial.csv, value: {column: deviator, units: kPa}, group: deviator, std: 1}
@@ -32,7 +32,7 @@ stages:
   - {name: strength, parameters: [critical_ratio], groups: [deviator]}
   - {name: all}
 """
-TRUTH = {"compression_index": 0.08, "swelling_index": 0.015, "critical_ratio": 1.1, "poisson_ratio": 0.3}
+TRUTH = {"compression_index": 0.08, "swelling_index": 0.015, "critical_ratio": 1.1, "poissons_ratio": 0.3}
 LOADS = (100, 200, 400, 200, 100)
 STRAINS = (0, 1, 3, 6, 10)
 

@@ -18,7 +18,8 @@ from physics.constitutive.kinematics import Kinematics, Strain
 from physics.constitutive.lame import LameParameters
 from physics.discretisation import Mesh, Shape
 from physics.discretisation.constraints import Dirichlet
-from physics.solids.solid import BodyForce, NodalForce, Solid, Traction
+from physics.solids.loads import BodyForce, NodalForce, Traction
+from physics.solids.solid import Solid
 
 E_NU = {"youngs_modulus": torch.tensor(3.0), "poissons_ratio": torch.tensor(0.3)}
 ELEMENTS = [(shape, order, None) for shape in Shape for order in (1, 2)] + [

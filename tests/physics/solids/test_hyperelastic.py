@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -30,11 +31,17 @@ from physics.constitutive.elastic.yeoh import Yeoh
 from physics.constitutive.power_trace import power_trace
 from physics.local.density import Density, FunctionDensity
 from physics.solids.homogeneous import HomogeneousDeformation, Loading, Mode, incompressible_stress
-from physics.solids.solid import Solid, Traction
+from physics.solids.loads import Traction
+from physics.solids.solid import Solid
 
 
-def numbers(**values: float | list[float]) -> dict[str, Tensor]:
+def numbers(**values: float) -> dict[str, Tensor]:
     return {name: torch.tensor(value) for name, value in values.items()}
+
+
+def ogden(mu: Sequence[Any], alpha: Sequence[Any]) -> dict[str, Any]:
+    terms = zip(mu, alpha)
+    return {f"{name}_{k}": value for k, term in enumerate(terms, 1) for name, value in zip(("mu", "alpha"), term)}
 
 
 Law: TypeAlias = tuple[Hyperelastic, dict[str, Tensor]]
@@ -43,7 +50,7 @@ LAWS: dict[str, Law] = {
     "neo_hookean": (NeoHookean(), numbers(mu=0.4, lame_lambda=4.0)),
     "mooney_rivlin": (MooneyRivlin(), numbers(c10=0.15, c01=0.05, bulk_modulus=5.0)),
     "yeoh": (Yeoh(), numbers(c1=0.2, c2=-0.01, c3=0.002, bulk_modulus=5.0)),
-    "ogden": (Ogden(), numbers(mu=[0.6, 0.01, -0.01], alpha=[1.3, 5.0, -2.0], bulk_modulus=5.0)),
+    "ogden": (Ogden(), numbers(**ogden([0.6, 0.01, -0.01], [1.3, 5.0, -2.0]), bulk_modulus=5.0)),
     "extended_tube": (ExtendedTube(), numbers(gc=0.2, delta=0.1, ge=0.2, beta=0.2, bulk_modulus=5.0)),
 }
 SHEAR = {"neo_hookean": 0.4, "mooney_rivlin": 0.4, "yeoh": 0.4}
@@ -233,7 +240,7 @@ def test_joint_fit_of_treloars_three_tests(name: str) -> None:
     load, measured = treloar()
 
     def stress(x: Tensor) -> Tensor:
-        values = dict(zip(names, x)) if names else {"mu": x[:3], "alpha": x[3:]}
+        values = dict(zip(names, x)) if names else ogden(x[:3], x[3:])
         values = values | ({"lame_lambda": torch.zeros(())} if name == "neo_hookean" else {})
         return incompressible_stress(LAWS[name][0], load, values)[:, 0] - measured
 
@@ -273,10 +280,10 @@ def test_ogden_solid_with_two_terms_equals_the_mooney_rivlin_solid() -> None:
     mesh = meshes.box(1, 1, 1)
     pull = [Traction("pull", "right")]
     common = {"pull": torch.tensor([0.1, 0.05, 0.0])}
-    ogden = numbers(mu=[0.3, -0.1], alpha=[2.0, -2.0], bulk_modulus=5.0)
+    two_terms = numbers(**ogden([0.3, -0.1], [2.0, -2.0]), bulk_modulus=5.0)
     mooney = numbers(c10=0.15, c01=0.05, bulk_modulus=5.0)
     fields = []
-    for material, params in ((Ogden(), ogden), (MooneyRivlin(), mooney)):
+    for material, params in ((Ogden(2), two_terms), (MooneyRivlin(), mooney)):
         solid = Solid(mesh, material, None, [mesh.fixed("left")], pull)
         fields.append(bilevel.argmin(solid, solid.start(), {"material": params, **common}).u)
     assert (fields[0] - fields[1]).abs().max() < 1e-9

@@ -15,7 +15,8 @@ from physics.constitutive.elastic.ogden import Ogden
 from physics.constitutive.kinematics import Kinematics
 from physics.discretisation import Shape
 from physics.local.density import Density
-from physics.solids.solid import BodyForce, NodalForce, Solid, Traction
+from physics.solids.loads import BodyForce, NodalForce, Traction
+from physics.solids.solid import Solid
 
 
 def loaded(material: Density, *, mean_dilatation: bool = False, space: bool = False) -> tuple[Solid, dict[str, object]]:
@@ -36,8 +37,10 @@ def loaded(material: Density, *, mean_dilatation: bool = False, space: bool = Fa
     }
     if isinstance(material, Ogden):
         params["material"] = {
-            "mu": torch.tensor([0.5, -0.05]),
-            "alpha": torch.tensor([1.5, -2.0]),
+            "mu_1": torch.tensor(0.5),
+            "alpha_1": torch.tensor(1.5),
+            "mu_2": torch.tensor(-0.05),
+            "alpha_2": torch.tensor(-2.0),
             "bulk_modulus": torch.tensor(3.0),
         }
     else:
@@ -74,7 +77,7 @@ CASES = {
     "plane": lambda: loaded(NeoHookean()),
     "space": lambda: loaded(NeoHookean(), space=True),
     "mean dilatation": lambda: loaded(NeoHookean(), mean_dilatation=True),
-    "ogden": lambda: loaded(Ogden()),
+    "ogden": lambda: loaded(Ogden(2)),
 }
 
 

@@ -11,17 +11,18 @@ import torch
 import bilevel
 from physics.constitutive.inelastic.drucker_prager import DruckerPrager
 from physics.constitutive.inelastic.mohr_coulomb import MohrCoulomb
+from physics.constitutive.kinematics import Kinematics
 from physics.constitutive.mandel import axisymmetric
 from physics.discretisation import rectangle
 from physics.discretisation.constraints import Dirichlet
 from physics.soil.control import Control, Quantity
-from physics.soil.element_test import ElementTest, Schedule, Stage, march
+from physics.soil.element_test import ElementTest, IncrementSchedule, LoadStage, march
 from physics.soil.footing import bearing_capacity, footing_mesh
-from physics.solids.boundary_value import BoundaryValue, Kinematics, solve_increment, uniform_states
+from physics.solids.solid import InelasticSolid
 
 SOIL = {
-    "young_modulus": torch.tensor(20e6),
-    "poisson_ratio": torch.tensor(0.3),
+    "youngs_modulus": torch.tensor(20e6),
+    "poissons_ratio": torch.tensor(0.3),
     "cohesion": torch.tensor(20e3),
     "friction_angle": torch.tensor(math.radians(30.0)),
     "dilatancy_angle": torch.tensor(math.radians(10.0)),
@@ -29,34 +30,28 @@ SOIL = {
 WEIGHTLESS = {name: torch.tensor(v) for name, v in zip(SOIL, (1e3, 0.3, 1.0, math.radians(10), math.radians(10)))}
 
 
-def specimen(squeeze: float) -> tuple[BoundaryValue, dict[str, object]]:
+def specimen(squeeze: float) -> tuple[InelasticSolid, dict[str, object]]:
     """An axisymmetric triaxial specimen without cell pressure, pressed by its smooth top plate."""
     mesh = rectangle(3, 4, (0.05, 0.1))
     constraints = [mesh.fixed("bottom", [1]), mesh.fixed("left", [0]), Dirichlet("plate", mesh.nodes_on("top"), [1])]
-    problem = BoundaryValue(mesh, DruckerPrager(), constraints, Kinematics.AXISYMMETRIC)
-    params: dict[str, object] = {
-        "material": SOIL,
-        "states": uniform_states(problem, torch.zeros(6)),
-        "displacement": torch.zeros_like(mesh.coordinates),
-        "boundary": {"plate": torch.tensor(-squeeze * 0.1)},
-    }
-    return problem, params
+    solid = InelasticSolid(mesh, DruckerPrager(), Kinematics.AXISYMMETRIC, constraints)
+    return solid, {"material": SOIL, "begin": solid.begin(), "boundary": {"plate": torch.tensor(-squeeze * 0.1)}}
 
 
 def test_specimen_agrees_with_the_element_test() -> None:
-    problem, params = specimen(0.02)
-    states = problem.states(solve_increment(problem, torch.zeros(problem.n), params).u, params)
-    path = Stage(Control((Quantity.STRAIN_AXIAL, Quantity.STRESS_RADIAL)), torch.tensor([[-0.02, 0.0]]))
+    solid, params = specimen(0.02)
+    states = solid.end(solid.solve(params).u, params)["state"].flatten(0, 1)
+    path = LoadStage(Control((Quantity.STRAIN_AXIAL, Quantity.STRESS_RADIAL)), torch.tensor([[-0.02, 0.0]]))
     start = axisymmetric(torch.zeros(1), torch.zeros(1))
-    element = march(DruckerPrager(), SOIL, start, Schedule.of([ElementTest("element", (path,))])).states[-1, 0]
+    element = march(DruckerPrager(), SOIL, start, IncrementSchedule.of([ElementTest("element", (path,))])).states[-1, 0]
     assert -element[0].item() == pytest.approx(69282.032, rel=1e-6)
     assert (states[:, 1] - element[0]).abs().max().item() <= 1e-4
     assert states[:, [0, 2]].abs().max().item() <= 1e-4
 
 
-def test_global_newton_converges_quadratically_with_the_consistent_tangent() -> None:
-    """A footing increment in the plastic range, from the elastic prediction: the end of the run squares the residual."""
-    mesh = footing_mesh(6)
+def footing(cells: int, settlement: float) -> tuple[InelasticSolid, dict[str, object]]:
+    """A footing pressed into soil that Mohr-Coulomb's law describes."""
+    mesh = footing_mesh(cells)
     under = mesh.nodes_where(lambda x: (x[:, 1] > -1e-9) & (x[:, 0] < 0.5 + 1e-9))
     constraints = [
         Dirichlet("footing", under, [1]),
@@ -64,14 +59,15 @@ def test_global_newton_converges_quadratically_with_the_consistent_tangent() -> 
         mesh.fixed("left", [0]),
         mesh.fixed("right", [0]),
     ]
-    problem = BoundaryValue(mesh, MohrCoulomb(), constraints, quadrature=3)
-    params = {
-        "material": WEIGHTLESS,
-        "states": uniform_states(problem, torch.zeros(6)),
-        "displacement": torch.zeros_like(mesh.coordinates),
-        "boundary": {"footing": torch.tensor(-0.004)},
-    }
-    history = solve_increment(problem, torch.zeros(problem.n), params).report.history
+    solid = InelasticSolid(mesh, MohrCoulomb(), Kinematics.PLANE_STRAIN, constraints, quadrature=3)
+    boundary = {"footing": torch.tensor(-settlement)}
+    return solid, {"material": WEIGHTLESS, "begin": solid.begin(), "boundary": boundary}
+
+
+def test_global_newton_converges_quadratically_with_the_consistent_tangent() -> None:
+    """A footing increment in the plastic range, from the elastic prediction: the end of the run squares the residual."""
+    solid, params = footing(6, 0.004)
+    history = solid.solve(params).report.history
     scaled = [r / history[0] for r in history]
     tail = [(a, b) for a, b in itertools.pairwise(scaled) if a < 1e-2]
     assert tail
@@ -79,13 +75,13 @@ def test_global_newton_converges_quadratically_with_the_consistent_tangent() -> 
 
 
 def test_gradient_of_the_plate_force() -> None:
-    problem, params = specimen(0.01)
+    solid, params = specimen(0.01)
 
     def force(scale: torch.Tensor) -> torch.Tensor:
-        material = {**SOIL, "cohesion": 20e3 * scale[0], "young_modulus": 20e6 * scale[1]}
+        material = {**SOIL, "cohesion": 20e3 * scale[0], "youngs_modulus": 20e6 * scale[1]}
         given = {**params, "material": material}
-        u = bilevel.root(problem, torch.zeros(problem.n), given).u
-        return problem.nodal_forces(problem.states(u, given))[problem.mesh.nodes_on("top"), 1].sum()
+        u = bilevel.root(solid, torch.zeros(solid.n), given).u
+        return solid.reactions(u, given)[solid.mesh.nodes_on("top"), 1].sum()
 
     scale = torch.ones(2, requires_grad=True)
     value = force(scale)

@@ -1,9 +1,9 @@
-"""Material parameters with their physical bounds: the bounds are part of the model, and free variables never leave them."""
+"""What a density or law needs to know: parameters with units and physical bounds, which free variables never leave."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,13 +13,13 @@ from bilevel.report import InputError
 
 
 @dataclass(frozen=True)
-class Parameter:
+class LawParameter:
     """One material parameter.
 
     lower, upper: physical bounds in `units`; open unless `closed`. above, below: names of parameters declared before this
     one that it must exceed or stay below (a compression index above the swelling index, a dilatancy angle below friction).
-    default: what is taken where nothing is given. log: whether a calibration moves the logarithm; by default where the
-    value is positive.
+    default: what is taken where nothing is given. log: whether a calibration moves the logarithm; by default where any
+    positive value will do. volumetric: it has no effect where the volume does not change.
     """
 
     name: str
@@ -32,11 +32,18 @@ class Parameter:
     description: str = ""
     default: float | None = None
     log: bool | None = None
+    volumetric: bool = False
 
     @property
     def logarithmic(self) -> bool:
         """Whether a calibration moves its logarithm unless told otherwise."""
-        return (self.lower == 0.0 and not self.closed) if self.log is None else self.log
+        return (self.lower == 0.0 and math.isinf(self.upper) and not self.closed) if self.log is None else self.log
+
+    def surely_holds(self, value: Tensor | float) -> bool:
+        """Whether all values (...) are strictly inside bounds that do not depend on other parameters."""
+        value = torch.as_tensor(value)
+        free = self.above is None and self.below is None
+        return free and bool((value > self.lower).all()) and bool((value < self.upper).all())
 
     def limits(self, values: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The tightest lower and upper bound, given the parameters declared before."""
@@ -67,24 +74,60 @@ class Parameter:
         return torch.logit((value - lower) / (upper - lower))
 
 
-class ParameterSet:
-    """The parameters of a model in the order of their declaration."""
+class LawParameters:
+    """The parameters of a law in the order of their declaration.
 
-    def __init__(self, *parameters: Parameter) -> None:
+    alternatives: other sets that say the same, such as another pair of elastic constants.
+    """
+
+    def __init__(self, *parameters: LawParameter, alternatives: Sequence[LawParameters] = ()) -> None:
         self._parameters = parameters
+        self.alternatives = tuple(alternatives)
 
-    def __iter__(self) -> Iterator[Parameter]:
+    def __iter__(self) -> Iterator[LawParameter]:
         return iter(self._parameters)
 
-    def __add__(self, other: ParameterSet) -> ParameterSet:
-        return ParameterSet(*self._parameters, *other._parameters)
+    def __len__(self) -> int:
+        return len(self._parameters)
+
+    def __add__(self, other: LawParameters) -> LawParameters:
+        mixed = [
+            LawParameters(*one._parameters, *two._parameters)
+            for one in (self, *self.alternatives)
+            for two in (other, *other.alternatives)
+        ]
+        return LawParameters(*mixed[0], alternatives=mixed[1:])
 
     @property
     def names(self) -> list[str]:
         return [parameter.name for parameter in self._parameters]
 
+    def given_in(self, names: Collection[str]) -> LawParameters:
+        """The first of the alternatives that `names` has in full, else this set."""
+        complete = (one for one in (self, *self.alternatives) if all(name in names for name in one.names))
+        return next(complete, self)
+
+    def require(self, names: Collection[str], owner: str) -> None:
+        """Raise InputError where a parameter is missing among `names`, or where there is one that is not known."""
+        if not isinstance(names, Collection) or isinstance(names, Tensor):
+            raise InputError(f"{owner} must be a dictionary of {', '.join(self.names)}")
+        wanted = self.given_in(names)
+        for parameter in wanted:
+            if parameter.name not in names:
+                said = f": {parameter.description}" if parameter.description else ""
+                raise InputError(f"{owner} needs the parameter {parameter.name} [{parameter.units or '-'}]{said}")
+        unknown = sorted(set(names) - set(wanted.names))
+        if unknown:
+            raise InputError(f"{owner} has '{unknown[0]}', but knows only {', '.join(wanted.names)}")
+
     def check(self, values: Mapping[str, Tensor], model: str) -> None:
         """Raise InputError, naming the parameter, if one is missing, not finite or outside its physical bounds."""
+        self.given_in(values)._check(values, model)
+
+    def _check(self, values: Mapping[str, Tensor], model: str) -> None:
+        # Two comparisons each where all is well: the rest costs as much as the tangent of a small problem.
+        if all(parameter.name in values and parameter.surely_holds(values[parameter.name]) for parameter in self):
+            return
         for parameter in self._parameters:
             if parameter.name not in values:
                 raise InputError(
@@ -99,7 +142,7 @@ class ParameterSet:
             self._check_bound(parameter, value, known, model, below=True)
 
     def _check_bound(
-        self, parameter: Parameter, value: Tensor, known: Mapping[str, Tensor], model: str, below: bool
+        self, parameter: LawParameter, value: Tensor, known: Mapping[str, Tensor], model: str, below: bool
     ) -> None:
         bound = parameter.limits(known)[1 if below else 0]
         outside = value - bound if below else bound - value
