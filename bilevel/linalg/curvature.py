@@ -14,19 +14,21 @@ from bilevel.linalg.multigrid.hierarchy import set_up
 from bilevel.linalg.operator import Dense, LinearOperator, Sparse
 from bilevel.linalg.registry import Automatic
 from bilevel.linalg.solver import LinearSolver
-from bilevel.report import BilevelError, InputError
+from bilevel.report import BilevelError, Counts, InputError
 
 PRODUCT_STEPS = 80
 INVERSE_STEPS = 30
 
 
-def negative_curvature(A: LinearOperator, linear: LinearSolver | None = None) -> tuple[Tensor, Tensor]:
+def negative_curvature(
+    A: LinearOperator, linear: LinearSolver | None = None, counts: Counts | None = None
+) -> tuple[Tensor, Tensor]:
     """The lowest eigenvalue (*batch) of a symmetric operator and its unit eigenvector (*batch, n).
 
     Outside the declared null space. Exact for dense matrices; otherwise the lowest value that Lanczos finds among
     products with A, and for sparse matrices among solves (or by LOBPCG where multigrid solves) too, which shows
     negative eigenvalues near zero. The value is always the true curvature of the vector, so never below the lowest
-    eigenvalue. linear: what solves with A; picked where None.
+    eigenvalue. linear: what solves with A; picked where None. counts: where its factorisation is counted.
     """
     if not A.structure.symmetric:
         raise InputError("curvature is defined for symmetric operators only")
@@ -35,7 +37,9 @@ def negative_curvature(A: LinearOperator, linear: LinearSolver | None = None) ->
             return _dense(A)
         low = _lowest(A, _ritz(A))
         inverse = (
-            _inverse_ritz(A, linear or Automatic()) if isinstance(A, Sparse) and A.values.device.type == "cpu" else None
+            _inverse_ritz(A, linear or Automatic(), counts or Counts())
+            if isinstance(A, Sparse) and A.values.device.type == "cpu"
+            else None
         )
         if inverse is None:
             return low
@@ -58,11 +62,12 @@ def _ritz(A: LinearOperator) -> Ritz:
     return lanczos(A.matmul, start, min(PRODUCT_STEPS, A.n), A.structure.project)
 
 
-def _inverse_ritz(A: Sparse, linear: LinearSolver) -> Ritz | None:
+def _inverse_ritz(A: Sparse, linear: LinearSolver, counts: Counts) -> Ritz | None:
     """Ritz pairs of the inverse; by LOBPCG where multigrid is what solves; None where A is singular."""
     method = linear.resolve(A)
     if isinstance(method, AMGCG):
         return _multigrid_ritz(A)
+    counts.factorisations += 1
     try:
         factor = method.factor(A)
     except BilevelError:

@@ -80,7 +80,7 @@ class NewtonDirection(Descent):
 
     def _shifted(self, evaluations: Evaluations, tangent: LinearOperator) -> Factor:
         """Factor H + t I with t just above -lambda_min (Nocedal & Wright 2006, section 3.4)."""
-        lowest = float(negative_curvature(tangent, evaluations.linear)[0])
+        lowest = float(negative_curvature(tangent, evaluations.linear, evaluations.counts)[0])
         shift = max(2 * abs(lowest), 1e-12)
         for _ in range(30):
             evaluations.counts.factorisations += 1

@@ -46,7 +46,7 @@ def leave_saddle(
         definite = torch.as_tensor(factor.detect_negative_curvature()).expand(here.shape)
         if bool((definite | ~here).all()):
             return None
-    lowest, direction = negative_curvature(tangent, evaluations.linear)
+    lowest, direction = negative_curvature(tangent, evaluations.linear, evaluations.counts)
     scale = _largest_curvature(tangent, direction)
     saddle = here & (lowest < -CURVATURE_FLOOR * scale)
     if not bool(saddle.any()):
