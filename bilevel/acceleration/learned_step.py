@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from bilevel.acceleration.family import NodeGraph
 from bilevel.acceleration.networks.node_network import Proposal, View
+from bilevel.linalg.registry import Automatic
 from bilevel.linalg.solver import LinearSolver
 from bilevel.report import BilevelError
 from bilevel.solvers.descent import Descent, Metric
@@ -113,5 +114,9 @@ def step_solver(
     """Newton's method with learned steps on a problem's graph."""
     step = LearnedStep(network, graph, fallback=Armijo(decrease=0.3), safeguard=safeguard)
     return Newton(
-        step=step, linear=linear, tolerance=tolerance, max_iterations=MAX_ITERATIONS, check_minimum=check_minimum
+        step=step,
+        linear=linear or Automatic(),
+        tolerance=tolerance,
+        max_iterations=MAX_ITERATIONS,
+        check_minimum=check_minimum,
     )
