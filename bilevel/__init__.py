@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         BilevelError,
         ConvergenceError,
         Counts,
+        DerivativeError,
         GradientReport,
         InputError,
         SingularError,

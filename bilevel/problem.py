@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from bilevel.linalg.operator import Dense, LinearOperator, MatrixFree, Structure
+from bilevel.torch_internals import jvp
 
 Params: TypeAlias = Any
 """A tensor, or nested dicts, lists and tuples of tensors (and of constants, which carry no gradient)."""
@@ -22,8 +23,10 @@ Params: TypeAlias = Any
 Function: TypeAlias = Callable[..., Tensor]
 Self = TypeVar("Self", bound="Problem")
 
-DENSE_LIMIT = 1000
+DENSE_LIMIT = 2500
 """Problems without a tangent of their own are linearised densely up to this size, by products above it."""
+DENSE_CHUNK = 512
+"""Rows of a dense tangent that are made at once: each keeps every intermediate result of the residual."""
 
 
 class Problem(ABC):
@@ -51,6 +54,8 @@ class Problem(ABC):
             lambda x: self.product_transposed(u, params, x),
             self.structure,
             tuple(u.shape[:-1]),
+            dtype=u.dtype,
+            device=u.device,
         )
 
     def product(self, u: Tensor, params: Params, x: Tensor) -> Tensor:
@@ -58,7 +63,7 @@ class Problem(ABC):
         if self.structure.symmetric:
             # Reverse over reverse: several times faster in PyTorch than forward over reverse.
             return torch.func.vjp(lambda v: self.residual(v, params), u)[1](x)[0]
-        return torch.func.jvp(lambda v: self.residual(v, params), (u,), (x,))[1]
+        return jvp(lambda v: self.residual(v, params), (u,), (x,))
 
     def product_transposed(self, u: Tensor, params: Params, x: Tensor) -> Tensor:
         """Transposed tangent times x, differentiable in u, params and x."""
@@ -71,6 +76,8 @@ class Problem(ABC):
         """
         with torch.enable_grad():
             work = (self.residual(u, params) * adjoint).sum()
+        if not work.requires_grad:  # none of them has any influence
+            return [torch.zeros_like(tensor) for tensor in wanted]
         return list(torch.autograd.grad(work, wanted, allow_unused=True, materialize_grads=True))
 
     def parameter_jvp(self, u: Tensor, params: Params, moved: Sequence[Params]) -> Tensor | None:
@@ -130,12 +137,15 @@ class _UserFunction:
         self.event_shape: tuple[int, ...] | None = None
 
     def __call__(self, u: Tensor, params: Params) -> Tensor:
-        shape = self.event_shape if self.event_shape is not None else (u.shape[-1],)
-        u = u.reshape((*u.shape[:-1], *shape))
+        u = u.reshape(self.shape_of(u))
         if isinstance(self.function, torch.nn.Module):
             owned, given = params
             return torch.func.functional_call(self.function, owned, (u,) if given is None else (u, given))
         return self.function(u) if params is None else self.function(u, params)
+
+    def shape_of(self, u: Tensor) -> tuple[int, ...]:
+        """The shape in which the function sees an unknown u (..., n)."""
+        return (*u.shape[:-1], *((u.shape[-1],) if self.event_shape is None else self.event_shape))
 
     def collect(self, params: Params) -> Params:
         if not isinstance(self.function, torch.nn.Module):
@@ -201,7 +211,7 @@ class Residual(_FromFunction):
     """The residual r(u, params), shaped like u, as a Python function or module; its tangent need not be symmetric."""
 
     def residual(self, u: Tensor, params: Params) -> Tensor:
-        return _vector_like(u, self._function(u, params), "residual")
+        return _vector_like(u, self._function(u, params), self._function.shape_of(u), "residual")
 
 
 class FixedPoint(_FromFunction):
@@ -212,12 +222,13 @@ class FixedPoint(_FromFunction):
 
     def map(self, u: Tensor, params: Params) -> Tensor:
         """T(u, params) as a vector (*batch, n)."""
-        return _vector_like(u, self._function(u, params), "map")
+        return _vector_like(u, self._function(u, params), self._function.shape_of(u), "map")
 
 
-def _vector_like(u: Tensor, value: Tensor, what: str) -> Tensor:
-    if value.numel() != u.numel():
-        raise ValueError(f"the {what} must have as many entries as the unknown ({u.numel()}), it has {value.numel()}")
+def _vector_like(u: Tensor, value: Tensor, shape: tuple[int, ...], what: str) -> Tensor:
+    if not isinstance(value, Tensor) or tuple(value.shape) != shape:
+        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"the {what} must be shaped like the unknown, {shape}, it returned {got}")
     return value.reshape(u.shape)
 
 
@@ -225,5 +236,5 @@ def dense_jacobian(function: Callable[[Tensor], Tensor], u: Tensor) -> Tensor:
     """d function / d u as (*batch, n, n), for a function that treats the samples of u (*batch, n) independently."""
     vjp = torch.func.vjp(function, u)[1]
     basis = torch.eye(u.shape[-1], dtype=u.dtype, device=u.device)
-    rows = torch.vmap(lambda e: vjp(e.expand(u.shape))[0])(basis)
+    rows = torch.vmap(lambda e: vjp(e.expand(u.shape))[0], chunk_size=DENSE_CHUNK)(basis)
     return rows.movedim(0, -2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass, field, fields
 from enum import Enum
@@ -27,6 +28,10 @@ class SingularError(BilevelError):
 
 class UndeclaredTensorError(BilevelError):
     """A tensor that needs a gradient reaches the problem without being one of its parameters."""
+
+
+class DerivativeError(BilevelError):
+    """Autograd's derivative of a problem is not the derivative of its residual."""
 
 
 class InputError(ValueError):
@@ -119,6 +124,7 @@ class GradientReport:
     layer's own report g is the vector-Jacobian product for the cotangent that came in; `bilevel.gradient` reports on the
     gradient of a whole outer function.
     inner_residual: ||r(u)||. adjoint_residual: ||H^T a - cotangent|| / ||cotangent||.
+    state_correction: ||Newton correction|| / ||state||, of which an outer function's gradient at this state has a share too.
     exact: False for an approximate adjoint strategy, whose name stands in `adjoint`.
     """
 
@@ -129,12 +135,14 @@ class GradientReport:
     relative_error: float
     by_parameter: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+    state_correction: float = math.nan
 
     def __str__(self) -> str:
         kind = "exact" if self.exact else "APPROXIMATE"
+        known = "" if math.isnan(self.state_correction) else f", the state is known to {self.state_correction:.2g}"
         return (
-            f"{kind} gradient ({self.adjoint}): estimated relative error {self.relative_error:.2g}, "
-            f"inner residual {self.inner_residual:.2g}, adjoint residual {self.adjoint_residual:.2g}"
+            f"{kind} gradient ({self.adjoint}): estimated relative error {self.relative_error:.2g} of what this gradient "
+            f"adds{known}, inner residual {self.inner_residual:.2g}, adjoint residual {self.adjoint_residual:.2g}"
         )
 
 

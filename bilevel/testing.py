@@ -17,6 +17,7 @@ from bilevel.linalg.operator import LinearOperator, Sparse, SparsePattern, Struc
 from bilevel.linalg.solver import LinearSolver
 from bilevel.problem import EnergyProblem, Params, Problem
 from bilevel.report import BilevelError, InputError, SingularError
+from bilevel.torch_internals import Constants
 
 STEPS = [1e-2 / 2**k for k in range(8)]
 MakeOperator = Callable[[Tensor, Structure], LinearOperator]
@@ -34,7 +35,7 @@ def check_problem(problem: Problem, u: Tensor, params: Params = None, *, seed: i
     problem = problem.for_unknown(u)
     u = u.detach().reshape(*u.shape[: problem.batch_dims], -1)
     leaves, _, rebuild = split_params(problem.collect(params))
-    refuse_undeclared(problem, u, rebuild, leaves)
+    refuse_undeclared(problem, u, rebuild, leaves, Constants())
     leaves = [leaf.detach() for leaf in leaves]
     params = rebuild(leaves)
     generator = torch.Generator().manual_seed(seed)

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch._functorch.pyfunctorch import JvpInterpreter, retrieve_all_functorch_interpreters
 from torch.autograd import forward_ad
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from bilevel.report import BilevelError
 
 __all__ = [
+    "Constants",
     "forward_mode",
     "has_tangent",
     "is_batched_cotangent",
     "is_transformed",
+    "jvp",
     "plain",
     "pytree",
     "refuse_nested_forward",
+    "vjp",
     "vjp_of_batched_cotangents",
+    "without_saved_tensor_hooks",
     "without_tangent",
 ]
 
@@ -59,8 +66,8 @@ def plain(tensor: Tensor) -> Tensor:
     return without_tangent(tensor).detach()
 
 
-def vjp_of_batched_cotangents(vjp: Callable[..., tuple[Tensor, ...]], *cotangents: Tensor) -> list[Tensor]:
-    """vjp for the cotangents of torch.autograd.grad(..., is_grads_batched=True), as one batch of solves.
+def vjp_of_batched_cotangents(function: Callable[..., tuple[Tensor, ...]], *cotangents: Tensor) -> list[Tensor]:
+    """A vjp for the cotangents of torch.autograd.grad(..., is_grads_batched=True), as one batch of solves.
 
     That call wraps them in a batching of its own, which custom functions do not see through: take the rows out of it,
     run them under torch.vmap, and put the results back.
@@ -70,7 +77,7 @@ def vjp_of_batched_cotangents(vjp: Callable[..., tuple[Tensor, ...]], *cotangent
     batched = [is_batched_cotangent(c) for c in cotangents]
     rows = [torch._remove_batch_dim(c, level, 0, 0) if many else c for c, many in zip(cotangents, batched, strict=True)]
     dims = tuple(0 if many else None for many in batched)
-    return [torch._add_batch_dim(grad, 0, level) for grad in torch.vmap(vjp, dims)(*rows)]
+    return [torch._add_batch_dim(grad, 0, level) for grad in torch.vmap(function, dims)(*rows)]
 
 
 def refuse_nested_forward() -> None:
@@ -86,3 +93,101 @@ def refuse_nested_forward() -> None:
             "forward mode over forward mode (jvp of jvp, jacfwd of jacfwd) does not work through an implicit layer; "
             "use torch.func.hessian, which is forward over reverse"
         )
+
+
+def jvp(function: Callable[..., Tensor], primals: Sequence[Tensor], tangents: Sequence[Tensor]) -> Tensor:
+    """The derivative of function(*primals) along the tangents.
+
+    Inside torch.autograd.forward_ad.dual_level, where PyTorch refuses torch.func.jvp ("nested forward mode"), it is the
+    transpose of the transpose.
+    """
+    if not forward_mode() or retrieve_all_functorch_interpreters():
+        return torch.func.jvp(function, tuple(primals), tuple(tangents))[1]
+    value, transposed = torch.func.vjp(function, *primals)[:2]
+    return torch.func.vjp(transposed, torch.zeros_like(value))[1](tuple(tangents))[0]
+
+
+def vjp(function: Callable[..., Tensor], *primals: Tensor) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """As torch.func.vjp(function, *primals)[1], where some primals may be without influence.
+
+    Inside further transforms PyTorch makes the zeros of such a primal at a level that has ended, and an internal assertion
+    fails. So each primal is also handed through, with a cotangent of zero.
+    """
+    through = torch.func.vjp(lambda *tensors: (function(*tensors), *(tensor.clone() for tensor in tensors)), *primals)[
+        1
+    ]
+    return lambda cotangent: through((cotangent, *(torch.zeros_like(primal) for primal in primals)))
+
+
+@contextmanager
+def without_saved_tensor_hooks() -> Iterator[None]:
+    """Take off saved-tensor hooks (checkpoints, save_on_cpu), with which torch.func refuses to work, and put them back.
+
+    What is computed inside is not saved for any graph of the user's.
+    """
+    hooks = []
+    while (top := torch._C._autograd._top_saved_tensors_default_hooks(False)) is not None:
+        hooks.append(top)
+        torch._C._autograd._pop_saved_tensors_default_hooks()
+    try:
+        yield
+    finally:
+        for pack, unpack in reversed(hooks):
+            torch._C._autograd._push_saved_tensors_default_hooks(pack, unpack)
+
+
+class Constants:
+    """Tensors that a function closes over and that were made inside a transform, with the numbers that they stand for.
+
+    PyTorch wraps every tensor made inside torch.func.jvp or grad; where a custom function calls the user's code one level
+    lower, such a wrapper is foreign and an internal assertion fails. Found while the function runs once (`watched`), put
+    in their place by `unwrapped`.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: dict[int, tuple[Tensor, Tensor]] = {}  # the wrapper is kept, so that its id stays its own
+
+    def watched(self, own: Sequence[Tensor]) -> AbstractContextManager[object]:
+        """Find them among what PyTorch functions get inside the block; `own` tensors are no constants."""
+        return _Watch(self._numbers, own) if retrieve_all_functorch_interpreters() else nullcontext()
+
+    def unwrapped(self) -> AbstractContextManager[object]:
+        """Inside the block each constant is what it stands for."""
+        return _Unwrap(self._numbers) if self._numbers else nullcontext()
+
+
+class _Watch(TorchFunctionMode):
+    def __init__(self, numbers: dict[int, tuple[Tensor, Tensor]], own: Sequence[Tensor]) -> None:
+        self.numbers = numbers
+        self.known = {id(tensor): tensor for tensor in own}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for leaf in pytree.tree_leaves((args, kwargs or {})):
+            if isinstance(leaf, Tensor) and id(leaf) not in self.known and is_transformed(leaf):
+                numbers = _unwrapped(leaf)
+                if numbers is not None:
+                    self.numbers[id(leaf)] = (leaf, numbers)
+        result = func(*args, **(kwargs or {}))
+        self.known |= {id(leaf): leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)}
+        return result
+
+
+class _Unwrap(TorchFunctionMode):
+    def __init__(self, numbers: dict[int, tuple[Tensor, Tensor]]) -> None:
+        self.numbers = numbers
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        args, kwargs = pytree.tree_map(self._number, (args, kwargs or {}))
+        return func(*args, **kwargs)
+
+    def _number(self, leaf: Any) -> Any:
+        return self.numbers.get(id(leaf), (None, leaf))[1]
+
+
+def _unwrapped(tensor: Tensor) -> Tensor | None:
+    """What is inside all wrappers, or None where that is a batch."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        if torch._C._functorch.is_batchedtensor(tensor):
+            return None
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor  # as it is: an operation here would wrap it again

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from bilevel.implicit.derivative_check import require_derivative
 from bilevel.implicit.linearised_solve import LinearisedSolve
 from bilevel.linalg.solver import LinearSolver
 from bilevel.problem import Params, Problem
-from bilevel.report import BilevelError, ConvergenceError, Counts, GradientReport, SolveReport, Status
+from bilevel.report import BilevelError, ConvergenceError, Counts, DerivativeError, GradientReport, SolveReport, Status
 from bilevel.solvers.evaluations import Tolerance
 from bilevel.solvers.loop import Outcome, Solver
 from bilevel.solvers.newton import Newton
@@ -86,20 +87,60 @@ def corrected_gradient(
     try:
         better = polish(linearised, u, leaves)
         image, *gradient = linearised.parameter_vjp(adjoint, better, leaves, wanted, with_unknown=True)
-        if _contradicts(cotangent, image) and not linearised.verify_tangent(u, leaves):
+        if _misfit(cotangent, image) > SUSPICIOUS and not linearised.verify_tangent(u, leaves):
             return corrected_gradient(linearised, cotangent, u, leaves, wanted)
+        if _misfit(cotangent, image) > CONTRACTION:
+            return _degenerate_gradient(linearised, cotangent, adjoint, u, better, leaves, wanted, started)
+        require_derivative(linearised, better, leaves, wanted, adjoint, [image, *gradient])
         change = linearised.solve(cotangent - image, u, leaves, transposed=True, tolerance=CORRECTION)
         missing = linearised.parameter_vjp(change, better, leaves, wanted, with_unknown=False)
         names = [name for name, want in zip(linearised.names, wanted, strict=True) if want]
         errors = relative_errors(gradient, [g + m for g, m in zip(gradient, missing, strict=True)], names)
+    except DerivativeError:
+        raise
     except BilevelError:
         gradient, errors = linearised.parameter_vjp(adjoint, u, leaves, wanted, with_unknown=False), {"": math.inf}
-    return [-g for g in gradient], _report(linearised, cotangent, adjoint, u, leaves, errors, started)
+        better = None
+    return [-g for g in gradient], _report(linearised, cotangent, adjoint, u, leaves, errors, started, better)
 
 
-def _contradicts(cotangent: Tensor, image: Tensor) -> bool:
-    """Whether the adjoint equation is violated by more than the correction of a state usually explains."""
-    return bool(torch.linalg.vector_norm(cotangent - image) > SUSPICIOUS * torch.linalg.vector_norm(cotangent))
+def _degenerate_gradient(
+    linearised: LinearisedSolve,
+    cotangent: Tensor,
+    adjoint: Tensor,
+    u: Tensor,
+    better: Tensor,
+    leaves: Sequence[Tensor],
+    wanted: Sequence[bool],
+    started: float,
+) -> tuple[list[Tensor], GradientReport]:
+    """The gradient where the tangent changes by its own size within the correction, as at a minimum of fourth order.
+
+    An adjoint of the one state does not fit the other then; each gradient is made at one state alone, and compared.
+    """
+    note = "the tangent changes by its own size between the state found and a better one: the solution is degenerate"
+    _note(linearised, note)
+    gradient = linearised.parameter_vjp(adjoint, u, leaves, wanted, with_unknown=False)
+    names = [name for name, want in zip(linearised.names, wanted, strict=True) if want]
+    try:
+        anew = linearised.solve(cotangent, better, leaves, transposed=True, tolerance=linearised.linear_tolerance)
+        other = linearised.parameter_vjp(anew, better, leaves, wanted, with_unknown=False)
+        errors = relative_errors(gradient, other, names)
+    except BilevelError:
+        errors = {"": math.inf}
+    return [-g for g in gradient], _report(linearised, cotangent, adjoint, u, leaves, errors, started, better)
+
+
+def _note(linearised: LinearisedSolve, sentence: str) -> None:
+    notes = linearised.outcome.report.notes if linearised.outcome is not None else []
+    if sentence not in notes:
+        notes.append(sentence)
+
+
+def _misfit(cotangent: Tensor, image: Tensor) -> float:
+    """By how much the adjoint equation is violated, relative to its right-hand side."""
+    size = float(torch.linalg.vector_norm(cotangent))
+    return float(torch.linalg.vector_norm(cotangent - image)) / size if size > 0 else 0.0
 
 
 def certify(
@@ -116,7 +157,8 @@ def certify(
         )
     except BilevelError:
         errors = {"": math.inf}
-    return _report(linearised, cotangent, adjoint, u, leaves, errors, started)
+        better = None
+    return _report(linearised, cotangent, adjoint, u, leaves, errors, started, better)
 
 
 def _report(
@@ -127,6 +169,7 @@ def _report(
     leaves: Sequence[Tensor],
     errors: dict[str, float],
     started: float,
+    better: Tensor | None = None,
 ) -> GradientReport:
     defect = cotangent - linearised.operator(u, leaves).matmul_transposed(adjoint)
     size = float(torch.linalg.vector_norm(cotangent))
@@ -138,7 +181,14 @@ def _report(
         relative_error=errors.pop(""),
         by_parameter=errors,
         seconds=time.perf_counter() - started,
+        state_correction=math.nan if better is None else float(relative_change(u, better)),
     )
+
+
+def relative_change(u: Tensor, better: Tensor) -> Tensor:
+    """||better - u|| / ||better||, 0 at the origin."""
+    size = torch.linalg.vector_norm(better)
+    return torch.linalg.vector_norm(better - u) / size if bool(size > 0) else torch.zeros_like(size)
 
 
 def _corrected(

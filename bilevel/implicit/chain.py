@@ -17,10 +17,11 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from bilevel.problem import Params
-from bilevel.report import InputError, UndeclaredTensorError
+from bilevel.report import BilevelError, InputError, UndeclaredTensorError
 from bilevel.torch_internals import (
     has_tangent,
     is_batched_cotangent,
+    is_transformed,
     pytree,
     refuse_nested_forward,
     vjp_of_batched_cotangents,
@@ -32,6 +33,13 @@ State: TypeAlias = Any
 Leaves: TypeAlias = tuple[Tensor, ...]
 
 _TENSOR = object()
+
+UNDECLARED = (
+    "a tensor that needs a gradient reaches the steps of a chain otherwise than through its state, params or loads; pass "
+    "it in one of them"
+)
+SAME_STATE = 1e-5
+"""Relative difference of a step's states that the tolerance of its solver may explain."""
 
 
 class ChainStep(Protocol):
@@ -218,8 +226,28 @@ class _Program:
             after, observed = self.advance(k, x[:first], x[first:second], x[second:], new)
             return (*after, *observed)
 
-        found = _vjp(step, (*old, *params, *load), (*cotangent[0], *cotangent[1]))
+        tensors = (*old, *params, *load)
+        if any(is_transformed(x) for x in (*tensors, *new)):
+            found = _vjp(step, tensors, (*cotangent[0], *cotangent[1]))
+        else:
+            with torch.enable_grad():  # so that a tensor which is none of the arguments shows in what comes out
+                detached = tuple(x.detach() for x in tensors)
+                found, again = _vjp_and_value(step, detached, (*cotangent[0], *cotangent[1]))
+            self._require_pure(k, again, new)
         return found[:first], found[first:second], found[second:]
+
+    def _require_pure(self, k: int, again: Leaves, new: Leaves) -> None:
+        """Raise if a step that was run again came to another state, or reached a tensor that it was not given."""
+        if any(x.requires_grad for x in again):
+            raise UndeclaredTensorError(UNDECLARED)
+        for one, other in zip(again, new):
+            if one.is_floating_point() and not bool(
+                torch.linalg.vector_norm(one - other) <= SAME_STATE * torch.linalg.vector_norm(other)
+            ):
+                raise BilevelError(
+                    f"step {k} of the chain came to another state when it was run again for the gradient; a step must "
+                    "depend on its arguments alone (no random numbers, no counters, nothing that changes in between)"
+                )
 
     def refuse_undeclared(self, tensors: Leaves) -> None:
         """Raise if the step reaches a tensor that needs a gradient by another way than its arguments."""
@@ -228,10 +256,7 @@ class _Program:
         state, params, loads = self.split([tensor.detach() for tensor in tensors])
         new, observed = self.advance(0, state, params, tuple(x[0] for x in loads), state)
         if any(x.requires_grad for x in (*new, *observed)):
-            raise UndeclaredTensorError(
-                "a tensor that needs a gradient reaches the steps of a chain otherwise than through its state, params "
-                "or loads; pass it in one of them"
-            )
+            raise UndeclaredTensorError(UNDECLARED)
 
     def trajectory(self, outputs: Sequence[Tensor]) -> Trajectory:
         n_state = self.counts[0]
@@ -267,6 +292,16 @@ def _vjp(function: Callable[..., Leaves], inputs: Leaves, cotangents: Leaves) ->
         return torch.stack([(c * y).sum() for c, y in zip(cotangents, function(*x))]).sum()
 
     return torch.func.grad(product, tuple(range(len(inputs))))(*inputs)
+
+
+def _vjp_and_value(function: Callable[..., Leaves], inputs: Leaves, cotangents: Leaves) -> tuple[Leaves, Leaves]:
+    """The vector-Jacobian product, and what the function returned."""
+
+    def product(*x: Tensor) -> tuple[Tensor, Leaves]:
+        values = function(*x)
+        return torch.stack([(c * y).sum() for c, y in zip(cotangents, values)]).sum(), values
+
+    return torch.func.grad(product, tuple(range(len(inputs))), has_aux=True)(*inputs)
 
 
 class _Chain(torch.autograd.Function):

@@ -18,8 +18,11 @@ from bilevel.report import BilevelError
 from bilevel.torch_internals import (
     is_batched_cotangent,
     is_transformed,
+    jvp,
     refuse_nested_forward,
+    vjp,
     vjp_of_batched_cotangents,
+    without_saved_tensor_hooks,
 )
 
 
@@ -28,7 +31,8 @@ class ImplicitState(torch.autograd.Function):
 
     @staticmethod
     def forward(linearised: LinearisedSolve, u0: Tensor, *leaves: Tensor) -> Tensor:
-        return linearised.run(u0, leaves)
+        with without_saved_tensor_hooks(), linearised.constants.unwrapped():
+            return linearised.run(u0, leaves)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -42,15 +46,17 @@ class ImplicitState(torch.autograd.Function):
         u, *leaves = ctx.saved_tensors
         linearised = ctx.linearised
         if linearised.adjoint.exact and _in_numbers(cotangent, u, *leaves):
-            return None, None, *_exact_gradient(linearised, cotangent, u, leaves, ctx.needs_input_grad[2:])
+            with without_saved_tensor_hooks():
+                return None, None, *_exact_gradient(linearised, cotangent, u, leaves, ctx.needs_input_grad[2:])
 
-        def vjp(cotangent: Tensor) -> tuple[Tensor, ...]:
+        def gradients(cotangent: Tensor) -> tuple[Tensor, ...]:
             adjoint = LinearSolve.apply(linearised, "adjoint", cotangent, u, *leaves)
-            return torch.func.vjp(lambda *p: linearised.residual(u, *p), *leaves)[1](-adjoint)
+            with linearised.constants.unwrapped():
+                return vjp(lambda *p: linearised.residual(u, *p), *leaves)(-adjoint)
 
         if is_batched_cotangent(cotangent):
-            return None, None, *vjp_of_batched_cotangents(vjp, cotangent)
-        return None, None, *vjp(cotangent)
+            return None, None, *vjp_of_batched_cotangents(gradients, cotangent)
+        return None, None, *gradients(cotangent)
 
     @staticmethod
     def jvp(ctx, _inner, _u0, *tangents):  # type: ignore[no-untyped-def]
@@ -77,7 +83,7 @@ class ParameterJVP(torch.autograd.Function):
 
     @staticmethod
     def forward(linearised: LinearisedSolve, u: Tensor, count: int, *tensors: Tensor | None) -> Tensor:
-        with torch.no_grad():
+        with torch.no_grad(), linearised.constants.unwrapped():
             return linearised.parameter_jvp(u, tensors[:count], tensors[count:])  # type: ignore[arg-type]
 
     @staticmethod
@@ -91,11 +97,12 @@ class ParameterJVP(torch.autograd.Function):
         linearised, count = ctx.linearised, ctx.count
         moving = [i for i, move in enumerate(tensors[count:]) if move is not None]
 
-        def jvp(v: Tensor, *p: Tensor) -> Tensor:
+        def image(v: Tensor, *p: Tensor) -> Tensor:
             return linearised.jvp_by_autodiff(v, p[:count], dict(zip(moving, p[count:], strict=True)))
 
         primals = (u, *tensors[:count], *(tensors[count + i] for i in moving))
-        by_u, *others = torch.func.vjp(jvp, *primals)[1](cotangent)
+        with linearised.constants.unwrapped():
+            by_u, *others = vjp(image, *primals)(cotangent)
         by_moved = dict(zip(moving, others[count:], strict=True))
         return None, by_u, None, *others[:count], *(by_moved.get(i) for i in range(count))
 
@@ -127,6 +134,12 @@ def _exact_gradient(
     linearised: LinearisedSolve, cotangent: Tensor, u: Tensor, leaves: Leaves, wanted: Sequence[bool]
 ) -> list[Tensor | None]:
     """The gradients of the wanted leaves, None for the others."""
+    if not bool(torch.isfinite(cotangent).all()):
+        raise BilevelError(
+            "the gradient that comes into an implicit layer is NaN or infinite, so no gradient can leave it; look at what the "
+            "outer function does with the state (a division by zero, a logarithm or root of zero)"
+        )
+    linearised.require_unchanged(u, leaves)
     if linearised.certifies:
         gradients, report = corrected_gradient(linearised, cotangent, u, leaves, wanted)
         linearised.gradients.append(report)
@@ -146,7 +159,8 @@ class LinearSolve(torch.autograd.Function):
 
     @staticmethod
     def forward(linearised: LinearisedSolve, mode: str, b: Tensor, u: Tensor, *leaves: Tensor) -> Tensor:
-        with torch.no_grad():
+        with torch.no_grad(), linearised.constants.unwrapped():
+            linearised.require_unchanged(u, leaves)
             linearised.verify_tangent(u, leaves)
             if mode != "adjoint":
                 return linearised.solve(b, u, leaves, mode == "transposed", linearised.linear_tolerance)
@@ -169,14 +183,15 @@ class LinearSolve(torch.autograd.Function):
         linearised = ctx.linearised
         other = "forward" if ctx.transposed else "transposed"
 
-        def vjp(cotangent: Tensor) -> tuple[Tensor, ...]:
+        def gradients(cotangent: Tensor) -> tuple[Tensor, ...]:
             w = LinearSolve.apply(linearised, other, cotangent, u, *leaves)
-            by_tangent = torch.func.vjp(lambda v, *p: linearised.apply(v, p, x, ctx.transposed), u, *leaves)[1]
-            return w, *by_tangent(-w)
+            with linearised.constants.unwrapped():
+                by_tangent = vjp(lambda v, *p: linearised.apply(v, p, x, ctx.transposed), u, *leaves)
+                return w, *by_tangent(-w)
 
         if is_batched_cotangent(cotangent):
-            return None, None, *vjp_of_batched_cotangents(vjp, cotangent)
-        return None, None, *vjp(cotangent)
+            return None, None, *vjp_of_batched_cotangents(gradients, cotangent)
+        return None, None, *gradients(cotangent)
 
     @staticmethod
     def jvp(ctx, _inner, _mode, b_moved, *tangents):  # type: ignore[no-untyped-def]
@@ -185,7 +200,8 @@ class LinearSolve(torch.autograd.Function):
         linearised = ctx.linearised
         primals = (u, *leaves)
         moved = tuple(torch.zeros_like(p) if t is None else t for p, t in zip(primals, tangents, strict=True))
-        change = torch.func.jvp(lambda v, *p: linearised.apply(v, p, x, ctx.transposed), primals, moved)[1]
+        with linearised.constants.unwrapped():
+            change = jvp(lambda v, *p: linearised.apply(v, p, x, ctx.transposed), primals, moved)
         right = -change if b_moved is None else b_moved - change
         return LinearSolve.apply(linearised, "transposed" if ctx.transposed else "forward", right, u, *leaves)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bilevel.problem import Params, Problem
 from bilevel.report import UndeclaredTensorError
-from bilevel.torch_internals import has_tangent, pytree, without_tangent
+from bilevel.torch_internals import Constants, has_tangent, pytree, without_tangent
 
 REMEDY = "pass it in `params` (or make it a parameter of the module), or detach it if it is meant to be constant"
 
@@ -42,15 +42,20 @@ def split_params(params: Params) -> tuple[list[Tensor], list[str], Callable[[Seq
 
 
 def refuse_undeclared(
-    problem: Problem, u0: Tensor, rebuild: Callable[[Sequence[Tensor]], Params], leaves: Sequence[Tensor]
+    problem: Problem,
+    u: Tensor,
+    rebuild: Callable[[Sequence[Tensor]], Params],
+    leaves: Sequence[Tensor],
+    constants: Constants,
 ) -> None:
     """Raise UndeclaredTensorError if the problem depends on a tensor that needs a derivative and is not in `leaves`.
 
-    With the unknown and every declared tensor detached, nothing that comes out may still carry a derivative.
+    With the unknown and every declared tensor detached, nothing that comes out may still carry a derivative. What the
+    problem closes over otherwise is noted in `constants`.
     """
-    detached = [without_tangent(leaf).detach() for leaf in leaves]
-    with torch.enable_grad():
-        value = problem.probe(u0, rebuild(detached))
+    u, detached = without_tangent(u).detach(), [without_tangent(leaf).detach() for leaf in leaves]
+    with torch.enable_grad(), constants.watched([u, *detached]):
+        value = problem.probe(u, rebuild(detached))
     if value.requires_grad:
         raise UndeclaredTensorError(
             f"{type(problem).__name__} depends on {_describe(value)} that needs a gradient but is not one of its parameters, so "

@@ -18,11 +18,15 @@ from bilevel.linalg.solver import Factor, LinearSolver
 from bilevel.problem import DENSE_LIMIT, FixedPoint, Params, Problem
 from bilevel.report import BilevelError, GradientReport, OnFail, fail
 from bilevel.solvers.loop import Outcome, Solver
+from bilevel.torch_internals import Constants, jvp
 
 Leaves = Sequence[Tensor]
 
 SEVERAL = 2
 """Directions from which on a model's own derivative in all of its parameters is cheaper than one derivative each."""
+
+CHANGED = 1e3
+"""How many rounding errors of its terms the residual may move by when it is evaluated again."""
 
 SAME_TANGENT = 1e-9
 """Relative difference between products with an assembled tangent and by autodiff that rounding may explain."""
@@ -41,6 +45,8 @@ class LinearisedSolve:
     outcome: Outcome | None = None
     factor: Factor | None = None
     gradients: list[GradientReport] = field(default_factory=list)
+    constants: Constants = field(default_factory=Constants)
+    derivative_checked: bool = False
     _linearised: tuple[Tensor, LinearOperator] | None = None
     _verified: bool = False
 
@@ -90,8 +96,8 @@ class LinearisedSolve:
 
         start = tuple(leaves[place] for place in moved)
         if len(next(iter(moved.values()))) == 1:
-            return torch.func.jvp(residual, start, tuple(move[0] for move in moved.values()))[1].unsqueeze(0)
-        return torch.vmap(lambda *move: torch.func.jvp(residual, start, move)[1])(*moved.values())
+            return jvp(residual, start, [move[0] for move in moved.values()]).unsqueeze(0)
+        return torch.vmap(lambda *move: jvp(residual, start, move))(*moved.values())
 
     def run(self, u0: Tensor, leaves: Leaves) -> Tensor:
         """Solve, note how it ended, complain as asked."""
@@ -139,6 +145,8 @@ class LinearisedSolve:
             lambda x: self.apply(u, leaves, x, transposed=False),
             lambda x: self.apply(u, leaves, x, transposed=True),
             self.problem.structure,
+            dtype=u.dtype,
+            device=u.device,
         )
 
     def residual_at(self, u: Tensor, leaves: Leaves) -> Tensor:
@@ -147,6 +155,28 @@ class LinearisedSolve:
         if outcome is not None and outcome.residual is not None and torch.equal(outcome.u, u):
             return outcome.residual
         return self.residual(u, *leaves)
+
+    def require_unchanged(self, u: Tensor, leaves: Leaves) -> None:
+        """Raise BilevelError if the problem is no longer the one whose solution u is.
+
+        A function may close over what changes between forward and backward: a loop's variable, a tensor changed in place,
+        an attribute, random numbers. The derivative would then be that of another problem.
+        """
+        outcome = self.outcome
+        if outcome is None or outcome.residual is None or not torch.equal(outcome.u, u):
+            return
+        now, then = self.residual(u, *leaves), outcome.residual
+        rounding = (
+            CHANGED * torch.finfo(u.dtype).eps * torch.linalg.vector_norm(self.operator(u, leaves).absolute(u), dim=-1)
+        )
+        change = torch.linalg.vector_norm(now - then, dim=-1)
+        allowed = torch.maximum(outcome.report.tolerance.reshape(change.shape).to(change), rounding)
+        if bool((change > allowed).any()):
+            raise BilevelError(
+                f"the problem has changed since it was solved: its residual at the solution moved by {float(change.max()):.2g}. "
+                "It depends on something that is not among its parameters and has another value now (the variable of a "
+                "loop, a tensor changed in place, an attribute, random numbers); pass it in `params`"
+            )
 
     def solve(self, b: Tensor, u: Tensor, leaves: Leaves, transposed: bool, tolerance: float) -> Tensor:
         """H^-1 b (or H^-T b) for b (..., *batch, n); large problems start from the solver's last factorisation."""

@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,9 +39,9 @@ class CertifiedGradient:
 def gradient(function: Callable[[Params], Tensor], params: Params) -> CertifiedGradient:
     """Value and gradient of function(params) -> scalar with an estimate of the gradient's error.
 
-    Unlike the report of a single layer, whose cotangent is taken as given, this one sees how the whole function depends
+    params: nested dicts of tensors, numbers or arrays; numbers become tensors. Unlike the report of a single layer, whose cotangent is taken as given, this one sees how the whole function depends
     on the inner states: it evaluates the gradient again at Newton-corrected states, at the price of a second backward
-    pass and no further solve. Raises ValueError if the function is not scalar.
+    pass and no further solve. Raises ValueError if the function is not scalar, BilevelError if it has no derivative.
     """
     flat, spec = pytree.tree_flatten_with_path(params)
     leaves = [_leaf(value) for _, value in flat]
@@ -70,14 +71,23 @@ def gradient(function: Callable[[Params], Tensor], params: Params) -> CertifiedG
         relative_error=errors.pop(""),
         by_parameter=errors,
         seconds=time.perf_counter() - started,
+        state_correction=max((_correction(linearised) for linearised in recorded.solves), default=math.nan),
     )
     return CertifiedGradient(value.detach(), pytree.tree_unflatten(result, spec), report)
 
 
 def _leaf(value: Any) -> Any:
+    """Numbers, arrays and tensors of floating point as tensors to differentiate in; everything else as it is."""
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if number or (isinstance(value, np.ndarray) and value.dtype.kind == "f"):
+        value = torch.as_tensor(value, dtype=torch.get_default_dtype())
     if isinstance(value, Tensor) and value.is_floating_point():
         return value.detach().clone().requires_grad_()
     return value
+
+
+def _correction(linearised: LinearisedSolve) -> float:
+    return max((g.state_correction for g in linearised.gradients), default=math.nan)
 
 
 def _residual(linearised: LinearisedSolve) -> float:
@@ -87,12 +97,19 @@ def _residual(linearised: LinearisedSolve) -> float:
 def _value_and_gradient(
     function: Callable[[Params], Tensor], params: Params, tensors: Sequence[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
-    value = function(params)
-    if value.numel() != 1:
-        raise ValueError(f"the outer function must return a scalar, it returned shape {tuple(value.shape)}")
+    with torch.enable_grad():
+        value = function(params)
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise ValueError(f"the outer function must return a scalar tensor, it returned {got}")
     if not value.requires_grad:
-        return value, [torch.zeros_like(t) for t in tensors]
-    return value, list(torch.autograd.grad(value.reshape(()), tensors, allow_unused=True, materialize_grads=True))
+        raise BilevelError(
+            "the outer function's value has no derivative in any of its parameters: it leaves PyTorch's graph (float(p), "
+            ".item(), .detach(), NumPy) or uses none of them"
+        )
+    with torch.enable_grad():
+        scalar = value.reshape(())
+    return value, list(torch.autograd.grad(scalar, tensors, allow_unused=True, materialize_grads=True))
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import ClassVar, get_args
 
 import torch
@@ -19,6 +20,7 @@ from bilevel.report import OnFail, Solution
 from bilevel.solvers.fixed_point import Anderson
 from bilevel.solvers.loop import Solver
 from bilevel.solvers.newton import Newton
+from bilevel.torch_internals import without_saved_tensor_hooks
 
 
 def argmin(
@@ -81,8 +83,9 @@ def solve_implicitly(
     problem = problem.for_unknown(u0)
     vector = u0.reshape(*u0.shape[: problem.batch_dims], -1)
     leaves, names, rebuild = split_params(problem.collect(params))
-    refuse_undeclared(problem, vector, rebuild, leaves)
     linearised = LinearisedSolve(problem, rebuild, names, solver, adjoint or Exact(), on_fail)
+    with without_saved_tensor_hooks():
+        refuse_undeclared(problem, vector, rebuild, leaves, linearised.constants)
     linearised = outer_gradient.enter(linearised)
     u = (
         unroll(linearised, vector, leaves)
@@ -90,6 +93,9 @@ def solve_implicitly(
         else ImplicitState.apply(linearised, vector, *leaves)
     )
     assert linearised.outcome is not None
+    if linearised.outcome.report.converged:  # another branch of the problem may begin away from the start
+        with without_saved_tensor_hooks():
+            refuse_undeclared(problem, u, rebuild, leaves, linearised.constants)
     return Solution(u.reshape(u0.shape), linearised.outcome.report, linearised.gradients)
 
 
@@ -125,7 +131,7 @@ class ImplicitLayer(torch.nn.Module):
     def forward(self, u0: Tensor, params: Params = None) -> Tensor:
         solve = type(self)._solve
         found = solve(self.problem, u0, params, solver=self.solver, adjoint=self.adjoint, on_fail=self.on_fail)
-        self.solution = found
+        self.solution = replace(found, u=found.u.detach())  # kept with its graph, the module could not be copied
         return found.u
 
 

@@ -61,7 +61,10 @@ class NewtonDirection(Descent):
         if isinstance(tangent, Dense):
             bent = -_absolute_solve(tangent, point.residual)
             return torch.where(sound.unsqueeze(-1), -self.factor.solve(point.residual), bent)
-        return -self._shifted(evaluations, tangent).solve(point.residual)
+        bent = -self._shifted(evaluations, tangent).solve(point.residual)
+        if not bool(sound.any()):
+            return bent
+        return torch.where(sound.unsqueeze(-1), -self.factor.solve(point.residual), bent)
 
     def _factorise(self, linear: LinearSolver, tangent: LinearOperator) -> Factor:
         earlier = self.factor if linear.reuses(tangent, self.factor) else None
@@ -79,8 +82,8 @@ class NewtonDirection(Descent):
         return max(forcing, 0.01 * float(evaluations.goal.min()) / norm)
 
     def _shifted(self, evaluations: Evaluations, tangent: LinearOperator) -> Factor:
-        """Factor H + t I with t just above -lambda_min (Nocedal & Wright 2006, section 3.4)."""
-        lowest = float(negative_curvature(tangent, evaluations.linear, evaluations.counts)[0])
+        """Factor H + t I with t just above -lambda_min, the lowest of all samples (Nocedal & Wright 2006, section 3.4)."""
+        lowest = float(negative_curvature(tangent, evaluations.linear, evaluations.counts)[0].min())
         shift = max(2 * abs(lowest), 1e-12)
         for _ in range(30):
             evaluations.counts.factorisations += 1

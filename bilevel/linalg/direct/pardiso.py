@@ -5,6 +5,7 @@ The symbolic analysis is kept with the pattern and shared by all its factors.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 
 import torch
@@ -22,6 +23,7 @@ from bilevel.report import OnFail
 
 REUSED_FROM = 20_000
 """Unknowns from which on an LU factorisation costs as much as 10 (plane meshes) to 30 solves (meshes in space)."""
+CHOOSING = threading.Lock()
 SMALL_PIVOT = 1e-12
 """Cholesky pivots below this fraction of their diagonal entry call for a check of the condition."""
 
@@ -122,18 +124,27 @@ def _numeric(matrix: Sparse, kind: MatrixType) -> NumericFactor | None:
     """Factorise on the first of the pattern's analyses that has a slot left."""
     stored = _stored(matrix.pattern, kind)
     entries = stored.entries(matrix.values)
-    analyses: list[Analysis] = matrix.pattern.derive(kind, list)
-    analysis = next((known for known in analyses if known.free_slots), None)
-    if analysis is None:
-        analysis = Analysis(kind, stored.indptr, stored.indices, entries)
-        analyses.append(analysis)
-    return analysis.factor(entries)
+    with CHOOSING:  # two threads that share a pattern must not take the same slot, nor make its analysis twice
+        analyses: list[Analysis] = matrix.pattern.derive(kind, list)
+        for analysis in analyses:
+            slot = analysis.take_slot()
+            if slot is not None:
+                break
+        else:
+            analysis = Analysis(kind, stored.indptr, stored.indices, entries)
+            analyses.append(analysis)
+            slot = analysis.take_slot()
+    assert slot is not None
+    return analysis.factor(entries, slot)
 
 
 def _matched(matrix: Sparse, kind: MatrixType) -> NumericFactor | None:
     stored = _stored(matrix.pattern, kind)
     entries = stored.entries(matrix.values)
-    return Analysis(kind, stored.indptr, stored.indices, entries, matching=True).factor(entries)
+    analysis = Analysis(kind, stored.indptr, stored.indices, entries, matching=True)
+    slot = analysis.take_slot()
+    assert slot is not None
+    return analysis.factor(entries, slot)
 
 
 def _stored(pattern: SparsePattern, kind: MatrixType) -> Selection:

@@ -26,6 +26,10 @@ ZERO_PIVOT = -7
 MEMORY = (-2, -8, -9)
 
 
+LOCK = threading.RLock()
+"""Held around every call: factorisations in two threads at once, of one pattern or of two, end in a segmentation fault."""
+
+
 class MatrixType(IntEnum):
     """PARDISO's `mtype`."""
 
@@ -83,7 +87,6 @@ class Analysis:
         self.kind, self.n, self.indptr, self.indices = kind, len(indptr) - 1, indptr, indices
         self.handle = np.zeros(64, dtype=np.int64)
         self.iparm = _parameters(kind, matching)
-        self.lock = threading.RLock()
         self.free_slots = list(range(SLOTS, 0, -1))
         self._raise(self._call(Phase.ANALYSE, 1, values))
         self._end = weakref.finalize(
@@ -91,10 +94,14 @@ class Analysis:
         )
         self._end.atexit = False
 
-    def factor(self, values: np.ndarray) -> NumericFactor | None:
+    def take_slot(self) -> int | None:
+        """A place for one more numerical factorisation, or None where all are taken."""
+        with LOCK:
+            return self.free_slots.pop() if self.free_slots else None
+
+    def factor(self, values: np.ndarray, slot: int) -> NumericFactor | None:
         """Factorise values on the pattern; None if they are not positive definite, or have a zero pivot."""
-        with self.lock:
-            slot = self.free_slots.pop()
+        with LOCK:
             error = self._call(Phase.FACTOR, slot, values)
             if error == 0:
                 return NumericFactor(self, slot, values)
@@ -104,7 +111,7 @@ class Analysis:
         return None
 
     def _release(self, slot: int) -> None:
-        with self.lock:
+        with LOCK:
             self._call(Phase.FREE_FACTOR, slot, np.empty(0))
             self.free_slots.append(slot)
 
@@ -134,7 +141,7 @@ class NumericFactor:
         """Solutions (m, n) of right-hand sides (m, n), all in one call."""
         b = np.ascontiguousarray(b, dtype=np.float64)
         x = np.empty_like(b)
-        with self.analysis.lock:
+        with LOCK:
             self.analysis.iparm[11] = 2 if transposed else 0
             self.analysis._raise(self.analysis._call(Phase.SOLVE, self.slot, self.values, b, x))
         return x
@@ -145,7 +152,7 @@ class NumericFactor:
         error = ctypes.c_int32(0)
         mkl = library()
         assert mkl is not None
-        with self.analysis.lock:
+        with LOCK:
             mkl.pardiso_getdiag(
                 _pointer(self.analysis.handle),
                 _pointer(pivots),
@@ -198,6 +205,7 @@ def _run(
     none = np.zeros(1)
     permutation = np.zeros(1, dtype=np.int32)
     error = ctypes.c_int32(0)
+    LOCK.acquire()  # not `with`: finalizers run this while the interpreter shuts down
     mkl.pardiso(
         _pointer(handle),
         _integer(SLOTS),
@@ -216,4 +224,5 @@ def _run(
         _pointer(none if x is None else x),
         ctypes.byref(error),
     )
+    LOCK.release()
     return error.value

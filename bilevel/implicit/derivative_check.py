@@ -1,0 +1,91 @@
+"""A difference of the residual against its derivative by autograd, with every first gradient of a layer.
+
+What a problem does outside PyTorch's graph (float(p), .item(), .detach(), .data, lists of numbers) is invisible to
+autograd, and then the gradient is wrong while all linear solves are right. One more residual tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from bilevel.implicit.linearised_solve import LinearisedSolve
+from bilevel.linalg.direct.condition import random_signs
+from bilevel.problem import DENSE_LIMIT
+from bilevel.report import DerivativeError
+
+STEP = 3e-7
+"""Length of the difference, relative to each tensor's size."""
+SHARE = 0.02
+"""Share of the change of the residual that curvature along so short a step does not explain."""
+NOISE = 1e3
+"""Rounding errors of the residual's terms that a difference may contain."""
+
+
+def require_derivative(
+    linearised: LinearisedSolve,
+    u: Tensor,
+    leaves: Sequence[Tensor],
+    wanted: Sequence[bool],
+    adjoint: Tensor,
+    derivatives: Sequence[Tensor],
+) -> None:
+    """Raise DerivativeError if adjoint . residual does not change along a direction as its derivatives say.
+
+    derivatives: of adjoint . residual, in u and then in the wanted leaves. Where the two one-sided differences disagree,
+    the residual has a kink, which is noted. In single precision a difference tells nothing, and nothing is checked.
+    """
+    if linearised.derivative_checked or u.dtype != torch.float64:
+        return
+    linearised.derivative_checked = True
+    moves = [_direction(tensor) for tensor in (u, *(leaf for leaf, want in zip(leaves, wanted, strict=True) if want))]
+    here = linearised.residual(u, *leaves)
+    rise = _difference(linearised, u, leaves, wanted, moves, STEP, here)
+    expected = sum(float((d * move).sum()) for d, move in zip(derivatives, moves, strict=True))
+    scale = float((adjoint * rise).abs().sum())
+    rounding = torch.linalg.vector_norm(linearised.operator(u, leaves).absolute(u)) * torch.linalg.vector_norm(adjoint)
+    allowed = SHARE * scale + NOISE * torch.finfo(u.dtype).eps / STEP * float(rounding)
+    small = (
+        u.numel() <= DENSE_LIMIT
+    )  # one more residual costs nothing there, and shows kinks that lie on the other side
+    if not small and not abs(float((adjoint * rise).sum()) - expected) > allowed:  # NaN: the step has left the domain
+        return
+    fall = _difference(linearised, u, leaves, wanted, moves, -STEP, here)
+    if float((adjoint * (rise - fall)).sum().abs()) > allowed:
+        sentence = "the residual has a kink at the solution: its gradient there is one of several, or none"
+        if linearised.outcome is not None and sentence not in linearised.outcome.report.notes:
+            linearised.outcome.report.notes.append(sentence)
+        return
+    if not abs(float((adjoint * rise).sum()) - expected) > allowed:
+        return
+    raise DerivativeError(
+        f"{type(linearised.problem).__name__}: autograd's derivative of the residual differs from its difference by "
+        f"{abs(float((adjoint * rise).sum()) - expected) / scale:.0%}. Something in it leaves PyTorch's graph: float(p), "
+        ".item(), .detach(), .data, .tolist(), torch.no_grad, NumPy, or a tensor built anew from numbers"
+    )
+
+
+def _direction(tensor: Tensor) -> Tensor:
+    """Random signs times the size of each entry, at least that of the mean one."""
+    size = tensor.detach().abs()
+    typical = size.mean() if tensor.numel() else size.new_zeros(())
+    typical = torch.where(typical > 0, typical, torch.ones_like(typical))
+    signs = random_signs(max(tensor.numel(), 1)).to(tensor)[: tensor.numel()].reshape(tensor.shape)
+    return torch.maximum(size, typical) * signs
+
+
+def _difference(
+    linearised: LinearisedSolve,
+    u: Tensor,
+    leaves: Sequence[Tensor],
+    wanted: Sequence[bool],
+    moves: Sequence[Tensor],
+    step: float,
+    here: Tensor,
+) -> Tensor:
+    """(r(u + step d) - r(u)) / step."""
+    given = iter(moves[1:])
+    moved = [leaf + step * next(given) if want else leaf for leaf, want in zip(leaves, wanted, strict=True)]
+    return (linearised.residual(u + step * moves[0], *moved) - here) / step
