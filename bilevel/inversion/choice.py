@@ -155,7 +155,8 @@ class Discrepancy(Search):
 class LCurve(Search):
     """The corner of (log |A x - y|, log g(x)): the lambda of largest curvature on a grid of `points`, by a cubic spline.
 
-    For very smooth unknowns the corner is known to lie at too small a lambda (Hanke 1996); prefer GCV there.
+    The corner is known to lie at too small a lambda for very smooth unknowns (Hanke 1996), and where the data are fewer
+    than the unknowns and the penalty is no square (total variation, l1); prefer GCV there.
     """
 
     points: int = 25
@@ -192,10 +193,12 @@ class LCurve(Search):
                 f"the L-curve bends most at lambda = {math.exp(fine[best]) * problem.scale:.3g}, the end of the search, so "
                 "it has no corner inside; widen lowest and highest, or use GCV"
             )
-        peaks = [
-            i for i in range(1, len(fine) - 1) if curvature[i] > max(curvature[i - 1], curvature[i + 1]) and i != best
+        rivals = [
+            math.exp(fine[i]) * problem.scale
+            for i in range(1, len(fine) - 1)
+            if curvature[i] > max(curvature[i - 1], curvature[i + 1], 0.5 * curvature[best])
+            if abs(fine[i] - fine[best]) > math.log(10)
         ]
-        rivals = [math.exp(fine[i]) * problem.scale for i in peaks if curvature[i] > 0.5 * curvature[best]]
         if rivals:
             shown = ", ".join(f"{weight:.2g}" for weight in rivals)
             problem.notes.append(f"the L-curve has other corners almost as sharp, at lambda = {shown}")
