@@ -84,28 +84,29 @@ class Search(Choice):
         return grid[-len(trials) :], trials
 
     def interior_minimum(self, problem: InverseProblem, grid: np.ndarray, scores: list[float], what: str) -> int:
-        """Where on the grid the score is smallest; notes flat and rival minima, ConvergenceError for an end of it."""
-        best, smallest = int(np.argmin(scores)), min(scores)
-        if best in (0, len(grid) - 1):
-            side, name = ("down to", "lowest") if best == 0 else ("up to", "highest")
+        """Where inside the grid the score is smallest; notes what makes that doubtful, ConvergenceError where it falls to an end."""
+        weights = [f"{math.exp(t) * problem.scale:.3g}" for t in grid]
+        minima = [i for i in range(1, len(grid) - 1) if scores[i] < scores[i - 1] and scores[i] <= scores[i + 1]]
+        end = 0 if scores[0] < scores[-1] else len(grid) - 1
+        side, name = ("down to", "lowest") if end == 0 else ("up to", "highest")
+        if not minima:
             raise ConvergenceError(
-                f"{what} falls all the way {side} lambda = {math.exp(grid[best]) * problem.scale:.3g}, the end of the "
-                f"search, so it chooses none; move `{name}` outwards, or use Discrepancy with the noise that you know"
+                f"{what} falls all the way {side} lambda = {weights[end]}, the end of the search, so it chooses none; "
+                f"move `{name}` outwards, or use Discrepancy with the noise that you know"
             )
-        near = [float(t) for t, score in zip(grid, scores) if score <= smallest + NEAR_MINIMUM]
-        if near[-1] - near[0] > FLAT:
-            low, high = (math.exp(t) * problem.scale for t in (near[0], near[-1]))
+        best = min(minima, key=lambda i: scores[i])
+        if scores[end] < scores[best]:
             problem.notes.append(
-                f"{what} is flat: any lambda from {low:.2g} to {high:.2g} is within 5 % of its minimum"
+                f"{what} is smaller still at the end of the search, lambda = {weights[end]}; taken is its minimum inside, "
+                "which Discrepancy with the noise that you know would confirm"
             )
-        rivals = [
-            math.exp(grid[i]) * problem.scale
-            for i in range(1, len(grid) - 1)
-            if scores[i] < min(scores[i - 1], scores[i + 1]) and scores[i] <= smallest + NEAR_MINIMUM and i != best
-        ]
+        near = [i for i in range(len(grid)) if scores[i] <= scores[best] + NEAR_MINIMUM]
+        if grid[near[-1]] - grid[near[0]] > FLAT:
+            span = f"from {weights[near[0]]} to {weights[near[-1]]}"
+            problem.notes.append(f"{what} is flat: lambdas {span} are within 5 % of its minimum, or below it")
+        rivals = [weights[i] for i in minima if i != best and scores[i] <= scores[best] + NEAR_MINIMUM]
         if rivals:
-            shown = ", ".join(f"{weight:.2g}" for weight in rivals)
-            problem.notes.append(f"{what} has other minima almost as deep, at lambda = {shown}")
+            problem.notes.append(f"{what} has other minima almost as deep, at lambda = {', '.join(rivals)}")
         return best
 
 

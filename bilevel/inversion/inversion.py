@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 
 import torch
 from torch import Tensor
@@ -44,6 +45,8 @@ def invert(A: LinearMap | Tensor, y: Tensor, prior: Prior, choice: Choice) -> In
     """
     A, y = as_linear_map(A), torch.as_tensor(y)
     A.check_data(y)
+    if y.numel() == 0 or prod(A.domain) == 0:
+        raise InputError(f"an inversion needs data and unknowns, got {y.numel()} data and {prod(A.domain)} unknowns")
     if y.dim() != len(A.range):
         raise InputError(
             f"lambda is chosen for one sample at a time, the data hold a batch {tuple(y.shape)}; invert each"
