@@ -42,15 +42,18 @@ def read_file(file: Path, what: str) -> dict[str, Any]:
 
 
 def write_checkpoint(state: dict[str, Any], file: Path) -> None:
-    """Write where a training stands; `state` has the key "schedule"."""
+    """Write where a training stands; `state` has the key "schedule", which says all that the training follows from."""
     write_file(state, file)
 
 
 def read_checkpoint(schedule: dict[str, Any], file: Path) -> dict[str, Any]:
-    """What `write_checkpoint` wrote; InputError for another file, or one of a training with another schedule."""
+    """What `write_checkpoint` wrote; InputError for another file, or one of a training that followed from something else."""
     state = read_file(file, "checkpoint of a training")
-    if "schedule" not in state:
+    if not isinstance(state.get("schedule"), dict):
         raise InputError(f"{file} is not a checkpoint of a training; remove it")
-    if state["schedule"] != schedule:
-        raise InputError(f"{file} was written by a training with another schedule; remove it or use its schedule")
+    differing = sorted(k for k in {*schedule, *state["schedule"]} if schedule.get(k) != state["schedule"].get(k))
+    if differing:
+        raise InputError(
+            f"{file} was written by a training with another schedule ({', '.join(differing)}); remove it or use its schedule"
+        )
     return state
