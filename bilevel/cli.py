@@ -160,6 +160,7 @@ def plot(study: StudyPath, out: Out = None, debug: Debug = False) -> None:
 @app.command()
 def train_steps(
     family: Annotated[Path, typer.Argument(help="The family.yml to train from.", metavar="FAMILY")],
+    force: Annotated[bool, typer.Option("--force", help="Replace weights that exist.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -167,7 +168,7 @@ def train_steps(
     with _errors(debug):
         from bilevel.acceleration.training.train_steps import train_steps as train
 
-        file = train(family, progress=not quiet)
+        file = train(family, progress=not quiet, overwrite=force)
         print(f"wrote {file} and its model card {file.with_suffix('.json').name}")
 
 

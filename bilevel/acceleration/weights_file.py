@@ -10,7 +10,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from bilevel.acceleration.cellwise import split
@@ -18,6 +17,7 @@ from bilevel.acceleration.family import Family
 from bilevel.acceleration.networks import node_network
 from bilevel.acceleration.networks.cell_network import CellNetwork
 from bilevel.acceleration.networks.node_network import NodeNetwork
+from bilevel.inversion.networks.checkpoint import read_file, write_file
 from bilevel.report import InputError
 
 
@@ -56,8 +56,7 @@ class Weights:
             "networks": [{"settings": _settings(n), "weights": n.state_dict()} for n in self.networks],
             "made_by": self.made_by,
         }
-        file.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(content, file)
+        write_file(content, file)
         card = {key: value for key, value in content.items() if key != "networks"}
         card["parameters"] = sum(p.numel() for n in self.networks for p in n.parameters())
         text = json.dumps(card, indent=1, ensure_ascii=False)
@@ -99,13 +98,8 @@ def versions() -> dict[str, str]:
 
 def _content(file: Path) -> dict[str, Any]:
     wanted = {"kind", "family", "family_version", "feature_version", "networks", "made_by"}
-    try:
-        content = torch.load(file, weights_only=True, map_location="cpu")
-    except FileNotFoundError:
-        raise InputError(f"there is no file of weights at {file}") from None
-    except Exception as error:
-        raise InputError(f"{file} is damaged or no file of weights ({type(error).__name__})") from error
-    if not isinstance(content, dict) or set(content) != wanted:
+    content = read_file(file, "file of weights")
+    if set(content) != wanted:
         raise InputError(f"{file} is not a file of weights written by `bilevel train-steps`")
     return content
 

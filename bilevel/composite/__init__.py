@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         soft_threshold_with_support,
     )
     from bilevel.composite.solver import CompositeSolver
+    from bilevel.composite.split_bregman import SplitBregman
     from bilevel.composite.total_variation import AnalysisNorm, GraphTotalVariation, TotalVariation
 
 __all__, __getattr__, __dir__ = bilevel.lazy_names(__name__)

@@ -22,10 +22,13 @@ def regularised_inverse(A: LinearMap, rho: float) -> Solve:
         return lambda b: torch.fft.irfft2(torch.fft.rfft2(b) / eigenvalues, s=A.domain)
     matrix = A.matrix()
     m, n = matrix.shape
-    if m < n:  # Woodbury: factor the smaller of A A^T and A^T A
-        factor = torch.linalg.cholesky(matrix @ matrix.mT + rho * torch.eye(m).to(matrix))
-    else:
-        factor = torch.linalg.cholesky(matrix.mT @ matrix + rho * torch.eye(n).to(matrix))
+    # Woodbury: factor the smaller of A A^T and A^T A.
+    gram = matrix @ matrix.mT if m < n else matrix.mT @ matrix
+    factor, info = torch.linalg.cholesky_ex(gram + rho * torch.eye(min(m, n)).to(gram))
+    if int(info):
+        raise InputError(
+            f"A^T A + {rho:g} is singular in this precision: {rho:g} is lost beside |A|^2; take a larger one or float64"
+        )
 
     def solve(b: Tensor) -> Tensor:
         columns = b.reshape(-1, n).mT

@@ -22,7 +22,8 @@ class PrimalDual(CompositeSolver):
     """x <- x - tau (grad f(x) + D^T p), p <- projection of p + sigma D (2 x_new - x_old) to balls of radius weight.
 
     Steps satisfy 1 / tau = L / 2 + sigma |D|^2 (times 1.01). `balance` is sigma's size relative to L / |D|^2.
-    tolerance: relative, on the change of x in the metric of the steps.
+    tolerance: on the residuals of both conditions of optimality, (x - x_new) / tau of the gradient relative to L |x|, and
+    (p_new - p) / sigma of the differences relative to |D| |x|.
     """
 
     balance: float = 1.0
@@ -41,14 +42,19 @@ class PrimalDual(CompositeSolver):
         x, p = x0, torch.zeros_like(norm.differences(x0))
         radius = norm.per_ball(torch.as_tensor(problem.weight).to(x0))
         floor = radius.clamp_min(torch.finfo(x0.dtype).tiny)
-        # A step moves x by tau times the residual, which is in units of L x: hence tau L in the test of convergence.
-        tolerance = self.tolerance.threshold(torch.full_like(problem.norm(x0), tau * lipschitz))
+        tolerance = self.tolerance.threshold(torch.ones_like(problem.norm(x0)))
+        smallest = problem.norm(problem.smooth.gradient(torch.zeros_like(x0))) / lipschitz
+        steps = tau * lipschitz, sigma * norm.norm_squared**0.5
         history: list[float] = []
         for iteration in range(1, self.max_iterations + 1):  # noqa: B007 - reported
             new = x - tau * (problem.smooth.gradient(x) + norm.differences_adjoint(p))
             q = p + sigma * norm.differences(2 * new - x)
             q = q / (norm.magnitude(q) / floor).clamp_min(1.0)
-            residual = relative(problem.norm(new - x), problem.norm(new))
+            size = torch.maximum(problem.norm(new), smallest)
+            # Both, since x alone stands still at a least-squares solution, where p has yet to begin moving.
+            residual = torch.maximum(
+                relative(problem.norm(new - x), steps[0] * size), relative(norm.norm(q - p), steps[1] * size)
+            )
             x, p = new, q
             history.append(float(residual.max()))
             if not bool((residual > tolerance).any()):

@@ -51,6 +51,8 @@ class Smooth(ABC):
 class LeastSquares(Smooth):
     """f(x) = |A x - y|^2 / 2 for a linear map A and data y (*batch, *range); differentiable in y."""
 
+    lipschitz: float
+
     def __init__(self, A: LinearMap, data: Tensor) -> None:
         A.check_data(data)
         self.A, self.data = A, data

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 
 import torch
 from torch import Tensor
 
-from bilevel.inversion.choice import Choice, InverseProblem, LambdaTrial
+from bilevel.inversion.choice import Choice
 from bilevel.inversion.priors import Prior
+from bilevel.inversion.problem import InverseProblem, LambdaTrial
 from bilevel.linalg.linear_map import LinearMap, as_linear_map
 from bilevel.report import InputError
 
 
 @dataclass
 class Inversion:
-    """The estimate x (*domain), the chosen lambda, the misfit |A x - y|, and all trials that led there."""
+    """The estimate x (*domain), the chosen lambda, the misfit |A x - y|, and all trials that led there.
+
+    notes: what makes the choice of lambda doubtful, a sentence each.
+    """
 
     x: Tensor
     weight: float
@@ -23,11 +28,13 @@ class Inversion:
     prior: str
     choice: str
     trials: list[LambdaTrial] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def sentence(self) -> str:
-        """What was done, in one sentence."""
-        return f"{self.prior} with lambda = {self.weight:.3g} by {self.choice} ({len(self.trials)} solves), misfit {self.misfit:.3g}"
+        """What was done, in one sentence, and what is doubtful about it."""
+        done = f"{self.prior} with lambda = {self.weight:.3g} by {self.choice} ({len(self.trials)} solves), misfit {self.misfit:.3g}"
+        return "; ".join([done, *self.notes])
 
 
 def invert(A: LinearMap | Tensor, y: Tensor, prior: Prior, choice: Choice) -> Inversion:
@@ -38,6 +45,8 @@ def invert(A: LinearMap | Tensor, y: Tensor, prior: Prior, choice: Choice) -> In
     """
     A, y = as_linear_map(A), torch.as_tensor(y)
     A.check_data(y)
+    if y.numel() == 0 or prod(A.domain) == 0:
+        raise InputError(f"an inversion needs data and unknowns, got {y.numel()} data and {prod(A.domain)} unknowns")
     if y.dim() != len(A.range):
         raise InputError(
             f"lambda is chosen for one sample at a time, the data hold a batch {tuple(y.shape)}; invert each"
@@ -48,4 +57,5 @@ def invert(A: LinearMap | Tensor, y: Tensor, prior: Prior, choice: Choice) -> In
         )
     problem = InverseProblem(A, y, prior)
     trial = choice.choose(problem)
-    return Inversion(trial.x, trial.weight, trial.misfit, type(prior).__name__, type(choice).__name__, problem.trials)
+    names = type(prior).__name__, type(choice).__name__
+    return Inversion(trial.x, trial.weight, trial.misfit, *names, problem.trials, problem.notes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from math import prod
 
 import torch
 from torch import Tensor
@@ -19,12 +20,17 @@ from bilevel.composite import (
     Number,
     PrimalDual,
     Restart,
+    SplitBregman,
     TotalVariation,
     regularised_inverse,
 )
 from bilevel.inversion.networks.plug_and_play import PnPProximalGradient
 from bilevel.linalg.linear_map import Convolution, LinearMap
 from bilevel.report import InputError
+from bilevel.solvers import Tolerance
+
+DENSE_UNKNOWNS = 2500
+"""Up to here total variation is minimised with a dense factorisation."""
 
 
 class Prior(ABC):
@@ -37,6 +43,10 @@ class Prior(ABC):
     @abstractmethod
     def penalty(self, x: Tensor) -> float:
         """g(x): the ordinate of the L-curve."""
+
+    @abstractmethod
+    def scale(self, A: LinearMap, y: Tensor) -> float:
+        """A lambda of natural size, which follows the units of operator, data and g; searches are relative to it."""
 
     def freedom(self, A: LinearMap, y: Tensor, weight: float, x: Tensor) -> float:
         """Effective degrees of freedom, the divergence of A x(y): by a Monte-Carlo difference (Ramani, Blu, Unser 2008)."""
@@ -65,6 +75,13 @@ class Tikhonov(Prior):
     def penalty(self, x: Tensor) -> float:
         return 0.5 * float((x if self.L is None else self.L.to(x) @ x.reshape(-1)).square().sum())
 
+    def scale(self, A: LinearMap, y: Tensor) -> float:
+        """|A|^2 / |L|^2, where the data weigh as much as the prior; zero without data."""
+        roughness = 1.0 if self.L is None else float(torch.linalg.matrix_norm(self.L.to(y), 2))
+        if roughness == 0:
+            raise InputError("the smoothing matrix is zero, so it is no prior")
+        return (A.norm() / roughness) ** 2 if bool((A.adjoint(y) != 0).any()) else 0.0
+
     def freedom(self, A: LinearMap, y: Tensor, weight: float, x: Tensor) -> float:
         """trace of A (A^T A + lambda L^T L)^-1 A^T, exactly."""
         if self.L is None and isinstance(A, Convolution):
@@ -84,7 +101,7 @@ class Tikhonov(Prior):
             return 0.5 * (A(x) - p["y"]).square().sum() + 0.5 * p["log_weight"].exp() * roughness.square().sum()
 
         start = self.solve(A, y, float(log_weight.detach().exp()))
-        solver = bilevel.Newton(tolerance=bilevel.Tolerance(relative=1e-8, absolute=1e-8 * float(A.adjoint(y).norm())))
+        solver = bilevel.Newton(tolerance=Tolerance(relative=1e-8, absolute=1e-8 * float(A.adjoint(y).norm())))
         return bilevel.argmin(energy, start, {"y": y, "log_weight": log_weight}, solver=solver).u
 
     def _normal(self, A: LinearMap, weight: float, right: Tensor) -> Tensor:
@@ -111,6 +128,10 @@ class L1Prior(Prior):
     def penalty(self, x: Tensor) -> float:
         return float(x.abs().sum())
 
+    def scale(self, A: LinearMap, y: Tensor) -> float:
+        """|A^T y|_max: from there on the estimate is zero."""
+        return float(A.adjoint(y).abs().max())
+
     def freedom(self, A: LinearMap, y: Tensor, weight: float, x: Tensor) -> float:
         """The number of nonzero entries (Zou, Hastie, Tibshirani 2007)."""
         return float((x != 0).sum())
@@ -125,17 +146,26 @@ class L1Prior(Prior):
 
 
 class TotalVariationPrior(Prior):
-    """g = total variation of a picture, or of node values on a graph (pass a `GraphTotalVariation`)."""
+    """g = total variation of a picture, or of node values on a graph (pass a `GraphTotalVariation`).
+
+    solver: split Bregman up to 2,500 unknowns, where a dense factorisation is quick, and primal-dual splitting above.
+    """
 
     def __init__(self, norm: AnalysisNorm | None = None, solver: CompositeSolver | None = None) -> None:
         self.norm = norm or TotalVariation()
-        self.solver = solver or PrimalDual()
+        self.solver = solver
 
     def solve(self, A: LinearMap, y: Tensor, weight: float, start: Tensor | None = None) -> Tensor:
-        return _minimise(Composite(LeastSquares(A, y), self.norm, weight), A, y, start, self.solver)
+        small = prod(A.domain) <= DENSE_UNKNOWNS
+        solver = self.solver or (SplitBregman(tolerance=Tolerance(1e-5)) if small else PrimalDual())
+        return _minimise(Composite(LeastSquares(A, y), self.norm, weight), A, y, start, solver)
 
     def penalty(self, x: Tensor) -> float:
         return float(self.norm.value(x))
+
+    def scale(self, A: LinearMap, y: Tensor) -> float:
+        """|A^T y|_max / |D|: about where the estimate begins to have edges."""
+        return float(A.adjoint(y).abs().max()) / self.norm.norm_squared**0.5
 
 
 class LearnedPrior(Prior):
@@ -163,9 +193,13 @@ class LearnedPrior(Prior):
         return scheme.restore(A, y, start).x
 
     def penalty(self, x: Tensor) -> float:
-        """|x - D(x)|^2 / 2: how much of x the denoiser would take away."""
+        """|x - D(x)|^2 / 2: how much of x the denoiser would take away, at x's own range of values."""
         with torch.no_grad():
-            return 0.5 * float((x - self.denoiser(x, 1.0)).square().sum())
+            return 0.5 * float((x - self.denoiser(x, max(float(x.abs().max()), 1e-300))).square().sum())
+
+    def scale(self, A: LinearMap, y: Tensor) -> float:
+        """The range of values of the simplest estimate, A^T y / |A|^2."""
+        return float(A.adjoint(y).abs().max()) / A.norm() ** 2 if bool((y != 0).any()) else 0.0
 
 
 def _minimise(problem: Composite, A: LinearMap, y: Tensor, start: Tensor | None, solver: CompositeSolver) -> Tensor:

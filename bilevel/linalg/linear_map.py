@@ -131,6 +131,8 @@ class Matrix(LinearMap):
         entries = torch.as_tensor(matrix)
         if entries.dim() != 2:
             raise InputError(f"a matrix has two dimensions, got shape {tuple(entries.shape)}")
+        if entries.is_complex():
+            raise InputError("the operator is complex; stack its real and imaginary parts as rows of a real one")
         if not entries.is_floating_point():
             entries = entries.to(torch.get_default_dtype())
         require_finite("the operator", entries)

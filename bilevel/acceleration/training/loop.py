@@ -88,12 +88,13 @@ def train(
     """Train in place; the mean loss of every stage.
 
     checkpoint: a file written after every stage; where it exists, training goes on after its last stage. Raises
-    InputError if it is another schedule's, BilevelError where the loss is not finite.
+    InputError if it is another training's, BilevelError where the loss is not finite.
     """
     optimiser = torch.optim.Adam(network.parameters(), schedule.rate)
     losses: list[float] = []
+    made_for = asdict(schedule) | {"family": family.name, "version": family.version, "network": _sizes(network)}
     if checkpoint is not None and checkpoint.exists():
-        losses = _resume(network, optimiser, schedule, checkpoint)
+        losses = _resume(network, optimiser, made_for, checkpoint)
     done = sum(stage.updates for stage in schedule.stages[: len(losses)])
     with tqdm(total=schedule.updates, initial=done, disable=not progress, unit="update") as bar:
         for number in range(len(schedule.stages)):
@@ -101,7 +102,7 @@ def train(
                 continue
             losses.append(_run_stage(network, family, objective, schedule, number, optimiser, bar))
             if checkpoint is not None:
-                _save(network, optimiser, schedule, losses, checkpoint)
+                _save(network, optimiser, made_for, losses, checkpoint)
     return losses
 
 
@@ -150,21 +151,23 @@ def _run_stage(
 
 
 def _save(
-    network: nn.Module, optimiser: torch.optim.Optimizer, schedule: TrainingSchedule, losses: list[float], file: Path
+    network: nn.Module, optimiser: torch.optim.Optimizer, made_for: dict[str, Any], losses: list[float], file: Path
 ) -> None:
     state = {
         "network": network.state_dict(),
         "optimiser": optimiser.state_dict(),
-        "schedule": asdict(schedule),
+        "schedule": made_for,
         "losses": losses,
     }
     write_checkpoint(state, file)
 
 
-def _resume(
-    network: nn.Module, optimiser: torch.optim.Optimizer, schedule: TrainingSchedule, file: Path
-) -> list[float]:
-    state = read_checkpoint(asdict(schedule), file)
+def _resume(network: nn.Module, optimiser: torch.optim.Optimizer, made_for: dict[str, Any], file: Path) -> list[float]:
+    state = read_checkpoint(made_for, file)
     network.load_state_dict(state["network"])
     optimiser.load_state_dict(state["optimiser"])
     return list(state["losses"])
+
+
+def _sizes(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in network.state_dict().items()}

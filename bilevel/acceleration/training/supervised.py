@@ -63,9 +63,10 @@ def train_supervised(
     checkpoint: a file written once all instances are solved and after every network; where it exists, training goes on
     from there. Raises InputError if it is another training's, BilevelError where no instance is solved.
     """
-    saved: dict[str, Any] = {"schedule": asdict(plan), "solutions": [], "networks": []}
+    made_for = asdict(plan) | {"family": family.name, "version": family.version}
+    saved: dict[str, Any] = {"schedule": made_for, "solutions": [], "networks": []}
     if checkpoint is not None and checkpoint.exists():
-        saved = read_checkpoint(saved["schedule"], checkpoint)
+        saved = read_checkpoint(made_for, checkpoint)
     keep = (lambda: None) if checkpoint is None else partial(write_checkpoint, saved, checkpoint)
     with tqdm(total=plan.instances + plan.systems * plan.epochs, disable=not progress, unit="step") as bar:
         taught = _taught(family, plan, saved["solutions"], bar)

@@ -20,13 +20,15 @@ from bilevel.acceleration.weights_file import Kind, Weights, versions
 from bilevel.report import InputError
 
 
-def train_steps(file: Path, progress: bool = True) -> Path:
+def train_steps(file: Path, progress: bool = True, overwrite: bool = False) -> Path:
     """Train as family.yml says, write the weights and the card; the file of the weights.
 
     A training that was interrupted goes on from its last finished stage, or network: the file `out` with .checkpoint.
-    Raises InputError for a file that is not right or a family that does not fit.
+    Raises InputError for a file that is not right, a family that does not fit, or weights that exist, unless `overwrite`.
     """
     config = read_config(file)
+    if config.out.exists() and not overwrite:
+        raise InputError(f"{config.out} exists; name another file under `out`, or replace it with --force")
     family = find_family(config.family)
     started = time.perf_counter()
     if config.unrolled is not None:

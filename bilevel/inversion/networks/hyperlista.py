@@ -14,9 +14,9 @@ from torch.nn import Parameter
 
 from bilevel.composite import soft_threshold_with_support
 from bilevel.inversion.networks.alista import analytic_weight, coherence
-from bilevel.inversion.networks.network import UnrolledNetwork, UnrolledState, weight_map
+from bilevel.inversion.networks.network import UnrolledNetwork, UnrolledState, require_pairs, weight_map
 from bilevel.linalg.linear_map import LinearMap
-from bilevel.report import InputError
+from bilevel.report import BilevelError, InputError
 
 
 class HyperLISTA(UnrolledNetwork):
@@ -24,6 +24,9 @@ class HyperLISTA(UnrolledNetwork):
 
     theta = c1 mu |A^+ (A x - y)|_1, beta = c2 mu |x|_0, and the support holds
     c3 log(|A^+ y|_1 / |A^+ (A x - y)|_1) entries, where mu is the coherence of W and A^+ the pseudo-inverse.
+
+    constants: (c1, c2, c3), which `tune` finds best. By default c1 = 4 / (mu n), so that theta is four times the mean entry
+    of A^+ (A x - y): much larger ones put every entry of sparse signals to zero, and nothing can be learned from there.
     """
 
     constants: Parameter
@@ -34,13 +37,15 @@ class HyperLISTA(UnrolledNetwork):
         operator: LinearMap | Tensor,
         depth: int = 16,
         weight: LinearMap | Tensor | None = None,
-        constants: tuple[float, float, float] = (0.5, 0.05, 30.0),
+        constants: tuple[float, float, float] | None = None,
     ) -> None:
         super().__init__(operator, depth)
         matrix = self.operator.matrix()
         self.weight = weight_map(self.operator, analytic_weight(matrix) if weight is None else weight)
         self.register_buffer("inverse", torch.linalg.pinv(matrix))
         self.coherence = coherence(self.weight.matrix(), matrix)
+        if constants is None:
+            constants = (4.0 / (self.coherence * matrix.shape[1]) if self.coherence > 0 else 1.0, 0.01, 5.0)
         self.constants = Parameter(torch.tensor(constants, dtype=matrix.dtype))
 
     def start(self, y: Tensor) -> UnrolledState:
@@ -71,18 +76,23 @@ def tune(
 ) -> float:
     """Set the three constants by a simplex search on the NMSE in dB over the pairs, which it returns.
 
-    The support's size is an integer, so derivatives do not see c3; a direct search does.
+    The support's size is an integer, so derivatives do not see c3; a direct search does. Raises InputError for pairs that
+    do not fit, BilevelError where the search found nothing better than zero.
     """
     from scipy.optimize import minimize
 
     scale = network.constants.detach().double().cpu().numpy().copy()
     if not (scale > 0).all():
         raise InputError("the search for HyperLISTA's constants starts from three positive numbers")
+    require_pairs(network, truth, data)
+    size = truth.double().square().sum()
 
     def objective(log_factor: np.ndarray) -> float:
         with torch.no_grad():
             network.constants.copy_(torch.as_tensor(scale * np.exp(log_factor)))
-            error = (network(data).double() - truth.double()).square().sum() / truth.double().square().sum()
+            # Without the checks of a call: constants under which the layers blow up are bad, not an error.
+            found = network.run(data, network.start(data), 0).x
+            error = (found.double() - truth.double()).square().sum() / size
         value = float(10 * torch.log10(error)) if bool(torch.isfinite(error)) else 1e3
         if progress is not None:
             progress(value)
@@ -95,4 +105,9 @@ def tune(
         method="Nelder-Mead",
         options={"maxfev": evaluations, "initial_simplex": simplex, "xatol": 1e-3, "fatol": 1e-2},
     )
-    return objective(found.x)
+    best = objective(found.x)
+    if not best < 0:
+        raise BilevelError(
+            f"no constants near {tuple(scale.tolist())} recover these signals better than zero does; start from smaller ones"
+        )
+    return best

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import Parameter, ParameterList
 
 from bilevel.linalg.linear_map import LinearMap, Matrix, as_linear_map
-from bilevel.report import ConvergenceError, InputError
+from bilevel.report import ConvergenceError, InputError, require_finite
 
 
 class UnrolledState(NamedTuple):
@@ -131,6 +131,21 @@ def own_handle(module: LinearMap) -> LinearMap:
         name: own_handle(child) if isinstance(child, LinearMap) else child for name, child in module._modules.items()
     }
     return found
+
+
+def require_pairs(network: UnrolledNetwork, truth: Tensor, data: Tensor) -> None:
+    """Raise InputError unless truth (*batch, *domain), not all zero, and data (*batch, *range) are pairs for the network."""
+    operator = network.operator
+    operator.check_data(data)
+    batch = data.shape[: data.dim() - len(operator.range)]
+    if tuple(truth.shape) != (*batch, *operator.domain):
+        raise InputError(
+            f"the training signals have shape {tuple(truth.shape)}, but the network's operator takes "
+            f"{(*batch, *operator.domain)} for these data"
+        )
+    require_finite("the training signals", truth)
+    if not bool((truth != 0).any()):
+        raise InputError("the training signals are all zero, so there is nothing to recover")
 
 
 def squared_norm(operator: LinearMap) -> float:

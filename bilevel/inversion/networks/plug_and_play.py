@@ -91,11 +91,13 @@ class PnPProximalGradient:
 class PnPADMM:
     """x <- (A^T A + rho)^-1 (A^T y + rho (z - u)); z <- D(x + u); u <- u + x - z.
 
+    Its fixed points are those of `PnPProximalGradient` with step 1 / rho: x = D(x - A^T (A x - y) / rho). Where D is the
+    proximal operator of g, both minimise |A x - y|^2 / 2 + rho g(x). So rho defaults to |A|^2, as the step to 1 / |A|^2.
     tolerance: on the relative change |x - z| + |z - z_previous| against |x|, worst picture.
     """
 
     denoiser: Denoise
-    rho: float = 0.05
+    rho: float | None = None
     tolerance: float = 1e-6
     max_iterations: int = 2000
 
@@ -103,7 +105,8 @@ class PnPADMM:
         """Restore pictures from y (*batch, *range); raises ConvergenceError where the iteration does not converge."""
         A.check_data(y)
         require_iterations(self.max_iterations)
-        invert = regularised_inverse(A, self.rho)
+        rho = A.norm() ** 2 if self.rho is None else self.rho
+        invert = regularised_inverse(A, rho)
         back = A.adjoint(y)
         with torch.no_grad():
             z = back if x0 is None else _checked(x0, A)
@@ -111,7 +114,7 @@ class PnPADMM:
             residuals: list[float] = []
             reached = False
             for _ in range(self.max_iterations):
-                x = invert(back + self.rho * (z - u))
+                x = invert(back + rho * (z - u))
                 new = self.denoiser(x + u)
                 u = u + x - new
                 size = x.norm(dim=(-2, -1)).clamp_min(torch.finfo(x.dtype).tiny)

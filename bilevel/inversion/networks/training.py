@@ -17,7 +17,7 @@ from torch.nn import Parameter
 from tqdm import tqdm
 
 from bilevel.inversion.networks.checkpoint import read_checkpoint, write_checkpoint
-from bilevel.inversion.networks.network import UnrolledNetwork, UnrolledState
+from bilevel.inversion.networks.network import UnrolledNetwork, UnrolledState, require_pairs
 from bilevel.report import BilevelError, InputError
 
 
@@ -134,10 +134,12 @@ def _run_stage(
     for step in range(stage.steps):
         truth, data = sampler.draw(schedule.batch, generator)
         if step == 0:
-            _require_fit(network, truth, data)
+            require_pairs(network, truth, data)
         with torch.no_grad():
             state = network.run(data, network.start(data), 0, stage.first)
         estimate = network.run(data, UnrolledState(state.x, state.memory), stage.first, stage.depth).x
+        if step == 0:
+            _require_alive(network, estimate, stage)
         value = loss(estimate, truth)
         if not bool(torch.isfinite(value)):
             raise BilevelError(
@@ -153,11 +155,12 @@ def _run_stage(
     return float(value.detach())
 
 
-def _require_fit(network: UnrolledNetwork, truth: Tensor, data: Tensor) -> None:
-    network.operator.check_data(data)
-    if tuple(truth.shape[1:]) != network.operator.domain:
-        raise InputError(
-            f"the training signals have shape {tuple(truth.shape[1:])}, but the network's operator takes {network.operator.domain}"
+def _require_alive(network: UnrolledNetwork, estimate: Tensor, stage: LayerStage) -> None:
+    """Where every entry of every sample is below its threshold, all derivatives are zero and training goes nowhere."""
+    if not bool((estimate != 0).any()):
+        raise BilevelError(
+            f"the {type(network).__name__} returns zero for every signal in stage '{stage.name}', so nothing can be learned: its "
+            "thresholds are above all entries; start from smaller ones, or give the signals larger units"
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from bilevel.inversion.networks.checkpoint import read_file, write_file
 from bilevel.inversion.networks.network import UnrolledNetwork
 from bilevel.inversion.networks.training import LayerwiseSchedule
 from bilevel.linalg.linear_map import Fingerprint
@@ -29,10 +30,19 @@ class Provenance:
 
 
 def save_weights(
-    network: UnrolledNetwork, file: Path | str, schedule: LayerwiseSchedule, command: str | None = None
+    network: UnrolledNetwork,
+    file: Path | str,
+    schedule: LayerwiseSchedule,
+    command: str | None = None,
+    overwrite: bool = False,
 ) -> Provenance:
-    """Write the learned parameters and their provenance; the operator itself is not stored, only its fingerprint."""
+    """Write the learned parameters and their provenance; the operator itself is not stored, only its fingerprint.
+
+    Raises InputError where the file exists, unless `overwrite`.
+    """
     file = Path(file)
+    if file.exists() and not overwrite:
+        raise InputError(f"{file} exists; choose another name, or overwrite=True to replace what may have taken hours")
     made_by = Provenance(
         type(network).__name__,
         network.depth,
@@ -41,22 +51,20 @@ def save_weights(
         " ".join(sys.argv) if command is None else command,
         {name: version(name) for name in ("bilevel", "torch", "numpy")},
     )
-    file.parent.mkdir(parents=True, exist_ok=True)
     learned = {name: value.detach().cpu() for name, value in network.named_parameters()}
-    torch.save({"weights": learned, "provenance": asdict(made_by)}, file)
+    write_file({"weights": learned, "provenance": asdict(made_by)}, file)
     return made_by
 
 
 def load_weights(network: UnrolledNetwork, file: Path | str) -> Provenance:
     """Read weights into a network of the same kind and operator; raises InputError where either differs."""
+    file = Path(file)
+    content = read_file(file, "file of weights")
     try:
-        content = torch.load(file, weights_only=True, map_location="cpu")
         raw = dict(content["provenance"])
         raw["operator"] = Fingerprint(*(tuple(part) for part in raw["operator"].values()))
         made_by = Provenance(**raw)
-    except FileNotFoundError:
-        raise InputError(f"there is no file of weights at {file}") from None
-    except Exception as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file} is not a file of weights written by save_weights ({type(error).__name__})") from error
     if (made_by.network, made_by.depth) != (type(network).__name__, network.depth):
         raise InputError(

@@ -20,11 +20,12 @@ from bilevel.acceleration.training.loop import CurriculumStage, TrainingSchedule
 from bilevel.acceleration.training.supervised import Supervision, train_supervised
 from bilevel.acceleration.training.train_steps import train_steps
 from bilevel.acceleration.training.unrolled_guess import UnrolledGuess
-from bilevel.acceleration.weights_file import Kind, Weights
+from bilevel.acceleration.weights_file import Kind, Weights, shipped
 from bilevel.cli import app
 from bilevel.report import InputError
 from bilevel.solvers import Newton
 from bilevel.solvers.evaluations import Tolerance
+from physics.families.forchheimer import ForchheimerFlow
 from physics.families.large_strain import LargeStrain
 from physics.families.power_law import PowerLawFlow
 
@@ -133,6 +134,8 @@ def test_a_checkpoint_of_another_schedule_or_of_nothing_is_refused(tmp_path):
     )
     with pytest.raises(InputError, match="another schedule"):
         train(network(), PowerLawFlow(), UnrolledGuess(), SCHEDULE, checkpoint=file)
+    with pytest.raises(InputError, match=r"another schedule \(.*family"):
+        train(network(), ForchheimerFlow(), UnrolledGuess(), SCHEDULE, checkpoint=file)
     file.write_bytes(b"no checkpoint")
     with pytest.raises(InputError, match="not a checkpoint"):
         train(network(), PowerLawFlow(), UnrolledGuess(), SCHEDULE, checkpoint=file)
@@ -147,6 +150,10 @@ def test_from_yaml_to_a_solver_that_finds_what_newton_finds(tmp_path, learn):
     assert card["made_by"]["settings"]["seed"] == 0
     assert len(card["made_by"]["losses"]) == 1
     assert not file.with_suffix(".checkpoint").exists()
+    written_then = file.read_bytes()
+    with pytest.raises(InputError, match="exists"):
+        train_steps(written(tmp_path, learn=learn), progress=False)
+    assert file.read_bytes() == written_then
     weights = Weights.load(file, PowerLawFlow())
     instance = PowerLawFlow(exponent=3.0).instance(150, 77)
     tolerance = Tolerance(1e-10)
@@ -267,3 +274,14 @@ def test_the_benchmark_may_be_held_against_some_classical_methods_only(monkeypat
 
 def test_a_family_is_found_by_module_and_class():
     assert isinstance(find_family(FAMILY), PowerLawFlow)
+
+
+def test_damaged_weights_are_refused_by_their_checksum(tmp_path):
+    family, file = PowerLawFlow(), tmp_path / "weights.pt"
+    good = shipped(family, Kind.GUESS).read_bytes()
+    file.write_bytes(good)
+    Weights.load(file, family)
+    middle = len(good) // 2
+    file.write_bytes(good[:middle] + bytes([good[middle] ^ 1]) + good[middle + 1 :])
+    with pytest.raises(InputError, match="checksum"):
+        Weights.load(file, family)

@@ -18,6 +18,7 @@ from bilevel.composite import (
     PrimalDual,
     Restart,
     SmoothFunction,
+    SplitBregman,
     SquaredL2,
     TotalVariation,
     regularised_inverse,
@@ -257,3 +258,66 @@ def test_what_the_protocol_cannot_do_is_said() -> None:
         )
     with pytest.raises(InputError, match="takes a least-squares misfit"):
         bilevel.fixed_point(Composite(SmoothFunction(torch.sum), L1()), torch.zeros(4), solver=ADMM())
+
+
+def test_a_start_where_x_alone_is_at_rest_is_no_solution() -> None:
+    """At a least-squares solution x does not move until p does; at a huge rho nothing moves at all."""
+    A = Matrix(torch.eye(36) + 0.1 * torch.randn(36, 36), (6, 6), (36,))
+    y = torch.randn(36)
+    problem = Composite(LeastSquares(A, y), TotalVariation(), 0.3)
+    start = torch.linalg.solve(A.entries, y).reshape(6, 6)
+    exact = bilevel.fixed_point(problem, start, solver=FISTA(tolerance=Tolerance(1e-8))).u
+    for solver in (PrimalDual(tolerance=Tolerance(1e-8)), SplitBregman(tolerance=Tolerance(1e-8))):
+        assert torch.allclose(bilevel.fixed_point(problem, start, solver=solver).u, exact, atol=1e-5)
+    with pytest.raises(ConvergenceError):
+        bilevel.fixed_point(lasso(), torch.zeros(3, 20), solver=HalfQuadraticSplitting(first=1e4, stages=1))
+
+
+@pytest.mark.parametrize("weight", [3.0, 0.1, 1e-3, 1e-5])
+def test_split_bregman_agrees_with_nested_fista_at_strong_and_weak_priors(weight: float) -> None:
+    A = Matrix(torch.randn(25, 30), (5, 6), (25,))
+    problem = Composite(LeastSquares(A, torch.randn(2, 25)), TotalVariation(tolerance=1e-14), weight)
+    zero = torch.zeros(2, 5, 6)
+    found = bilevel.fixed_point(problem, zero, solver=SplitBregman()).u
+    exact = bilevel.fixed_point(
+        problem,
+        found,
+        solver=FISTA(tolerance=Tolerance(1e-5 * weight), restart=Restart.GRADIENT, max_iterations=100_000),
+    ).u
+    assert torch.allclose(problem.objective(found), problem.objective(exact), rtol=1e-5)
+
+
+def test_split_bregman_treats_constants_and_null_spaces() -> None:
+    A = Matrix(torch.randn(9, 30), (5, 6), (9,))
+    flat = torch.full((5, 6), 2.0)
+    problem = Composite(LeastSquares(A, A(flat)), TotalVariation(), 0.1)
+    assert torch.allclose(bilevel.fixed_point(problem, torch.zeros(5, 6), solver=SplitBregman()).u, flat, atol=1e-4)
+    blind = Matrix(A.entries - A.entries.mean(1, keepdim=True), (5, 6), (9,))
+    with pytest.raises(InputError, match="share a null space"):
+        bilevel.fixed_point(
+            Composite(LeastSquares(blind, torch.ones(9)), TotalVariation()), torch.zeros(5, 6), solver=SplitBregman()
+        )
+    with pytest.raises(InputError, match="takes a total variation"):
+        bilevel.fixed_point(lasso(), torch.zeros(3, 20), solver=SplitBregman())
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1e9])
+@pytest.mark.parametrize(
+    "solver",
+    [FISTA(tolerance=Tolerance(1e-6), restart=Restart.GRADIENT), PrimalDual(), SplitBregman()],
+    ids=lambda s: type(s).__name__,
+)
+def test_units_of_the_unknown_do_not_matter(solver, unit: float) -> None:
+    """f + weight g with x in other units: the data and the weight scale along, the shape of the answer does not."""
+    A = Matrix(torch.randn(20, 30), (5, 6), (20,))
+    y = torch.randn(20)
+    one, other = (
+        bilevel.fixed_point(
+            Composite(LeastSquares(A, u * y), TotalVariation(tolerance=1e-12), 0.5 * u),
+            torch.zeros(5, 6),
+            solver=solver,
+        ).u
+        / u
+        for u in (1.0, unit)
+    )
+    assert torch.allclose(one, other, rtol=1e-6, atol=1e-6)

@@ -19,8 +19,8 @@ from bilevel.inversion import (
     diagnose,
     invert,
 )
-from bilevel.inversion.choice import InverseProblem
 from bilevel.inversion.networks import ConvexDenoiser
+from bilevel.inversion.problem import InverseProblem
 from bilevel.linalg.linear_map import Convolution, Matrix, gaussian_kernel
 from bilevel.report import ConvergenceError, InputError
 

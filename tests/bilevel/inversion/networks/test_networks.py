@@ -132,6 +132,46 @@ def test_hyperlista_is_tuned_by_three_numbers() -> None:
     assert after < before - 10
 
 
+def test_hyperlista_learns_from_its_defaults_whatever_the_units() -> None:
+    for unit in (1e-6, 1.0, 1e6):
+        A = Matrix(unit * dictionary(60, 100).entries)
+        signals = SparseSignals(A, 0.05)
+        x, y = signals.draw(150, torch.Generator().manual_seed(5))
+        network = HyperLISTA(A, 8)
+        before = nmse_db(network(y), x)
+        assert before < -10
+        train(network, signals, LayerwiseSchedule(batch=32, alone=0, together=0, final=40, rate=5e-3))
+        assert nmse_db(network(y), x) < before
+
+
+def test_networks_whose_thresholds_leave_nothing_say_so() -> None:
+    A = dictionary(60, 100)
+    signals = SparseSignals(A, 0.05)
+    x, y = signals.draw(50, torch.Generator().manual_seed(5))
+    quick = LayerwiseSchedule(batch=32, alone=2, together=0, final=2)
+    for network in (
+        HyperLISTA(A, 4, constants=(5.0, 0.05, 3.0)),
+        ALISTA(A, 4, threshold=50.0),
+        LISTA(A, 4, threshold=1e3),
+    ):
+        with pytest.raises(BilevelError, match="returns zero for every signal"):
+            train(network, signals, quick)
+    with pytest.raises(BilevelError, match="start from smaller ones"):
+        tune(HyperLISTA(A, 4, constants=(500.0, 0.05, 3.0)), x, y, evaluations=20)
+    with pytest.raises(InputError, match="all zero"):
+        tune(HyperLISTA(A, 4), 0 * x, y)
+    with pytest.raises(InputError, match="training signals have shape"):
+        tune(HyperLISTA(A, 4), x[:, :-1], y)
+
+
+def test_constants_that_blow_up_are_bad_but_no_error_of_the_search() -> None:
+    A = dictionary(60, 100)
+    x, y = SparseSignals(A, 0.05).draw(50, torch.Generator().manual_seed(5))
+    network = HyperLISTA(A, 16, constants=(1e-3, 0.5, 100.0))
+    tune(network, x, y, evaluations=80)
+    assert nmse_db(network(y), x) < 0
+
+
 def test_analytic_weights_minimise_the_frobenius_norm() -> None:
     A = dictionary(12, 20).entries
     W = analytic_weight(A)
@@ -375,3 +415,28 @@ def test_a_diverging_training_is_reported() -> None:
             SparseSignals(A),
             LayerwiseSchedule(batch=8, alone=0, together=0, final=50, matrix_rate=1e300, rate=1e300),
         )
+
+
+def test_weights_are_written_whole_never_over_others_and_never_read_damaged(tmp_path: Path) -> None:
+    A, file = dictionary(), tmp_path / "weights.pt"
+    network, schedule = ALISTA(A, 3), LayerwiseSchedule()
+    save_weights(network, file, schedule)
+    with pytest.raises(InputError, match="exists"):
+        save_weights(network, file, schedule)
+    save_weights(network, file, schedule, overwrite=True)
+    assert [f.name for f in tmp_path.iterdir()] == ["weights.pt"]
+    good = file.read_bytes()
+    expected = [p.detach().clone() for p in network.parameters()]
+    refused = 0
+    for place in range(7, len(good), max(1, len(good) // 150)):
+        file.write_bytes(good[:place] + bytes([good[place] ^ 16]) + good[place + 1 :])
+        try:
+            load_weights(network, file)
+        except InputError:
+            refused += 1
+        assert all(torch.equal(a, b) for a, b in zip(expected, network.parameters()))
+    assert refused > 20
+    for length in (0, 10, len(good) // 2, len(good) - 1):
+        file.write_bytes(good[:length])
+        with pytest.raises(InputError, match="damaged"):
+            load_weights(network, file)

@@ -85,6 +85,22 @@ def test_with_a_true_prox_it_is_proximal_gradient() -> None:
     assert torch.allclose(split.x, exact, atol=1e-6)
 
 
+@pytest.mark.parametrize("unit", [1.0, 1e4])
+def test_both_schemes_solve_one_problem_with_one_denoiser(unit: float) -> None:
+    """By default and wherever rho = 1 / step, whatever the units of the operator."""
+    A = Matrix(unit * torch.randn(60, 81) / 9, (9, 9), (60,))
+    y = A(torch.rand(9, 9))
+    denoiser = ConvexDenoiser(channels=4, size=3, dtype=torch.float64)
+    limits = {"tolerance": 1e-9, "max_iterations": 20_000}
+    for step in (None, 0.3 / A.norm() ** 2):
+        a = PnPProximalGradient(lambda v: denoiser(v, 3.0), step=step, **limits).restore(A, y).x
+        rho = None if step is None else 1 / step
+        b = PnPADMM(lambda v: denoiser(v, 3.0), rho=rho, **limits).restore(A, y).x
+        assert float((a - b).norm() / a.norm()) < 1e-5
+        residual = a - denoiser(a - (step or 1 / A.norm() ** 2) * A.adjoint(A(a) - y), 3.0)
+        assert float(residual.detach().norm() / a.norm()) < 1e-7
+
+
 @pytest.mark.parametrize("scheme", [PnPProximalGradient, PnPADMM])
 def test_residuals_fall_to_the_tolerance_with_a_constrained_denoiser(scheme) -> None:
     A = Convolution(gaussian_kernel(1.0, 2), (24, 24))
