@@ -13,10 +13,11 @@ import numpy as np
 import torch
 
 from bilevel.calibrate.evaluation import Evaluation, Iteration
+from bilevel.calibrate.experiment import Experiment
 from bilevel.calibrate.fit.journal import Journal
 from bilevel.calibrate.fit.run import calibrate
 from bilevel.calibrate.parameters import Parameter
-from bilevel.calibrate.problem import CalibrationProblem, Experiment
+from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.result import CalibrationResult
 from bilevel.calibrate.settings import Method, Settings, Stage
 from bilevel.report import InputError, OnFail, fail

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from bilevel.calibrate.experiment import Experiment
 from bilevel.calibrate.observations import ObservationTable
-from bilevel.calibrate.problem import Experiment
 from bilevel.calibrate.report.axes import COLOURS, MANY, logarithmic, new_figure, plain, with_units
 from bilevel.calibrate.report.picture import Picture
 from bilevel.calibrate.result import CalibrationResult

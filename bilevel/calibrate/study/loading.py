@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bilevel.calibrate.experiment import Experiment
 from bilevel.calibrate.fit.stages import restricted
 from bilevel.calibrate.model import Model
 from bilevel.calibrate.observations import ObservationTable, join
 from bilevel.calibrate.parameters import Parameter, ParameterSet
-from bilevel.calibrate.problem import CalibrationProblem, Experiment
+from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.settings import Settings, Stage
 from bilevel.calibrate.study.contents import contents
 from bilevel.calibrate.study.observation_files import read_observations

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from bilevel.calibrate.experiment import Experiment
 from bilevel.calibrate.model import ParameterDefault
 from bilevel.calibrate.parameters import Parameter
-from bilevel.calibrate.problem import Experiment
 from bilevel.calibrate.study.csv_file import read_csv
 from bilevel.calibrate.study.files import read_bytes
 from bilevel.calibrate.study.schema import ParameterSection, ValueSection
