@@ -59,6 +59,8 @@ def as_json(study: Study, result: CalibrationResult) -> dict[str, Any]:
             "kind": result.noise.value,
             "variance": _finite(statistics.variance),
             "degrees_of_freedom": statistics.degrees_of_freedom,
+            "reduced_chi_square": _finite(statistics.chi_square),
+            "sentence": result.noise_sentence,
         },
         "not_identifiable": {} if identified is None else identified.sentences,
         "singular_values": None if identified is None else [float(s) for s in identified.singular_values],

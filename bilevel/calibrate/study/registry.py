@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bilevel.calibrate.model import Model, ModelConfig, ParameterDefault
+from bilevel.calibrate.observations import ObservationTable
 from bilevel.calibrate.study.files import read_text
 from bilevel.calibrate.study.units import parse_unit
 from bilevel.calibrate.study.validated import hint
@@ -52,8 +54,8 @@ class FunctionWithUnits:
     columns: Mapping[str, str]
     parameters: Mapping[str, ParameterDefault]
 
-    def __call__(self, parameters: Mapping[str, Tensor], columns: Mapping[str, Tensor]) -> Tensor:
-        return self.function(parameters, columns)
+    def __call__(self, *given: Any) -> Tensor:
+        return self.function(*given)
 
 
 def works_in(
@@ -69,17 +71,27 @@ def works_in(
     return lambda function: FunctionWithUnits(function, value, dict(columns or {}), known)
 
 
-def model_from_file(file: Path, name: str) -> type[Model]:
-    """A class derived from Model, or a function(parameters, columns) -> predictions, in a Python file."""
-    found = getattr(_imported(file), name, None)
+def model_from_file(file: Path, name: str, prepare: str | None = None) -> type[Model]:
+    """A class derived from Model, or a function(parameters, columns) -> predictions, in a Python file.
+
+    prepare: name of a function(columns) in that file, called once before anything else; what it returns (a mesh, a
+    table) is the function's third argument. A class prepares what it needs in its own __init__.
+    """
+    module = _imported(file)
+    found = getattr(module, name, None)
     if isinstance(found, type) and issubclass(found, Model):
+        if prepare is not None:
+            raise InputError(f"{file}: '{name}' is a class, which prepares things in its __init__; leave out 'prepare'")
         return found
-    if callable(found) and not isinstance(found, type):
-        return _model_of_function(found)
-    raise InputError(f"{file}: has no function or Model class called '{name}'")
+    if not callable(found) or isinstance(found, type):
+        raise InputError(f"{file}: has no function or Model class called '{name}'")
+    first = None if prepare is None else getattr(module, prepare, None)
+    if prepare is not None and not callable(first):
+        raise InputError(f"{file}: has no function called '{prepare}' to prepare with")
+    return _model_of_function(found, first)
 
 
-def _model_of_function(function: Function) -> type[Model]:
+def _model_of_function(function: Function, prepare: Callable[..., Any] | None) -> type[Model]:
     with_units = function if isinstance(function, FunctionWithUnits) else None
 
     class PythonFunction(Model):
@@ -93,9 +105,15 @@ def _model_of_function(function: Function) -> type[Model]:
         def parameter_defaults(self) -> Mapping[str, ParameterDefault]:
             return {} if with_units is None else with_units.parameters
 
+        def __init__(self, config: Any, observations: ObservationTable, folder: Path) -> None:
+            super().__init__(config, observations, folder)
+            given = _Named("columns", observations.columns)
+            with double_precision():
+                self.constants = (given,) if prepare is None else (given, prepare(given))
+
         def simulate(self, parameters: Mapping[str, Tensor]) -> Tensor:
             with double_precision():
-                return function(_Named("parameters", parameters), _Named("columns", self.observations.columns))
+                return function(_Named("parameters", parameters), *self.constants)
 
     return PythonFunction
 

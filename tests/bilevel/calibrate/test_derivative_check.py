@@ -164,3 +164,30 @@ def test_columns_are_constants_under_every_transform(study, no_pictures):
     assert "verdict: right" in checked.out
     outcome = study.call("run")
     assert outcome.code == 0, outcome.err
+
+
+PREPARED = """\
+import torch
+from bilevel.calibrate import works_in
+
+calls = []
+
+def setting(columns):
+    calls.append(1)
+    return torch.linspace(0.0, 1.0, len(calls)), columns["time"].numpy()
+
+@works_in("m", columns={"time": "h"}, parameters={"amplitude": "m", "rate": "1/h"})
+def decay(parameters, columns, prepared):
+    once, times = prepared
+    assert len(once) == len(calls) == 1
+    return parameters["amplitude"] * torch.exp(-parameters["rate"] * torch.as_tensor(times))
+"""
+
+
+def test_what_is_made_once_is_made_once(study, no_pictures):
+    (study.folder / "model.py").write_text(PREPARED)
+    study.edit("name: decay}", "name: decay, prepare: setting}")
+    outcome = study.call("run")
+    assert outcome.code == 0, outcome.err
+    study.edit("prepare: setting", "prepare: seting")
+    assert "has no function called 'seting' to prepare with" in study.call("check").err

@@ -128,8 +128,8 @@ def test_forecasts_are_written(study, no_pictures):
     assert study.call("run").code == 0
     rows = np.genfromtxt(study.results / "case.rei.csv", delimiter=",", names=True, dtype=None, encoding=None)
     assert rows["weight"].tolist()[4:] == [0.0] * 4
-    assert (rows["modelled_std"] > 0).all()
-    assert rows["modelled_std"][0] > rows["modelled_std"][7]  # the amplitude is what is known least
+    assert (rows["std"] > 0).all()
+    assert rows["std"][0] > rows["std"][7]  # the amplitude is what is known least
 
 
 def test_verdicts_do_not_depend_on_the_start():
