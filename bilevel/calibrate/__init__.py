@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 from bilevel import lazy_names
 
 if TYPE_CHECKING:
+    from bilevel.calibrate.experiment import Experiment
     from bilevel.calibrate.fit.multistart import StartOutcome, multistart
     from bilevel.calibrate.fit.run import calibrate
     from bilevel.calibrate.fit.stages import staged
     from bilevel.calibrate.model import Model, ModelConfig, ModelFigure, ModelReports, ParameterDefault
     from bilevel.calibrate.observations import ObservationTable
     from bilevel.calibrate.parameters import Parameter
-    from bilevel.calibrate.problem import CalibrationProblem, Experiment, problem_from_function
+    from bilevel.calibrate.problem import CalibrationProblem, problem_from_function
     from bilevel.calibrate.result import CalibrationResult
     from bilevel.calibrate.settings import Method, Noise, Settings, Stage, Transform
     from bilevel.calibrate.study.loading import load_study

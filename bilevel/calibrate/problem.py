@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -14,21 +13,13 @@ import torch
 from torch import Tensor
 
 from bilevel.calibrate.evaluation import Evaluation
+from bilevel.calibrate.experiment import Experiment, require_consistent
 from bilevel.calibrate.jacobian import gradient_of, jacobian_of
 from bilevel.calibrate.model import Model, ModelConfig, ModelReports
 from bilevel.calibrate.observations import ObservationTable, Sigma
 from bilevel.calibrate.parameters import Parameter, ParameterSet
 from bilevel.calibrate.settings import Sweep
 from bilevel.report import BilevelError, Counts, InputError
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """A model, and the observations that it predicts."""
-
-    name: str
-    model: Model
-    observations: ObservationTable
 
 
 class CalibrationProblem:
@@ -44,7 +35,7 @@ class CalibrationProblem:
         self.experiments = tuple(experiments)
         self.sweep = sweep
         self.single_precision: set[str] = set()  # experiments whose models were seen to predict in less than double
-        self._check()
+        require_consistent(self.parameters, self.experiments)
         tables = [e.observations for e in self.experiments]
         self.value = torch.cat([t.value for t in tables])
         self.weight = torch.cat([t.weight for t in tables])
@@ -202,51 +193,6 @@ class CalibrationProblem:
         """Norm of the fitted rows of w y or of w d, whichever is larger."""
         weighted = self.weight * torch.stack([prediction, self.value])
         return float(weighted[:, self.fitted].norm(dim=1).max())
-
-    def _check(self) -> None:
-        if not self.experiments:
-            raise InputError("there is no experiment; give observations")
-        for experiment in self.experiments:
-            self._check_names(experiment)
-        known = {e.name for e in self.experiments}
-        for p in self.parameters.parameters:
-            for name in p.experiments:
-                if name not in known:
-                    raise InputError(
-                        f"parameter '{p.label}': there is no experiment '{name}' (there are: {', '.join(known)})"
-                    )
-        if not any(e.model.parameter_defaults() == {} for e in self.experiments):
-            self._check_all_used()
-
-    def _check_names(self, experiment: Experiment) -> None:
-        given = [p.name for p in self.parameters.belonging_to(experiment.name)]
-        for name in given:
-            if given.count(name) > 1:
-                raise InputError(f"parameter '{name}' is given more than once for experiment '{experiment.name}'")
-        for name, default in experiment.model.parameter_defaults().items():
-            if name not in given and default.value is None:
-                raise InputError(
-                    f"the model of experiment '{experiment.name}' needs a parameter '{name}'; add it to parameters"
-                )
-        for p in self.parameters.belonging_to(experiment.name):
-            size = experiment.model.parameter_defaults().get(p.name)
-            if size is not None and p.start.ndim and size.size != p.size:
-                wanted = "a single number" if size.size is None else f"{size.size} values"
-                raise InputError(f"parameter '{p.label}' has {p.size} values, the model takes {wanted}")
-        for name in dict.fromkeys(experiment.observations.offset):
-            if name and name not in given:
-                raise InputError(f"observations of experiment '{experiment.name}': offset '{name}' is not a parameter")
-
-    def _check_all_used(self) -> None:
-        import difflib
-
-        for p in self.parameters.parameters:
-            places = [e for e in self.experiments if not p.experiments or e.name in p.experiments]
-            names = {n for e in places for n in (*e.model.parameter_defaults(), *e.observations.offset) if n}
-            if p.name not in names:
-                near = difflib.get_close_matches(p.name, names, n=1)
-                hint = f"; did you mean '{near[0]}'?" if near else f" (it knows: {', '.join(sorted(names))})"
-                raise InputError(f"parameter '{p.label}' is not known to the model{hint}")
 
 
 def problem_from_function(

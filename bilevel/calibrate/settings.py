@@ -52,8 +52,10 @@ class Settings:
     """How to calibrate.
 
     noptmax: limit of outer iterations; 0 = one run and its report, -1 = Jacobian and linear statistics at the start.
-    tolerance: relative offset (least_squares) or relative gradient (lbfgsb) at which the outer loop has converged.
-    statistics: take the Jacobian at the end, also after lbfgsb. verify: check it by finite differences (4 simulations).
+    tolerance: relative offset at which the outer loop has converged, by whatever method: what of the residuals
+    parameters can still explain, against what they cannot; parameters are then that share of their std off the minimum.
+    statistics: intervals and verdicts at the end. verify: check the Jacobian by finite differences, at the start, before
+    the fit is paid for, and at the end (4 simulations each, 2 more for each parameter without effect).
     """
 
     method: Method = Method.LEAST_SQUARES

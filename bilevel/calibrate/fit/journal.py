@@ -7,7 +7,6 @@ place in one step. Jacobians are large: only those of the last accepted and of t
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
@@ -16,19 +15,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bilevel.calibrate.evaluation import Evaluation
+from bilevel.calibrate.fit.point_file import VERSION, array_bytes, arrays_of, packed, unpacked
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.study.files import write_atomically
-from bilevel.report import Counts, InputError
+from bilevel.report import InputError
 
-_SCALARS = ("priors", "size", "inner_solves", "inner_iterations", "gradient_error", "seconds", "sentence")
 _ABOUT, _PATH = "about.json", "path.jsonl"
-_VERSION = 2
 
 States = dict[str, dict[str, Tensor]]
 
@@ -110,9 +109,9 @@ class Journal:
         number, self.count = self.count, self.count + 1
         if self.folder is not None and self.writes:
             if evaluation.jacobian is not None:
-                write_atomically(self._jacobian_file(number), _bytes(evaluation.jacobian))
+                write_atomically(self._jacobian_file(number), array_bytes(evaluation.jacobian))
             states = {e.name: e.model.state() for e in problem.experiments}
-            write_atomically(self.folder / f"{number:06d}.npz", _packed(self.scope, evaluation, states))
+            write_atomically(self.folder / f"{number:06d}.npz", packed(self.scope, evaluation, states))
         self._remember(number, self.scope, evaluation)
         if evaluation.jacobian is not None:
             self.keep_jacobian(number, evaluation.jacobian)
@@ -162,13 +161,13 @@ class Journal:
             number = int(file.stem)
             self.count = number + 1
             try:
-                arrays = _arrays(file)
+                arrays = arrays_of(file)
             except (ValueError, OSError, zipfile.BadZipFile):
                 self.notes.append(f"point {number} of the checkpoint is damaged; what it held is evaluated again")
                 continue
-            if "scope" not in arrays or int(arrays.get("version", 0)) != _VERSION:
+            if "scope" not in arrays or int(arrays.get("version", 0)) != VERSION:
                 raise InputError(f"{file}: the checkpoint is of an earlier version; start again with run --force")
-            scope, evaluation, with_jacobian = _unpacked(arrays)
+            scope, evaluation, with_jacobian = unpacked(arrays)
             self.points[scope, evaluation.t.tobytes()] = JournalEntry(number, evaluation, with_jacobian)
         if (folder / _PATH).exists():
             self.path = list(_lines(folder / _PATH))
@@ -192,13 +191,14 @@ class Journal:
         for k in range(number, -1, -1) if self.folder is not None else ():
             assert self.folder is not None
             try:
-                arrays = _arrays(self.folder / f"{k:06d}.npz")
+                arrays = arrays_of(self.folder / f"{k:06d}.npz")
             except (ValueError, OSError, zipfile.BadZipFile):
                 continue
             states: States = {}
             for name, value in arrays.items():
                 if name.startswith("state/"):
-                    experiment, _, key = name.removeprefix("state/").rpartition("/")
+                    quoted, _, key = name.removeprefix("state/").partition("/")
+                    experiment = unquote(quoted)
                     states.setdefault(experiment, {})[key] = torch.from_numpy(value)
             return states
         return {}
@@ -217,46 +217,3 @@ def _lines(file: Path) -> Iterator[Accepted]:
             yield Accepted(**json.loads(line))
         except (ValueError, TypeError):
             return
-
-
-def _arrays(file: Path) -> dict[str, np.ndarray]:
-    with np.load(file, allow_pickle=False) as stored:
-        return dict(stored.items())
-
-
-def _bytes(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
-
-
-def _packed(scope: str, evaluation: Evaluation, states: Mapping[str, Mapping[str, Tensor]]) -> bytes:
-    arrays: dict[str, np.ndarray] = {
-        "version": np.array(_VERSION),
-        "scope": np.array(scope),
-        "t": evaluation.t,
-        "residual": evaluation.residual,
-        "gradient": evaluation.gradient,
-        "prediction": evaluation.prediction,
-        "with_jacobian": np.array(evaluation.jacobian is not None),
-        "counts": np.array(list(asdict(evaluation.counts).values())),
-    }
-    arrays |= {name: np.array(getattr(evaluation, name)) for name in _SCALARS}
-    for experiment, state in states.items():
-        arrays |= {f"state/{experiment}/{key}": value.detach().cpu().numpy() for key, value in state.items()}
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    return buffer.getvalue()
-
-
-def _unpacked(arrays: dict[str, np.ndarray]) -> tuple[str, Evaluation, bool]:
-    evaluation = Evaluation(
-        t=arrays["t"],
-        residual=arrays["residual"],
-        gradient=arrays["gradient"],
-        jacobian=None,
-        prediction=arrays["prediction"],
-        counts=Counts(*(int(k) for k in arrays["counts"])),
-        **{name: arrays[name].item() for name in _SCALARS},
-    )
-    return arrays["scope"].item(), evaluation, bool(arrays["with_jacobian"])

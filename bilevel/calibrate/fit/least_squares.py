@@ -32,7 +32,7 @@ class LeastSquaresLoop:
         self.parameters = evaluator.problem.parameters
         self.estimate_noise = settings.noise is Noise.ESTIMATED
         self.radius, self.noise = 0.0, 1.0
-        self.metric = np.zeros(self.parameters.size)
+        self.metric, self.strongest = np.zeros(self.parameters.size), np.zeros(self.parameters.size)
         self.flights = np.zeros(self.parameters.size, dtype=int)
         self.finished = False
         self.trials = Trials()
@@ -72,7 +72,8 @@ class LeastSquaresLoop:
             return None
         loop = done[-1][1]
         self.radius, self.noise, self.finished = loop["radius"], loop["noise"], loop["finished"]
-        self.metric, self.flights = np.array(loop["metric"]), np.array(loop["flights"], dtype=int)
+        self.metric, self.strongest = np.array(loop["metric"]), np.array(loop["strongest"])
+        self.flights = np.array(loop["flights"], dtype=int)
         for point, _ in done:
             self.evaluator.accept(point.evaluation)
         return self._linear(self.evaluator(done[-1][0].evaluation.t, True), estimate=False)
@@ -89,6 +90,7 @@ class LeastSquaresLoop:
             "radius": self.radius,
             "noise": self.noise,
             "metric": self.metric.tolist(),
+            "strongest": self.strongest.tolist(),
             "flights": self.flights.tolist(),
             "finished": self.finished,
         }
@@ -98,6 +100,7 @@ class LeastSquaresLoop:
         if estimate and self.estimate_noise and evaluation.priors:
             noise = estimated_noise(evaluation, self.parameters)[0]
             self.radius, self.metric = self.radius * self.noise / noise, self.metric * self.noise / noise
+            self.strongest = self.strongest * self.noise / noise
             self.noise = noise
         return self._at(evaluation)
 
@@ -105,8 +108,9 @@ class LeastSquaresLoop:
         return Linearisation(evaluation, self.parameters, self.noise, self.flights > _FLIGHTS)
 
     def _scale(self, here: Linearisation) -> None:
-        """Columns weigh what they weighed most: one that fades does not invite ever longer steps."""
-        self.metric = np.maximum(self.metric, here.norms)
+        """Columns weigh what they weighed lately: one that fades at once does not invite a long step."""
+        self.metric = np.maximum(self.metric / 4, here.norms)
+        self.strongest = np.maximum(self.strongest, here.norms)
 
     def _done(self, here: Linearisation) -> bool:
         return here.offset <= self.tolerance or here.at_round_off
@@ -147,15 +151,20 @@ class LeastSquaresLoop:
         return None
 
     def _bent(self, here: Linearisation, there: Linearisation) -> bool:
-        """Whether a second step, from a trial point that is worse, promises to be better than where both began."""
+        """Whether a short second step, from a trial point that is worse, promises to be better than where both began.
+
+        One much longer would be no correction of the first but a leap to elsewhere (Transtrum & Sethna 2012,
+        arXiv:1201.5885, eq. 15).
+        """
         second = there.target(self.radius, self.metric)
-        return float(np.sum(there.predicted(second) ** 2)) < 0.9 * here.phi
+        first_length, length = (np.linalg.norm(self.metric * s) for s in (there.t - here.t, second - there.t))
+        return bool(length <= 0.75 * first_length and np.sum(there.predicted(second) ** 2) < 0.9 * here.phi)
 
     def _faded(self, here: Linearisation) -> np.ndarray:
         """Entries that went far and have next to no effect left there."""
         moved = np.abs(here.t - self.parameters.start())
         far = moved > np.log(_FAR) * self.parameters.reach(self.parameters.start())
-        return here.free & far & (here.norms <= _FADED * self.metric)
+        return here.free & far & (here.norms <= _FADED * self.strongest)
 
     def _resize(self, quality: float, length: float) -> None:
         if quality > 0.75:

@@ -14,7 +14,8 @@ from bilevel.calibrate.fit.run import calibrate
 from bilevel.calibrate.parameters import ParameterSet
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.settings import Settings
-from bilevel.report import BilevelError, InputError
+from bilevel.calibrate.statistics.derivative_check import require_right_derivatives
+from bilevel.report import InputError
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,13 @@ def multistart(
     """Calibrate from the given start and from count - 1 Latin hypercube points within the bounds; the best comes first.
 
     A process pool needs a problem that pickles. A start whose model fails has phi = inf and says why. Raises InputError
-    if a free parameter lacks a bound.
+    if a free parameter lacks a bound, or if derivatives at the given start are wrong.
     """
-    quick = replace(settings or Settings(), statistics=False, verify=False)
+    settings = settings or Settings()
+    if settings.verify:  # once for all
+        with problem.undisturbed():
+            require_right_derivatives(problem, problem.evaluate(problem.parameters.start()))
+    quick = replace(settings, statistics=False, verify=False)
     jobs = [(_at(problem, t), quick) for t in _starts(problem.parameters, count, seed)]
     outcomes = list(map(_run, jobs)) if executor is None else list(executor.map(_run, jobs))
     return sorted(outcomes, key=lambda outcome: outcome.phi)
@@ -67,7 +72,7 @@ def _run(job: tuple[CalibrationProblem, Settings]) -> StartOutcome:
     problem, settings = job
     try:
         result = calibrate(problem, settings=settings, on_fail="ignore")
-    except BilevelError as error:
+    except Exception as error:  # a user's own model may raise anything
         return StartOutcome({}, np.inf, False, str(error))
     values = {label: np.asarray(value) for label, value in result.values.items()}
     return StartOutcome(values, result.phi, result.converged, result.status)

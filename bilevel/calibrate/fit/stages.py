@@ -13,12 +13,14 @@ import numpy as np
 import torch
 
 from bilevel.calibrate.evaluation import Evaluation, Iteration
+from bilevel.calibrate.experiment import Experiment
 from bilevel.calibrate.fit.journal import Journal
 from bilevel.calibrate.fit.run import calibrate
 from bilevel.calibrate.parameters import Parameter
-from bilevel.calibrate.problem import CalibrationProblem, Experiment
+from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.result import CalibrationResult
 from bilevel.calibrate.settings import Method, Settings, Stage
+from bilevel.calibrate.statistics.derivative_check import require_right_derivatives
 from bilevel.report import InputError, OnFail, fail
 
 
@@ -40,6 +42,9 @@ def staged(
     settings, journal = settings or Settings(), journal or Journal()
     if not stages or settings.noptmax <= 0:
         return calibrate(problem, settings=settings, journal=journal, watch=watch, on_fail=on_fail)
+    if settings.verify and not journal.path:  # the stages themselves check nothing
+        with problem.undisturbed():
+            require_right_derivatives(problem, problem.evaluate(problem.parameters.start()))
     done: list[CalibrationResult] = []
     values = {p.label: p.start for p in problem.parameters.parameters}
     each = replace(settings, statistics=False, verify=False)

@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from scipy import stats
 
-from bilevel.calibrate.problem import Experiment
+from bilevel.calibrate.experiment import Experiment
 from bilevel.calibrate.report.axes import COLOURS, MANY, new_figure, plain
 from bilevel.calibrate.report.data_pictures import data_pictures
 from bilevel.calibrate.report.picture import Picture

@@ -98,7 +98,7 @@ class _Verdicts:
         sentence = f"it ran to its {side} bound {bound:g} {parameter.units}".rstrip()
         if wide := self._too_wide(i, parameter):
             return f"{sentence}, and around there {wide}"
-        return f"{sentence}; the data would have it beyond, so look at the bound or at the model"
+        return f"{sentence}; the data would have it beyond, so question the bound or the model"
 
     def _partners(self, i: int) -> list[str]:
         labels = self.problem.parameters.entry_labels

@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bilevel.calibrate.experiment import Experiment
 from bilevel.calibrate.fit.stages import restricted
 from bilevel.calibrate.model import Model
 from bilevel.calibrate.observations import ObservationTable, join
 from bilevel.calibrate.parameters import Parameter, ParameterSet
-from bilevel.calibrate.problem import CalibrationProblem, Experiment
+from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.settings import Settings, Stage
 from bilevel.calibrate.study.contents import contents
 from bilevel.calibrate.study.observation_files import read_observations
@@ -113,12 +114,15 @@ class _Loader:
         if kind != "python":
             with self._at(("model", "kind"), document):
                 return find_model(kind), options
-        file, name = options.pop("file", None), options.pop("name", None)
-        if not (isinstance(file, str) and isinstance(name, str)):
-            message = "a model of kind python needs 'file' (a Python file) and 'name' (what is in it)"
+        file, name, prepare = (options.pop(key, None) for key in ("file", "name", "prepare"))
+        if not (isinstance(file, str) and isinstance(name, str) and isinstance(prepare, str | None)):
+            message = (
+                "a model of kind python needs 'file' (a Python file) and 'name' (what is in it), and may have 'prepare' "
+                "(a function of the columns that is called once)"
+            )
             raise document.error(("model",), message)
         with self._at(("model", "file"), document):
-            model_class = model_from_file(self.folder / file, name)
+            model_class = model_from_file(self.folder / file, name, prepare)
         self.files.append(self.folder / file)
         return model_class, options
 

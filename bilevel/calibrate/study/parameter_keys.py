@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from bilevel.calibrate.experiment import Experiment
 from bilevel.calibrate.model import ParameterDefault
 from bilevel.calibrate.parameters import Parameter
-from bilevel.calibrate.problem import Experiment
 from bilevel.calibrate.study.csv_file import read_csv
 from bilevel.calibrate.study.files import read_bytes
 from bilevel.calibrate.study.schema import ParameterSection, ValueSection
@@ -63,7 +63,7 @@ def _read_npy(file: Path) -> np.ndarray:
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "iuf":
             raise ValueError(f"it holds {getattr(array, 'dtype', 'an archive')}, no real numbers")
         return array.astype(float)
-    except (OSError, ValueError, EOFError, MemoryError, TypeError, SyntaxError) as error:  # NumPy's own, on bad headers
+    except Exception as error:  # NumPy evaluates the header as Python text, and lets anything through that this raises
         raise InputError(f"{file}: cannot be read as numbers: {error}") from None
 
 

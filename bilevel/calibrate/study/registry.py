@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import traceback
-import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bilevel.calibrate.model import Model, ModelConfig, ParameterDefault
+from bilevel.calibrate.observations import ObservationTable
 from bilevel.calibrate.study.files import read_text
 from bilevel.calibrate.study.units import parse_unit
 from bilevel.calibrate.study.validated import hint
@@ -23,10 +24,8 @@ from bilevel.report import InputError
 
 GROUP = "bilevel.models"
 MAX_BYTES = 10_000_000
-Function = TypeVar("Function", bound=Callable[..., Any])
+Function = Callable[..., Tensor]
 
-_declared: weakref.WeakKeyDictionary[Any, tuple[str, dict[str, str], dict[str, ParameterDefault]]]
-_declared = weakref.WeakKeyDictionary()
 _registered: dict[str, type[Model]] = {}
 
 
@@ -46,51 +45,75 @@ def find_model(kind: str) -> type[Model]:
     raise InputError(f"there is no model of kind '{kind}'{hint(kind, known)}")
 
 
+@dataclass(frozen=True)
+class FunctionWithUnits:
+    """A function of a study, and the units in which it works."""
+
+    function: Function
+    value: str
+    columns: Mapping[str, str]
+    parameters: Mapping[str, ParameterDefault]
+
+    def __call__(self, *given: Any) -> Tensor:
+        return self.function(*given)
+
+
 def works_in(
     value: str, *, columns: Mapping[str, str] | None = None, parameters: Mapping[str, str] | None = None
-) -> Callable[[Function], Function]:
+) -> Callable[[Function], FunctionWithUnits]:
     """Declare the units in which a study's function works: those of what it returns, and of what it is given, by name.
 
     With them a study may use any units of the same dimensions; without them numbers reach the function as written.
     """
-
-    def declare(function: Function) -> Function:
-        units = {name: ParameterDefault(text) for name, text in (parameters or {}).items()}
-        for text in [value, *(columns or {}).values(), *(p.units for p in units.values())]:
-            if text != "text":
-                parse_unit(text)
-        _declared[function] = value, dict(columns or {}), units
-        return function
-
-    return declare
+    for text in (value, *(columns or {}).values(), *(parameters or {}).values()):
+        parse_unit(text)
+    known = {name: ParameterDefault(units) for name, units in (parameters or {}).items()}
+    return lambda function: FunctionWithUnits(function, value, dict(columns or {}), known)
 
 
-def model_from_file(file: Path, name: str) -> type[Model]:
-    """A class derived from Model, or a function(parameters, columns) -> predictions, in a Python file."""
-    found = getattr(_imported(file), name, None)
+def model_from_file(file: Path, name: str, prepare: str | None = None) -> type[Model]:
+    """A class derived from Model, or a function(parameters, columns) -> predictions, in a Python file.
+
+    prepare: name of a function(columns) in that file, called once before anything else; what it returns (a mesh, a
+    table) is the function's third argument. A class prepares what it needs in its own __init__.
+    """
+    module = _imported(file)
+    found = getattr(module, name, None)
     if isinstance(found, type) and issubclass(found, Model):
+        if prepare is not None:
+            raise InputError(f"{file}: '{name}' is a class, which prepares things in its __init__; leave out 'prepare'")
         return found
-    if callable(found) and not isinstance(found, type):
-        return _model_of_function(found)
-    raise InputError(f"{file}: has no function or Model class called '{name}'")
+    if not callable(found) or isinstance(found, type):
+        raise InputError(f"{file}: has no function or Model class called '{name}'")
+    first = None if prepare is None else getattr(module, prepare, None)
+    if prepare is not None and not callable(first):
+        raise InputError(f"{file}: has no function called '{prepare}' to prepare with")
+    return _model_of_function(found, first)
 
 
-def _model_of_function(function: Function) -> type[Model]:
-    units = _declared.get(function)
+def _model_of_function(function: Function, prepare: Callable[..., Any] | None) -> type[Model]:
+    with_units = function if isinstance(function, FunctionWithUnits) else None
 
     class PythonFunction(Model):
         """The user's own function of the parameters and the observation columns."""
 
         Config = ModelConfig
-        as_written = units is None
-        value_units, columns = (None, {}) if units is None else units[:2]
+        as_written = with_units is None
+        value_units = None if with_units is None else with_units.value
+        columns = {} if with_units is None else with_units.columns
 
         def parameter_defaults(self) -> Mapping[str, ParameterDefault]:
-            return {} if units is None else units[2]
+            return {} if with_units is None else with_units.parameters
+
+        def __init__(self, config: Any, observations: ObservationTable, folder: Path) -> None:
+            super().__init__(config, observations, folder)
+            given = _Named("columns", observations.columns)
+            with double_precision():
+                self.constants = (given,) if prepare is None else (given, prepare(given))
 
         def simulate(self, parameters: Mapping[str, Tensor]) -> Tensor:
             with double_precision():
-                return function(_Named("parameters", parameters), _Named("columns", self.observations.columns))
+                return function(_Named("parameters", parameters), *self.constants)
 
     return PythonFunction
 
