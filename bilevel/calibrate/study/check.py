@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from bilevel.calibrate.problem import CalibrationProblem
+import torch
+from torch import Tensor
+
+from bilevel.calibrate.problem import CalibrationProblem, Experiment
 from bilevel.calibrate.statistics.derivative_check import TRUSTED, certificate, check_derivatives
 from bilevel.calibrate.statistics.noise import require_sigma
 from bilevel.calibrate.study.study import Study
@@ -13,7 +16,9 @@ def check_study(study: Study) -> tuple[str, bool]:
     problem = study.problem
     require_sigma(problem, study.settings.noise)
     evaluation = problem.evaluate(problem.parameters.start())
-    lines = [f"{study.path}: valid", *_contents(problem)]
+    lines = [f"{study.path}: valid", *_contents(problem), *(f"note: {note}" for note in study.notes)]
+    start = torch.as_tensor(evaluation.t)
+    lines += [line for experiment in problem.experiments for line in _received(problem, experiment, start)]
     lines.append(f"one simulation at the start values: phi = {evaluation.phi:.6g}")
     if not problem.parameters.size:
         return "\n".join([*lines, "no free parameter, so there is no gradient to check"]), True
@@ -34,4 +39,29 @@ def _contents(problem: CalibrationProblem) -> list[str]:
     for experiment, group, rows in problem.groups:
         fitted = int((problem.weight[rows] > 0).sum())
         lines.append(f"group {problem.group_label(experiment, group)}: {len(rows)} rows, {fitted} fitted")
+    return lines
+
+
+def _received(problem: CalibrationProblem, experiment: Experiment, t: Tensor) -> list[str]:
+    """The numbers that a model works with, in its own units: what was converted is seen to be right or wrong."""
+    model, table = experiment.model, experiment.observations
+    defaults, written = model.parameter_defaults(), {p.name: p.units for p in problem.parameters.parameters}
+
+    def line(what: str, values: Tensor, units: str | None, as_given: str) -> str:
+        low, high = float(values.min()), float(values.max())
+        numbers = f"{low:g}" if low == high else f"{low:g} .. {high:g}"
+        unit = f"{as_given} (as written)" if model.as_written else units if units is not None else "in SI units"
+        return f"  {what}: {numbers} {unit}".rstrip()
+
+    lines = [f"the model of experiment '{experiment.name}' receives, at the start values:"]
+    for name, value in problem.arguments(experiment, t).items():
+        known = defaults[name].units if name in defaults else None if written.get(name) else ""
+        lines.append(line(f"parameter {name}", value, known, written.get(name, "")))
+    for name, values in table.columns.items():
+        own = table.column_units[name].name if name in table.column_units else ""
+        lines.append(line(f"column {name}", values, model.columns.get(name, None if own else ""), own))
+    for group in table.groups:
+        own = table.units_of(group).name
+        units = model.value_units if model.value_units is not None else None if own else ""
+        lines.append(line(f"and is compared with {group}", table.value[table.rows(group)], units, own))
     return lines

@@ -39,7 +39,7 @@ parameters:
 observations:
   - file: readings.csv      # lines that start with # are comments
     value: {column: temperature, units: degC}
-    columns:                # what the model needs besides, converted as well
+    columns:                # what the model needs besides
       time: {column: minutes, units: min}
     group: cup              # or {column: ...}: phi and rmse are reported by group
     std: 0.5                # weight = 1/std, in the units of the values; 'weight: 0' predicts without fitting
@@ -51,7 +51,14 @@ calibration:
 """
 
 _MODEL = '''\
-"""Newton's law of cooling; numbers come as the study writes them (degC, min), as torch tensors."""
+"""Newton's law of cooling; numbers come as torch tensors, in the units of study.yml.
+
+A function that works in units of its own says so, and gets them whatever the study has:
+
+    from bilevel.calibrate import works_in
+
+    @works_in("K", columns={"time": "s"}, parameters={"cooling_time": "s", ...})
+"""
 
 import torch
 
