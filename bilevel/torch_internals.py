@@ -51,9 +51,11 @@ def is_transformed(tensor: Tensor) -> bool:
 
 
 def plain(tensor: Tensor) -> Tensor:
-    """The numbers of a tensor, whatever torch.func transforms it is under; a batched one shows its batch."""
+    """The numbers of a tensor, whatever torch.func transforms it is under; a batched one shows its batch, as first axis."""
     while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        batch = torch._C._functorch.maybe_get_bdim(tensor) if torch._C._functorch.is_batchedtensor(tensor) else 0
         tensor = torch._C._functorch.get_unwrapped(tensor)
+        tensor = tensor.movedim(batch, 0) if batch else tensor
     if is_batched_cotangent(tensor):
         raise BilevelError("numbers cannot be taken out of batched cotangents; take their rows one by one")
     return without_tangent(tensor).detach()

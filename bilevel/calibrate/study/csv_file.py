@@ -120,8 +120,8 @@ def _rows(path: Path, source: list[str], delimiter: str) -> Iterator[tuple[int, 
 def _row(source: list[str], i: int, delimiter: str, width: int) -> tuple[list[str], int]:
     """The cells of the row that begins in line i, and the number of lines that it takes.
 
-    A quotation is believed where it closes and leaves as many cells as the header has. Over several lines it is not
-    believed if one of them alone has that many: then the quote is a ditto mark or an inch, and swallows readings.
+    A quotation is believed where it closes and leaves as many cells as the header has. It is not believed if the line
+    and another that it would swallow are rows of their own: then the quote is a ditto mark or an inch.
     """
     plain = source[i].split(delimiter)
     if '"' not in source[i]:
@@ -130,7 +130,7 @@ def _row(source: list[str], i: int, delimiter: str, width: int) -> tuple[list[st
     if quoted is not None:
         return (plain if len(quoted) != width and len(plain) == width else quoted), 1
     for used in range(2, min(len(source) - i, _LONGEST) + 1):
-        if len(source[i + used - 1].split(delimiter)) == width:
+        if len(plain) == width == len(source[i + used - 1].split(delimiter)):
             break
         quoted = _unquoted("\n".join(source[i : i + used]), delimiter)
         if quoted is not None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import traceback
-import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,10 +22,8 @@ from bilevel.report import InputError
 
 GROUP = "bilevel.models"
 MAX_BYTES = 10_000_000
-Function = TypeVar("Function", bound=Callable[..., Any])
+Function = Callable[..., Tensor]
 
-_declared: weakref.WeakKeyDictionary[Any, tuple[str, dict[str, str], dict[str, ParameterDefault]]]
-_declared = weakref.WeakKeyDictionary()
 _registered: dict[str, type[Model]] = {}
 
 
@@ -46,23 +43,30 @@ def find_model(kind: str) -> type[Model]:
     raise InputError(f"there is no model of kind '{kind}'{hint(kind, known)}")
 
 
+@dataclass(frozen=True)
+class FunctionWithUnits:
+    """A function of a study, and the units in which it works."""
+
+    function: Function
+    value: str
+    columns: Mapping[str, str]
+    parameters: Mapping[str, ParameterDefault]
+
+    def __call__(self, parameters: Mapping[str, Tensor], columns: Mapping[str, Tensor]) -> Tensor:
+        return self.function(parameters, columns)
+
+
 def works_in(
     value: str, *, columns: Mapping[str, str] | None = None, parameters: Mapping[str, str] | None = None
-) -> Callable[[Function], Function]:
+) -> Callable[[Function], FunctionWithUnits]:
     """Declare the units in which a study's function works: those of what it returns, and of what it is given, by name.
 
     With them a study may use any units of the same dimensions; without them numbers reach the function as written.
     """
-
-    def declare(function: Function) -> Function:
-        units = {name: ParameterDefault(text) for name, text in (parameters or {}).items()}
-        for text in [value, *(columns or {}).values(), *(p.units for p in units.values())]:
-            if text != "text":
-                parse_unit(text)
-        _declared[function] = value, dict(columns or {}), units
-        return function
-
-    return declare
+    for text in (value, *(columns or {}).values(), *(parameters or {}).values()):
+        parse_unit(text)
+    known = {name: ParameterDefault(units) for name, units in (parameters or {}).items()}
+    return lambda function: FunctionWithUnits(function, value, dict(columns or {}), known)
 
 
 def model_from_file(file: Path, name: str) -> type[Model]:
@@ -76,17 +80,18 @@ def model_from_file(file: Path, name: str) -> type[Model]:
 
 
 def _model_of_function(function: Function) -> type[Model]:
-    units = _declared.get(function)
+    declared = function if isinstance(function, FunctionWithUnits) else None
 
     class PythonFunction(Model):
         """The user's own function of the parameters and the observation columns."""
 
         Config = ModelConfig
-        as_written = units is None
-        value_units, columns = (None, {}) if units is None else units[:2]
+        as_written = declared is None
+        value_units = None if declared is None else declared.value
+        columns = {} if declared is None else declared.columns
 
         def parameter_defaults(self) -> Mapping[str, ParameterDefault]:
-            return {} if units is None else units[2]
+            return {} if declared is None else declared.parameters
 
         def simulate(self, parameters: Mapping[str, Tensor]) -> Tensor:
             with double_precision():

@@ -58,11 +58,11 @@ def _taken_for_numbers(given: Any, taken: Any, path: KeyPath = ()) -> Iterator[t
     """Where pydantic made a number of what is none (true, "5", .inf), in all schemas alike, those of models included."""
     if isinstance(given, float) and not math.isfinite(given):
         yield path, f"expected a finite number, got {kind_of(given)}"
-    elif isinstance(taken, (int, float)) and isinstance(given, (bool, str)):
-        if isinstance(given, bool) is not isinstance(taken, bool) and (isinstance(given, bool) or _plain(given)):
-            yield path, f"expected {'true or false' if isinstance(taken, bool) else 'a number'}, got {_written(given)}"
-    elif isinstance(given, (int, float)) and isinstance(taken, bool) and not isinstance(given, bool):
-        yield path, f"expected true or false, got {kind_of(given)}"
+    elif isinstance(taken, bool):
+        if isinstance(given, (str, int, float)) and not isinstance(given, bool):
+            yield path, f"expected true or false, got {kind_of(given)}"
+    elif isinstance(taken, (int, float)) and (isinstance(given, bool) or (isinstance(given, str) and _plain(given))):
+        yield path, f"expected a number, got {'the text ' if isinstance(given, str) else ''}{kind_of(given)}"
     elif isinstance(given, Mapping):
         members = taken if isinstance(taken, Mapping) else getattr(taken, "__dict__", {})
         for key, value in given.items():
@@ -74,16 +74,12 @@ def _taken_for_numbers(given: Any, taken: Any, path: KeyPath = ()) -> Iterator[t
 
 
 def _plain(text: str) -> bool:
-    """Whether a text alone is read as a number or a truth value: "5", "yes" (but not "5 m", which a model may read)."""
+    """Whether a text alone is taken for a number: "5", "1_000" (but not "5 m", which a model may read)."""
     try:
         float(text)
     except ValueError:
-        return text.strip().lower() in ("y", "n", "t", "f", "yes", "no", "on", "off", "true", "false")
+        return False
     return True
-
-
-def _written(given: bool | str) -> str:
-    return kind_of(given) if isinstance(given, bool) else f"the text '{given}'; leave the quotes out if it is meant so"
 
 
 _EXPECTED = {
