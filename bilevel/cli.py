@@ -78,14 +78,14 @@ def init(
 
         if name is None and example:
             for title, line in list_examples().items():
-                print(f"{title:20} {line}")
+                _say(f"{title:20} {line}")
         elif name is None or (folder is not None and not example):
             raise InputError("say where: bilevel init FOLDER, or bilevel init --example NAME [FOLDER]")
         elif example:
-            print(f"wrote {write_example(name, folder or Path(name))}; its README.md says what to run")
+            _say(f"wrote {write_example(name, folder or Path(name))}; its README.md says what to run")
         else:
             study = write_template(Path(name))
-            print(f"wrote {study} and its data; next: bilevel run {study}")
+            _say(f"wrote {study} and its data; next: bilevel run {study}")
 
 
 @app.command()
@@ -96,7 +96,7 @@ def check(study: StudyPath, debug: Debug = False) -> None:
         from bilevel.calibrate.study.check import check_study
 
         text, good = check_study(session.study)
-        print(text)
+        _say(text)
         if not good:
             raise typer.Exit(1)
 
@@ -141,9 +141,9 @@ def uncertainty(study: StudyPath, out: Out = None, noise: NoiseOption = None, de
         from bilevel.calibrate.report.summary import correlation_table, summary
 
         result = session.earlier_result(noise)
-        print(summary(session.study.title, result))
-        print()
-        print(correlation_table(result))
+        _say(summary(session.study.title, result))
+        _say()
+        _say(correlation_table(result))
 
 
 @app.command()
@@ -152,7 +152,7 @@ def plot(study: StudyPath, out: Out = None, debug: Debug = False) -> None:
     with _errors(debug):
         paths, failed = _session(study, out).draw()
         for path in paths:
-            print(path)
+            _say(path)
         for sentence in failed:
             print(f"note: {sentence}", file=sys.stderr)
 
@@ -168,7 +168,7 @@ def train_steps(
         from bilevel.acceleration.training.train_steps import train_steps as train
 
         file = train(family, progress=not quiet)
-        print(f"wrote {file} and its model card {file.with_suffix('.json').name}")
+        _say(f"wrote {file} and its model card {file.with_suffix('.json').name}")
 
 
 @app.command()
@@ -195,17 +195,21 @@ def bench_steps(
         from bilevel.acceleration.bench.bench_steps import bench_steps as bench
 
         settings = QUICK if quick else BenchSettings(instances, tuple(times or (4, 16, 64)), budget=budget)
-        print(bench(family, settings, guess, step, json, against or ()))
+        _say(bench(family, settings, guess, step, json, against or ()))
 
 
 def main() -> None:
     """The entry point of the `bilevel` command."""
     _open_standard_streams()
+    app()
+
+
+def _say(text: object = "") -> None:
+    """Print; a reader that went away, as in `bilevel run ... | head`, changes neither the work nor the exit code."""
     try:
-        app()
-    except BrokenPipeError:  # the reader of our output went away, as in `bilevel run ... | head`; the work is done
+        print(text, flush=True)
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(0)
 
 
 def _open_standard_streams() -> None:
@@ -241,8 +245,8 @@ def _finish(session: Session, result: CalibrationResult) -> None:
     from bilevel.calibrate.report.page import REPORT
     from bilevel.calibrate.report.summary import summary
 
-    print(summary(session.study.title, result))
-    print(f"\nreport: {session.folder / REPORT}")
+    _say(summary(session.study.title, result))
+    _say(f"\nreport: {session.folder / REPORT}")
     if not result.converged:
         print(f"error: {result.status}", file=sys.stderr)
         raise typer.Exit(1)
@@ -260,7 +264,7 @@ def _errors(debug: bool) -> Iterator[None]:
             raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise typer.Exit(2 if isinstance(error, InputError) else 1) from None
-    except (typer.Exit, BrokenPipeError):
+    except typer.Exit:
         raise
     except Exception as error:  # a user's own model may raise anything
         if debug:

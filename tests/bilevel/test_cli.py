@@ -7,6 +7,8 @@ import time
 import pytest
 from typer.testing import CliRunner
 
+import bilevel
+from bilevel.calibrate import load_study
 from bilevel.cli import app
 
 
@@ -47,3 +49,33 @@ def test_template_runs_at_once(tmp_path, monkeypatch):
 @pytest.mark.parametrize("arguments", [["run"], ["run", "x.yml", "--noptmax", "-2"], ["profile"]])
 def test_wrong_usage_is_exit_code_2(arguments):
     assert CliRunner().invoke(app, arguments).exit_code == 2
+
+
+@pytest.mark.parametrize("module", ["bilevel", "bilevel.cli"])
+def test_modules_are_the_command(module):
+    found = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (0, f"bilevel {bilevel.__version__}\n")
+
+
+def test_examples_are_listed_and_written(tmp_path, monkeypatch):
+    runner = CliRunner()
+    listed = runner.invoke(app, ["init", "--example"])
+    names = [line.split()[0] for line in listed.stdout.splitlines()]
+    assert {"dalem", "nist", "treloar", "hochstetten_sand", "footing"} <= set(names)
+    monkeypatch.chdir(tmp_path)
+    for name in names:
+        assert runner.invoke(app, ["init", "--example", name]).exit_code == 0
+        assert (tmp_path / name / "README.md").exists()
+    for study in ["dalem/study.yml", "dalem/without_P30.yml", "nist/hahn1/study.yml", "treloar/study.yml"]:
+        assert load_study(tmp_path / study).problem.parameters.size > 0
+    assert runner.invoke(app, ["init", "--example", "dalem"]).exit_code == 2
+    missing = runner.invoke(app, ["init", "--example", "dalen"])
+    assert missing.exit_code == 2
+    assert "did you mean 'dalem'?" in missing.stderr
+
+
+@pytest.mark.parametrize("arguments", [["init"], ["init", "a", "b"]])
+def test_init_says_what_it_needs(arguments):
+    outcome = CliRunner().invoke(app, arguments)
+    assert outcome.exit_code == 2
+    assert "bilevel init FOLDER" in outcome.stderr

@@ -16,7 +16,8 @@ MANY = 400
 
 
 def plain(text: str) -> str:
-    """A user's text for Matplotlib, which would read $...$ as mathematics and leave _names out of legends."""
+    """A user's text for Matplotlib, which would read $...$ as mathematics and leave _names out of legends; cut if long."""
+    text = text if len(text) <= 50 else text[:49] + "…"
     text = text.replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
 

@@ -92,7 +92,8 @@ def _drawn(pictures: Pictures, kind: str) -> tuple[list[tuple[Picture, list[byte
 def _rendered(figure: Figure, kind: str) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # names may be written in any script
+        # names may be written in any script, and be so many that little room is left
+        warnings.filterwarnings("ignore", message="Glyph|constrained_layout not applied")
         figure.savefig(buffer, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
     return buffer.getvalue()
 

@@ -1,0 +1,84 @@
+"""Pictures of many rows, of several units, and of several curves in one group."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bilevel.calibrate import calibrate, load_study
+from bilevel.calibrate.report.data_pictures import DRAWN, data_pictures, series
+from bilevel.calibrate.report.page import write_report
+
+
+def curves(x, keys=None):
+    x = np.asarray(x, float)
+    keys = np.zeros((len(x), 0)) if keys is None else np.asarray(keys, float).reshape(len(x), -1)
+    return [part.tolist() for part in series(x, keys)]
+
+
+def test_one_curve_is_one_curve():
+    assert curves([0, 1, 2, 3]) == [[0, 1, 2, 3]]
+    assert curves([3, 2, 1, 0]) == [[0, 1, 2, 3]]
+    assert curves([2]) == [[0]]
+
+
+def test_rows_in_no_order_are_drawn_along_x():
+    assert curves([3, 0, 2, 1, 5, 4]) == [[1, 3, 2, 0, 5, 4]]
+
+
+def test_rows_of_different_keys_are_different_curves():
+    assert curves([0, 0, 1, 1, 2, 2], [1, 2, 1, 2, 1, 2]) == [[0, 2, 4], [1, 3, 5]]
+
+
+def test_a_column_that_varies_along_the_curve_is_no_key():
+    assert curves([0, 1, 2, 3], [0.1, 0.4, 0.2, 0.3]) == [[0, 1, 2, 3]]
+
+
+def test_loading_and_unloading_is_one_path_and_the_next_test_another():
+    path = [0, 1, 2, 3, 4, 5, 6, 5, 4, 3, 4, 5, 6, 7, 8, 9]
+    assert curves(path) == [list(range(16))]
+    assert curves([*range(8), *range(8)]) == [list(range(8)), list(range(8, 16))]
+
+
+@pytest.fixture
+def long_study(study):
+    t = np.linspace(0, 4, 100_000)
+    rows = [
+        f"{a:.6f},a,{b:.4f}" for a, b in zip(t, 200 * np.exp(-0.5 * t) + np.random.default_rng(0).normal(0, 2, len(t)))
+    ]
+    (study.folder / "data.csv").write_text("\n".join(["t,gauge,height", *rows]))
+    return study
+
+
+def test_a_report_of_a_hundred_thousand_rows_is_small(long_study, tmp_path):
+    study = load_study(long_study.path)
+    result = calibrate(study.problem, settings=study.settings)
+    write_report(study, result, tmp_path)
+    size = (tmp_path / "report.html").stat().st_size
+    print(f"report.html: {size / 1e6:.2f} MB")
+    assert size < 2e6
+    (picture,) = data_pictures(result, study.problem.experiments[0], study.plot)
+    assert max(len(line.get_xdata()) for line in picture.figures[0].axes[0].lines) == DRAWN
+    assert "rows are drawn" in picture.caption
+
+
+TWO_UNITS = """\
+title: Two units
+model: {kind: python, file: model.py, name: both}
+parameters: [{name: a, value: 1}]
+observations:
+  - {file: data.csv, value: {column: height, units: cm}, columns: {time: t}, group: height, where: {gauge: a}}
+  - {file: data.csv, value: {column: height, units: kPa}, columns: {time: t}, group: pressure, where: {gauge: b}}
+"""
+
+
+def test_groups_of_different_units_share_no_axis(study):
+    study.path.write_text(TWO_UNITS)
+    (study.folder / "model.py").write_text(
+        "def both(parameters, columns):\n    return parameters['a'] * columns['time'] * 30\n"
+    )
+    loaded = load_study(study.path)
+    result = calibrate(loaded.problem, settings=loaded.settings, on_fail="ignore")
+    pictures = data_pictures(result, loaded.problem.experiments[0], loaded.plot)
+    assert [p.title for p in pictures] == ["Data against model [cm]", "Data against model [kPa]"]
+    assert [p.figures[0].axes[0].get_ylabel() for p in pictures] == ["value [cm]", "value [kPa]"]
