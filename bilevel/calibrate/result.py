@@ -17,6 +17,9 @@ from bilevel.calibrate.statistics.identifiability import Identifiability
 from bilevel.calibrate.statistics.uncertainty import Statistics
 from bilevel.report import Counts, GradientReport
 
+SHOWN = 12
+"""Parameters that `print(result)` shows."""
+
 
 @dataclass(frozen=True)
 class GroupMisfit:
@@ -55,11 +58,12 @@ class ParameterEstimate:
         return self.std / abs(self.value) if self.value else math.nan
 
 
-@dataclass
+@dataclass(repr=False)
 class CalibrationResult:
     """The end of a calibration; `statistics` and `identifiability` are None when no Jacobian was asked for.
 
-    status: a sentence. noise_sentence: how large the noise is, where that needs saying. jacobian_error: the final Jacobian against finite differences, relative (NaN if not checked).
+    status: a sentence. noise_sentence: how large the noise is, where that needs saying. jacobian_error: the final
+    Jacobian against finite differences, relative (NaN if not checked).
     certificate: what the implicit layers say of a gradient at the end, None if not asked for.
     """
 
@@ -82,6 +86,15 @@ class CalibrationResult:
     forecasts: Forecasts | None = None
     noise_sentence: str = ""
     notes: list[str] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        """The verdict, phi, and the first parameters; bilevel.calibrate.report has longer texts."""
+        lines = [f"{self.status}; phi {self.phi:.6g}"]
+        estimates = self.estimates
+        for e in estimates[:SHOWN]:
+            spread = f" +- {e.std:.3g}" if math.isfinite(e.std) else ""
+            lines.append(f"  {e.label}: {e.value:.6g}{spread} {e.units}".rstrip())
+        return "\n".join(lines + [f"  and {len(estimates) - SHOWN} more"] * (len(estimates) > SHOWN))
 
     @property
     def phi(self) -> float:

@@ -162,7 +162,11 @@ def _read_one(
     held = float(kind.held.of(start, torch.zeros_like(start)))
     targets = torch.stack([torch.as_tensor(driven[1:]), torch.full((len(rows) - 1,), held, dtype=torch.float64)], 1)
     path = ElementTest(name, (Stage(Control((kind.driven, kind.held)), targets, increments),))
-    void_ratio = float(table.numbers(layout.void_ratio)[rows[0]]) if layout.void_ratio else 0.0
+    void_ratio = 0.0
+    if layout.void_ratio:
+        void_ratio = float(table.numbers(layout.void_ratio)[rows[0]])
+        if void_ratio <= 0:
+            raise InputError(f"{table.where(rows[0])}: the void ratio must be positive, got {void_ratio:g}")
     return LaboratoryTest(path, kind, start, void_ratio, tuple(table.where(i) for i in rows))
 
 

@@ -119,8 +119,10 @@ class SoilElementTests(Model):
         """Test, row and quantity of every observation."""
         rows = {where: (t, r) for t, test in enumerate(self.tests) for r, where in enumerate(test.lines)}
         places = []
-        for where, group in zip(self.observations.source, self.observations.group):
+        for where, group, value in zip(self.observations.source, self.observations.group, self.observations.value):
             quantity = group.split(" ")[0]
+            if quantity == "void_ratio" and float(value) <= 0:
+                raise InputError(f"{where}: a void ratio must be positive, got {float(value):g}")
             if quantity != "void_ratio" and quantity not in OBSERVED:
                 raise InputError(f"group '{group}' must begin with what is observed: void_ratio, {', '.join(OBSERVED)}")
             if quantity == "void_ratio" and "void_ratio" not in self.material.internal:

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import numpy as np
 import torch
@@ -198,7 +199,8 @@ class Journal:
             states: States = {}
             for name, value in arrays.items():
                 if name.startswith("state/"):
-                    experiment, _, key = name.removeprefix("state/").rpartition("/")
+                    quoted, _, key = name.removeprefix("state/").partition("/")
+                    experiment = unquote(quoted)
                     states.setdefault(experiment, {})[key] = torch.from_numpy(value)
             return states
         return {}
@@ -243,7 +245,9 @@ def _packed(scope: str, evaluation: Evaluation, states: Mapping[str, Mapping[str
     }
     arrays |= {name: np.array(getattr(evaluation, name)) for name in _SCALARS}
     for experiment, state in states.items():
-        arrays |= {f"state/{experiment}/{key}": value.detach().cpu().numpy() for key, value in state.items()}
+        arrays |= {
+            f"state/{quote(experiment, safe='')}/{key}": value.detach().cpu().numpy() for key, value in state.items()
+        }
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()

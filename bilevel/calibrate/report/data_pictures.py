@@ -56,6 +56,12 @@ def _curves(
         below.plot(x[some], data[some] - model[some], "o", **marker)
         for n, curve in enumerate(series(x, _keys(table, own, abscissa.name))):
             curve, label = _thin(curve), f"{plain(group)}, model" if named and n == 0 else None
+            if result.forecasts is not None:
+                low, high = (
+                    convert.inverse(v[rows])[curve] for v in (result.forecasts.lower95, result.forecasts.upper95)
+                )
+                if np.isfinite(high - low).all():
+                    above.fill_between(x[curve], low, high, color=colour, alpha=0.15, lw=0)
             above.plot(x[curve], model[curve], "-" if len(curve) > 1 else "_", color=colour, lw=1.8, label=label)
     above.set_ylabel(with_units("value", unit))
     below.set_ylabel("measured - model")
@@ -68,6 +74,8 @@ def _curves(
     name = "" if len(result.problem.experiments) == 1 else f": {experiment.name}"
     name += f" [{unit or 'no units'}]" if one_of_many else ""
     caption = "Circles are measured, lines are the calibrated model; below, what is left."
+    if result.forecasts is not None:
+        caption += " Bands: 95 % intervals of the prediction, from the uncertainty of the parameters alone."
     caption += f" Of long groups {DRAWN} rows are drawn; all are in the .rei.csv file." if thinned else ""
     return Picture(f"Data against model{name}", (figure,), caption)
 

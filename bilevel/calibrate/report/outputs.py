@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import re
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,9 @@ import torch
 
 from bilevel.calibrate.fit.progress import describe
 from bilevel.calibrate.report.page import REPORT
+from bilevel.calibrate.report.result_json import as_json
 from bilevel.calibrate.report.summary import summary
 from bilevel.calibrate.result import CalibrationResult
-from bilevel.calibrate.statistics.randomness import randomness
 from bilevel.calibrate.study.files import write_atomically
 from bilevel.calibrate.study.study import Study
 
@@ -78,79 +76,6 @@ def _folder_names(names: list[str]) -> list[str]:
     return found
 
 
-def as_json(study: Study, result: CalibrationResult) -> dict[str, Any]:
-    """The content of result.json; null where a number is unknown."""
-    parameters = {}
-    for e in result.estimates:
-        parameters[e.label] = {
-            "value": _finite(e.value),
-            "std": _finite(e.std),
-            "units": e.units,
-            "at_bound": e.at_bound or False,
-            "interval95": [_finite(e.lower95), _finite(e.upper95)],
-            "start": e.start,
-            "lower": e.lower,
-            "upper": e.upper,
-            "transform": e.transform,
-            "state": e.state,
-        }
-    statistics, identified = result.statistics, result.identifiability
-    return {
-        "title": study.title,
-        "status": result.status,
-        "converged": result.converged,
-        "notes": result.notes,
-        "parameters": parameters,
-        "phi": result.phi,
-        "phi_by_group": {g.label: g.phi for g in result.groups},
-        "phi_prior": result.prior_phi,
-        "rmse_by_group": {g.label: {"value": g.rmse, "units": g.units, "rows": g.rows} for g in result.groups},
-        "rmse": _finite(result.rmse),
-        "randomness_by_group": {
-            g.label: {
-                "runs": g.runs,
-                "expected_runs": g.expected_runs,
-                "autocorrelation": g.autocorrelation,
-                "random": g.random,
-            }
-            for g in randomness(result.problem, result.evaluation)
-        },
-        "correlation": None
-        if statistics is None
-        else {"labels": statistics.free_labels, "matrix": _nested(statistics.correlation)},
-        "noise": None
-        if statistics is None
-        else {
-            "kind": result.noise.value,
-            "variance": _finite(statistics.variance),
-            "degrees_of_freedom": statistics.degrees_of_freedom,
-        },
-        "not_identifiable": {} if identified is None else identified.sentences,
-        "singular_values": None if identified is None else [float(s) for s in identified.singular_values],
-        "method": result.method,
-        "iterations": len(result.iterations) - 1,
-        "evaluations": result.evaluations,
-        "inner_solves": result.inner_solves,
-        "inner_iterations": result.inner_iterations,
-        "counts": asdict(result.counts),
-        "gradient_error_estimate": None if result.certificate is None else _finite(result.certificate.relative_error),
-        "jacobian_finite_difference_error": _finite(result.jacobian_error),
-        "seconds": result.seconds,
-    }
-
-
-def _write_states(result: CalibrationResult, folder: Path) -> None:
-    """The models' VTU files, in a folder of its own for each experiment when there are several."""
-    t = torch.as_tensor(result.evaluation.t)
-    for experiment in result.problem.experiments:
-        own = folder if len(result.problem.experiments) == 1 else folder / experiment.name
-        own.mkdir(parents=True, exist_ok=True)
-        if not experiment.model.write_state(result.problem.arguments(experiment, t), own):
-            own.rmdir()
-    if folder.exists() and not any(folder.iterdir()):
-        folder.rmdir()
-
-
 def _record(study: Study, result: CalibrationResult) -> str:
     """case.rec: the course of the calibration, then the summary."""
     lines = [f"{study.title}: {result.method}, {len(result.problem.fitted)} fitted observations", ""]
@@ -197,7 +122,10 @@ def _parameters(result: CalibrationResult) -> str:
 
 
 def _residuals(result: CalibrationResult) -> str:
-    """case.rei.csv in the units of the files: measured, modelled, residual = measured - modelled (as PEST), weight."""
+    """case.rei.csv in the units of the files: measured, modelled, residual = measured - modelled (as PEST), weight.
+
+    std, lower95 and upper95 are those of the prediction, as far as the parameters are uncertain; empty without statistics.
+    """
     problem = result.problem
     measured, modelled, weight = problem.value.numpy(), result.evaluation.prediction, problem.weight.numpy()
     sources = [
@@ -205,14 +133,20 @@ def _residuals(result: CalibrationResult) -> str:
         for e in problem.experiments
         for s in (e.observations.source or ("",) * len(e.observations))
     ]
+    forecasts = result.forecasts
     rows: list[list[Any]] = []
     for experiment, group, members in problem.groups:
         units = experiment.observations.units_of(group)
         label = problem.group_label(experiment, group)
         for i in members:
             data, model = units.conversion.inverse(measured[i]), units.conversion.inverse(modelled[i])
-            rows.append([label, data, model, data - model, weight[i] * units.conversion.scale, units.name, sources[i]])
-    return _csv(["group", "measured", "modelled", "residual", "weight", "units", "source"], rows)
+            own = [label, data, model, data - model, weight[i] * units.conversion.scale, units.name, sources[i]]
+            if forecasts is not None:
+                own += [forecasts.std[i] / units.conversion.scale]
+                own += [units.conversion.inverse(bound[i]) for bound in (forecasts.lower95, forecasts.upper95)]
+            rows.append(own)
+    header = ["group", "measured", "modelled", "residual", "weight", "units", "source"]
+    return _csv(header + ["std", "lower95", "upper95"] * (forecasts is not None), rows)
 
 
 def _jacobian(result: CalibrationResult) -> bytes:
@@ -246,11 +180,3 @@ def _csv(header: list[str], rows: list[list[Any]]) -> str:
         ]
     )
     return buffer.getvalue()
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
-def _nested(matrix: np.ndarray) -> list[list[float | None]]:
-    return [[_finite(x) for x in row] for row in matrix]

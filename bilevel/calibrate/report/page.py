@@ -64,7 +64,7 @@ def report(
         date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         capitalised=lambda text: text[:1].upper() + text[1:],
         sentences=sentences,
-        warnings=[*sentences, *result.notes, *failed],
+        warnings=[*sentences, *result.notes[:ROWS], *failed[:ROWS], *filter(None, [result.noise_sentence])],
         parameters=[_parameter_row(e) for e in result.estimates[:ROWS]],
         more=max(len(result.estimates) - ROWS, 0),
         variance=_variance(result),

@@ -80,18 +80,18 @@ def model_from_file(file: Path, name: str) -> type[Model]:
 
 
 def _model_of_function(function: Function) -> type[Model]:
-    declared = function if isinstance(function, FunctionWithUnits) else None
+    with_units = function if isinstance(function, FunctionWithUnits) else None
 
     class PythonFunction(Model):
         """The user's own function of the parameters and the observation columns."""
 
         Config = ModelConfig
-        as_written = declared is None
-        value_units = None if declared is None else declared.value
-        columns = {} if declared is None else declared.columns
+        as_written = with_units is None
+        value_units = None if with_units is None else with_units.value
+        columns = {} if with_units is None else with_units.columns
 
         def parameter_defaults(self) -> Mapping[str, ParameterDefault]:
-            return {} if declared is None else declared.parameters
+            return {} if with_units is None else with_units.parameters
 
         def simulate(self, parameters: Mapping[str, Tensor]) -> Tensor:
             with double_precision():

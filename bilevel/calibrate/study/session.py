@@ -52,7 +52,7 @@ class Session:
                 "settings": settings.as_dict(),
                 "study_settings": self.study.settings.as_dict(),
             }
-            shutil.rmtree(self.folder / _NEXT, ignore_errors=True)
+            shutil.rmtree(self.folder / _NEXT, ignore_errors=True)  # of a run killed before its first evaluation
             journal = Journal.create(self.folder / _NEXT, about)
             try:
                 return self._calibrate(settings, journal)
@@ -147,8 +147,7 @@ class Session:
             Manifest(self.folder).add(path.relative_to(self.folder).as_posix() for path in paths)
 
     def _require_unused(self, force: bool) -> None:
-        ours = f"{CHECKPOINT}/" in Manifest(self.folder).files
-        if self._checkpoint.exists() and not ours and not (self._checkpoint / "about.json").exists():
+        if self._checkpoint.exists() and not self._is_ours():
             raise InputError(
                 f"{self.folder}: holds a folder '{CHECKPOINT}' that no run made; choose another folder with --out"
             )
@@ -164,6 +163,15 @@ class Session:
             raise InputError(
                 f"{self.folder}: holds an interrupted run; go on with bilevel resume, or start again with --force"
             )
+
+    def _is_ours(self) -> bool:
+        """Whether the checkpoint here is listed, or at least begins as our journals do."""
+        if f"{CHECKPOINT}/" in Manifest(self.folder).files:
+            return True
+        try:
+            return "study_settings" in Journal.about(self._checkpoint)
+        except InputError:
+            return False
 
     @contextmanager
     def _held(self) -> Iterator[None]:

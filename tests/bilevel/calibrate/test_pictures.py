@@ -82,3 +82,13 @@ def test_groups_of_different_units_share_no_axis(study):
     pictures = data_pictures(result, loaded.problem.experiments[0], loaded.plot)
     assert [p.title for p in pictures] == ["Data against model [cm]", "Data against model [kPa]"]
     assert [p.figures[0].axes[0].get_ylabel() for p in pictures] == ["value [cm]", "value [kPa]"]
+
+
+def test_a_printed_result_is_short(long_study):
+    study = load_study(long_study.path)
+    text = str(calibrate(study.problem, settings=study.settings))
+    print(text)
+    assert len(text.splitlines()) == 3
+    assert "converged" in text
+    assert "amplitude: 2.0" in text
+    assert "+-" in text

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from pydantic import Field
 
+from bilevel import InputError
 from bilevel.calibrate import Model, ModelConfig, ParameterDefault, load_study, register_model
+from bilevel.calibrate.study.examples import write_example
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -202,3 +204,20 @@ def test_a_model_file_that_exits_is_one_line(study):
 
 def test_a_path_as_text_will_do(study):
     assert load_study(str(study.path)).title == "Decay"
+
+
+@pytest.mark.parametrize(
+    ("row", "says"), [(0, "the void ratio must be positive"), (4, "a void ratio must be positive")]
+)
+def test_a_negative_void_ratio_is_no_sand(tmp_path, row, says):
+    write_example("hochstetten_sand", tmp_path / "sand")
+    table = tmp_path / "sand" / "oedometer.csv"
+    lines = table.read_text().splitlines()
+    first = next(i for i, line in enumerate(lines) if not line.startswith("#")) + 1
+    column = lines[first - 1].split(",").index("void_ratio")
+    cells = lines[first + row].split(",")
+    cells[column] = "-0.7"
+    lines[first + row] = ",".join(cells)
+    table.write_text("\n".join(lines))
+    with pytest.raises(InputError, match=says):
+        load_study(tmp_path / "sand" / "study.yml")

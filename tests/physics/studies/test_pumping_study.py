@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bilevel.calibrate import calibrate, load_study, register_model
-from bilevel.report import InputError
+from bilevel.report import BilevelError, InputError
 from physics.flow.well_functions import theis
 from physics.studies.pumping_test import PumpingTestModel
 
@@ -77,6 +77,14 @@ def test_bad_input(folder, old, new, message):
     (folder / "study.yml").write_text(STUDY.replace(old, new))
     with pytest.raises(InputError, match=message):
         load_study(folder / "study.yml")
+
+
+@pytest.mark.parametrize("with_jacobian", [False, True])
+def test_a_model_that_is_too_small_is_refused_where_a_jacobian_is_taken_too(folder, with_jacobian):
+    (folder / "study.yml").write_text(STUDY.replace("  thickness: 70 dm", "  thickness: 70 dm\n  outer_radius: 300 m"))
+    problem = load_study(folder / "study.yml").problem
+    with pytest.raises(BilevelError, match="reaches the model's outer radius of 300 m"):
+        problem.evaluate(problem.parameters.start(), with_jacobian)
 
 
 def test_picture_shows_every_well(folder):

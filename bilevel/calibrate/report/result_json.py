@@ -1,0 +1,82 @@
+"""result.json: everything that a program may want to know of a calibration."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from bilevel.calibrate.result import CalibrationResult
+from bilevel.calibrate.statistics.randomness import randomness
+from bilevel.calibrate.study.study import Study
+
+
+def as_json(study: Study, result: CalibrationResult) -> dict[str, Any]:
+    """The content of result.json; null where a number is unknown."""
+    parameters = {}
+    for e in result.estimates:
+        parameters[e.label] = {
+            "value": _finite(e.value),
+            "std": _finite(e.std),
+            "units": e.units,
+            "at_bound": e.at_bound or False,
+            "interval95": [_finite(e.lower95), _finite(e.upper95)],
+            "start": e.start,
+            "lower": e.lower,
+            "upper": e.upper,
+            "transform": e.transform,
+            "state": e.state,
+        }
+    statistics, identified = result.statistics, result.identifiability
+    return {
+        "title": study.title,
+        "status": result.status,
+        "converged": result.converged,
+        "notes": result.notes,
+        "parameters": parameters,
+        "phi": result.phi,
+        "phi_by_group": {g.label: g.phi for g in result.groups},
+        "phi_prior": result.prior_phi,
+        "rmse_by_group": {g.label: {"value": g.rmse, "units": g.units, "rows": g.rows} for g in result.groups},
+        "rmse": _finite(result.rmse),
+        "randomness_by_group": {
+            g.label: {
+                "runs": g.runs,
+                "expected_runs": g.expected_runs,
+                "autocorrelation": g.autocorrelation,
+                "random": g.random,
+            }
+            for g in randomness(result.problem, result.evaluation)
+        },
+        "correlation": None
+        if statistics is None
+        else {"labels": statistics.free_labels, "matrix": _nested(statistics.correlation)},
+        "noise": None
+        if statistics is None
+        else {
+            "kind": result.noise.value,
+            "variance": _finite(statistics.variance),
+            "degrees_of_freedom": statistics.degrees_of_freedom,
+        },
+        "not_identifiable": {} if identified is None else identified.sentences,
+        "singular_values": None if identified is None else [float(s) for s in identified.singular_values],
+        "method": result.method,
+        "iterations": len(result.iterations) - 1,
+        "evaluations": result.evaluations,
+        "inner_solves": result.inner_solves,
+        "inner_iterations": result.inner_iterations,
+        "counts": asdict(result.counts),
+        "gradient_error_estimate": None if result.certificate is None else _finite(result.certificate.relative_error),
+        "jacobian_finite_difference_error": _finite(result.jacobian_error),
+        "seconds": result.seconds,
+    }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _nested(matrix: np.ndarray) -> list[list[float | None]]:
+    return [[_finite(x) for x in row] for row in matrix]
