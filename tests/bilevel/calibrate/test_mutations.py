@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import re
 import shutil
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
@@ -182,17 +183,33 @@ def mutate_array(file: Path, study: Path, dice: random.Random) -> str:
     return "array"
 
 
+def name_of(seed: int) -> str:
+    """Which study a seed damages."""
+    names = list(sources())
+    return random.Random(seed).choices(names, [WEIGHTS.get(n, 1) for n in names])[0]
+
+
+@cache
+def sound_seconds(name: str) -> float:
+    """What the check of the undamaged study takes: damage that does not matter takes as long."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "sound"
+        sources()[name](folder)
+        began = time.process_time()
+        result = CliRunner().invoke(app, ["check", str(folder / (name.partition("/")[2] or "study.yml"))])
+        assert result.exit_code == 0, result.output
+        return time.process_time() - began
+
+
 def damaged(seed: int, folder: Path) -> tuple[Path, str]:
     """The damaged study of a seed, and what was done to it."""
-    dice = random.Random(seed)
-    names = list(sources())
-    name = dice.choices(names, [WEIGHTS.get(n, 1) for n in names])[0]
+    dice, name = random.Random(f"damage {seed}"), name_of(seed)
     sources()[name](folder)
     study = folder / (name.partition("/")[2] or "study.yml")
     tables = sorted(folder.rglob("*.csv"))
     kind = dice.random()
     if kind < 0.65 or not tables:
-        done = "; ".join(mutate_study(study, dice) for _ in range(1))
+        done = mutate_study(study, dice)
     elif kind < 0.93:
         done = mutate_table(dice.choice(tables), dice)
     else:
@@ -214,7 +231,7 @@ def outcome_of(seed: int, folder: Path) -> str:
         wrong.append(f"raised {result.exception!r}")
     if result.exit_code not in (0, 1, 2):
         wrong.append(f"exit code {result.exit_code}")
-    if seconds > SECONDS:
+    if seconds > SECONDS and seconds > SECONDS + sound_seconds(name_of(seed)):
         wrong.append(f"took {seconds:.1f} s")
     if "Traceback" in result.output or RAW_EXCEPTION.search(result.stderr):
         wrong.append("a raw exception")
@@ -229,7 +246,8 @@ def outcome_of(seed: int, folder: Path) -> str:
 
 
 def test_a_sample_of_damaged_studies(tmp_path):
-    check_seeds(range(0, COUNT, COUNT // SAMPLE), tmp_path)
+    quick = [seed for seed in range(COUNT) if not name_of(seed).startswith("hochstetten")]
+    check_seeds(quick[:: COUNT // SAMPLE], tmp_path)
 
 
 @pytest.mark.slow
@@ -238,7 +256,7 @@ def test_all_damaged_studies(tmp_path):
     check_seeds(range(COUNT), tmp_path)
 
 
-def check_seeds(seeds: range, tmp_path: Path) -> None:
+def check_seeds(seeds: Sequence[int], tmp_path: Path) -> None:
     found = [wrong for seed in seeds if (wrong := outcome_of(seed, tmp_path / str(seed)))]
     print(f"{len(seeds)} mutations, {len(found)} ended wrongly")
     assert not found, "\n".join(found)
