@@ -49,7 +49,6 @@ OPEN: dict[str, set[str]] = {
 
 SHARED = [
     "Kinematics",
-    "functions": {"physics.studies"},
     "Material",
     "Parameter",
     "ParameterSet",
