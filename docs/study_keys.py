@@ -84,7 +84,13 @@ def _table(schema: dict[str, Any], sections: dict[str, Any]) -> str:
 
 def _default(field: dict[str, Any]) -> str:
     default = field.get("default")
-    return "" if default in (None, "", [], {}) else f"`{default}`" if not isinstance(default, dict) else "as below"
+    if default in (None, "", [], {}):
+        return ""
+    return (
+        "as below"
+        if isinstance(default, dict)
+        else f"`{str(default).lower() if default in (True, False) else default}`"
+    )
 
 
 def _value(field: dict[str, Any], sections: dict[str, Any]) -> str:

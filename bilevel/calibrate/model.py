@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 class ModelConfig(BaseModel):
     """Base of a model's section in study.yml: unknown keys are errors, and paths are relative to the study's folder."""
 
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, use_attribute_docstrings=True)
 
 
 @dataclass(frozen=True)

@@ -42,9 +42,11 @@ Discharge = Annotated[float, _quantity("m3/d")]
 class PumpingPeriod(BaseModel):
     """From `start` on the well is pumped at `rate` (0 m3/d: it recovers)."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
     start: Time
+    """since pumping began"""
     rate: Discharge
+    """from then on"""
 
 
 class PumpingTestModel(Model):
@@ -54,11 +56,17 @@ class PumpingTestModel(Model):
         """Every quantity carries its units: "7 m", "788 m3/d", "0.34 d"."""
 
         aquifer: Literal["confined", "leaky"]
+        """a leaky one has the parameter aquitard_resistance, too"""
         thickness: Length = Field(gt=0)
+        """of the aquifer"""
         discharge: Discharge | list[PumpingPeriod]
+        """pumped from the beginning on, or a list of periods"""
         observation_wells: dict[str, Length]
+        """distance from the pumped well, by the name in the column `well`"""
         well_radius: Length = Field(default=0.1, gt=0)
+        """of the pumped well"""
         outer_radius: Length = Field(default=1e5, gt=0)
+        """where the drawdown is zero; an error where drawdown reaches it"""
 
     columns = {"time": "d", "well": "text"}  # noqa: RUF012
     value_units = "m"

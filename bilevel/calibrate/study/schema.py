@@ -11,7 +11,11 @@ from bilevel.calibrate.study.yaml_lines import kind_of
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
+    """Texts below a key say what it means; the site prints them."""
+
+    model_config = ConfigDict(
+        extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True, use_attribute_docstrings=True
+    )
 
 
 def _is_text(given: Any) -> bool:
@@ -27,8 +31,11 @@ class ColumnSection(_Section):
     """A column of a file, in its units; a bare text is a column's name."""
 
     column: str
+    """name of the column in the file's first row"""
     units: str | None = None
+    """of its numbers; left out: those that the model works in"""
     sign: Literal[1, -1] = 1
+    """-1 turns the sign of all values, as where a file counts compression positive"""
 
     @model_validator(mode="before")
     @classmethod
@@ -40,7 +47,9 @@ class GroupSection(_Section):
     """One group for all rows (a bare text), or a column that names it."""
 
     name: str | None = None
+    """the group of all rows"""
     column: str | None = None
+    """a column of texts; each text is a group"""
 
     @model_validator(mode="before")
     @classmethod
@@ -60,8 +69,11 @@ class WeightSection(_Section):
     """A number, a column, or a rule by group."""
 
     number: float | None = Field(default=None, ge=0)
+    """the same for all rows; 0 predicts without fitting"""
     column: str | None = None
+    """one for each row"""
     rule: WeightRule | None = None
+    """made from the values of each group"""
 
     @model_validator(mode="before")
     @classmethod
@@ -82,7 +94,9 @@ class Weighting(_Section):
     """weight, or std = 1/weight, in the units of the values."""
 
     weight: WeightSection | None = None
+    """residuals are multiplied by it; 0 predicts without fitting"""
     std: WeightSection | None = None
+    """standard deviation of a reading, in the units of the values: weight = 1/std"""
 
     @model_validator(mode="after")
     def _one(self) -> Weighting:
@@ -97,13 +111,21 @@ class ObservationSection(Weighting):
     """A file of observations; `where` keeps the rows whose columns have the given texts."""
 
     file: str
+    """a CSV beside the study; lines that begin with # are comments"""
     value: ColumnSection
+    """the column of measurements"""
     columns: dict[str, ColumnSection] = {}
+    """what the model needs for each row, by the model's name for it"""
     group: GroupSection = GroupSection(name="data")
+    """what is reported together"""
     groups: dict[str, Weighting] = {}
+    """weights of single groups, in place of the file's"""
     where: dict[str, list[str]] = {}
+    """keeps the rows whose column has one of these texts"""
     offset: str | None = Field(default=None, min_length=1)
+    """a parameter that is added to all predictions of this file"""
     delimiter: str = Field(default=",", pattern=r"^[^\w\s\"'.+#-]$|^\t$|^ $")
+    """between columns"""
 
     @model_validator(mode="before")
     @classmethod
@@ -118,9 +140,13 @@ class ValueSection(_Section):
     """A start value: a number, a list of numbers, or a file (.npy, or a column of a CSV)."""
 
     number: float | None = None
+    """one number"""
     numbers: list[float] | None = None
+    """one for each entry of a field"""
     file: str | None = None
+    """a .npy file, or a table with `column`"""
     column: str | None = None
+    """of the table"""
 
     @model_validator(mode="before")
     @classmethod
@@ -144,16 +170,27 @@ class ParameterSection(_Section):
     """A parameter, in its own units; `experiment` (a name or a list) makes it belong to those alone."""
 
     name: str = Field(min_length=1)
+    """as the model knows it"""
     value: ValueSection
+    """where to start"""
     lower: float | None = None
+    """bound; left out: the model's"""
     upper: float | None = None
+    """bound; left out: the model's"""
     transform: TransformName | None = None
+    """what is calibrated in its place; left out: the model's"""
     fixed: bool = False
+    """known, not calibrated"""
     tied_to: str | None = None
+    """the parameter to which it keeps the ratio of the start values"""
     prior_mean: float | None = None
+    """of a normal prior on the value"""
     prior_std: float | None = None
+    """of the same; left out both: no prior"""
     units: str | None = None
+    """of all its numbers; left out: the model's"""
     experiment: list[str] | None = Field(default=None, min_length=1)
+    """the experiments that it belongs to; left out: all"""
 
     @model_validator(mode="before")
     @classmethod
@@ -173,50 +210,75 @@ class ExperimentSection(_Section):
     """One experiment: what differs from the study's `model:` section, and its observations."""
 
     name: str = Field(min_length=1)
+    """in reports, and of its folder of states"""
     model: dict[str, Any] = {}
+    """keys that differ from the study's `model`"""
     observations: list[ObservationSection] = Field(min_length=1)
+    """its files"""
 
 
 class CalibrationSection(_Section):
     """How to calibrate; see bilevel.calibrate.Settings."""
 
     method: Method = Method.LEAST_SQUARES
+    """least squares with the Jacobian, or L-BFGS-B for very many parameters"""
     noptmax: int = Field(default=100, ge=-1)
+    """limit of iterations; 0: one run and its report, -1: Jacobian and linear statistics"""
     tolerance: float = Field(default=1e-6, gt=0, lt=1)
+    """relative offset at which the fit has converged"""
     noise: Noise = Noise.ESTIMATED
+    """`known`: weights are 1/sigma; `estimated`: s2 = phi / (m - p)"""
     jacobian: Sweep = Sweep.AUTO
+    """sweeps over parameters (forward) or observations (adjoint); auto: the fewer"""
     statistics: bool = True
+    """whether standard deviations are computed at the end"""
     verify: bool = True
+    """whether the derivatives at the end are held against finite differences"""
 
 
 class StageSection(_Section):
     """One stage: the parameters it frees and the groups it fits; left out: all of them."""
 
     name: str = Field(min_length=1)
+    """in reports"""
     parameters: list[str] = []
+    """free in this stage; left out: all"""
     groups: list[str] = []
+    """fitted in this stage; left out: all"""
 
 
 class PlotSection(_Section):
     """What stands on the pictures' horizontal axis."""
 
     x: str | None = None
+    """a column; left out: the row's number"""
     log: bool | None = None
+    """whether its axis is logarithmic"""
 
 
 class StudySection(_Section):
     """All of study.yml."""
 
     title: str = Field(min_length=1)
+    """of the report"""
     description: str = ""
+    """printed in the report"""
     case: str = Field(default="case", pattern=r"^[A-Za-z0-9_-]{1,100}$")
+    """begins the names of the result files"""
     model: dict[str, Any]
+    """`kind` and the keys of that kind"""
     parameters: list[ParameterSection]
+    """what is calibrated, fixed or tied"""
     observations: list[ObservationSection] | None = Field(default=None, min_length=1)
+    """files of one experiment"""
     experiments: list[ExperimentSection] | None = Field(default=None, min_length=1)
+    """several, with parameters in common"""
     calibration: CalibrationSection = CalibrationSection()
+    """how to calibrate"""
     stages: list[StageSection] = []
+    """fits one after another, each from the last one's values"""
     plot: PlotSection = PlotSection()
+    """the pictures' horizontal axis"""
 
     @model_validator(mode="after")
     def _one_kind(self) -> StudySection:
