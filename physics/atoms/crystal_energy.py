@@ -7,16 +7,16 @@ from torch import Tensor
 
 from bilevel.linalg.operator import Dense, LinearOperator, MatrixFree, Structure
 from bilevel.problem import DENSE_LIMIT, EnergyProblem, Params, dense_jacobian
-from bilevel.torch_internals import plain, pytree
+from bilevel.torch_internals import is_transformed, plain, pytree
 from physics.atoms.bonds import Bonds
-from physics.atoms.hessian import STRAIN_NODES, NodeLayout, assemble, strain_derivative, strain_matrix
+from physics.atoms.hessian import STRAIN_NODES, NodeLayout, assemble, products, strain_derivative, strain_matrix
 from physics.atoms.neighbours import Neighbours
 from physics.atoms.potential import Potential
 from physics.atoms.rigid import held_and_null
 from physics.atoms.structures import Structures
 
-FACTORISED_UP_TO = 9000
-"""Unknowns up to which the Hessian is assembled: its matrix is dense, for bonds reach far."""
+FACTORISED_UP_TO = 2000
+"""Unknowns up to which the Hessian is assembled: its matrix is dense, for bonds reach far. Beyond, conjugate gradients win."""
 
 
 class CrystalEnergy(EnergyProblem):
@@ -112,11 +112,22 @@ class CrystalEnergy(EnergyProblem):
         return self._latest[1]
 
     def _tangent(self, u: Tensor, params: Params) -> LinearOperator:
-        hessian_known = type(self.potential).bond_hessian is not Potential.bond_hessian
-        if self.n > FACTORISED_UP_TO or not hessian_known:
-            return self._without_bonds(u, params)
-        matrix = self.hessian(u.detach(), params)
+        if type(self.potential).bond_hessian is Potential.bond_hessian:
+            return self._known_as_a_whole(u, params)
+        if self.n > FACTORISED_UP_TO and not self.batch_dims:
+            return self._by_products(u, params)
+        matrix = self.hessian(u, params)
         return Dense(matrix if self.batch_dims else matrix[0], self.structure)
+
+    def product(self, u: Tensor, params: Params, x: Tensor) -> Tensor:
+        tensors = [u, x, *(leaf for leaf in pytree.tree_leaves(params) if isinstance(leaf, Tensor))]
+        differentiated = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+        if self.n <= DENSE_LIMIT or differentiated or any(map(is_transformed, tensors)):
+            return super().product(u, params, x)
+        return self.tangent(u, params).matmul(x)  # in numbers, many times cheaper than differentiating twice
+
+    def product_transposed(self, u: Tensor, params: Params, x: Tensor) -> Tensor:
+        return self.product(u, params, x)
 
     def hessian(self, u: Tensor, params: Params) -> Tensor:
         """The assembled second derivatives (S, 3 W, 3 W) at u, of a potential that knows those in its bonds."""
@@ -129,12 +140,25 @@ class CrystalEnergy(EnergyProblem):
         matrix = matrix * free.unsqueeze(-1) * free.unsqueeze(-2) + torch.diag_embed(1.0 - free)
         return matrix + self._pressed(u, params)
 
-    def _without_bonds(self, u: Tensor, params: Params) -> LinearOperator:
-        """The tangent of an energy that is known as a whole only, or of one too large to be assembled."""
+    def _known_as_a_whole(self, u: Tensor, params: Params) -> LinearOperator:
         if self.batch_dims or self.n <= DENSE_LIMIT:
             return Dense(dense_jacobian(lambda v: self.residual(v, params), u), self.structure)
-        product = lambda x: self.product(u, params, x)  # noqa: E731
+        product = lambda x: super(CrystalEnergy, self).product(u, params, x)  # noqa: E731
         return MatrixFree(self.n, product, product, self.structure)
+
+    def _by_products(self, u: Tensor, params: Params) -> MatrixFree:
+        bonds, rest = self.bonds(u, params)
+        local = self.potential.bond_hessian(bonds, params["potential"])
+        assert local is not None
+        bonded, diagonal = products(local, bonds, rest, self.lengths[0], self.layout)
+        free, pressed = self.free[0].to(u), self._pressed(u, params)
+
+        def product(x: Tensor) -> Tensor:
+            image = free * bonded(free * x) + (1.0 - free) * x
+            return image if pressed.dim() == 0 else image + pressed[0] @ x
+
+        scale = free * diagonal + (1.0 - free)
+        return MatrixFree(self.n, product, product, self.structure, diagonal=scale.clamp(min=1e-3 * float(scale.max())))
 
     def _pressed(self, u: Tensor, params: Params) -> Tensor:
         """The Hessian of pressure times volume in the strains, padded to (S, 3 W, 3 W); 0 without pressure."""
