@@ -15,6 +15,9 @@ from physics.atoms.potential import Potential
 from physics.atoms.rigid import held_and_null
 from physics.atoms.structures import Structures
 
+COLLAPSED = 0.2
+"""The share of its volume at the start below which a cell is taken to have collapsed."""
+
 FACTORISED_UP_TO = 2000
 """Unknowns up to which the Hessian is assembled: its matrix is dense, for bonds reach far. Beyond, conjugate gradients win."""
 
@@ -23,8 +26,9 @@ class CrystalEnergy(EnergyProblem):
     """E(strains, displacements) + pressure volume - loads . positions of S structures, a batch where S > 1.
 
     Positions are r0 (1 + strain) + u and cells H0 (1 + strain). The unknown (S, 3 W), or (3 W,) of one structure, has two
-    nodes for the strain over L, then one for each atom; L = sqrt(atoms) (volume per atom)^(1/3) / stretches it to the
-    size of displacements. Entries that are held, or only pad, have a unit spring of their own.
+    nodes for the stretch (1 + strain, in Voigt order) times L, then one for each atom; L = sqrt(atoms) (volume per
+    atom)^(1/3) brings it to the size of displacements. Entries that are held, or only pad, have a unit spring to their
+    start. It is the stretch and not the strain, for solvers judge rounding by H u: near the start that must not vanish.
     Parameters: "potential", "positions" (N, 3), "cells" (S, 3, 3), "pressure" (), "loads" (N, 3).
     strained (S, 6): which strain components are free.
     """
@@ -47,8 +51,9 @@ class CrystalEnergy(EnergyProblem):
 
     def start(self) -> Tensor:
         """No strain, no displacement."""
-        zeros = torch.zeros(len(self.structures), self.n, dtype=torch.float64)
-        return zeros if self.batch_dims else zeros[0]
+        rest = torch.zeros(len(self.structures), self.n, dtype=torch.float64)
+        rest[:, :3] = self.lengths.unsqueeze(-1)
+        return rest if self.batch_dims else rest[0]
 
     def parameters(self, potential: Params, pressure: Tensor | float = 0.0) -> dict[str, Params]:
         """What the energy depends on, from the potential's parameters."""
@@ -86,9 +91,10 @@ class CrystalEnergy(EnergyProblem):
 
     def value(self, u: Tensor, params: Params) -> Tensor:
         positions, cells = self.placed(u, params)
-        held = torch.where(self.free, 0.0, u.reshape(-1, self.n))
+        held = torch.where(self.free, 0.0, u - self.start()).reshape(-1, self.n)
         work = (params["loads"] * positions).sum(-1)
         total = self.energies(u, params) + 0.5 * (held * held).sum(-1)
+        total = torch.where(self._collapsed(plain(u)), torch.inf, total)
         total = (
             total
             + params["pressure"] * determinant(cells).abs()
@@ -164,7 +170,7 @@ class CrystalEnergy(EnergyProblem):
         """The Hessian of pressure times volume in the strains, padded to (S, 3 W, 3 W); 0 without pressure."""
         if float(plain(params["pressure"])) == 0.0:
             return u.new_zeros(())
-        scaled = u.reshape(len(self.structures), self.n)[:, :6]
+        scaled = (u - self.start()).reshape(len(self.structures), self.n)[:, :6]
 
         def volume(strains: Tensor, cell: Tensor, length: Tensor, free: Tensor) -> Tensor:
             return determinant(cell @ (torch.eye(3).to(strains) + strain_matrix(strains * free / length))).abs()
@@ -175,13 +181,22 @@ class CrystalEnergy(EnergyProblem):
 
     def _split(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Strain matrices (S, 3, 3) and displacements (N, 3)."""
-        free = torch.where(self.free, u.reshape(-1, self.n), 0.0)
+        free = torch.where(self.free, (u - self.start()).reshape(-1, self.n), 0.0)
         nodes = free.reshape(-1, 3)
         return strain_matrix(free[:, : 3 * STRAIN_NODES] / self.lengths.unsqueeze(-1)), nodes[self.layout.nodes]
 
+    def _collapsed(self, u: Tensor) -> Tensor:
+        """Structures (S) whose cell a trial step has shrunk to almost nothing: they would have bonds without end."""
+        strain, moved = self._split(u)
+        sound = determinant(torch.eye(3).to(strain) + strain) > COLLAPSED
+        return ~sound | torch.zeros_like(sound).index_add(0, self.owner, ~torch.isfinite(moved).all(-1))
+
     def _pairs(self, u: Tensor, params: Params) -> tuple[Tensor, Tensor, Tensor]:
         numbers = {name: plain(params[name]) for name in ("positions", "cells")}
-        positions, cells = self.placed(plain(u).reshape(-1, self.n), numbers)
+        positions, cells = self.placed(plain(u), numbers)
+        lost = self._collapsed(plain(u))
+        positions = torch.where(lost[self.owner].unsqueeze(-1), numbers["positions"], positions)
+        cells = torch.where(lost[:, None, None], numbers["cells"], cells)
         return self.neighbours.within(positions, cells, self.potential.cutoff(params["potential"]))
 
 
