@@ -7,24 +7,28 @@ from torch import Tensor
 
 from bilevel.linalg.operator import Dense, LinearOperator, MatrixFree, Structure
 from bilevel.problem import DENSE_LIMIT, EnergyProblem, Params, dense_jacobian
-from bilevel.torch_internals import plain, pytree
+from bilevel.torch_internals import is_transformed, plain, pytree
 from physics.atoms.bonds import Bonds
-from physics.atoms.hessian import STRAIN_NODES, NodeLayout, assemble, strain_derivative, strain_matrix
+from physics.atoms.hessian import STRAIN_NODES, NodeLayout, assemble, products, strain_derivative, strain_matrix
 from physics.atoms.neighbours import Neighbours
 from physics.atoms.potential import Potential
 from physics.atoms.rigid import held_and_null
 from physics.atoms.structures import Structures
 
-FACTORISED_UP_TO = 9000
-"""Unknowns up to which the Hessian is assembled: its matrix is dense, for bonds reach far."""
+COLLAPSED = 0.2
+"""The share of its volume at the start below which a cell is taken to have collapsed."""
+
+FACTORISED_UP_TO = 2000
+"""Unknowns up to which the Hessian is assembled: its matrix is dense, for bonds reach far. Beyond, conjugate gradients win."""
 
 
 class CrystalEnergy(EnergyProblem):
     """E(strains, displacements) + pressure volume - loads . positions of S structures, a batch where S > 1.
 
     Positions are r0 (1 + strain) + u and cells H0 (1 + strain). The unknown (S, 3 W), or (3 W,) of one structure, has two
-    nodes for the strain over L, then one for each atom; L = sqrt(atoms) (volume per atom)^(1/3) / stretches it to the
-    size of displacements. Entries that are held, or only pad, have a unit spring of their own.
+    nodes for the stretch (1 + strain, in Voigt order) times L, then one for each atom; L = sqrt(atoms) (volume per
+    atom)^(1/3) brings it to the size of displacements. Entries that are held, or only pad, have a unit spring to their
+    start. It is the stretch and not the strain, for solvers judge rounding by H u: near the start that must not vanish.
     Parameters: "potential", "positions" (N, 3), "cells" (S, 3, 3), "pressure" (), "loads" (N, 3).
     strained (S, 6): which strain components are free.
     """
@@ -47,8 +51,9 @@ class CrystalEnergy(EnergyProblem):
 
     def start(self) -> Tensor:
         """No strain, no displacement."""
-        zeros = torch.zeros(len(self.structures), self.n, dtype=torch.float64)
-        return zeros if self.batch_dims else zeros[0]
+        rest = torch.zeros(len(self.structures), self.n, dtype=torch.float64)
+        rest[:, :3] = self.lengths.unsqueeze(-1)
+        return rest if self.batch_dims else rest[0]
 
     def parameters(self, potential: Params, pressure: Tensor | float = 0.0) -> dict[str, Params]:
         """What the energy depends on, from the potential's parameters."""
@@ -86,9 +91,10 @@ class CrystalEnergy(EnergyProblem):
 
     def value(self, u: Tensor, params: Params) -> Tensor:
         positions, cells = self.placed(u, params)
-        held = torch.where(self.free, 0.0, u.reshape(-1, self.n))
+        held = torch.where(self.free, 0.0, u - self.start()).reshape(-1, self.n)
         work = (params["loads"] * positions).sum(-1)
         total = self.energies(u, params) + 0.5 * (held * held).sum(-1)
+        total = torch.where(self._collapsed(plain(u)), torch.inf, total)
         total = (
             total
             + params["pressure"] * determinant(cells).abs()
@@ -112,11 +118,22 @@ class CrystalEnergy(EnergyProblem):
         return self._latest[1]
 
     def _tangent(self, u: Tensor, params: Params) -> LinearOperator:
-        hessian_known = type(self.potential).bond_hessian is not Potential.bond_hessian
-        if self.n > FACTORISED_UP_TO or not hessian_known:
-            return self._without_bonds(u, params)
-        matrix = self.hessian(u.detach(), params)
+        if type(self.potential).bond_hessian is Potential.bond_hessian:
+            return self._known_as_a_whole(u, params)
+        if self.n > FACTORISED_UP_TO and not self.batch_dims:
+            return self._by_products(u, params)
+        matrix = self.hessian(u, params)
         return Dense(matrix if self.batch_dims else matrix[0], self.structure)
+
+    def product(self, u: Tensor, params: Params, x: Tensor) -> Tensor:
+        tensors = [u, x, *(leaf for leaf in pytree.tree_leaves(params) if isinstance(leaf, Tensor))]
+        differentiated = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+        if self.n <= DENSE_LIMIT or differentiated or any(map(is_transformed, tensors)):
+            return super().product(u, params, x)
+        return self.tangent(u, params).matmul(x)  # in numbers, many times cheaper than differentiating twice
+
+    def product_transposed(self, u: Tensor, params: Params, x: Tensor) -> Tensor:
+        return self.product(u, params, x)
 
     def hessian(self, u: Tensor, params: Params) -> Tensor:
         """The assembled second derivatives (S, 3 W, 3 W) at u, of a potential that knows those in its bonds."""
@@ -129,18 +146,31 @@ class CrystalEnergy(EnergyProblem):
         matrix = matrix * free.unsqueeze(-1) * free.unsqueeze(-2) + torch.diag_embed(1.0 - free)
         return matrix + self._pressed(u, params)
 
-    def _without_bonds(self, u: Tensor, params: Params) -> LinearOperator:
-        """The tangent of an energy that is known as a whole only, or of one too large to be assembled."""
+    def _known_as_a_whole(self, u: Tensor, params: Params) -> LinearOperator:
         if self.batch_dims or self.n <= DENSE_LIMIT:
             return Dense(dense_jacobian(lambda v: self.residual(v, params), u), self.structure)
-        product = lambda x: self.product(u, params, x)  # noqa: E731
+        product = lambda x: super(CrystalEnergy, self).product(u, params, x)  # noqa: E731
         return MatrixFree(self.n, product, product, self.structure)
+
+    def _by_products(self, u: Tensor, params: Params) -> MatrixFree:
+        bonds, rest = self.bonds(u, params)
+        local = self.potential.bond_hessian(bonds, params["potential"])
+        assert local is not None
+        bonded, diagonal = products(local, bonds, rest, self.lengths[0], self.layout)
+        free, pressed = self.free[0].to(u), self._pressed(u, params)
+
+        def product(x: Tensor) -> Tensor:
+            image = free * bonded(free * x) + (1.0 - free) * x
+            return image if pressed.dim() == 0 else image + pressed[0] @ x
+
+        scale = free * diagonal + (1.0 - free)
+        return MatrixFree(self.n, product, product, self.structure, diagonal=scale.clamp(min=1e-3 * float(scale.max())))
 
     def _pressed(self, u: Tensor, params: Params) -> Tensor:
         """The Hessian of pressure times volume in the strains, padded to (S, 3 W, 3 W); 0 without pressure."""
         if float(plain(params["pressure"])) == 0.0:
             return u.new_zeros(())
-        scaled = u.reshape(len(self.structures), self.n)[:, :6]
+        scaled = (u - self.start()).reshape(len(self.structures), self.n)[:, :6]
 
         def volume(strains: Tensor, cell: Tensor, length: Tensor, free: Tensor) -> Tensor:
             return determinant(cell @ (torch.eye(3).to(strains) + strain_matrix(strains * free / length))).abs()
@@ -151,13 +181,22 @@ class CrystalEnergy(EnergyProblem):
 
     def _split(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Strain matrices (S, 3, 3) and displacements (N, 3)."""
-        free = torch.where(self.free, u.reshape(-1, self.n), 0.0)
+        free = torch.where(self.free, (u - self.start()).reshape(-1, self.n), 0.0)
         nodes = free.reshape(-1, 3)
         return strain_matrix(free[:, : 3 * STRAIN_NODES] / self.lengths.unsqueeze(-1)), nodes[self.layout.nodes]
 
+    def _collapsed(self, u: Tensor) -> Tensor:
+        """Structures (S) whose cell a trial step has shrunk to almost nothing: they would have bonds without end."""
+        strain, moved = self._split(u)
+        sound = determinant(torch.eye(3).to(strain) + strain) > COLLAPSED
+        return ~sound | torch.zeros_like(sound).index_add(0, self.owner, ~torch.isfinite(moved).all(-1))
+
     def _pairs(self, u: Tensor, params: Params) -> tuple[Tensor, Tensor, Tensor]:
         numbers = {name: plain(params[name]) for name in ("positions", "cells")}
-        positions, cells = self.placed(plain(u).reshape(-1, self.n), numbers)
+        positions, cells = self.placed(plain(u), numbers)
+        lost = self._collapsed(plain(u))
+        positions = torch.where(lost[self.owner].unsqueeze(-1), numbers["positions"], positions)
+        cells = torch.where(lost[:, None, None], numbers["cells"], cells)
         return self.neighbours.within(positions, cells, self.potential.cutoff(params["potential"]))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -75,6 +75,10 @@ class FinnisSinclair(PairFunctional):
         LawParameter("a", "eV/angstrom^3", description="coefficients of the pair energy"),
         LawParameter("A", "eV^2/angstrom^3", description="coefficients of the density"),
     )
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        return {"a": len(self.pair_knots), "A": len(self.density_knots)}
 
     def cutoff(self, params: Params) -> float:
         return max(*self.pair_knots, *self.density_knots)

@@ -6,6 +6,7 @@ its nodes of three entries each: two that hold its strain in Voigt order over a 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,8 +16,6 @@ from physics.atoms.bonds import Bonds
 from physics.atoms.potential import BondHessian
 
 STRAIN_NODES = 2
-LARGE = 1000
-"""Unknowns from which the embedding's part is multiplied as a sparse matrix."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +82,6 @@ def _rank_one(weight: Tensor, slope: Tensor, bonds: Bonds, strain: Tensor, layou
     """sum_i w_i s_i s_i^T (S, 3 W, 3 W) with s_i the slope of atom i's density in all unknowns of its structure."""
     width, count = layout.width, layout.count
     rows = bonds.atoms
-    if count == 1 and 3 * width > LARGE and not (weight.requires_grad or slope.requires_grad):
-        return _sparse_rank_one(weight, slope, bonds, strain, layout)
     slopes = slope.new_zeros(count * width * width, 3)
     own = layout.nodes * width  # each atom's row among (S, W nodes)
     for node, sign in ((layout.nodes[bonds.centre], -1.0), (layout.nodes[bonds.neighbour], 1.0)):
@@ -98,25 +95,35 @@ def _rank_one(weight: Tensor, slope: Tensor, bonds: Bonds, strain: Tensor, layou
     return slopes.mT @ (weights * slopes)
 
 
-def _sparse_rank_one(weight: Tensor, slope: Tensor, bonds: Bonds, strain: Tensor, layout: NodeLayout) -> Tensor:
-    """The same in numbers for one large structure, whose slopes are mostly zero."""
-    import scipy.sparse as sp
+def products(
+    hessian: BondHessian, bonds: Bonds, rest: Tensor, length: Tensor, layout: NodeLayout
+) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """The product with the same Hessian of one structure, for vectors (3 W,), and its diagonal (3 W,); in numbers.
 
-    entries, rows, columns = [], [], []
-    for node, values in (
-        (layout.nodes[bonds.centre], -slope),
-        (layout.nodes[bonds.neighbour], slope),
-        (torch.zeros_like(bonds.centre), torch.einsum("ebk,eb->ek", strain, slope)),
-    ):
-        size = values.shape[1]
-        entries.append(values.reshape(-1))
-        rows.append(bonds.centre.repeat_interleave(size))
-        columns.append((3 * node.unsqueeze(1) + torch.arange(size)).reshape(-1))
-    n = 3 * layout.width
-    place = (torch.cat(rows).numpy(), torch.cat(columns).numpy())
-    slopes = sp.csr_matrix((torch.cat(entries).detach().numpy(), place), shape=(bonds.atoms, n))
-    product = slopes.T @ sp.diags(weight.detach().numpy()) @ slopes
-    return torch.from_numpy(product.toarray()).unsqueeze(0)
+    rest (E, 3): the bond vectors without strain; length: L.
+    """
+    centre, neighbour = layout.nodes[bonds.centre], layout.nodes[bonds.neighbour]
+    size = (layout.width, 3)
+
+    def product(x: Tensor) -> Tensor:
+        nodes = x.reshape(size)
+        moved = nodes[neighbour] - nodes[centre] + rest @ strain_matrix(x[:6] / length)
+        local = (hessian.blocks @ moved[hessian.second].unsqueeze(-1)).squeeze(-1)
+        forces = torch.zeros_like(moved).index_add(0, hessian.first, local)
+        if hessian.weight is not None and hessian.slope is not None:
+            denser = hessian.weight * bonds.sum_at_centres((hessian.slope * moved).sum(-1))
+            forces = forces + denser[bonds.centre].unsqueeze(-1) * hessian.slope
+        image = forces.new_zeros(size).index_add(0, neighbour, forces).index_add(0, centre, -forces).reshape(-1)
+        virial = rest.mT @ forces / length
+        shears = 0.5 * (virial + virial.mT)
+        strained = torch.stack([*virial.diagonal(), shears[1, 2], shears[0, 2], shears[0, 1]])
+        return torch.cat([strained, image[6:]])
+
+    own = hessian.first == hessian.second
+    stiff, bond = hessian.blocks[own].diagonal(dim1=1, dim2=2).abs(), hessian.first[own]
+    diagonal = stiff.new_zeros(size).index_add(0, centre[bond], stiff).index_add(0, neighbour[bond], stiff).reshape(-1)
+    corner = torch.stack([product(e)[k] for k, e in enumerate(torch.eye(6, len(diagonal)).to(diagonal))])
+    return product, torch.cat([corner.abs(), diagonal[6:]])
 
 
 def dynamical(hessian: BondHessian, bonds: Bonds, phases: Tensor) -> Tensor:

@@ -49,6 +49,11 @@ class Potential(Law):
 
     species: tuple[str, ...]
 
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """How many entries a parameter has that is not one number."""
+        return {}
+
     @abstractmethod
     def cutoff(self, params: Params) -> float:
         """The distance, in angstrom, from which on atoms do not see each other."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,6 +105,12 @@ class SplineEAM(_Tables):
         LawParameter("density", description="density at the knots"),
         LawParameter("embedding", "eV", description="embedding energy at the knots"),
     )
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        kinds = len(self.species)
+        pairs = kinds * (kinds + 1) // 2
+        return {"pair": pairs * self.knots, "density": kinds * self.knots, "embedding": kinds * self.embedding_knots}
 
     @property
     def pair_grid(self) -> Grid:  # type: ignore[override]

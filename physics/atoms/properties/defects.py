@@ -16,7 +16,11 @@ from physics.atoms.relaxation import Relaxed, relax
 from physics.atoms.structures import Structures
 
 
-def supercell(structures: Structures, repeats: Sequence[Sequence[int]] | Sequence[int]) -> Structures:
+Repeats = Sequence[Sequence[int]] | Sequence[int]
+"""How often a cell is repeated along its vectors, or the integer combinations of them that span the supercell."""
+
+
+def supercell(structures: Structures, repeats: Repeats) -> Structures:
     """One crystal repeated along its vectors, or on the lattice of integer combinations (3, 3); differentiable."""
     matrix = np.diag(repeats) if np.ndim(repeats) == 1 else np.asarray(repeats)
     offsets = torch.from_numpy(_lattice_points(matrix)).to(structures.cells)
@@ -44,7 +48,7 @@ def without(structures: Structures, atom: int) -> Structures:
 
 
 def vacancy_energy(
-    bulk: Relaxed, potential: Potential, params: Params, repeats: Sequence[int] = (3, 3, 3), *, cell: bool = False
+    bulk: Relaxed, potential: Potential, params: Params, repeats: Repeats = (3, 3, 3), *, cell: bool = False
 ) -> tuple[Tensor, Relaxed]:
     """The formation energy in eV of a vacancy in a supercell of one relaxed crystal, and the relaxed supercell.
 

@@ -91,7 +91,7 @@ CASES: dict[str, tuple[Potential, dict[str, Tensor], Atoms]] = {
 def problem_of(case: str) -> tuple[CrystalEnergy, Params, Tensor]:
     potential, params, atoms = CASES[case]
     problem = CrystalEnergy(Structures.of(atoms), potential, torch.ones(1, 6, dtype=torch.bool))
-    u = 0.05 * torch.randn(problem.n, generator=torch.Generator().manual_seed(1))
+    u = problem.start() + 0.05 * torch.randn(problem.n, generator=torch.Generator().manual_seed(1))
     return problem, problem.parameters(params, 0.01), u
 
 
