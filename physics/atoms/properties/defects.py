@@ -15,7 +15,6 @@ from physics.atoms.potential import Potential
 from physics.atoms.relaxation import Relaxed, relax
 from physics.atoms.structures import Structures
 
-
 Repeats = Sequence[Sequence[int]] | Sequence[int]
 """How often a cell is repeated along its vectors, or the integer combinations of them that span the supercell."""
 
