@@ -80,7 +80,7 @@ class PardisoCholesky(LinearSolver):
             factor.positive_definite = False
             return factor
         factor = PardisoFactor(A, ground, numeric)
-        if numeric.smallest_pivot() < SMALL_PIVOT:
+        if numeric.smallest_pivot < SMALL_PIVOT:
             factor.check_condition(on_fail)
         return factor
 

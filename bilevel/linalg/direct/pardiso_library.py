@@ -7,6 +7,7 @@ Parameters are those of the oneMKL reference, "pardiso iparm Parameter", numbere
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import sys
 import threading
@@ -134,6 +135,9 @@ class NumericFactor:
         self.analysis, self.slot, self.values = analysis, slot, values
         self.perturbed_pivots = int(analysis.iparm[13])
         self.negative_eigenvalues = int(analysis.iparm[22])
+        # Looked up at once, with the lock of the factorisation still held: after another thread's factorisation
+        # pardiso_getdiag ends in a segmentation fault.
+        self.smallest_pivot = self._smallest_pivot() if analysis.kind is MatrixType.POSITIVE_DEFINITE else math.nan
         self._end = weakref.finalize(self, analysis._release, slot)
         self._end.atexit = False
 
@@ -146,20 +150,19 @@ class NumericFactor:
             self.analysis._raise(self.analysis._call(Phase.SOLVE, self.slot, self.values, b, x))
         return x
 
-    def smallest_pivot(self) -> float:
+    def _smallest_pivot(self) -> float:
         """The smallest pivot relative to its diagonal entry (positive definite matrices)."""
         pivots, entries = np.empty(self.analysis.n), np.empty(self.analysis.n)
         error = ctypes.c_int32(0)
         mkl = library()
         assert mkl is not None
-        with LOCK:
-            mkl.pardiso_getdiag(
-                _pointer(self.analysis.handle),
-                _pointer(pivots),
-                _pointer(entries),
-                ctypes.byref(ctypes.c_int32(self.slot)),
-                ctypes.byref(error),
-            )
+        mkl.pardiso_getdiag(
+            _pointer(self.analysis.handle),
+            _pointer(pivots),
+            _pointer(entries),
+            ctypes.byref(ctypes.c_int32(self.slot)),
+            ctypes.byref(error),
+        )
         self.analysis._raise(error.value)
         return float((pivots / entries).min())
 
