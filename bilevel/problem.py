@@ -34,9 +34,11 @@ class Problem(ABC):
 
     batch_dims: how many leading dimensions of the unknown count independent samples.
     structure: what is known of the tangent (see `Structure`).
+    closes_over: whether it calls a user's function, which may depend on tensors that are not among the parameters.
     """
 
     batch_dims: int = 0
+    closes_over: bool = False
     structure: Structure = Structure()
 
     @abstractmethod
@@ -161,6 +163,8 @@ class _UserFunction:
 
 class _FromFunction(Problem):
     """Shared by the three problems made from a user's function."""
+
+    closes_over = True
 
     def __init__(self, function: Function, *, batch_dims: int = 0, structure: Structure | None = None) -> None:
         self.batch_dims = batch_dims

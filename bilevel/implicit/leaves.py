@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -54,7 +55,8 @@ def refuse_undeclared(
     problem closes over otherwise is noted in `constants`.
     """
     u, detached = without_tangent(u).detach(), [without_tangent(leaf).detach() for leaf in leaves]
-    with torch.enable_grad(), constants.watched([u, *detached]):
+    watched = constants.watched([u, *detached]) if problem.closes_over else nullcontext()
+    with torch.enable_grad(), watched:
         value = problem.probe(u, rebuild(detached))
     if value.requires_grad:
         raise UndeclaredTensorError(

@@ -93,7 +93,9 @@ def solve_implicitly(
         else ImplicitState.apply(linearised, vector, *leaves)
     )
     assert linearised.outcome is not None
-    if linearised.outcome.report.converged:  # another branch of the problem may begin away from the start
+    if (
+        problem.closes_over and linearised.outcome.report.converged
+    ):  # another branch of the problem may begin away from the start
         with without_saved_tensor_hooks():
             refuse_undeclared(problem, u, rebuild, leaves, linearised.constants)
     return Solution(u.reshape(u0.shape), linearised.outcome.report, linearised.gradients)

@@ -14,7 +14,7 @@ from bilevel.torch_internals import pytree
 from physics.discretisation.constraints import Constraint, ConstraintSet
 from physics.discretisation.rigid_body_modes import unconstrained_modes
 from physics.local.assembly import Scatter
-from physics.local.density import fields_of
+from physics.local.density import FunctionDensity, fields_of
 from physics.local.parameter_jvp import jvp_by_pieces
 from physics.local.parameter_vjp import vjp_by_pieces
 from physics.local.pieces import Piece, pieces
@@ -54,6 +54,7 @@ class LocalEnergy(EnergyProblem):
         self._stiff = [term for term in self.terms if not term.density.affine]
         self._symmetric = all(term.density.symmetric for term in self.terms)
         self._scatter: Scatter | None = None
+        self.closes_over = any(isinstance(term.density, FunctionDensity) for term in self.terms)
         self.structure = self._structure(kernel, floating)
 
     @property
