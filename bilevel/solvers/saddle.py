@@ -43,8 +43,8 @@ def leave_saddle(
         notes.append("the Hessian is singular at the solution: the minimum is not unique, gradients need a null space")
     if factor is not None:
         descent.factor = factor
-        definite = torch.as_tensor(factor.detect_negative_curvature()).expand(here.shape)
-        if bool((definite | ~here).all()):
+        definite = factor.detect_negative_curvature()
+        if definite is not None and bool((torch.as_tensor(definite).expand(here.shape) | ~here).all()):
             return None
     lowest, direction = negative_curvature(tangent, evaluations.linear, evaluations.counts)
     scale = _largest_curvature(tangent, direction)

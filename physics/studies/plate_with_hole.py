@@ -36,12 +36,12 @@ class PlateModel(Model):
         law: str = Field(
             default="linear_elastic", description="name of an installed elastic law with a plane-stress form"
         )
-        hole_radius: float = Field(gt=0)
+        hole_radius: float = Field(gt=0, description="of the hole")
         width: float = Field(gt=0, description="of the parallel part")
         clamped_at: float = Field(lt=0, description="x of the clamp")
         parallel_from: float = Field(lt=0, description="x where the fillet ends")
         traction_at: float = Field(gt=0, description="x of the loaded end")
-        fillet_radius: float = Field(gt=0)
+        fillet_radius: float = Field(gt=0, description="between the parallel part and the heads")
         traction: float = Field(description="nominal stress on the loaded end")
         divisions: int = Field(default=6, ge=2, description="elements around the hole, in eighths")
         tolerance: float = Field(

@@ -31,6 +31,7 @@ class RubberTests(Model):
         law: str = Field(description="name of an installed hyperelastic law")
         terms: int | None = Field(default=None, ge=1, description="number of terms, of laws that have any number")
         incompressible: bool = True
+        """whether the pressure is eliminated; else the law has its volumetric parameters, too"""
 
     columns = {"stretch": "", "mode": "text"}  # noqa: RUF012
     value_units = "Pa"

@@ -36,20 +36,33 @@ OBSERVED = {
 class TableSection(BaseModel):
     """A table of tests of one kind; `columns` name the driven quantity and what describes the start."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
     file: str
+    """a CSV beside the study, the same as under `observations`"""
     kind: str
+    """isotropic, oedometer, oedometer_strain, drained_triaxial, drained_triaxial_stress, undrained_triaxial, constant_p_triaxial or uniaxial"""
     sign: Literal["compression_positive", "tension_positive"]
+    """of stresses and strains in the file"""
     stress_units: str
+    """of all stresses in the file"""
     strain_units: str
+    """of all strains in the file"""
     driven: str
+    """column of what the machine drives"""
     test: str = "test"
+    """column that names the test of each row; the first row of each is its start"""
     void_ratio: str | None = None
+    """column of the void ratio at the start, for laws that have one"""
     pressure: str | None = None
+    """column of the stress at the start where a strain is driven: mean, or axial in oedometers"""
     time: str | None = None
+    """column of times, for laws that depend on the rate"""
     lateral_ratio: float = Field(default=1.0, gt=0)
+    """radial over axial stress at the start"""
     increments: int = Field(default=1, ge=1)
+    """steps to each row at least"""
     only: list[str] = []
+    """the tests that are taken; left out: all"""
 
 
 class SoilElementTests(Model):
@@ -60,12 +73,14 @@ class SoilElementTests(Model):
     """
 
     class Config(ModelConfig):
-        """overconsolidation: preconsolidation over mean pressure at the start, for Cam-Clay."""
-
         material: str
+        """name of an installed inelastic law"""
         tables: list[TableSection] = Field(min_length=1)
+        """the tests, one table for each kind of test"""
         increments: int = Field(default=0, ge=0)
+        """of each test at least; 0: as many as its table asks for"""
         overconsolidation: float = Field(default=1.0, ge=1.0)
+        """preconsolidation over mean pressure at the start, for Cam-Clay"""
 
     def __init__(self, config: Config, observations: ObservationTable, folder: Path) -> None:
         super().__init__(config, observations, folder)

@@ -33,11 +33,11 @@ class TensionTest(Model):
     """Stress of bars in tension; engineering measures are converted at constant volume up to the onset of necking."""
 
     class Config(ModelConfig):
-        """stress: which stress the observations are. strain: which strain their column is."""
-
         hardening: str = Field(default="voce", description="name of an installed hardening law")
         stress: Literal["cauchy", "engineering"] = "cauchy"
+        """which stress the observations are"""
         strain: Literal["logarithmic", "engineering"] = "engineering"
+        """which strain their column is"""
 
     columns = {"strain": "-"}  # noqa: RUF012
     value_units = "Pa"

@@ -20,12 +20,7 @@ def keys(schema: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {key: field for section in sections for key, field in section.get("properties", {}).items() if key != "kind"}
 
 
-OPEN = {"plate_with_hole", "rubber_tests", "soil_element_tests", "tension_test"}
-"""Kinds whose keys do not all say what they mean yet; one that has come to fails here until it is taken off this list."""
-CASES = [pytest.param(name, marks=[pytest.mark.xfail(strict=True)] if name in OPEN else []) for name in SCHEMAS]
-
-
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", SCHEMAS)
 def test_every_key_stands_in_a_page_with_its_meaning(name: str) -> None:
     page = file_page() if name == "study.yml" else kinds_page()
     found = keys(SCHEMAS[name].model_json_schema())

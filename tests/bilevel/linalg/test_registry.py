@@ -232,6 +232,20 @@ def test_a_third_partys_solver_is_found_by_name_and_picked_where_it_suits(third_
     assert len(third_party()) > before
 
 
+@dataclass(frozen=True)
+class Unknowing(LinearSolver):
+    """SuperLU that cannot tell whether a matrix is positive definite."""
+
+    def factor(self, A: LinearOperator, on_fail: OnFail = "raise") -> Factor:
+        factor = SuperLU().factor(A, on_fail)
+        factor.positive_definite = factor.negative_eigenvalues = None
+        return factor
+
+
+def test_a_minimum_is_recognised_where_the_factor_cannot_tell() -> None:
+    assert torch.allclose(minimise(Newton(linear=Unknowing())).u, minimise(Newton()).u, atol=1e-10)
+
+
 def test_a_name_that_is_not_installed_is_an_error_that_lists_what_is() -> None:
     with pytest.raises(InputError, match=r"'mumps'; installed are .*superlu"):
         linear_solver("mumps")
