@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from physics.constitutive.inelastic.law import InelasticLaw, ReturnMapping, StateVariable, update
     from physics.constitutive.kinematics import Kinematics, Strain
     from physics.constitutive.lame import LameParameters
-    from physics.constitutive.power_trace import power_trace
+    from physics.constitutive.powers import power_trace
     from physics.constitutive.registry import find_law, laws, make_law
     from physics.discretisation.matrices import cofactor, determinant, inverse
     from physics.local.parameters import LawParameter, LawParameters

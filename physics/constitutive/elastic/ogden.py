@@ -8,7 +8,7 @@ from torch import Tensor
 from bilevel.problem import Params
 from bilevel.report import InputError
 from physics.constitutive.elastic.hyperelastic import BULK, Isochoric, isochoric, isochoric_square
-from physics.constitutive.power_trace import power_excess, power_excess_of_values
+from physics.constitutive.powers import power_excess, power_excess_of_values
 from physics.local.parameters import LawParameter, LawParameters
 
 

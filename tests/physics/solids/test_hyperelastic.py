@@ -28,7 +28,7 @@ from physics.constitutive.elastic.mooney_rivlin import MooneyRivlin
 from physics.constitutive.elastic.neo_hookean import NeoHookean
 from physics.constitutive.elastic.ogden import Ogden
 from physics.constitutive.elastic.yeoh import Yeoh
-from physics.constitutive.power_trace import power_trace
+from physics.constitutive.powers import power_trace
 from physics.local.density import Density, FunctionDensity
 from physics.solids.homogeneous import HomogeneousDeformation, Loading, Mode, incompressible_stress
 from physics.solids.loads import Traction
