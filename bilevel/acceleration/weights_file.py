@@ -63,8 +63,9 @@ class Weights:
         file.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
 
     @staticmethod
-    def load(file: Path, family: Family) -> Weights:
+    def load(file: str | Path, family: Family) -> Weights:
         """Read weights for a family; InputError for a missing or damaged file, another family, or other features."""
+        file = Path(file)
         content = _content(file)
         if content["family"] != family.name:
             raise InputError(

@@ -20,6 +20,8 @@ STEP = 3e-7
 """Length of the difference, relative to each tensor's size."""
 SHARE = 0.02
 """Share of the change of the residual that curvature along so short a step does not explain."""
+SMALL = 1e-12
+"""A tensor of entries below this has no size of its own: at rest, rounding is all that is left of it."""
 NOISE = 1e3
 """Rounding errors of the residual's terms that a difference may contain."""
 
@@ -71,7 +73,7 @@ def _direction(tensor: Tensor) -> Tensor:
     """Random signs times the size of each entry, at least that of the mean one."""
     size = tensor.detach().abs()
     typical = size.mean() if tensor.numel() else size.new_zeros(())
-    typical = torch.where(typical > 0, typical, torch.ones_like(typical))
+    typical = torch.where(typical > SMALL, typical, torch.ones_like(typical))
     signs = random_signs(max(tensor.numel(), 1)).to(tensor)[: tensor.numel()].reshape(tensor.shape)
     return torch.maximum(size, typical) * signs
 

@@ -24,8 +24,8 @@ from physics.atoms.properties.phonons import phonon_frequencies
 from physics.atoms.relaxation import Relaxed, energy_and_forces, relax
 from physics.atoms.structures import Structures
 from physics.atoms.units import ANGSTROM, EV
-from physics.constitutive.parameters import Parameter
 from physics.constitutive.registry import find_law
+from physics.local.parameters import LawParameter
 
 SITES = {"sc": 1, "bcc": 2, "fcc": 4, "diamond": 8, "rocksalt": 8, "zincblende": 8, "cesiumchloride": 2}
 """Atoms in the cubic cell of each crystal."""
@@ -234,7 +234,7 @@ class AtomsModel(Model):
     def parameter_defaults(self) -> Mapping[str, ParameterDefault]:
         return {p.name: self._default(p) for p in self.potential.parameters}
 
-    def _default(self, parameter: Parameter) -> ParameterDefault:
+    def _default(self, parameter: LawParameter) -> ParameterDefault:
         return ParameterDefault(
             parameter.units,
             value=parameter.default,
