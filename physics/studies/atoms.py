@@ -40,15 +40,24 @@ class StructureSection(BaseModel):
     of. layers: of the cell with a stacking fault.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
     crystal: Literal["sc", "bcc", "fcc", "diamond", "rocksalt", "zincblende", "cesiumchloride"] | None = None
+    """A crystal by its name."""
     element: str | None = None
+    """The crystal's element, or its formula."""
     a: float | None = Field(default=None, gt=0)
+    """The crystal's lattice constant to start from, in angstrom."""
     file: str | None = None
+    """A file that ASE reads, in place of a crystal."""
     index: int = 0
+    """Which structure of the file."""
     relax: bool | Literal["positions"] | None = None
+    """Positions and cell, positions alone, or nothing; the study's own `relax` unless given."""
     vacancy: tuple[int, int, int] | list[list[int]] = (3, 3, 3)
+    """Repeats of the supercell that an atom is taken out of."""
     layers: int = 12
+    """Layers of the cell with a stacking fault."""
 
 
 class Relaxations:
@@ -176,9 +185,13 @@ class AtomsModel(Model):
         """potential: a name among the installed laws. options: what else it is made of (species, cut-off, knots ...)."""
 
         potential: str
+        """The potential: a name among the installed laws."""
         options: dict[str, Any] = {}  # noqa: RUF012
+        """What else the potential is made of: species, cut-off, knots."""
         relax: bool | Literal["positions"] = True
+        """What is brought to rest: positions and cell, positions alone, or nothing."""
         structures: dict[str, StructureSection] = Field(min_length=1)
+        """The structures by name."""
 
     columns = {"structure": "text", "property": "text"}  # noqa: RUF012
     forward_mode = False
