@@ -103,7 +103,7 @@ def test_a_loss_is_printed_as_plainly_as_a_win(report):
     table = report.tables[-1]
     assert table.best_classical.method == "Newton"
     learned = next(s for s in table.summaries if s.method == "learned")
-    assert table.against_best(learned).speedup < 0.5
+    assert table.against_best(learned).speedup < 1.0
     assert "learned LOSES" in text(report)
     assert "never" in text(report)  # a slower solve never pays for its training
 
