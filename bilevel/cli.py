@@ -36,7 +36,9 @@ app = typer.Typer(
 StudyPath = Annotated[Path, typer.Argument(help="The study.yml to work on.", metavar="STUDY")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder of the results (default: results/ beside study.yml).")]
 Force = Annotated[bool, typer.Option("--force", help="Replace earlier results in that folder.")]
-Noptmax = Annotated[int | None, typer.Option("--noptmax", min=-1, help="Iterations; 0: one run, -1: Jacobian only.")]
+Noptmax = Annotated[
+    int | None, typer.Option("--noptmax", min=-1, max=1_000_000, help="Iterations; 0: one run, -1: Jacobian only.")
+]
 MethodOption = Annotated[Method | None, typer.Option("--method", help="Overrides the study's method.")]
 NoiseOption = Annotated[
     Noise | None, typer.Option("--noise", help="'known': weights are 1/sigma; 'estimated': s2 = phi/(m - p).")

@@ -222,7 +222,7 @@ class CalibrationSection(_Section):
 
     method: Method = Method.LEAST_SQUARES
     """least squares with the Jacobian, or L-BFGS-B for very many parameters"""
-    noptmax: int = Field(default=100, ge=-1)
+    noptmax: int = Field(default=100, ge=-1, le=1_000_000)
     """limit of iterations; 0: one run and its report, -1: Jacobian and linear statistics"""
     tolerance: float = Field(default=1e-6, gt=0, lt=1)
     """relative offset at which the fit has converged"""

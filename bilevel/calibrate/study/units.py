@@ -141,6 +141,8 @@ class _Parser:
             scale, dimension = math.inf, NONE
         if not 0 < scale < math.inf:
             raise self._error("its size is zero or beyond the range of numbers")
+        if scale != 1 and not re.search("[A-Za-z%]", self.text):
+            raise self._error("a number alone names no unit")
         if self.position < len(self.text):
             raise self._error(f"'{self.text[self.position :]}' is not understood")
         return Unit(self.text, scale, dimension)

@@ -134,8 +134,11 @@ def mutate_study(file: Path, dice: random.Random) -> str:
         for part in other[:-1]:
             place = place[part]
         parent[path[-1]] = place[other[-1]] if other[: len(path)] != path and path[: len(other)] != other else None
-    elif isinstance(parent, dict):
-        parent[dice.choice(known)] = parent.pop(path[-1]) if what == "rename" else Raw(dice.choice(SCALARS))
+    else:
+        target = parent if isinstance(parent, dict) else parent[path[-1]]
+        if isinstance(target, dict):
+            key = path[-1] if target is parent else dice.choice(list(target))
+            target[dice.choice(known)] = target.pop(key) if what == "rename" else Raw(dice.choice(SCALARS))
     file.write_text(written(content), encoding="utf-8")
     return f"{what} {path}"
 

@@ -60,6 +60,8 @@ CASES = {
     "unit to the power of 200": ("units: cm", "units: cm^200", "line 7", "a power of 200 makes no unit"),
     "unit to the power of 0": ("units: cm", "units: cm^0", "line 7", "a power of 0 makes no unit"),
     "unit over zero": ("units: cm", "units: cm/0", "line 7", "zero or beyond"),
+    "a number alone is no unit": ("units: cm", "units: 50", "line 7", "a number alone names no unit"),
+    "absurdly many iterations": ("title: Decay", "title: Decay\ncalibration: {noptmax: 99999999999999999999}", "line 2", "less than or equal to"),
     "a very long unit": ("units: cm", "units: " + "(" * 5000, "line 7", "longer than"),
     "negative bound of a log": ("lower: 0.1", "lower: -0.1", "line 4", "negative lower bound"),
     "bounds of a tied parameter": (RATE, "value: 1, upper: 10, units: 1/h, tied_to: amplitude", "line 5", "whose bounds count"),
