@@ -112,12 +112,17 @@ def parse_unit(text: str) -> Unit:
 def clash(texts: Iterable[str]) -> tuple[str, str] | None:
     """Two names of different size for one quantity among some units, such as cm and m; None if there are none."""
     seen: dict[tuple[Dimension, bool], str] = {}
-    for name in (name for text in texts for name in re.findall(r"[A-Za-z%]+", text)):
+    for name in (name for text in texts for name in _names(text)):
         dimension = TEMPERATURE if name == "degC" else _TABLE[name][1]
         known = seen.setdefault((dimension, name in ("deg", "rad")), name)
         if known != name and ("degC" in (known, name) or _TABLE[known] != _TABLE[name]):
             return known, name
     return None
+
+
+def _names(text: str) -> list[str]:
+    """The names in a unit; the e of 1e3 is none."""
+    return [token.group("name") for token in _TOKEN.finditer(text) if token.group("name")]
 
 
 def describe(unit: Unit) -> str:
@@ -141,7 +146,7 @@ class _Parser:
             scale, dimension = math.inf, NONE
         if not 0 < scale < math.inf:
             raise self._error("its size is zero or beyond the range of numbers")
-        if scale != 1 and not re.search("[A-Za-z%]", self.text):
+        if scale != 1 and not _names(self.text):
             raise self._error("a number alone names no unit")
         if self.position < len(self.text):
             raise self._error(f"'{self.text[self.position :]}' is not understood")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bilevel.calibrate.study.units import parse_unit
+from bilevel.calibrate.study.units import clash, parse_unit
 from bilevel.report import InputError
 
 
@@ -72,3 +72,16 @@ def test_conversion_there_and_back(value, pair):
     there, back = first.to(second), second.to(first)
     assert back(there(value)) == pytest.approx(value, rel=1e-12, abs=1e-9)
     assert there.inverse(there(value)) == pytest.approx(value, rel=1e-12, abs=1e-9)
+
+
+def test_names_of_different_size_clash_and_the_exponent_of_a_number_is_no_name():
+    assert clash(["1e3 m", "m/d", "1e-2 1/d"]) is None
+    assert clash(["m/d", "1e3 cm"]) == ("m", "cm")
+    assert clash(["degC", "1/K"]) == ("degC", "K")
+    assert clash(["%", "deg"]) is None
+
+
+@pytest.mark.parametrize("text", ["50", "0.5", "1e3", "1e308", "2/3"])
+def test_a_number_alone_is_no_unit(text):
+    with pytest.raises(InputError, match="a number alone names no unit"):
+        parse_unit(text)
