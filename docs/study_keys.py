@@ -113,4 +113,5 @@ def _value(field: dict[str, Any], sections: dict[str, Any]) -> str:
 
 def _limits(field: dict[str, Any]) -> str:
     signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    return "".join(f" {sign} {field[key]:g}" for key, sign in signs.items() if key in field)
+    limits = [f"{sign} {field[key]:,}" for key, sign in signs.items() if key in field]
+    return " " + " and ".join(limits) if limits else ""
