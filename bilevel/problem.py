@@ -90,6 +90,13 @@ class Problem(ABC):
         """
         return None
 
+    def magnitude(self, u: Tensor, params: Params) -> Tensor | None:
+        """The sizes (*batch, n) of the terms that cancel in each entry of the residual, where a model knows its terms.
+
+        Convergence is measured against them. Sizes that do not depend on the datum of u make it independent of that too.
+        """
+        return None
+
     def collect(self, params: Params) -> Params:
         """The given parameters together with those that the problem itself owns."""
         return params

@@ -48,9 +48,7 @@ class Status(Enum):
     INDEFINITE = (
         "ended at a stationary point that is not a minimum and could not leave it; the energy may be unbounded below"
     )
-    UNBOUNDED = (
-        "the state grew past any bound while the objective fell; the energy has no minimum, or a load is not held"
-    )
+    UNBOUNDED = "ran away: the objective falls for ever along the path; it has no minimum, or a load is not held"
     SINGULAR = "the tangent is singular; constrain the problem or declare its null space"
 
     @property

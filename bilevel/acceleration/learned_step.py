@@ -16,7 +16,7 @@ from bilevel.solvers.descent import Descent, Metric
 from bilevel.solvers.evaluations import Evaluations, Point, Tolerance
 from bilevel.solvers.newton import Newton
 from bilevel.solvers.steps.armijo import Armijo
-from bilevel.solvers.steps.step import Move, Step, decreases_at_rounding_level
+from bilevel.solvers.steps.step import Move, Step, enough_or_lost_in_noise
 
 MAX_ITERATIONS = 300
 
@@ -54,7 +54,7 @@ class LearnedStep(Step):
             return self._classical(evaluations, descent, point, direction, active)
         trial = evaluations.point(point.u + move)
         enough = trial.merit <= point.merit + self.decrease * slope
-        enough = enough | decreases_at_rounding_level(trial, point, point.merit) | (not self.safeguard)
+        enough = enough_or_lost_in_noise(enough, evaluations, trial, point, point.merit) | (not self.safeguard)
         if not bool(trial.finite & enough):
             return self._classical(evaluations, descent, point, direction, active)
         self._last = move

@@ -1,6 +1,6 @@
 """The gradient certificate: how far a gradient is from the one at the exact state and adjoint.
 
-The estimate is the change of the gradient under one (if need be several) Newton corrections of the adjoint, with the
+The estimate is the change of the gradient under one (if need be several) Newton corrections of the state, with the
 adjoint solved anew there. It is asymptotically exact: the corrected gradient's error is of second order.
 """
 

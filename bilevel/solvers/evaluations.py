@@ -7,21 +7,27 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bilevel.linalg.direct.condition import random_signs
 from bilevel.linalg.operator import LinearOperator
 from bilevel.linalg.registry import Automatic
 from bilevel.linalg.solver import LinearSolver
 from bilevel.problem import EnergyProblem, Params, Problem
 from bilevel.report import Counts
 
-ROUNDING_FACTOR = 1e3
-"""A residual below this many rounding errors of its own terms cannot be reduced further in the given precision."""
+NEIGHBOURS = (1e-12, 1e-10, 1e-8, 1e-6, 1e-4)
+"""Relative distances to the points at which noise is measured."""
+SAFETY = 10.0
+"""One sample of the residual shows its noise to within about this factor."""
 
 
 @dataclass(frozen=True)
 class Tolerance:
     """Convergence on the residual: ||r|| <= absolute + relative * scale.
 
-    The scale is the larger of ||r(u0)|| and ||H(u0) u0||, so that a warm start is not asked for more than a cold one.
+    The scale is the size of the terms that cancel in the residual, at the point where it is met: what the problem says
+    of them (`Problem.magnitude`), or ||H(u) u||. So neither the start nor, for problems that know their terms, a datum
+    decides what is accurate. Where all terms vanish at the solution, they must fall to `relative` of their size at the
+    start.
     """
 
     relative: float = 1e-10
@@ -55,6 +61,14 @@ class Point:
         return torch.isfinite(self.merit) & torch.isfinite(self.norm)
 
 
+@dataclass(frozen=True)
+class Noise:
+    """What rounding leaves unknown of a merit and of a residual's norm, each (*batch)."""
+
+    merit: Tensor
+    residual: Tensor
+
+
 class Evaluations:
     """A problem at fixed parameters, as the solvers see it; linear: what every linear system on the way is solved by."""
 
@@ -66,6 +80,7 @@ class Evaluations:
         self.is_energy = isinstance(problem, EnergyProblem)
         self.goal: Tensor | None = None  # the residual norm (*batch) sought, where directions may be inexact
         self._latest: tuple[Tensor, LinearOperator] | None = None
+        self._noise: tuple[Tensor, Noise] | None = None
 
     def point(self, u: Tensor) -> Point:
         self.counts.residuals += 1
@@ -100,13 +115,50 @@ class Evaluations:
         """The tangent at u if it was the latest one made."""
         return self._latest[1] if self._latest is not None and self._latest[0] is u else None
 
+    def image(self, u: Tensor, x: Tensor) -> Tensor:
+        """Tangent times x, by the tangent at u where it was made."""
+        tangent = self.known_tangent(u)
+        return self.product(u, x) if tangent is None else tangent.matmul(x)
+
     def scale(self, point: Point) -> Tensor:
-        """The size of the terms that the residual balances: max(||r||, ||H u||)."""
-        tangent = self.known_tangent(point.u)
-        image = self.product(point.u, point.u) if tangent is None else tangent.matmul(point.u)
-        carried = torch.linalg.vector_norm(image, dim=-1)
+        """The size of the terms that the residual balances, at least that of the residual."""
+        terms = self.problem.magnitude(point.u, self.params)
+        terms = self.image(point.u, point.u) if terms is None else terms
+        carried = torch.linalg.vector_norm(terms, dim=-1)
         return torch.maximum(point.norm, torch.nan_to_num(carried, nan=0.0, posinf=0.0))
 
-    def at_rounding_level(self, point: Point, scale: Tensor) -> Tensor:
-        eps = torch.finfo(point.u.dtype).eps
-        return point.norm <= ROUNDING_FACTOR * eps * torch.maximum(scale, self.scale(point))
+    def noise(self, point: Point) -> Noise:
+        """What rounding leaves unknown of the merit and the residual at a point: measured at a neighbour.
+
+        No bound from the values alone would do: what cancels inside an energy (I1 - 3 about the identity, say) is not
+        seen from outside and may be a million times larger than what is left. What a neighbour differs by beyond the
+        linear prediction is curvature, or noise; so the nearest one counts of which rounding leaves anything at all.
+        (In the spirit of More & Wild 2011, SIAM J. Sci. Comput. 33, 1292.)
+        """
+        if self._noise is None or self._noise[0] is not point.u:
+            merit, residual = torch.zeros_like(point.merit), torch.zeros_like(point.merit)
+            missing = torch.ones_like(point.finite)
+            signs = random_signs(point.u.shape[-1]).to(point.u)
+            for step in NEIGHBOURS:
+                at, off, noticed = self._missed(point, self.point(point.u * (1.0 + step * signs)))
+                merit, residual = torch.where(missing, at, merit), torch.where(missing, off, residual)
+                missing = missing & ~noticed
+                if not bool(missing.any()):
+                    break
+            # A norm of many entries is hardly ever small by chance, one number may be.
+            self._noise = (point.u, Noise(10.0 * SAFETY * merit, SAFETY * residual))
+        return self._noise[1]
+
+    def _missed(self, point: Point, neighbour: Point) -> tuple[Tensor, Tensor, Tensor]:
+        """By how much the linear prediction misses merit and residual at a neighbour; whether it was noticed there."""
+        moved = neighbour.u - point.u  # as it was rounded
+        image, change = self.image(point.u, moved), neighbour.residual - point.residual
+        slope = (point.residual * (moved if self.is_energy else image)).sum(-1)
+        norms = (torch.linalg.vector_norm(x, dim=-1) for x in (change - image, change, image))
+        missed, changed, predicted = norms
+        noticed = neighbour.finite & (changed > 0.5 * predicted)
+        return (neighbour.merit - point.merit - slope).abs(), missed, noticed
+
+    def at_rounding_level(self, point: Point) -> Tensor:
+        """Whether the residual (*batch) is no larger than its noise."""
+        return point.norm <= self.noise(point).residual

@@ -24,6 +24,12 @@ from bilevel.solvers.steps.step import Step, select
 NEAR = 1e4
 """The rounding error is computed only where the residual is within this factor of its threshold."""
 
+STALLED = 0.5
+"""Residuals that keep more than this share in an iteration may have met their noise."""
+
+SLOW, LONG = 0.1, 1e-3
+"""A residual that keeps more than SLOW in an iteration longer than LONG of the whole way is no proof of a solution."""
+
 UNBOUNDED = 1e15
 """A state this many times larger than its start (or than 1) is taken to run away."""
 
@@ -117,8 +123,9 @@ class _Run:
         if self.descent.linearises:
             self.evaluations.tangent(point.u)  # the first direction needs it, so the scale may use it
         self.scale = self.evaluations.scale(point)
-        self.threshold = self.solver.tolerance.threshold(self.scale)
-        self.evaluations.goal = None if self.record else self.threshold
+        self.start = u0
+        self.last: Point | None = None
+        self._aim_at(self.solver.tolerance.threshold(self.scale))
         self.bound = UNBOUNDED * torch.linalg.vector_norm(u0, dim=-1).clamp(min=1.0)
         iterations = 0
         while True:
@@ -143,7 +150,7 @@ class _Run:
             self._remember(move.length)
         failed = active & ~move.accepted
         if bool(failed.any()):
-            level = self.evaluations.at_rounding_level(point, self.scale)
+            level = self.evaluations.at_rounding_level(point)
             if self.descent.singular is not None:
                 self._mark(failed & ~level & self.descent.singular, Status.SINGULAR)
             self._mark(failed & level, Status.CONVERGED)
@@ -152,35 +159,85 @@ class _Run:
                 self.notes.append("ended at rounding level: no step reduces the residual further in this precision")
         self._mark(active & (torch.linalg.vector_norm(move.point.u, dim=-1) > self.bound), Status.UNBOUNDED)
         self.descent.moved(point, move.point)
+        self.last = point
         return move.point
+
+    def _aim_at(self, threshold: Tensor) -> None:
+        self.threshold = threshold
+        self.evaluations.goal = None if self.record else threshold
 
     def _settle_converged(self, point: Point) -> Point:
         """Mark the samples whose residual is small; those that stand on a saddle are moved off it instead."""
-        done = self._active(point) & (point.norm <= self._attainable(point))
+        done = self._small(point, self._active(point))
         if not bool(done.any()):
             return point
-        if self._must_check():
+        self._mark(done & self._runs_away(point), Status.UNBOUNDED)
+        done = done & self._active(point)
+        if bool(done.any()) and self._must_check():
             left = leave_saddle(self.evaluations, self.descent, point, done, self.notes)
             if left is not None:
                 self._mark(done & left.stuck, Status.INDEFINITE)
                 self._mark(done & ~left.escaped & ~left.stuck, Status.CONVERGED)
                 self.scale = torch.maximum(self.scale, left.point.norm)
-                self.threshold = self.solver.tolerance.threshold(self.scale)
+                self._aim_at(self.solver.tolerance.threshold(self.scale))
                 return select(left.escaped, left.point, point)
         self._mark(done, Status.CONVERGED)
         return point
 
-    def _attainable(self, point: Point) -> Tensor:
-        """The threshold, or the rounding error of the residual where that is larger: terms cancel in stiff problems."""
+    def _small(self, point: Point, active: Tensor) -> Tensor:
+        """Which active samples have a residual that is small beside the terms that cancel in it, or is no more than noise.
+
+        The threshold in use comes from the start; the terms are measured again at the point that is about to pass, for
+        a start far away (or one where a power law is infinitely stiff) would let pass almost anything.
+        """
+        tolerance = self.solver.tolerance
+        candidates = active & (point.norm <= self.threshold)
+        if bool(candidates.any()):
+            if self.descent.linearises and self._must_check():
+                self.evaluations.tangent(point.u)  # the check needs it, so the scale may use it
+            here = self.evaluations.scale(point)
+            aim = tolerance.threshold(here)
+            passed = candidates & ((point.norm <= aim) | self._vanished(point, here))
+            self._mark(candidates & ~passed & self._runs_away(point), Status.UNBOUNDED)
+            self._aim_at(torch.where(candidates & ~passed, torch.minimum(aim, self.threshold), self.threshold))
+            candidates = passed
+        return candidates | self._lost_in_rounding(point, active & ~candidates)
+
+    def _vanished(self, point: Point, scale: Tensor) -> Tensor:
+        """Which samples come to rest at u = 0, where all terms are zero: only the start can tell what is small there."""
+        u, before = (torch.linalg.vector_norm(x, dim=-1) for x in (point.u, self.start))
+        return (scale <= self.solver.tolerance.threshold(self.scale)) & (u <= self.solver.tolerance.relative * before)
+
+    def _lost_in_rounding(self, point: Point, open: Tensor) -> Tensor:
+        """Which of the samples have a residual near the threshold that does not fall any more because it is noise."""
+        near = open & (point.norm < NEAR * self.threshold)
         tangent = self.descent.tangent
-        near = (point.norm > self.threshold) & (point.norm < NEAR * self.threshold)
-        if tangent is None or not bool((near & self._active(point)).any()):
-            return self.threshold
+        if tangent is None or not bool(near.any()):
+            return torch.zeros_like(open)
         eps = torch.finfo(point.u.dtype).eps
-        floor = 2 * eps * torch.linalg.vector_norm(tangent.absolute(point.u), dim=-1)
-        if bool((near & (point.norm <= floor)).any()):
+        lost = near & (point.norm <= 2 * eps * torch.linalg.vector_norm(tangent.absolute(point.u), dim=-1))
+        stalled = near & ~lost if self.last is None else near & ~lost & (point.norm > STALLED * self.last.norm)
+        if bool(stalled.any()):
+            lost = lost | (stalled & self.evaluations.at_rounding_level(point))
+        if bool(lost.any()):
             self.notes.append("ended at rounding level: the residual cannot be known better in this precision")
-        return torch.maximum(self.threshold, floor)
+        return lost
+
+    def _runs_away(self, point: Point) -> Tensor:
+        """Which samples fall for ever: exp(-u) has a residual as small as one likes, and no minimum.
+
+        Where the last step was still long and gained little, as many steps again must not lead to a lower energy with
+        a smaller residual.
+        """
+        if self.last is None:
+            return torch.zeros_like(point.finite)
+        move = point.u - self.last.u
+        length, way = (torch.linalg.vector_norm(x, dim=-1) for x in (move, point.u - self.start))
+        slow = (point.norm > SLOW * self.last.norm) & (length > LONG * way)
+        if not bool(slow.any()):
+            return slow
+        farther = self.evaluations.point(point.u + (way / length.clamp(min=1e-300)).unsqueeze(-1) * move)
+        return slow & farther.finite & (farther.merit < point.merit) & (farther.norm < point.norm)
 
     def _must_check(self) -> bool:
         known = self.evaluations.problem.structure.positive_definite

@@ -77,7 +77,9 @@ class NewtonDirection(Descent):
         if evaluations.goal is None:
             return 0.0
         norm, last = float(point.norm.max()), self._last_norm
-        self._last_norm = norm
+        self._last_norm = norm or None
+        if norm == 0.0:  # the start is stationary in all samples that still move
+            return 0.0
         forcing = FIRST_FORCING if last is None else min(FIRST_FORCING, 0.9 * (norm / last) ** 2)
         return max(forcing, 0.01 * float(evaluations.goal.min()) / norm)
 
@@ -143,10 +145,12 @@ def _absolute_solve(tangent: Dense, residual: Tensor) -> Tensor:
 class Newton(DescentSolver):
     """Newton's method for energies and residuals.
 
-    Step: Armijo by default; TrustRegion for energies with much negative curvature.
+    Step: by default a line search that asks for 0.3 of the decrease which the slope promises: Newton's full step gives
+    0.5 near a solution, and much less tells of overshooting, as on energies |x|^p with p < 2. TrustRegion for energies
+    with much negative curvature.
     """
 
-    step: Step = field(default_factory=Armijo)
+    step: Step = field(default_factory=lambda: Armijo(decrease=0.3))
 
     def descent(self) -> Descent:
         return NewtonDirection()

@@ -234,11 +234,12 @@ class ConstraintSet:
         full = u.new_zeros(self.shape[0] * self.shape[1]).index_add(0, self.free, u)
         return self._linked_to(full).reshape(self.shape)
 
-    def reduce(self, full: Tensor) -> Tensor:
-        """T^T r (n,) of a full nodal field r (nodes, components)."""
+    def reduce(self, full: Tensor, sizes: bool = False) -> Tensor:
+        """T^T r (n,) of a full nodal field r (nodes, components), or |T|^T r for sizes, which do not cancel."""
         flat = full.reshape(-1)
         if self._linked:
-            flat = torch.zeros_like(flat).index_add(0, self._columns, self._coefficients * flat[self._rows])
+            coefficients = self._coefficients.abs() if sizes else self._coefficients
+            flat = torch.zeros_like(flat).index_add(0, self._columns, coefficients * flat[self._rows])
         return flat[self.free]
 
     def _linked_to(self, full: Tensor) -> Tensor:

@@ -102,13 +102,24 @@ class LocalEnergy(EnergyProblem):
         full = self.expand(u, self._checked(params))
         return self.constraints.reduce(self.nodal_forces(full, params))
 
-    def nodal_forces(self, full: Tensor, params: Params, terms: Sequence[Term] | None = None) -> Tensor:
-        """dE/du (nodes, components) at a full field, constraints aside: minus the reactions; zero at free nodes."""
+    @torch.no_grad()
+    def magnitude(self, u: Tensor, params: Params) -> Tensor:
+        """The sums of the sizes of the cells' forces: they do not change with a datum, which no cell sees."""
+        full = self.expand(u, self._checked(params))
+        return self.constraints.reduce(self.nodal_forces(full, params, sizes=True), sizes=True)
+
+    def nodal_forces(
+        self, full: Tensor, params: Params, terms: Sequence[Term] | None = None, sizes: bool = False
+    ) -> Tensor:
+        """dE/du (nodes, components) at a full field, constraints aside: minus the reactions; zero at free nodes.
+
+        sizes: the sum of absolute values over the cells instead.
+        """
         total = torch.zeros_like(full)
         for term in self.terms if terms is None else terms:
             forces = [p.term.force(p.local, p.matrix, p.weights, p.params) for p in self._pieces([term], full, params)]
             if forces:
-                total = _added(term, total, forces)
+                total = _added(term, total, [force.abs() for force in forces] if sizes else forces)
         return total
 
     @torch.no_grad()

@@ -77,6 +77,9 @@ class LocalResidual(Problem):
     def residual(self, u: Tensor, params: Params) -> Tensor:
         return self._assembly.residual(u, params)
 
+    def magnitude(self, u: Tensor, params: Params) -> Tensor:
+        return self._assembly.magnitude(u, params)
+
     def tangent(self, u: Tensor, params: Params) -> Sparse:
         return replace(self._assembly.tangent(u, params), structure=self.structure)
 

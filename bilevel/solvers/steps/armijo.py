@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bilevel.solvers.descent import Descent
 from bilevel.solvers.evaluations import Evaluations, Point
-from bilevel.solvers.steps.step import LineSearch, Move, backtrack, decreases_at_rounding_level
+from bilevel.solvers.steps.step import LineSearch, Move, backtrack, enough_or_lost_in_noise
 
 
 @dataclass
@@ -43,6 +43,6 @@ class Armijo(LineSearch):
     ) -> Move:
         def sufficient(trial: Point, length: Tensor) -> Tensor:
             enough = trial.merit <= point.merit + self.decrease * length * slope
-            return (enough & (slope < 0)) | decreases_at_rounding_level(trial, point, point.merit)
+            return enough_or_lost_in_noise(enough & (slope < 0), evaluations, trial, point, point.merit)
 
         return backtrack(evaluations, point, direction, first, active, sufficient, self.shrink, self.max_trials)

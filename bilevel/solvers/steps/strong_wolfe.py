@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bilevel.solvers.evaluations import Evaluations, Point
-from bilevel.solvers.steps.step import LineSearch, Move, along, decreases_at_rounding_level, select
+from bilevel.solvers.steps.step import LineSearch, Move, along, enough_or_lost_in_noise, select
 
 MARGIN = 0.1
 """Secant points are kept this fraction of the bracket away from its ends."""
@@ -33,9 +33,9 @@ class StrongWolfe(LineSearch):
         for _ in range(self.max_trials):
             trial = along(evaluations, point, direction, length)
             here = evaluations.slope(trial, direction)
-            rounding = decreases_at_rounding_level(trial, point, point.merit)
             enough = (trial.merit <= point.merit + self.decrease * length * slope) & (slope < 0)
-            down = trial.finite & (enough | rounding)
+            down = trial.finite & enough_or_lost_in_noise(enough, evaluations, trial, point, point.merit)
+            rounding = down & ~enough
             passed = ~accepted & down & ((here.abs() <= self.curvature * slope.abs()) | rounding)
             best = select(~accepted & down, trial, best)
             decreased, accepted = decreased | down, accepted | passed

@@ -11,7 +11,7 @@ from bilevel.linalg.operator import Dense, LinearOperator
 from bilevel.report import BilevelError, SingularError
 from bilevel.solvers.descent import Descent
 from bilevel.solvers.evaluations import Evaluations, Point
-from bilevel.solvers.steps.step import Move, Step, decreases_at_rounding_level, select
+from bilevel.solvers.steps.step import Move, Step, enough_or_lost_in_noise, select
 
 
 @dataclass
@@ -45,7 +45,7 @@ class TrustRegion(Step):
             predicted = -((point.residual * move).sum(-1) + 0.5 * (move * tangent.matmul(move)).sum(-1))
             ratio = (point.merit - trial.merit) / predicted
             good = trial.finite & (predicted > 0) & (ratio > self.accept)
-            passed = ~accepted & (good | decreases_at_rounding_level(trial, point, point.merit))
+            passed = ~accepted & enough_or_lost_in_noise(good, evaluations, trial, point, point.merit)
             best = select(passed, trial, best)
             length = torch.linalg.vector_norm(move, dim=-1)
             grown = torch.where((ratio > 0.75) & (length > 0.99 * radius), 2 * radius, radius)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bilevel.solvers.evaluations import Evaluations, Point
-from bilevel.solvers.steps.step import LineSearch, Move, along, decreases_at_rounding_level, select
+from bilevel.solvers.steps.step import LineSearch, Move, along, enough_or_lost_in_noise, select
 
 
 @dataclass
@@ -28,9 +28,9 @@ class Wolfe(LineSearch):
         best, decreased, accepted = point, torch.zeros_like(active), ~active
         for _ in range(self.max_trials):
             trial = along(evaluations, point, direction, length)
-            enough = trial.merit <= point.merit + self.decrease * length * slope
-            rounding = decreases_at_rounding_level(trial, point, point.merit)
-            down = trial.finite & ((enough & (slope < 0)) | rounding)
+            enough = (trial.merit <= point.merit + self.decrease * length * slope) & (slope < 0)
+            down = trial.finite & enough_or_lost_in_noise(enough, evaluations, trial, point, point.merit)
+            rounding = down & ~enough
             steep = evaluations.slope(trial, direction) < self.curvature * slope
             passed = ~accepted & down & (~steep | rounding)
             best = select(~accepted & down, trial, best)
