@@ -45,6 +45,8 @@ class ImplicitState(torch.autograd.Function):
     def backward(ctx, cotangent):  # type: ignore[no-untyped-def]
         u, *leaves = ctx.saved_tensors
         linearised = ctx.linearised
+        # A plain backward() asks for numbers, which models give piece by piece and the certificate corrects on the way. All
+        # else (create_graph, torch.func) must be able to differentiate what is done here, so it goes by custom functions.
         if linearised.adjoint.exact and _in_numbers(cotangent, u, *leaves):
             with without_saved_tensor_hooks():
                 return None, None, *_exact_gradient(linearised, cotangent, u, leaves, ctx.needs_input_grad[2:])
@@ -183,6 +185,8 @@ class LinearSolve(torch.autograd.Function):
         linearised = ctx.linearised
         other = "forward" if ctx.transposed else "transposed"
 
+        # x = H^-1 b has dx = H^-1 (db - dH x). Reversed: w = H^-T cotangent belongs to b, and -w to H x with x held
+        # fixed, which is one product of the tangent differentiated in u and in the parameters; H itself is never formed.
         def gradients(cotangent: Tensor) -> tuple[Tensor, ...]:
             w = LinearSolve.apply(linearised, other, cotangent, u, *leaves)
             with linearised.constants.unwrapped():
@@ -208,6 +212,7 @@ class LinearSolve(torch.autograd.Function):
     @staticmethod
     def vmap(info, in_dims, linearised, mode, b, u, *leaves):  # type: ignore[no-untyped-def]
         dims = in_dims[2:]
+        # One tangent, many right-hand sides (a Jacobian): all of them in one call of the factorisation.
         if all(dim is None for dim in dims[1:]):
             return LinearSolve.apply(linearised, mode, b.movedim(dims[0], 0), u, *leaves), 0
         # The state differs between the samples (nested transforms): solve them one by one.

@@ -185,6 +185,7 @@ class LinearisedSolve:
             return refine(self.linear.factor(operator), operator, b, transposed=transposed, tolerance=tolerance)
         rows = b.numel() // u.numel()
         self._prepare_for_many(operator, rows)
+        # The last factorisation of the solver is that of a tangent near this one: as a preconditioner it saves a new one.
         if self.factor is not None:
             try:
                 return refine(self.factor, operator, b, transposed=transposed, tolerance=tolerance)

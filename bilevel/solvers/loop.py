@@ -109,7 +109,7 @@ class _Run:
         self.solver, self.record = solver, record
         self.evaluations = Evaluations(problem, params, solver.linear)
         self.descent = solver.descent()
-        self.step = copy.deepcopy(solver.step)
+        self.step = copy.deepcopy(solver.step)  # rules remember lengths and radii, which belong to this solve alone
         self.tape: list[TapeEntry] = []
         self.history: list[float] = []
         self.notes: list[str] = []

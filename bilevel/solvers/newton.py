@@ -86,6 +86,7 @@ class NewtonDirection(Descent):
     def _shifted(self, evaluations: Evaluations, tangent: LinearOperator) -> Factor:
         """Factor H + t I with t just above -lambda_min, the lowest of all samples (Nocedal & Wright 2006, section 3.4)."""
         lowest = float(negative_curvature(tangent, evaluations.linear, evaluations.counts)[0].min())
+        # Lanczos sees the lowest eigenvalue from above only, hence twice as much, and more where that is not enough.
         shift = max(2 * abs(lowest), 1e-12)
         for _ in range(30):
             evaluations.counts.factorisations += 1

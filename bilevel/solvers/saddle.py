@@ -63,6 +63,7 @@ def _leave_flat(
     for halvings in range(FLAT_TRIALS if bool(here.any()) else 0):
         for way in (flat, -flat):
             trial = along(evaluations, point, way, _size(point) * 0.5**halvings)
+            # Energies along a flat direction differ by terms of higher order; what is closer than this may be rounding.
             noise = 1e-10 * (point.merit.abs() + trial.merit.abs())
             lower = here & ~escaped & trial.finite & (trial.merit < point.merit - noise)
             best, escaped = select(lower, trial, best), escaped | lower
@@ -80,6 +81,7 @@ def _size(point: Point) -> Tensor:
 
 def _largest_curvature(tangent: LinearOperator, start: Tensor) -> Tensor:
     """A few power iterations: enough for the order of magnitude that the floor needs."""
+    # Random beside the start: an eigenvector alone would stay what it is, and show its own curvature as the largest.
     x = torch.randn(start.shape, generator=torch.Generator().manual_seed(0), dtype=start.dtype).to(start.device) + start
     norm = torch.ones(start.shape[:-1], dtype=start.dtype, device=start.device)
     for _ in range(10):

@@ -175,5 +175,6 @@ def _fill_null_space(A: Dense) -> Tensor:
     if z is None:
         return A.matrix
     z = z.to(A.matrix)
+    # A null direction gets the curvature of the stiffest entry: neither the condition nor the definiteness suffers.
     size = A.matrix.abs().amax((-2, -1), keepdim=True)
     return A.matrix + torch.where(size > 0, size, 1.0) * (z @ z.mT)

@@ -35,6 +35,7 @@ class Grounding:
         held[self.held] = True
         row_of = torch.from_numpy(A.pattern.rows).long()
         column_of = torch.from_numpy(A.pattern.indices).long()
+        # The held rows become size * x = 0 in place: the pattern, and with it the symbolic analysis, stays as it is.
         size = A.values.abs().max()
         values = torch.where(held[row_of] | held[column_of], 0.0, A.values)
         values[A.pattern.diagonal_positions()[self.held]] = size

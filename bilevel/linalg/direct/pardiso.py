@@ -112,6 +112,8 @@ def _sound_factor(A: Sparse, kind: MatrixType, on_fail: OnFail) -> Factor:
         factor = PardisoFactor(A, ground, numeric)
         if bool(factor.probe().sound):
             return factor
+    # Scaling and matching by values rescue poor diagonals (saddle points), but tie the analysis to these very values: they
+    # are the second choice, as most matrices are served by the analysis that the pattern keeps.
     numeric = _matched(ground.matrix, kind)
     if numeric is None:
         return SparseFactor.refused(A, ground, on_fail)

@@ -72,6 +72,7 @@ class Hierarchy:
 
     def cycle(self, rows: Tensor) -> Tensor:
         """One symmetric V-cycle for right-hand sides (m, n): an approximate solution, linear in them."""
+        # Single precision has a narrow range of exponents: loads in newtons and moduli in pascals would leave it.
         scale = torch.linalg.vector_norm(rows, dim=-1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny)
         single = (rows / scale).to(self.coarsest.dtype)
         if len(rows) == 1:  # products with a vector are five times faster than with a matrix of one column
@@ -95,6 +96,7 @@ def set_up(A: Sparse) -> Hierarchy:
         built = _aggregate(A, candidates)
     levels = [_level(level, A.values) for level in built[:-1]]
     coarsest = torch.from_numpy(built[-1].A.toarray()).to(A.values)
+    # The Galerkin product is symmetric up to rounding only, and eigh reads one triangle.
     values, vectors = torch.linalg.eigh(0.5 * (coarsest + coarsest.mT))
     floor = NULL * values.abs().max()
     inverse = torch.where(values.abs() > floor, 1.0 / values.abs().clamp(min=torch.finfo(values.dtype).tiny), 0.0)

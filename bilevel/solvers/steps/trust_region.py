@@ -85,6 +85,8 @@ class _DenseModel:
         free = self._step(torch.zeros_like(lowest))
         interior = inside & (torch.linalg.vector_norm(free, dim=-1) <= radius)
         low = torch.clamp(-lowest, min=0) + tiny
+        # ||p(t)|| falls monotonically in the shift t above -lowest, and at this upper end it is below the radius. Bisection
+        # is enough: the eigenvalues are known, so each step costs a division by entry, and a whole batch moves together.
         high = low + torch.linalg.vector_norm(self.gradient, dim=-1) / radius + size
         for _ in range(100):
             middle = 0.5 * (low + high)
@@ -128,6 +130,8 @@ class _ProductModel:
         return self._steihaug(radius)
 
     def _steihaug(self, radius: Tensor) -> Tensor:
+        # The path of conjugate gradients grows in length and falls in energy all the way (Steihaug 1983, theorem 2.1), so
+        # it may be cut at the boundary, or where curvature turns negative, and is still at least the Cauchy step.
         move, residual = torch.zeros_like(self.gradient), self.gradient
         direction, target = -residual, 1e-2 * torch.linalg.vector_norm(residual)
         for _ in range(2 * self.tangent.n):
