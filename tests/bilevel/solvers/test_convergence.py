@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from physics.constitutive.flow.edge_laws import PowerLaw
 
 import bilevel
 import physics.discretisation as meshes
@@ -15,10 +14,11 @@ from bilevel.solvers.evaluations import Evaluations
 from bilevel.solvers.steps import TrustRegion
 from physics.constitutive.elastic.mooney_rivlin import MooneyRivlin
 from physics.constitutive.elastic.neo_hookean import NeoHookean
+from physics.constitutive.flow.power_law import PowerLaw
 from physics.discretisation.constraints import Dirichlet
 from physics.discretisation.graph import Graph
 from physics.flow.network import FlowNetwork
-from physics.solids.solid import Solid, Traction
+from physics.solids import Solid, Traction
 
 ONE = torch.tensor(1.0)
 
