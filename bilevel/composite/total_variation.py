@@ -69,7 +69,7 @@ class AnalysisNorm(Regulariser):
         dims = tuple(range(-self._dual_dims, 0))
         tolerance = max(self.tolerance, 4 * torch.finfo(v.dtype).eps)
         # The gap's own rounding error: where the weight is far above v, it exceeds any part of |v|^2.
-        rounding = 10 * torch.finfo(v.dtype).eps * self.norm_squared**0.5 * self._sum(v.square()).sqrt()
+        rounding = 10 * torch.finfo(v.dtype).eps * self.norm_squared**0.5 * self._size(v)
         weight = self._per_sample(step)
         enough = 0.5 * self._sum(v.square()) * tolerance + weight * rounding
         for iteration in range(self.max_iterations):
@@ -90,6 +90,11 @@ class AnalysisNorm(Regulariser):
             f"the total-variation prox did not reach its duality gap in {self.max_iterations} iterations; "
             "raise max_iterations or loosen its tolerance"
         )
+
+    def _size(self, v: Tensor) -> Tensor:
+        """The norm of each sample, whose squares may underflow."""
+        largest = v.abs().amax().clamp_min(torch.finfo(v.dtype).tiny)
+        return largest * self._sum((v / largest).square()).sqrt()
 
     def _gap(self, x: Tensor, p: Tensor, step: Tensor) -> Tensor:
         """step g(x) - step <D x, p>: primal minus dual objective at x = v - step D^T p."""

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import lsq_linear, minimize_scalar
 
@@ -82,6 +82,7 @@ def test_l1_against_a_scalar_search(v: float, step: float) -> None:
     v=st.lists(st.floats(-3, 3), min_size=4, max_size=4),
     step=st.floats(0.01, 2),
 )
+@example(v=[0.0, 0.0, 0.0, 3.732573720217076e-291], step=1.0)  # squares underflow
 @settings(max_examples=25, deadline=None)
 def test_graph_tv_against_the_exact_dual(v: list[float], step: float) -> None:
     """The dual is a bounded least-squares problem, solved exactly by an active-set method."""
