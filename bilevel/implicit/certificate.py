@@ -43,9 +43,8 @@ def polish(linearised: LinearisedSolve, u: Tensor, leaves: Sequence[Tensor]) -> 
     level = 1e3 * torch.finfo(u.dtype).eps * torch.linalg.vector_norm(linearised.operator(u, leaves).matmul(u), dim=-1)
     if bool((left <= torch.maximum(CONTRACTION * size, level)).all()):
         return corrected
-    newton = Newton(
-        linear=linearised.linear, tolerance=Tolerance(relative=1e-10), max_iterations=50, check_minimum=False
-    )
+    closer = Tolerance(relative=0.0, absolute=CONTRACTION * float(size[size > 0].min()))
+    newton = Newton(linear=linearised.linear, tolerance=closer, max_iterations=50, check_minimum=False)
     found = newton.solve(linearised.problem, u, linearised.rebuild(leaves))
     if not found.report.converged and bool((found.report.residual > CONTRACTION * size).any()):
         raise ConvergenceError("no state closer to a solution was found, so the error of the gradient is unknown")

@@ -62,7 +62,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Noise:
+class Rounding:
     """What rounding leaves unknown of a merit and of a residual's norm, each (*batch)."""
 
     merit: Tensor
@@ -80,7 +80,7 @@ class Evaluations:
         self.is_energy = isinstance(problem, EnergyProblem)
         self.goal: Tensor | None = None  # the residual norm (*batch) sought, where directions may be inexact
         self._latest: tuple[Tensor, LinearOperator] | None = None
-        self._noise: tuple[Tensor, Noise] | None = None
+        self._noise: tuple[Tensor, Rounding] | None = None
 
     def point(self, u: Tensor) -> Point:
         self.counts.residuals += 1
@@ -127,7 +127,7 @@ class Evaluations:
         carried = torch.linalg.vector_norm(terms, dim=-1)
         return torch.maximum(point.norm, torch.nan_to_num(carried, nan=0.0, posinf=0.0))
 
-    def noise(self, point: Point) -> Noise:
+    def noise(self, point: Point) -> Rounding:
         """What rounding leaves unknown of the merit and the residual at a point: measured at a neighbour.
 
         No bound from the values alone would do: what cancels inside an energy (I1 - 3 about the identity, say) is not
@@ -146,7 +146,7 @@ class Evaluations:
                 if not bool(missing.any()):
                     break
             # A norm of many entries is hardly ever small by chance, one number may be.
-            self._noise = (point.u, Noise(10.0 * SAFETY * merit, SAFETY * residual))
+            self._noise = (point.u, Rounding(10.0 * SAFETY * merit, SAFETY * residual))
         return self._noise[1]
 
     def _missed(self, point: Point, neighbour: Point) -> tuple[Tensor, Tensor, Tensor]:

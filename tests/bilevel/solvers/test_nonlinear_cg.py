@@ -47,4 +47,5 @@ def test_predicted_load_steps_reach_the_same_solution_in_fewer_iterations(from_r
     plain, predicted = solve(False), solve(True)
     assert predicted.report.converged
     torch.testing.assert_close(predicted.u, plain.u, rtol=1e-8, atol=1e-9)
-    assert predicted.report.counts.factorisations < plain.report.counts.factorisations
+    assert predicted.report.counts.values < plain.report.counts.values
+    assert predicted.report.counts.factorisations <= plain.report.counts.factorisations
