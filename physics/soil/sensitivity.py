@@ -15,7 +15,14 @@ from torch import Tensor
 from bilevel.report import InputError
 from physics.constitutive.inelastic.law import InelasticLaw
 from physics.constitutive.inelastic.local_problem import unit_cotangents
-from physics.soil.element_test import ControlledIncrement, IncrementSchedule, March, solve_increment, unknown_units
+from physics.soil.element_test import (
+    ControlledIncrement,
+    IncrementSchedule,
+    March,
+    march,
+    solve_increment,
+    unknown_units,
+)
 
 InitialStates = Callable[[Mapping[str, Tensor]], Tensor]
 """The initial states (tests, size) as a function of the parameters."""
@@ -26,7 +33,7 @@ def sensitive_march(
 ) -> March:
     """The same march as `element_test.march` for scalar parameters, with first derivatives ready in both directions.
 
-    Derivatives of the result: JVP, VJP and vmap of them; second derivatives raise, use `march` for those.
+    Derivatives of the result: JVP, VJP and vmap of them; second derivatives march once more by `element_test.march`.
     Raises as `march` does.
     """
     law.check(params)
@@ -58,6 +65,12 @@ class _Sweep:
             history.append(full)
             slopes.append(slope)
         return torch.stack(history), torch.stack(slopes)
+
+    def march(self, theta: Tensor) -> Tensor:
+        """The same history by implicit layers, differentiable as often as one likes."""
+        values = self._values(theta)
+        marched = march(self.law, values, self.initial(values), self.schedule)
+        return torch.cat([marched.states, marched.strains], -1)
 
     def _values(self, theta: Tensor) -> dict[str, Tensor]:
         return dict(zip(self.names, theta.unbind(-1)))
@@ -94,19 +107,18 @@ class _Swept(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-        slopes = output[1]
-        ctx.mark_non_differentiable(slopes)
-        ctx.save_for_backward(slopes)
-        ctx.save_for_forward(slopes)
+        ctx.sweep, theta = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(output[1], theta)
+        ctx.save_for_forward(output[1], theta)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, cotangent, _):  # type: ignore[no-untyped-def]
-        return None, torch.einsum("...i,...ip->p", cotangent, ctx.saved_tensors[0])
+        return None, _SlopeProduct.apply(ctx.sweep, True, *ctx.saved_tensors, cotangent)
 
     @staticmethod
     def jvp(ctx, _sweep, tangent):  # type: ignore[no-untyped-def]
-        return ctx.saved_tensors[0] @ tangent, None
+        return _SlopeProduct.apply(ctx.sweep, False, *ctx.saved_tensors, tangent), None
 
     @staticmethod
     def vmap(info, in_dims, sweep, theta):  # type: ignore[no-untyped-def]
@@ -116,3 +128,57 @@ class _Swept(torch.autograd.Function):
             return _Swept.apply(sweep, rows[0]), (None, None)
         runs = [_Swept.apply(sweep, row) for row in rows]
         return tuple(torch.stack(parts) for parts in zip(*runs)), (0, 0)
+
+
+class _SlopeProduct(torch.autograd.Function):
+    """(d history / d theta) x, or its transpose times x: a product with numbers at hand, but still a function of theta.
+
+    A plain product would be silently constant in theta to whoever differentiates it once more.
+    """
+
+    @staticmethod
+    def forward(sweep: _Sweep, transposed: bool, slopes: Tensor, theta: Tensor, x: Tensor) -> Tensor:  # type: ignore[override]
+        if not transposed:
+            return torch.einsum("...i,tnsi->...tns", x, slopes)
+        return torch.einsum("...tns,tnsi->...i", x, slopes)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+        ctx.sweep, ctx.transposed, _, theta, x = inputs
+        ctx.save_for_backward(theta, x)
+        ctx.save_for_forward(theta, x)
+
+    @staticmethod
+    def _again(ctx) -> Callable[[Tensor, Tensor], Tensor]:  # type: ignore[no-untyped-def]
+        def product(theta: Tensor, x: Tensor) -> Tensor:
+            if ctx.transposed:
+                return torch.func.vjp(ctx.sweep.march, theta)[1](x)[0]
+            return torch.func.jvp(ctx.sweep.march, (theta,), (x,))[1]
+
+        return product
+
+    @staticmethod
+    def backward(ctx, cotangent):  # type: ignore[no-untyped-def]
+        by_theta, by_x = torch.func.vjp(_SlopeProduct._again(ctx), *ctx.saved_tensors)[1](cotangent)
+        return None, None, None, by_theta, by_x
+
+    @staticmethod
+    def jvp(ctx, _sweep, _transposed, _slopes, theta_moved, x_moved):  # type: ignore[no-untyped-def]
+        primals = ctx.saved_tensors
+        moved = [torch.zeros_like(p) if m is None else m for p, m in zip(primals, (theta_moved, x_moved), strict=True)]
+        return torch.func.jvp(_SlopeProduct._again(ctx), primals, tuple(moved))[1]
+
+    @staticmethod
+    def vmap(info, in_dims, sweep, transposed, slopes, theta, x):  # type: ignore[no-untyped-def]
+        fixed, along = in_dims[2:4], in_dims[4]
+        if fixed == (None, None):
+            return _SlopeProduct.apply(sweep, transposed, slopes, theta, x.movedim(along, 0)), 0
+        rows = [
+            _SlopeProduct.apply(
+                sweep,
+                transposed,
+                *[t if d is None else t.select(d, i) for t, d in zip((slopes, theta, x), in_dims[2:], strict=True)],
+            )
+            for i in range(info.batch_size)
+        ]
+        return torch.stack(rows), 0

@@ -136,6 +136,30 @@ def test_gradient_through_load_unload_reload(case: Case) -> None:
     assert torch.allclose(by_chain, by_sweep, rtol=1e-9, atol=1e-9 * size)
 
 
+@pytest.mark.parametrize("second", [torch.func.jacrev, torch.func.jacfwd], ids=["reverse", "forward"])
+@pytest.mark.parametrize("case", [CASES[0], CASES[4]], ids=lambda c: type(c.material).__name__)
+def test_second_derivatives_of_a_sensitive_march(case: Case, second) -> None:
+    control = Control((Quantity.STRAIN_AXIAL, Quantity.STRAIN_RADIAL))
+    path = LoadStage(control, 1e-2 * torch.tensor([[-1.0, 0.2], [-0.9, 0.17]]), 1)
+    schedule = IncrementSchedule.of([ElementTest("loop", (path,))])
+    names = list(case.values)[:2]
+
+    def outcome(scale: Tensor) -> Tensor:
+        params = dict(case.params) | {name: case.params[name] * s for name, s in zip(names, scale.unbind())}
+        start = case.start()
+        return (sensitive_march(case.material, params, lambda _: start, schedule).states[:, 0, :6] / 1e5).square().sum()
+
+    one, step = torch.ones(2), 1e-5
+    slope = torch.func.grad(outcome)
+    differences = torch.stack([(slope(one + step * d) - slope(one - step * d)) / (2 * step) for d in torch.eye(2)])
+    found = second(slope)(one)
+    assert torch.allclose(found, differences, rtol=1e-5, atol=1e-6 * float(differences.abs().max()))
+    theta = one.clone().requires_grad_()
+    (first,) = torch.autograd.grad(outcome(theta), theta, create_graph=True)
+    (twice,) = torch.autograd.grad(first.sum(), theta)
+    assert torch.allclose(twice, found.sum(0), rtol=1e-9, atol=1e-9 * float(differences.abs().max()))
+
+
 @every_model
 def test_local_newton_converges_quadratically(case: Case) -> None:
     history = update(case.material, case.start(), case.shear, case.params).report.history
