@@ -22,9 +22,11 @@ __all__ = [
     "is_batched_cotangent",
     "is_transformed",
     "jvp",
+    "outside_transforms",
     "plain",
     "pytree",
     "refuse_nested_forward",
+    "unwrapped",
     "vjp",
     "vjp_of_batched_cotangents",
     "without_saved_tensor_hooks",
@@ -138,6 +140,13 @@ def without_saved_tensor_hooks() -> Iterator[None]:
             torch._C._autograd._push_saved_tensors_default_hooks(pack, unpack)
 
 
+@contextmanager
+def outside_transforms() -> Iterator[None]:
+    """Inside the block, what is made of plain tensors is plain: no transform of torch.func wraps it."""
+    with torch._C._DisableFuncTorch():
+        yield
+
+
 class Constants:
     """Tensors that a function closes over and that were made inside a transform, with the numbers that they stand for.
 
@@ -166,7 +175,7 @@ class _Watch(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         for leaf in pytree.tree_leaves((args, kwargs or {})):
             if isinstance(leaf, Tensor) and id(leaf) not in self.known and is_transformed(leaf):
-                numbers = _unwrapped(leaf)
+                numbers = unwrapped(leaf)
                 if numbers is not None:
                     self.numbers[id(leaf)] = (leaf, numbers)
         result = func(*args, **(kwargs or {}))
@@ -186,7 +195,7 @@ class _Unwrap(TorchFunctionMode):
         return self.numbers.get(id(leaf), (None, leaf))[1]
 
 
-def _unwrapped(tensor: Tensor) -> Tensor | None:
+def unwrapped(tensor: Tensor) -> Tensor | None:
     """What is inside all wrappers, or None where that is a batch."""
     while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         if torch._C._functorch.is_batchedtensor(tensor):

@@ -24,6 +24,7 @@ from bilevel.torch_internals import (
     is_transformed,
     pytree,
     refuse_nested_forward,
+    unwrapped,
     vjp_of_batched_cotangents,
 )
 
@@ -132,7 +133,7 @@ class _Program:
         loads_leaves, loads_spec = pytree.tree_flatten(loads)
         steps = _count_steps(loads_leaves, steps)
         rest = params_leaves + loads_leaves
-        constants = [_TENSOR if _differentiable(leaf) else leaf for leaf in rest]
+        constants = [_TENSOR if _differentiable(leaf) else _constant(leaf) for leaf in rest]
         counts = (len(state_leaves), sum(map(_differentiable, params_leaves)), sum(map(_differentiable, loads_leaves)))
         segment = segment or math.isqrt(steps - 1) + 1
         program = _Program(step, observe, steps, segment, state_spec, params_spec, loads_spec, constants, counts)
@@ -266,6 +267,12 @@ class _Program:
             pytree.tree_unflatten(list(outputs[:n_state]), self.state_spec),
             pytree.tree_unflatten(list(outputs[n_state : n_state + n_observed]), self.observed_spec),
         )
+
+
+def _constant(leaf: Any) -> Any:
+    """What a transform has wrapped (numbers of steps that were made inside it) is no more than its numbers."""
+    inside = unwrapped(leaf) if isinstance(leaf, Tensor) else None
+    return leaf if inside is None else inside
 
 
 def _differentiable(leaf: Any) -> bool:

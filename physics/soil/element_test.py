@@ -19,6 +19,7 @@ from bilevel.implicit.chain import chain
 from bilevel.implicit.strategies import Exact
 from bilevel.problem import Params
 from bilevel.report import ConvergenceError, InputError
+from bilevel.torch_internals import outside_transforms
 from physics.constitutive.inelastic.law import STRAIN_SIZE, InelasticLaw, Values
 from physics.constitutive.inelastic.local_problem import LocalProblem, local_newton
 from physics.soil.control import Control, Quantity
@@ -137,10 +138,11 @@ class ControlledIncrement(LocalProblem):
 
     def __init__(self, law: InelasticLaw, schedule: IncrementSchedule, increment: int) -> None:
         self.law = law
-        self.stress_rows, self.strain_rows = schedule.stress_rows[increment], schedule.strain_rows[increment]
-        self.target, self.share = schedule.target[increment], schedule.share[increment].unsqueeze(-1)
-        stress_condition = (self.stress_rows.abs().sum(-1) > 0).to(self.target)
-        self.condition_unit = STRESS_UNIT * stress_condition + STRAIN_UNIT * (1.0 - stress_condition)
+        with outside_transforms():  # else a march inside a transform would close over tensors of that transform
+            self.stress_rows, self.strain_rows = schedule.stress_rows[increment], schedule.strain_rows[increment]
+            self.target, self.share = schedule.target[increment], schedule.share[increment].unsqueeze(-1)
+            stress_condition = (self.stress_rows.abs().sum(-1) > 0).to(self.target)
+            self.condition_unit = STRESS_UNIT * stress_condition + STRAIN_UNIT * (1.0 - stress_condition)
 
     def residual(self, u: Tensor, params: Params) -> Tensor:
         values, old = params

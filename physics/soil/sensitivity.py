@@ -7,12 +7,13 @@ back-substitution an increment, whatever the number of parameters; afterwards JV
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from bilevel.report import InputError
+from bilevel.torch_internals import Constants
 from physics.constitutive.inelastic.law import InelasticLaw
 from physics.constitutive.inelastic.local_problem import unit_cotangents
 from physics.soil.element_test import (
@@ -41,6 +42,8 @@ def sensitive_march(
     if any(params[name].dim() for name in names):
         raise InputError("forward sensitivities are made for scalar parameters; use march for one value per test")
     sweep = _Sweep(law, names, initial, schedule)
+    with sweep.constants.watched(list(params.values())):  # what `initial` closes over may be made inside a transform
+        initial(params).clone()
     history, _ = _Swept.apply(sweep, torch.stack([params[name] for name in names]))
     return March(schedule, history[..., : law.size], history[..., law.size :])
 
@@ -51,6 +54,7 @@ class _Sweep:
     names: list[str]
     initial: InitialStates
     schedule: IncrementSchedule
+    constants: Constants = field(default_factory=Constants)
 
     def run(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """States with strains (increments + 1, tests, n) and their derivatives (increments + 1, tests, n, parameters)."""
@@ -69,7 +73,9 @@ class _Sweep:
     def march(self, theta: Tensor) -> Tensor:
         """The same history by implicit layers, differentiable as often as one likes."""
         values = self._values(theta)
-        marched = march(self.law, values, self.initial(values), self.schedule)
+        with self.constants.unwrapped():
+            initial = self.initial(values).clone()
+        marched = march(self.law, values, initial, self.schedule)
         return torch.cat([marched.states, marched.strains], -1)
 
     def _values(self, theta: Tensor) -> dict[str, Tensor]:
@@ -103,7 +109,8 @@ class _Swept(torch.autograd.Function):
 
     @staticmethod
     def forward(sweep: _Sweep, theta: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        return sweep.run(theta.detach())
+        with sweep.constants.unwrapped():
+            return sweep.run(theta.detach())
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]

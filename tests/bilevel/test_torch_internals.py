@@ -10,6 +10,7 @@ from bilevel.torch_internals import (
     has_tangent,
     is_batched_cotangent,
     is_transformed,
+    outside_transforms,
     plain,
     pytree,
     refuse_nested_forward,
@@ -170,3 +171,16 @@ def test_trees_are_taken_apart_in_order_with_names_and_put_together_again():
     assert again["a"][1]["c"] is X
     assert again["b"][1] is None
     assert pytree.tree_map(lambda leaf: leaf, tree)["b"][0] is X
+
+
+def test_what_is_made_outside_transforms_stays_plain() -> None:
+    made = []
+
+    def function(x):
+        with outside_transforms():
+            made.append(torch.arange(3.0)[1])
+        made.append(torch.arange(3.0)[1])
+        return x * made[0]
+
+    torch.func.grad(function)(torch.tensor(1.0))
+    assert [is_transformed(tensor) for tensor in made] == [False, True]
