@@ -97,6 +97,10 @@ class Problem(ABC):
         """
         return None
 
+    def remarks(self, u: Tensor, params: Params) -> list[str]:
+        """Sentences on a solution u (n,) that a user should read; they become notes of its report."""
+        return []
+
     def collect(self, params: Params) -> Params:
         """The given parameters together with those that the problem itself owns."""
         return params
@@ -174,6 +178,11 @@ class _FromFunction(Problem):
     closes_over = True
 
     def __init__(self, function: Function, *, batch_dims: int = 0, structure: Structure | None = None) -> None:
+        if not callable(function):
+            raise TypeError(
+                f"{type(function).__name__} is neither a Problem of the kind asked for nor a function of the unknown and its "
+                "parameters; bodies and flows know their solver themselves (`solve`), residuals without an energy go to root"
+            )
         self.batch_dims = batch_dims
         self._function = _UserFunction(function, batch_dims)
         if structure is not None:

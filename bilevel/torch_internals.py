@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+from torch._C._dynamo import eval_frame
 from torch._functorch.pyfunctorch import JvpInterpreter, retrieve_all_functorch_interpreters
 from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from bilevel.report import BilevelError
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 __all__ = [
     "Constants",
@@ -22,6 +26,7 @@ __all__ = [
     "is_batched_cotangent",
     "is_transformed",
     "jvp",
+    "outside_compilation",
     "outside_transforms",
     "plain",
     "pytree",
@@ -138,6 +143,17 @@ def without_saved_tensor_hooks() -> Iterator[None]:
     finally:
         for pack, unpack in reversed(hooks):
             torch._C._autograd._push_saved_tensors_default_hooks(pack, unpack)
+
+
+def outside_compilation(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, which torch.compile neither traces nor compiles, nor anything that it calls.
+
+    As torch.compiler.disable does, without the second that importing PyTorch's compiler takes.
+    """
+    function._torchdynamo_disable = True  # type: ignore[attr-defined]
+    skip = eval_frame._FrameExecStrategy(eval_frame._FrameAction.SKIP, eval_frame._FrameAction.SKIP)
+    eval_frame.set_code_exec_strategy(function.__code__, skip)  # type: ignore[attr-defined]
+    return function
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from bilevel.torch_internals import (
     has_tangent,
     is_batched_cotangent,
     is_transformed,
+    outside_compilation,
     pytree,
     refuse_nested_forward,
     unwrapped,
@@ -64,6 +65,7 @@ class Trajectory:
     observed: State
 
 
+@outside_compilation
 def chain(
     step: ChainStep,
     state: State,

@@ -105,6 +105,7 @@ class LinearisedSolve:
             self.problem, u0, self.rebuild(leaves), record=isinstance(self.adjoint, Unrolled)
         )
         self.factor = self.outcome.factor
+        self.outcome.report.notes += self.problem.remarks(self.outcome.u, self.rebuild(leaves))
         if not self.outcome.report.converged:
             fail(self.outcome.report.sentence, self.on_fail)
         if any(leaf.requires_grad for leaf in leaves):

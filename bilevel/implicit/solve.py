@@ -20,7 +20,7 @@ from bilevel.report import OnFail, Solution
 from bilevel.solvers.fixed_point import Anderson
 from bilevel.solvers.loop import Solver
 from bilevel.solvers.newton import Newton
-from bilevel.torch_internals import without_saved_tensor_hooks
+from bilevel.torch_internals import outside_compilation, without_saved_tensor_hooks
 
 
 def argmin(
@@ -70,6 +70,7 @@ def fixed_point(
     return solve_implicitly(problem, u0, params, solver or Anderson(), adjoint, on_fail)
 
 
+@outside_compilation
 def solve_implicitly(
     problem: Problem, u0: Tensor, params: Params, solver: Solver, adjoint: Adjoint | None, on_fail: OnFail
 ) -> Solution:

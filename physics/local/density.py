@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -145,6 +146,11 @@ class Measure:
     shape: tuple[int, ...]
     matrix: Tensor | None = None
     offset: Tensor | None = None
+
+    @property
+    def columns(self) -> int:
+        """C m, the number of entries of B u."""
+        return math.prod(self.shape) if self.matrix is None else self.matrix.shape[1]
 
     def state(self, local: Tensor) -> Tensor:
         """x (..., *shape) from B u (..., C, m)."""

@@ -38,7 +38,7 @@ def require_derivatives_at_rest(density: Density, measure: Measure, params: Para
     others are NaN, or raise (2.13). Every solve starts there. Without params, made-up ones are tried; a density that does
     not understand them proves nothing, and passes.
     """
-    rest = measure.state(torch.zeros(1, 1, _columns(measure), 1, dtype=torch.float64))
+    rest = measure.state(torch.zeros(1, 1, measure.columns, 1, dtype=torch.float64))
     generator = torch.Generator().manual_seed(0)
     near = rest + 1e-2 * torch.randn(rest.shape, generator=generator, dtype=rest.dtype)
     given = params if params is not None else _made_up(density.parameters)
@@ -48,12 +48,6 @@ def require_derivatives_at_rest(density: Density, measure: Measure, params: Para
             "second derivatives of torch.linalg's det, inv, eigvalsh ... do not exist there in PyTorch; take determinant, "
             "inverse or power_trace from physics.constitutive in their place"
         )
-
-
-def _columns(measure: Measure) -> int:
-    if measure.matrix is not None:
-        return measure.matrix.shape[1]
-    return int(torch.tensor(measure.shape).prod())
 
 
 def _finite(density: Density, x: Tensor, params: Params) -> bool:

@@ -28,12 +28,16 @@ from physics.local.energy import LocalEnergy
 from physics.local.residual import LocalResidual
 from physics.local.term import Term
 from physics.solids.loads import Load
+from physics.solids.locking import REMARK, STIFF, stiffness_ratio
 from physics.solids.material_points import MaterialFlux, MaterialTerm
 from physics.solids.mean_dilatation import MeanDilatation
 from physics.solids.rest import require_derivatives_at_rest
 
 EQUILIBRIUM = Newton(tolerance=Tolerance(relative=1e-9), max_iterations=50)
 """The default solver of inelastic bodies."""
+
+SAMPLED = 100
+"""Cells whose constants are looked at for remarks."""
 
 AnyLaw: TypeAlias = "Density | InelasticLaw | Callable[..., Tensor]"
 
@@ -149,6 +153,10 @@ class ElasticSolid(LocalEnergy, Solid):
         self._by_autodiff = type(density).tangent is Density.tangent
         if self._by_autodiff:
             require_derivatives_at_rest(density, seen)
+        linear = (
+            self.mesh.cells.shape[1] == self.mesh.corners.shape[1] and self.kinematics is not Kinematics.PLANE_STRESS
+        )
+        self._may_lock = linear and not mean_dilatation and isinstance(density, ElasticLaw)
         return (MeanDilatation.of if mean_dilatation else Term)("material", operator, density, seen)
 
     def _assemble(self, terms: list[Term], constraints: Sequence[Constraint], kernel: Tensor, floating: bool) -> None:
@@ -169,6 +177,17 @@ class ElasticSolid(LocalEnergy, Solid):
             require_derivatives_at_rest(density, self.material.measure, first)
             self._by_autodiff = False
         return super().tangent(u, params)
+
+    @torch.no_grad()
+    def remarks(self, u: Tensor, params: Params) -> list[str]:
+        """Whether the elements are too stiff for the law."""
+        if not self._may_lock:
+            return []
+        some = slice(0, None, max(1, len(self.mesh.cells) // SAMPLED))
+        density = self.material.density
+        constants = rows_of(self.fields(self.material, params), density, some)
+        ratio = stiffness_ratio(density, self.material.measure, constants)
+        return [REMARK.format(ratio=ratio)] if ratio > STIFF else []
 
     def strain(self, u: Tensor, params: Params) -> Tensor:
         return self._measured(u, params)

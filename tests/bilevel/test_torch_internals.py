@@ -184,3 +184,25 @@ def test_what_is_made_outside_transforms_stays_plain() -> None:
 
     torch.func.grad(function)(torch.tensor(1.0))
     assert [is_transformed(tensor) for tensor in made] == [False, True]
+
+
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_compilers_go_round_the_solver() -> None:
+    """Whatever surrounds it is compiled; the solver's own code is not even looked at."""
+    seen = []
+
+    def energy(u, k):
+        seen.append(torch.compiler.is_compiling())
+        return (k * (u - 1.0) ** 2 + u**4).sum()
+
+    def model(k):
+        return k * (bilevel.argmin(energy, torch.zeros(3), k).u ** 2).sum()
+
+    k = torch.tensor(2.0, requires_grad=True)
+    (plain,) = torch.autograd.grad(model(k), k)
+    frames = []
+    compiled = torch.compile(model, backend=lambda graph, inputs: frames.append(graph) or graph.forward)
+    (found,) = torch.autograd.grad(compiled(k), k)
+    assert torch.equal(found, plain)
+    assert not any(seen)
+    assert 1 <= len(frames) <= 3
