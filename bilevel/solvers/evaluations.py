@@ -16,8 +16,10 @@ from bilevel.report import Counts
 
 NEIGHBOURS = (1e-12, 1e-10, 1e-8, 1e-6, 1e-4)
 """Relative distances to the points at which noise is measured."""
-SAFETY = 10.0
-"""One sample of the residual shows its noise to within about this factor."""
+SAFETY = 40.0
+"""A neighbour so near shares most roundings; what it shows of the noise has been seen to be too small by up to this."""
+MERIT_SAFETY = 100.0
+"""A norm of many entries is hardly ever small by chance, one number may be."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +147,7 @@ class Evaluations:
                 missing = missing & ~noticed
                 if not bool(missing.any()):
                     break
-            # A norm of many entries is hardly ever small by chance, one number may be.
-            self._noise = (point.u, Rounding(10.0 * SAFETY * merit, SAFETY * residual))
+            self._noise = (point.u, Rounding(MERIT_SAFETY * merit, SAFETY * residual))
         return self._noise[1]
 
     def _missed(self, point: Point, neighbour: Point) -> tuple[Tensor, Tensor, Tensor]:
