@@ -14,6 +14,7 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
+from bilevel.linalg.found_sparsity import FoundSparsity, Sparsity
 from bilevel.linalg.operator import Dense, LinearOperator, MatrixFree, Structure
 from bilevel.torch_internals import jvp
 
@@ -173,11 +174,23 @@ class _UserFunction:
 
 
 class _FromFunction(Problem):
-    """Shared by the three problems made from a user's function."""
+    """Shared by the three problems made from a user's function.
+
+    sparsity: where the tangent has entries, as a scipy.sparse matrix (n, n) or pairs of unknowns (m, 2). From some hundreds
+    of unknowns on it is found by itself, and checked by a random product at every tangent; where the tangent is not
+    sparse, it is dense or known by its products.
+    """
 
     closes_over = True
 
-    def __init__(self, function: Function, *, batch_dims: int = 0, structure: Structure | None = None) -> None:
+    def __init__(
+        self,
+        function: Function,
+        *,
+        batch_dims: int = 0,
+        structure: Structure | None = None,
+        sparsity: Sparsity | None = None,
+    ) -> None:
         if not callable(function):
             raise TypeError(
                 f"{type(function).__name__} is neither a Problem of the kind asked for nor a function of the unknown and its "
@@ -187,6 +200,7 @@ class _FromFunction(Problem):
         self._function = _UserFunction(function, batch_dims)
         if structure is not None:
             self.structure = structure
+        self._tangent = FoundSparsity(function, sparsity)
 
     def collect(self, params: Params) -> Params:
         return self._function.collect(params)
@@ -199,6 +213,13 @@ class _FromFunction(Problem):
         ready = copy.copy(self)
         ready._function = self._function.for_unknown(u0)  # type: ignore[attr-defined]
         return ready
+
+    def tangent(self, u: Tensor, params: Params) -> LinearOperator:
+        if u.dim() == 1 and self._tangent.worthwhile(len(u)):
+            sparse = self._tangent.at(lambda v: self.residual(v, params), u, self.structure)
+            if sparse is not None:
+                return sparse
+        return super().tangent(u, params)
 
 
 class Energy(_FromFunction, EnergyProblem):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bilevel.linalg import negative_curvature
-from bilevel.linalg.operator import Dense, LinearOperator
+from bilevel.linalg.operator import Dense, LinearOperator, Sparse
 from bilevel.linalg.solver import Factor, LinearSolver
 from bilevel.report import ConvergenceError
 from bilevel.solvers.descent import Descent, Metric
@@ -33,6 +33,7 @@ class NewtonDirection(Descent):
     def __init__(self) -> None:
         self._plain = True
         self._last_norm: float | None = None
+        self._shift: float | None = None
 
     def direction(self, evaluations: Evaluations, point: Point) -> Tensor:
         tangent = self.tangent = evaluations.tangent(point.u)
@@ -84,19 +85,26 @@ class NewtonDirection(Descent):
         return max(forcing, 0.01 * float(evaluations.goal.min()) / norm)
 
     def _shifted(self, evaluations: Evaluations, tangent: LinearOperator) -> Factor:
-        """Factor H + t I with t just above -lambda_min, the lowest of all samples (Nocedal & Wright 2006, section 3.4)."""
-        lowest = float(negative_curvature(tangent, evaluations.linear, evaluations.counts)[0].min())
-        # Lanczos sees the lowest eigenvalue from above only, hence twice as much, and more where that is not enough.
-        shift = max(2 * abs(lowest), 1e-12)
+        """Factor H + t I, positive definite, with t not far above -lambda_min (Nocedal & Wright 2006, section 3.4)."""
+        shift = self._first_shift(evaluations, tangent)
         for _ in range(30):
             evaluations.counts.factorisations += 1
             factor = evaluations.linear.factor(tangent.shifted(shift), on_fail="ignore")
             if bool(torch.as_tensor(factor.positive_definite).all()):
+                self._shift = shift
                 return factor
             shift *= 4
         raise ConvergenceError(
             f"no multiple of the identity up to {shift:.3g} made the Hessian positive definite; check its scaling"
         )
+
+    def _first_shift(self, evaluations: Evaluations, tangent: LinearOperator) -> float:
+        if isinstance(tangent, Sparse):
+            # A failed factorisation costs less than to ask Lanczos for the lowest eigenvalue.
+            return self._shift / 4 if self._shift else 1e-3 * float(tangent.diagonal_entries().abs().max())
+        lowest = float(negative_curvature(tangent, evaluations.linear, evaluations.counts)[0].min())
+        # Lanczos sees the lowest eigenvalue from above only, hence twice as much, and more where that is not enough.
+        return max(2 * abs(lowest), 1e-12)
 
     def metric(self) -> Metric | None:
         if not self._plain or self.factor is None:

@@ -1,0 +1,69 @@
+"""A user's own energy: Allen and Cahn's on a grid, by the default call and by a hand-written SciPy Newton."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+import bilevel
+from benchmarks.record import Record, at_most, median, stated
+from benchmarks.references.coloured_newton import ColouredNewton
+from bilevel.linalg import found_sparsity
+
+LINE = "Allen-Cahn energy of 4,096 to 65,536 unknowns: argmin and backward against a hand-written coloured SciPy Newton"
+DURATION = "3 minutes"
+
+
+def energy(u: Tensor, p: dict[str, Tensor]) -> Tensor:
+    rough = (u.diff(dim=0) ** 2).sum() + (u.diff(dim=1) ** 2).sum()
+    return 0.5 * p["width"] ** 2 * rough + p["cell"] * (0.25 * ((u**2 - 1.0) ** 2).sum() - p["force"] * u.sum())
+
+
+def problem(side: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """A wall that is not where it wants to be, in a weak field."""
+    x = torch.linspace(0.0, 1.0, side)
+    start = torch.tanh(4.0 * (x.unsqueeze(1) - 0.5)) + 0.1 * torch.sin(6.0 * x)
+    cell = torch.tensor(1.0 / side**2)
+    return start, {"width": torch.tensor(0.05), "cell": cell, "force": torch.tensor(0.01)}
+
+
+def timed(run: Callable[[], tuple[Tensor, Tensor]], repeat: int) -> tuple[float, Tensor, Tensor]:
+    times = []
+    for _ in range(repeat):
+        started = time.perf_counter()
+        state, slope = run()
+        times.append(time.perf_counter() - started)
+    return median(times), state, slope
+
+
+def ours(start: Tensor, params: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    width = params["width"].clone().requires_grad_()
+    u = bilevel.argmin(energy, start, {**params, "width": width}).u
+    return u.detach(), torch.autograd.grad((u**2).mean(), width)[0]
+
+
+def run(quick: bool) -> list[Record]:
+    rows: list[Record] = []
+    for side in (32,) if quick else (64, 128, 256):
+        start, params = problem(side)
+        n = side**2
+        found_sparsity._patterns.clear()
+        started = time.perf_counter()
+        ours(start, params)
+        first = time.perf_counter() - started
+        repeat = 1 if side > 128 else 3
+        seconds, state, slope = timed(lambda s=start, p=params: ours(s, p), repeat)
+        plain = ColouredNewton(energy, start, params)  # its pattern and colours are given to it
+        theirs, other, derivative = timed(plain.run, repeat)
+        rows += [
+            stated(f"{n}: argmin and backward", seconds, "s"),
+            stated(f"{n}: the same with the search for the pattern", first, "s"),
+            stated(f"{n}: hand-written SciPy Newton", theirs, "s"),
+            at_most(f"{n}: argmin / hand-written", seconds / theirs, 1.0),
+            at_most(f"{n}: difference of the states", float((state - other).abs().max()), 1e-6),
+            at_most(f"{n}: difference of the derivatives", float((slope - derivative).abs() / slope.abs()), 1e-6),
+        ]
+    return rows
