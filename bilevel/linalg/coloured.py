@@ -15,7 +15,7 @@ import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from bilevel.linalg.operator import SparsePattern, Structure
+from bilevel.linalg.operator import Sparse, SparsePattern, Structure
 
 Products = Callable[[Tensor], Tensor]
 """Rows x (k, n) to the rows A^T x (k, n)."""
@@ -98,8 +98,6 @@ def find_pattern(products: Products, like: Tensor) -> ColouredPattern | None:
 
 def agrees(values: Tensor, coloured: ColouredPattern, products: Products, structure: Structure) -> bool:
     """Whether the matrix has no entry beside its pattern, by one random product."""
-    from bilevel.linalg.operator import Sparse
-
     n = coloured.pattern.n
     x = torch.from_numpy(np.random.default_rng(n + 1).choice([-1.0, 1.0], n)).to(values)
     image = products(x.unsqueeze(0))[0]
