@@ -25,7 +25,7 @@ def living_tensors() -> int:
 def test_retained_memory_is_flat_in_the_number_of_inner_iterations():
     scale = torch.tensor(1.0, requires_grad=True)
     kept = {}
-    for iterations in (10, 10_000):
+    for iterations in (10, 10, 10_000):  # the first solve also finds the pattern of the tangent, which is kept
         before = living_tensors()
         solver = GradientDescent(step=Constant(1e-4), max_iterations=iterations, check_minimum=False)
         solution = bilevel.argmin(
