@@ -19,15 +19,16 @@ DURATION = "3 minutes"
 
 def energy(u: Tensor, p: dict[str, Tensor]) -> Tensor:
     rough = (u.diff(dim=0) ** 2).sum() + (u.diff(dim=1) ** 2).sum()
-    return 0.5 * p["width"] ** 2 * rough + p["cell"] * (0.25 * ((u**2 - 1.0) ** 2).sum() - p["force"] * u.sum())
+    return 0.5 * p["width"] ** 2 * rough + p["cell"] * (0.25 * ((u**2 - 1.0) ** 2).sum() - (p["force"] * u).sum())
 
 
 def problem(side: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """A wall that is not where it wants to be, in a weak field."""
-    x = torch.linspace(0.0, 1.0, side)
+    """A bent wall between two phases, and a field that holds it in the middle."""
+    x = torch.linspace(0.0, 1.0, side, dtype=torch.float64)
     start = torch.tanh(4.0 * (x.unsqueeze(1) - 0.5)) + 0.1 * torch.sin(6.0 * x)
-    cell = torch.tensor(1.0 / side**2)
-    return start, {"width": torch.tensor(0.05), "cell": cell, "force": torch.tensor(0.01)}
+    force = -0.1 * torch.sin(2.0 * torch.pi * x).unsqueeze(1).expand(side, side)
+    width, cell = (torch.tensor(value, dtype=torch.float64) for value in (0.05, 1.0 / side**2))
+    return start, {"width": width, "cell": cell, "force": force}
 
 
 def timed(run: Callable[[], tuple[Tensor, Tensor]], repeat: int) -> tuple[float, Tensor, Tensor]:

@@ -43,9 +43,13 @@ class Material:
     numbers: dict[str, float]
 
     def params(self, unit: float, factor: float) -> dict[str, Tensor]:
-        scaled = {name: torch.tensor(value * unit) for name, value in self.moduli.items()}
+        scaled = {name: torch.tensor(value * unit, dtype=torch.float64) for name, value in self.moduli.items()}
         first = next(iter(scaled))
-        return scaled | {first: scaled[first] * factor} | {n: torch.tensor(v) for n, v in self.numbers.items()}
+        return (
+            scaled
+            | {first: scaled[first] * factor}
+            | {n: torch.tensor(v, dtype=torch.float64) for n, v in self.numbers.items()}
+        )
 
 
 MATERIALS = {
@@ -81,7 +85,7 @@ def run(quick: bool) -> list[Record]:
             for size, unit, factor in ((s, u, f) for s in SIZES for u in UNITS for f in factors):
                 # A body of length 4 bends: the same traction strains it sixteen times as much.
                 across = 0.2 if shape != "bar" else 0.01
-                pull = size * unit * torch.tensor([1.0, across, 0.0][: solid.mesh.dim])
+                pull = size * unit * torch.tensor([1.0, across, 0.0][: solid.mesh.dim], dtype=torch.float64)
                 params = {"material": material.params(unit, factor), "pull": pull}
                 report = bilevel.argmin(solid, solid.start(), params, on_fail="ignore").report
                 count += 1

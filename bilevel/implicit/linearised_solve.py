@@ -135,7 +135,8 @@ class LinearisedSolve:
         x = random_signs(u.shape[-1]).to(u)
         image = self.apply(u, leaves, x, transposed=False)
         difference = torch.linalg.vector_norm(operator.matmul(x) - image)
-        if bool(difference <= SAME_TANGENT * torch.linalg.vector_norm(image)):
+        same = max(SAME_TANGENT, 1e3 * torch.finfo(u.dtype).eps)
+        if bool(difference <= same * torch.linalg.vector_norm(image)):
             return True
         self._linearised = (u, self._products(u, leaves))
         return False

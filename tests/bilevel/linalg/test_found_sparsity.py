@@ -126,3 +126,14 @@ def test_a_long_chain_of_springs_has_its_exact_gradient() -> None:
     solution.u[-1].backward()
     torch.testing.assert_close(k.grad, -1.0 / k.detach() ** 2, rtol=1e-8, atol=0.0)
     assert solution.gradient.relative_error < 1e-8
+
+
+def test_single_precision_is_as_exact_as_it_can_be() -> None:
+    """Rounding alone does not make the products differ from the tangent's."""
+    start = torch.tanh(torch.linspace(-3.0, 3.0, 60)).repeat(60, 1)
+    slopes = []
+    for dtype in (torch.float64, torch.float32):
+        width = torch.tensor(0.5, dtype=dtype, requires_grad=True)
+        field = bilevel.argmin(grid_energy, start.to(dtype), {"width": width}).u
+        slopes.append(float(torch.autograd.grad((1.0 - field**2).sum(), width)[0]))
+    assert slopes[1] == pytest.approx(slopes[0], rel=1e-3)
