@@ -177,7 +177,13 @@ RING = Graph(4, torch.tensor([[0, 1], [1, 2], [2, 3], [3, 0]]))
 
 @pytest.mark.parametrize(("exponent", "resistance"), [(2.0, 0.0826 * 0.02), (1.852, 10.67 / 120.0**1.852)])
 @pytest.mark.parametrize(
-    ("graph", "fixed", "seeds"), [(street_grid(5), {0: 50.0, 24: 45.0}, 40), (RING, {0: 50.0}, 100)], ids=["grid", "loop"]
+    ("graph", "fixed", "seeds"),
+    [
+        pytest.param(street_grid(5), {0: 50.0, 24: 45.0}, 5, id="few grids"),
+        pytest.param(RING, {0: 50.0}, 8, id="few loops"),
+        pytest.param(street_grid(5), {0: 50.0, 24: 45.0}, 40, id="grids", marks=pytest.mark.slow),
+        pytest.param(RING, {0: 50.0}, 100, id="loops", marks=pytest.mark.slow),
+    ],
 )
 def test_turbulent_pipes_are_solved_from_the_default_start(graph, fixed, seeds, exponent, resistance):
     """Darcy-Weisbach at a constant factor and Hazen-Williams; Newton's method went back and forth on most of these."""
