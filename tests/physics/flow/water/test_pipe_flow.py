@@ -18,7 +18,7 @@ from physics.flow.water.pump_curves import power_pump, pump_curve
 def small_network(friction):
     rough = {"H-W": 110.0, "D-W": 3e-4, "C-M": 0.012}[friction.name]
     pipe = lambda name, a, b, length, d, **more: Pipe(name, (a, b), length, d, rough, **more)  # noqa: E731
-    curve, design = pump_curve([(0.05, 40.0)])
+    curve, design = pump_curve([(0.05, 50.0)])
     return WaterNetwork(
         [Junction(name, 5.0, (Demand(demand),)) for name, demand in zip("ABCDE", (0.01, 0.01, 0.02, 0.01, 0.01))],
         [FixedHead("lake", 10.0), FixedHead("tower", 50.0)],
@@ -82,7 +82,7 @@ def test_heads_balance_and_the_start_does_not_matter():
     assert flows["fcv"] == pytest.approx(0.004)
     heads = dict(zip(network.nodes, flow.heads(cold.u, params).tolist()))
     assert heads["D"] == pytest.approx(25.0)
-    assert heads["A"] == pytest.approx(10.0 + 4.0 / 3.0 * 40.0 - 40.0 / 3.0 * (flows["p"] / 0.05) ** 2, rel=1e-6)
+    assert heads["A"] == pytest.approx(10.0 + 4.0 / 3.0 * 50.0 - 50.0 / 3.0 * (flows["p"] / 0.05) ** 2, rel=1e-6)
 
 
 def test_laminar_flow_is_hagen_and_poiseuille():
