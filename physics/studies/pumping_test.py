@@ -4,46 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from bilevel.calibrate.model import Model, ModelConfig, ModelFigure, ModelReports, ParameterDefault
 from bilevel.calibrate.observations import ObservationTable
-from bilevel.calibrate.study.units import parse_unit
 from bilevel.report import InputError, Solution
 from physics.flow.pumping import Drawdown, PumpingTest
-
-
-def _quantity(units: str) -> BeforeValidator:
-    """Reads "788 m3/d" as a number in `units`; a number alone is refused."""
-
-    def read(text: Any) -> float:
-        number, _, unit = str(text).strip().partition(" ")
-        try:
-            value = float(number)
-        except ValueError:
-            raise InputError(f"expected a number and its units, such as '1 {units}', got '{text}'") from None
-        if not unit:
-            raise InputError(f"'{text}' has no units; write '{text} {units}' if that is what is meant")
-        return float(parse_unit(unit).to(parse_unit(units))(value))
-
-    return BeforeValidator(read)
-
-
-Length = Annotated[float, _quantity("m")]
-Time = Annotated[float, _quantity("d")]
-Discharge = Annotated[float, _quantity("m3/d")]
+from physics.studies.quantities import Days, Discharge, Length
 
 
 class PumpingPeriod(BaseModel):
     """From `start` on the well is pumped at `rate` (0 m3/d: it recovers)."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-    start: Time
+    start: Days
     """since pumping began"""
     rate: Discharge
     """from then on"""

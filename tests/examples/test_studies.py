@@ -85,6 +85,20 @@ PUBLISHED = [
         {"P30": 0.0201, "P60": 0.00362, "P90": 0.00256, "P120": 0.00339},
     ),
     Published(
+        "net3/study.yml",
+        {
+            "roughness_north_west": 96.856,
+            "roughness_north": 125.15,
+            "roughness_centre": 152.82,
+            "roughness_east": 107.21,
+            "roughness_south_west": 129.44,
+            "roughness_south": 101.11,
+            "roughness_mains": 124.09,
+            "roughness_river": 137.75,
+        },
+        {"pressures": 0.0947},
+    ),
+    Published(
         "sioux/study.yml",
         {"hydraulic_conductivity": 282.8, "specific_storage": 4.209e-3},
         {},
