@@ -70,6 +70,11 @@ PUBLISHED = [
         {"P30": 0.0317, "P90": 0.0869},
     ),
     Published(
+        "oude_korendijk/P30_storage.yml",
+        {"hydraulic_conductivity": 81.04, "specific_storage": 5.40e-6, "casing_radius": 0.305},
+        {"P30": 0.0153, "P90": 0.1332},
+    ),
+    Published(
         "oude_korendijk/P90.yml",
         {"hydraulic_conductivity": 71.58, "specific_storage": 2.912e-5},
         {"P30": 0.0991, "P90": 0.0227},

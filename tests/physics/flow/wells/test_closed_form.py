@@ -39,9 +39,9 @@ def test_theis_and_hantush(conductivity, storage):
     known = {"hydraulic_conductivity": conductivity, "specific_storage": storage}
     t, s = conductivity * THICKNESS, storage * THICKNESS
     for radius in (10.0, 60.0):
-        close(closed_form(TIMES, radius, **known), theis(TIMES, radius, t, s, RATE), 1e-4)
+        close(closed_form(TIMES, radius, **known), theis(TIMES, radius, t, s, RATE), 1e-3)
         leaky = closed_form(TIMES, radius, aquitard_resistance=50.0, **known)
-        close(leaky, hantush(TIMES, radius, t, s, 50.0, RATE), 5e-4)
+        close(leaky, hantush(TIMES, radius, t, s, 50.0, RATE), 1e-3)
 
 
 def papadopulos_cooper(time, radius, well, casing, t, s):
@@ -185,7 +185,7 @@ def test_image_wells(fixed_head, conductivity, storage):
             for time, a, b in zip(TIMES, own, image)
         ]
     )  # fmt: skip
-    close(found, exact, 1e-4)
+    close(found, exact, 1e-3)
     if fixed_head:
         assert np.abs(found[12:]).max() < 1e-12
 
@@ -197,7 +197,7 @@ def test_two_boundaries_have_three_images():
         values(hydraulic_conductivity=20.0, specific_storage=1e-4)
     )
     at = lambda x, y: theis(TIMES, np.hypot(40.0 - x, 10.0 - y), 200.0, 1e-3, RATE)  # noqa: E731
-    close(found.numpy(), at(20, 30) - at(20, -30) + at(-20, 30) - at(-20, -30), 1e-4)
+    close(found.numpy(), at(20, 30) - at(20, -30) + at(-20, 30) - at(-20, -30), 1e-3)
 
 
 def test_skin_is_a_jump_at_the_wall_of_the_well():
