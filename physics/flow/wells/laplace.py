@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 TERMS = 10
-"""Right to 5e-4 of the largest value for well functions. Each two terms more gain a digit and lose one to rounding, after which the
+"""Right to 2e-3 of the largest value for well functions. Each two terms more gain a digit and lose one to rounding, after which the
 misfit of a calibration is no longer smooth enough to be minimised to its tolerance."""
 
 
