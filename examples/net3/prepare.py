@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from physics.flow.water.epanet import read_epanet
-from physics.flow.water.network import Status
 from physics.flow.water.pipe_flow import PipeFlow
 
 FOLDER = Path(__file__).parent
@@ -52,7 +51,11 @@ def main() -> None:
     noise = np.random.default_rng(3)
     rows = []
     for hour in HOURS:
-        status = {"10": Status.OPEN if hour < 15 else Status.CLOSED, "335": Status.OPEN, "330": Status.CLOSED}
+        status = {
+            "10": LinkStatus.OPEN if hour < 15 else LinkStatus.CLOSED,
+            "335": LinkStatus.OPEN,
+            "330": LinkStatus.CLOSED,
+        }
         flow = PipeFlow(network, status)
         params = flow.parameters(3600.0 * hour)
         params["roughness"] = torch.tensor([TRUTH[name] for name in groups], dtype=torch.float64)

@@ -20,7 +20,7 @@ from bilevel.calibrate.study.validated import hint
 from bilevel.report import InputError, Solution
 from physics.flow.water.epanet import read_epanet
 from physics.flow.water.friction import ChezyManning, DarcyWeisbach, HazenWilliams
-from physics.flow.water.network import Status, WaterNetwork
+from physics.flow.water.network import LinkStatus, WaterNetwork
 from physics.flow.water.pipe_flow import PipeFlow
 from physics.flow.water.tables import Row, read_tables
 from physics.studies.quantities import Length, Seconds
@@ -37,7 +37,7 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
-class LinkStatus(_Section):
+class StatusPeriod(_Section):
     """From `start` on the link stands like this."""
 
     start: Seconds = -math.inf
@@ -93,7 +93,7 @@ class NetworkModel(Model):
         """two CSV files in its place"""
         groups: dict[str, list[str]] | str
         """names of pipes by group, or a CSV with columns pipe and group"""
-        status: dict[str, Annotated[list[LinkStatus], _listed("status")]] = Field(default={})
+        status: dict[str, Annotated[list[StatusPeriod], _listed("status")]] = Field(default={})
         """how links stand, always or from times on, in place of the file; needed for links under the file's controls"""
         levels: dict[str, Annotated[list[TankLevel], _listed("level")]] = Field(default={})
         """of tanks, in place of the file's; one for all times, or readings between which it is interpolated"""
@@ -239,15 +239,15 @@ class NetworkModel(Model):
                     f"link '{link}' is controlled ({line}), which a state does not obey; say under status how it stands"
                 )
 
-    def _status(self, time: float) -> dict[str, Status]:
+    def _status(self, time: float) -> dict[str, LinkStatus]:
         given = {name: _at(periods, time, name) for name, periods in self.config.status.items()}
-        return {**self.network.resting_pumps(time), **{name: Status(status) for name, status in given.items()}}
+        return {**self.network.resting_pumps(time), **{name: LinkStatus(status) for name, status in given.items()}}
 
     def _levels(self, time: float) -> dict[str, float]:
         return {name: _interpolated(readings, time, name) for name, readings in self.config.levels.items()}
 
 
-def _at(periods: Sequence[LinkStatus], time: float, name: str) -> str:
+def _at(periods: Sequence[StatusPeriod], time: float, name: str) -> str:
     begun = [period for period in periods if period.start <= time]
     if not begun:
         raise InputError(f"status of '{name}': nothing is said of the time {time:g} s, which is observed")

@@ -9,7 +9,17 @@ from pathlib import Path
 
 from bilevel.report import InputError
 from physics.flow.water.friction import FOOT, ChezyManning, DarcyWeisbach, Friction, HazenWilliams
-from physics.flow.water.network import Demand, FixedHead, Junction, Pipe, Pump, Status, Valve, ValveKind, WaterNetwork
+from physics.flow.water.network import (
+    Demand,
+    FixedHead,
+    Junction,
+    LinkStatus,
+    Pipe,
+    Pump,
+    Valve,
+    ValveKind,
+    WaterNetwork,
+)
 from physics.flow.water.pump_curves import Piece, power_pump, pump_curve
 from physics.flow.water.sections import Line, Sections, read_sections
 
@@ -178,7 +188,7 @@ class _Reader:
             raise line.error("length, diameter and roughness of a pipe must be positive")
         length, diameter, roughness = (a * b for a, b in zip(numbers, (units.length, units.diameter, units.roughness)))
         minor = line.number_of(rest[0], "the minor loss") if rest else 0.0
-        status = _status(name, statuses, Status.CLOSED if word == "CLOSED" else Status.OPEN)
+        status = _status(name, statuses, LinkStatus.CLOSED if word == "CLOSED" else LinkStatus.OPEN)
         return Pipe(name, _ends(line), length, diameter, roughness, minor, word == "CV", status)
 
     def _pump(self, line: Line, statuses: Mapping[str, Sequence[Line]]) -> Pump:
@@ -190,15 +200,15 @@ class _Reader:
             raise line.error(f"'{unknown.pop()}' is no property of a pump")
         pieces, design = self._lift(line, keys)
         speed = line.number_of(keys.get("SPEED", "1"), "the speed")
-        status = Status.OPEN
+        status = LinkStatus.OPEN
         for row in statuses.get(name, ()):
             word = row.word(1, "a status").upper()
             if word in ("OPEN", "CLOSED"):
-                status = Status[word]
+                status = LinkStatus[word]
             else:
-                speed, status = row.number_of(word, "a speed"), Status.OPEN
+                speed, status = row.number_of(word, "a speed"), LinkStatus.OPEN
         if speed <= 0.0:
-            speed, status = 1.0, Status.CLOSED
+            speed, status = 1.0, LinkStatus.CLOSED
         if (pattern := keys.get("PATTERN")) is not None and pattern not in self.patterns:
             raise line.error(f"there is no pattern '{pattern}'")
         return Pump(name, _ends(line), pieces, design, speed, pattern, status)
@@ -226,13 +236,13 @@ class _Reader:
         )
         if diameter <= 0.0:
             raise line.error("the diameter of a valve must be positive")
-        status = Status.ACTIVE
+        status = LinkStatus.ACTIVE
         for row in statuses.get(name, ()):
             word = row.word(1, "a status").upper()
             if word in ("OPEN", "CLOSED", "ACTIVE"):
-                status = Status[word]
+                status = LinkStatus[word]
             else:
-                setting, status = row.number_of(word, "a setting"), Status.ACTIVE
+                setting, status = row.number_of(word, "a setting"), LinkStatus.ACTIVE
         unit = {"FCV": self.units.flow, "TCV": 1.0}.get(kind, self.units.pressure)
         minor = line.number_at(6, "the minor loss", 0.0)
         return Valve(name, _ends(line), ValveKind[kind], diameter, setting * unit, minor, status)
@@ -281,12 +291,12 @@ def _ends(line: Line) -> tuple[str, str]:
     return line.word(1, "the first node"), line.word(2, "the second node")
 
 
-def _status(name: str, statuses: Mapping[str, Sequence[Line]], own: Status) -> Status:
+def _status(name: str, statuses: Mapping[str, Sequence[Line]], own: LinkStatus) -> LinkStatus:
     for row in statuses.get(name, ()):
         word = row.word(1, "a status").upper()
         if word not in ("OPEN", "CLOSED"):
             raise row.error(f"a pipe can be OPEN or CLOSED, not '{word}'")
-        own = Status[word]
+        own = LinkStatus[word]
     return own
 
 

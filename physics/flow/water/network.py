@@ -16,7 +16,7 @@ from bilevel.report import InputError
 from physics.flow.water.friction import Friction, HazenWilliams
 
 
-class Status(Enum):
+class LinkStatus(Enum):
     """How a link stands. ACTIVE: a valve that holds its setting."""
 
     OPEN = "open"
@@ -73,7 +73,7 @@ class Pipe:
     roughness: float
     minor: float = 0.0
     one_way: bool = False
-    status: Status = Status.OPEN
+    status: LinkStatus = LinkStatus.OPEN
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Pump:
     design: float
     speed: float = 1.0
     pattern: str | None = None
-    status: Status = Status.OPEN
+    status: LinkStatus = LinkStatus.OPEN
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Valve:
     diameter: float
     setting: float
     minor: float = 0.0
-    status: Status = Status.ACTIVE
+    status: LinkStatus = LinkStatus.ACTIVE
 
 
 Link: TypeAlias = Pipe | Pump | Valve
@@ -196,9 +196,9 @@ class WaterNetwork:
         speeds = [speed if speed > 0.0 else 1.0 for speed in self._speeds(time)]
         return torch.tensor(speeds, dtype=torch.float64)
 
-    def resting_pumps(self, time: float) -> dict[str, Status]:
+    def resting_pumps(self, time: float) -> dict[str, LinkStatus]:
         """The pumps whose pattern gives them no speed at a time [s], as closed links."""
-        return {pump.name: Status.CLOSED for pump, speed in zip(self.pumps, self._speeds(time)) if speed <= 0.0}
+        return {pump.name: LinkStatus.CLOSED for pump, speed in zip(self.pumps, self._speeds(time)) if speed <= 0.0}
 
     def _speeds(self, time: float) -> list[float]:
         return [self.factor(pump.pattern, time) if pump.pattern else pump.speed for pump in self.pumps]

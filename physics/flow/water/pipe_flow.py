@@ -24,7 +24,7 @@ from bilevel.report import BilevelError, InputError, Solution
 from bilevel.solvers.newton import Newton
 from bilevel.torch_internals import plain
 from physics.flow.water.friction import FOOT, GRAVITY
-from physics.flow.water.network import Link, Pipe, Pump, Status, Valve, ValveKind, WaterNetwork
+from physics.flow.water.network import Link, LinkStatus, Pipe, Pump, Valve, ValveKind, WaterNetwork
 
 LEAK = 1e-8 * FOOT**2
 """What a closed link lets through, m3/s per metre of head, so that heads behind it are something; EPANET does the same."""
@@ -79,7 +79,7 @@ class PipeFlow(Problem):
 
     structure = Structure()
 
-    def __init__(self, network: WaterNetwork, status: Mapping[str, Status] | None = None) -> None:
+    def __init__(self, network: WaterNetwork, status: Mapping[str, LinkStatus] | None = None) -> None:
         self.network = network
         self.status = _statuses(network, status or {})
         ends = torch.tensor([[network.nodes[node] for node in link.ends] for link in network.links])
@@ -188,10 +188,12 @@ class PipeFlow(Problem):
     def _rows(self) -> None:
         """Which equation each link has."""
         network = self.network
-        throttled = [isinstance(x, Valve) and x.kind is ValveKind.TCV and s is Status.ACTIVE for x, s in self.status]
-        holding = [s is Status.ACTIVE and not t for (_, s), t in zip(self.status, throttled)]
+        throttled = [
+            isinstance(x, Valve) and x.kind is ValveKind.TCV and s is LinkStatus.ACTIVE for x, s in self.status
+        ]
+        holding = [s is LinkStatus.ACTIVE and not t for (_, s), t in zip(self.status, throttled)]
         self._holding = torch.tensor(holding)
-        self._closed = torch.tensor([s is Status.CLOSED for _, s in self.status])
+        self._closed = torch.tensor([s is LinkStatus.CLOSED for _, s in self.status])
         one_way = [isinstance(x, Pump) or (isinstance(x, Pipe) and x.one_way) for x, _ in self.status]
         self._one_way = torch.tensor(one_way) & ~self._closed
         self._throttled = torch.tensor(throttled[len(throttled) - len(network.valves) :], dtype=torch.bool)
@@ -241,12 +243,12 @@ class PipeFlow(Problem):
                 )
 
 
-def _statuses(network: WaterNetwork, given: Mapping[str, Status]) -> list[tuple[Link, Status]]:
+def _statuses(network: WaterNetwork, given: Mapping[str, LinkStatus]) -> list[tuple[Link, LinkStatus]]:
     for name, status in given.items():
         if name not in network.link_numbers:
             raise InputError(f"there is no link '{name}' in the network whose status could be given")
         link = network.links[network.link_numbers[name]]
-        if status is Status.ACTIVE and not isinstance(link, Valve):
+        if status is LinkStatus.ACTIVE and not isinstance(link, Valve):
             raise InputError(f"link '{name}' is no valve; it can be open or closed")
     return [(link, given.get(link.name, link.status)) for link in network.links]
 

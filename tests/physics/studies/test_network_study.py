@@ -13,7 +13,7 @@ import torch
 from bilevel.calibrate import calibrate, load_study
 from bilevel.report import InputError
 from physics.flow.water.epanet import read_epanet
-from physics.flow.water.network import Status
+from physics.flow.water.network import LinkStatus
 from physics.flow.water.pipe_flow import PipeFlow
 
 NET3 = Path(__file__).parents[3] / "examples" / "net3"
@@ -85,7 +85,7 @@ def folder(tmp_path):
 def expected(folder, rough):
     network = read_epanet(folder / "net.inp")
     found = []
-    for hour, status, level in ((0, Status.OPEN, 4.0), (1, Status.CLOSED, 5.0)):
+    for hour, status, level in ((0, LinkStatus.OPEN, 4.0), (1, LinkStatus.CLOSED, 5.0)):
         flow = PipeFlow(network, {"P": status})
         params = flow.parameters(3600.0 * hour, {"T": level})
         params["roughness"] = torch.tensor([rough[0], rough[0], rough[1], 130.0])
@@ -130,7 +130,7 @@ def test_tables_say_the_same_as_a_file(folder):
     (folder / "study.yml").write_text(study)
     problem = load_study(folder / "study.yml").problem
     predicted = problem.predict(torch.from_numpy(problem.parameters.start()))
-    flow = PipeFlow(read_epanet(folder / "net.inp"), {"P": Status.CLOSED})
+    flow = PipeFlow(read_epanet(folder / "net.inp"), {"P": LinkStatus.CLOSED})
     params = flow.parameters(0.0, {"T": 4.0})
     params["roughness"] = torch.tensor([100.0, 100.0, 120.0, 130.0])
     u = flow.solve(params).u

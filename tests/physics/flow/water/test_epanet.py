@@ -8,7 +8,7 @@ import pytest
 from bilevel.report import BilevelError, InputError
 from physics.flow.water.epanet import FLOW_UNITS, US_UNITS, read_epanet
 from physics.flow.water.friction import FOOT
-from physics.flow.water.network import Status, Valve
+from physics.flow.water.network import LinkStatus, Valve
 from physics.flow.water.pipe_flow import PipeFlow
 
 
@@ -20,7 +20,7 @@ def largest_differences(file, folder, every=1, hours=None, units="GPM"):
     heads, flows = 0.0, 0.0
     for state in states:
         status = {
-            link.name: Status.OPEN if state.status[link.name] else Status.CLOSED
+            link.name: LinkStatus.OPEN if state.status[link.name] else LinkStatus.CLOSED
             for link in network.links
             if not isinstance(link, Valve)
         }
@@ -212,11 +212,11 @@ def test_a_missing_file_is_refused(tmp_path):
 def test_demands_that_are_cut_off_are_named(file):
     network = read_epanet(file)
     with pytest.raises(InputError, match="node 'E' has a demand, but closed links cut it off"):
-        PipeFlow(network, {"FCV": Status.CLOSED, "PRV": Status.CLOSED})
+        PipeFlow(network, {"FCV": LinkStatus.CLOSED, "PRV": LinkStatus.CLOSED})
     with pytest.raises(InputError, match="no link 'X'"):
-        PipeFlow(network, {"X": Status.CLOSED})
+        PipeFlow(network, {"X": LinkStatus.CLOSED})
     with pytest.raises(InputError, match="link '1' is no valve"):
-        PipeFlow(network, {"1": Status.ACTIVE})
+        PipeFlow(network, {"1": LinkStatus.ACTIVE})
 
 
 def test_a_valve_that_cannot_hold_its_setting_is_named(file):
