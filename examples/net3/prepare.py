@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from physics.flow.water.epanet import read_epanet
+from physics.flow.water.network import LinkStatus
 from physics.flow.water.pipe_flow import PipeFlow
 
 FOLDER = Path(__file__).parent
