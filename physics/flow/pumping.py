@@ -28,13 +28,15 @@ class PumpingTest:
     """A fully penetrating well in a horizontal, uniform aquifer.
 
     thickness [m] of the aquifer. discharge: pairs (start [d], rate [m3/d]) in order; the rate holds until the next.
-    well_radius [m]. outer_radius [m]: where the model ends; the drawdown must not get there.
+    well_radius [m]. outer_radius [m]: where the model ends; the drawdown must not get there. slug [m]: what the head in a well
+    that stores water is raised by at the start; drawdowns are rises then.
     """
 
     thickness: float
     discharge: Sequence[tuple[float, float]]
     well_radius: float = 0.1
     outer_radius: float = 1e5
+    slug: float = 0.0
 
     def __post_init__(self) -> None:
         if self.thickness <= 0.0:
@@ -42,7 +44,7 @@ class PumpingTest:
         starts = [start for start, _ in self.discharge]
         if not starts or any(a >= b for a, b in pairwise(starts)):
             raise InputError("pumping test: the discharge needs at least one rate, and its start times must increase")
-        if all(rate == 0.0 for _, rate in self.discharge):
+        if self.slug == 0.0 and all(rate == 0.0 for _, rate in self.discharge):
             raise InputError("pumping test: the discharge is zero throughout")
 
 
@@ -73,10 +75,12 @@ class Drawdown:
         self.test, self.scheme = test, scheme
         grid = RadialGrid.between(test.well_radius, test.outer_radius, spacing)
         self.flow = RadialFlow(grid)
+        self.initial = torch.zeros_like(grid.radius)
+        self.initial[0] = test.slug
         self.at_wells = grid.interpolation(radii.tolist()).T.contiguous()
         self.well = torch.from_numpy(well)
         self.steps = TimeSteps.graded(starts, time, per_decade)
-        self.in_time = self.steps.interpolation(time)[:, 1:]  # nothing is drawn down at the start
+        self.in_time = self.steps.interpolation(time)[:, 1:]  # no reading is at the start
         rates = np.array([rate for _, rate in test.discharge])
         middles = 0.5 * (self.steps.times[:-1] + self.steps.times[1:])
         self.forces = self.flow.force(torch.from_numpy(rates[np.searchsorted(starts, middles) - 1]))
@@ -86,17 +90,21 @@ class Drawdown:
         hydraulic_conductivity: Tensor,
         specific_storage: Tensor,
         aquitard_resistance: Tensor | None = None,
+        casing_radius: Tensor | None = None,
         watch: Callable[[Solution], None] = lambda solution: None,
     ) -> Tensor:
-        """Drawdowns (n,) [m] for K [m/d], Ss [1/m] and, in a leaky aquifer, the resistance c [d] of the aquitard.
+        """Drawdowns (n,) [m] for K [m/d], Ss [1/m]; in a leaky aquifer the resistance c [d] of the aquitard; the radius [m] of the
+        casing of a well that stores water.
 
         Raises BilevelError if the drawdown reaches the outer radius.
         """
         thickness = self.test.thickness
         trajectory = march(
             self.flow,
-            torch.zeros_like(self.flow.grid.radius),
-            self.flow.assemble(hydraulic_conductivity * thickness, specific_storage * thickness, aquitard_resistance),
+            self.initial,
+            self.flow.assemble(
+                hydraulic_conductivity * thickness, specific_storage * thickness, aquitard_resistance, casing_radius
+            ),
             self.steps,
             {"force": self.forces},
             observe=lambda drawdown: drawdown @ self.at_wells,

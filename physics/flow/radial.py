@@ -7,6 +7,7 @@ whose minimum is the steady cone of depression; a storage term turns it into one
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -93,12 +94,23 @@ class RadialFlow(EnergyProblem):
     def __init__(self, grid: RadialGrid) -> None:
         self.grid = grid
 
-    def assemble(self, transmissivity: Tensor, storativity: Tensor, resistance: Tensor | None) -> dict[str, Tensor]:
-        """The matrices for T [m2/d], S [-] and, in a leaky aquifer, the resistance c [d] of the aquitard."""
+    def assemble(
+        self,
+        transmissivity: Tensor,
+        storativity: Tensor,
+        resistance: Tensor | None = None,
+        casing_radius: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """The matrices for T [m2/d], S [-]; the resistance c [d] of an aquitard; the radius [m] where a well's water rises and falls."""
         matrix = transmissivity * self.grid.gradient
         if resistance is not None:
             matrix = matrix + self.grid.area / resistance
-        return {"matrix": matrix, "storage": storativity * self.grid.area}
+        storage = storativity * self.grid.area
+        if casing_radius is not None:
+            at_well = torch.zeros_like(storage)
+            at_well[0, 0] = math.pi
+            storage = storage + casing_radius**2 * at_well
+        return {"matrix": matrix, "storage": storage}
 
     def force(self, discharge: Tensor) -> Tensor:
         """The forces (..., n) of discharges (...) [m3/d] at the well."""

@@ -1,91 +1,161 @@
-"""The study model `pumping_test`: transmissivity and storage of an aquifer from drawdowns around a pumped well."""
+"""The study model `pumping_test`: properties of an aquifer from drawdowns around pumped wells, or from a slug."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from bilevel.calibrate.model import Model, ModelConfig, ModelFigure, ModelReports, ParameterDefault
 from bilevel.calibrate.observations import ObservationTable
-from bilevel.calibrate.study.units import parse_unit
 from bilevel.report import InputError, Solution
 from physics.flow.pumping import Drawdown, PumpingTest
+from physics.flow.wells.closed_form import ClosedForm
+from physics.flow.wells.layout import PumpedWell, with_images
+from physics.studies.pumping_layout import (
+    BoundarySection,
+    ObservationWell,
+    Schedule,
+    ScreenSection,
+    WellSection,
+    schedule,
+)
+from physics.studies.quantities import Length
 
 
-def _quantity(units: str) -> BeforeValidator:
-    """Reads "788 m3/d" as a number in `units`; a number alone is refused."""
+@dataclass(frozen=True)
+class SummedDrawdown:
+    """The drawdowns (count,) of all wells and images together, each on its own radial mesh.
 
-    def read(text: Any) -> float:
-        number, _, unit = str(text).strip().partition(" ")
-        try:
-            value = float(number)
-        except ValueError:
-            raise InputError(f"expected a number and its units, such as '1 {units}', got '{text}'") from None
-        if not unit:
-            raise InputError(f"'{text}' has no units; write '{text} {units}' if that is what is meant")
-        return float(parse_unit(unit).to(parse_unit(units))(value))
+    rows: those of the readings that a well had begun to act on. watch: told of each solve.
+    """
 
-    return BeforeValidator(read)
+    models: Sequence[Drawdown]
+    rows: Sequence[Tensor]
+    count: int
+    watch: Callable[[Solution], None]
 
-
-Length = Annotated[float, _quantity("m")]
-Time = Annotated[float, _quantity("d")]
-Discharge = Annotated[float, _quantity("m3/d")]
-
-
-class PumpingPeriod(BaseModel):
-    """From `start` on the well is pumped at `rate` (0 m3/d: it recovers)."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-    start: Time
-    """since pumping began"""
-    rate: Discharge
-    """from then on"""
+    def __call__(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        main = parameters["hydraulic_conductivity"], parameters["specific_storage"]
+        more = {name: parameters[name] for name in ("aquitard_resistance", "casing_radius") if name in parameters}
+        total = main[0].new_zeros(self.count)
+        for model, rows in zip(self.models, self.rows):
+            total = total.index_add(0, rows, model(*main, **more, watch=self.watch))
+        return total
 
 
 class PumpingTestModel(Model):
-    """Drawdown around a fully penetrating well in a confined (Theis) or leaky (Hantush) aquifer."""
+    """Drawdown around pumped wells, or the head after a slug, in a uniform aquifer.
+
+    Numerically on a radial mesh for wells that penetrate the whole of a confined or leaky aquifer; as `solution: closed_form`
+    also for partial penetration and the delayed yield of an unconfined aquifer.
+    """
 
     class Config(ModelConfig):
         """Every quantity carries its units: "7 m", "788 m3/d", "0.34 d"."""
 
-        aquifer: Literal["confined", "leaky"]
-        """a leaky one has the parameter aquitard_resistance, too"""
+        aquifer: Literal["confined", "leaky", "unconfined"]
+        """a leaky one has the parameter aquitard_resistance, an unconfined one specific_yield"""
+        solution: Literal["numerical", "closed_form"] = "numerical"
+        """a radial mesh and time steps, or a Laplace transform, which takes milliseconds"""
         thickness: Length = Field(gt=0)
         """of the aquifer"""
-        discharge: Discharge | list[PumpingPeriod]
-        """pumped from the beginning on, or a list of periods"""
-        observation_wells: dict[str, Length]
-        """distance from the pumped well, by the name in the column `well`"""
+        discharge: Schedule | None = None
+        """of the one pumped well, at 0, 0: from the beginning on, or a list of periods"""
+        wells: list[WellSection] = Field(default=[])
+        """pumped wells by coordinates, in place of discharge, well_radius and screen"""
+        displacement: Length | None = Field(default=None, gt=0)
+        """in place of discharge, for a slug test: what the head in the well was raised by at the start; values are rises"""
+        observation_wells: dict[str, ObservationWell]
+        """distance from the pumped well or coordinates, by the name in the column `well`"""
         well_radius: Length = Field(default=0.1, gt=0)
         """of the pumped well"""
+        screen: ScreenSection | None = None
+        """where the pumped well takes water; left out: over the whole aquifer"""
+        wellbore_storage: bool = False
+        """the water in the well rises and falls: has the parameters casing_radius and, in closed form, skin"""
+        boundaries: list[BoundarySection] = Field(default=[])
+        """one straight boundary, or two that are perpendicular"""
         outer_radius: Length = Field(default=1e5, gt=0)
-        """where the drawdown is zero; an error where drawdown reaches it"""
+        """of the radial mesh, where the drawdown is zero; an error where drawdown reaches it"""
+
+        @model_validator(mode="after")
+        def _one_source(self) -> PumpingTestModel.Config:
+            if sum((self.discharge is not None, bool(self.wells), self.displacement is not None)) != 1:
+                raise ValueError("give one of discharge, wells and displacement")
+            return self
 
     columns = {"time": "d", "well": "text"}  # noqa: RUF012
     value_units = "m"
 
     def __init__(self, config: Config, observations: ObservationTable, folder: Path) -> None:
         super().__init__(config, observations, folder)
-        periods = config.discharge
-        schedule = [(0.0, periods)] if isinstance(periods, float) else [(p.start, p.rate) for p in periods]
-        self.test = PumpingTest(config.thickness, schedule, config.well_radius, config.outer_radius)
         self.solutions: list[Solution] = []
-        self.drawdown = Drawdown(self.test, observations.columns["time"].numpy(), self._distances())
+        self._require_known()
+        self.wells = self._pumped()
+        self.drawdown = self._prepared(observations.columns["time"].numpy(), observations.labels["well"])
 
-    def _distances(self) -> list[float]:
+    @property
+    def _stores(self) -> bool:
+        return self.config.wellbore_storage or self.config.displacement is not None
+
+    @property
+    def _partial(self) -> bool:
+        return any(well.screen for well in self.wells)
+
+    def _pumped(self) -> list[PumpedWell]:
+        config = self.config
+        if config.wells:
+            wells = [section.well() for section in config.wells]
+        else:
+            periods = ((0.0, 1.0),) if config.displacement is not None else schedule(config.discharge)
+            screen = config.screen.ends if config.screen else None
+            wells = [PumpedWell((0.0, 0.0), periods, config.well_radius, screen)]
+        if self._stores and (len(wells) > 1 or config.boundaries):
+            raise InputError(
+                "a well that stores water must be alone and far from boundaries: it would answer to the others"
+            )
+        return wells
+
+    def _require_known(self) -> None:
         wells = self.config.observation_wells
         for row, well in enumerate(self.observations.labels["well"]):
             if well not in wells:
-                where = self.observations.source[row] if self.observations.source else f"observation {row + 1}"
+                where = self.observations.source_of(row)
                 raise InputError(f"{where}: well '{well}' is not among observation_wells ({', '.join(wells)})")
-        return [wells[well] for well in self.observations.labels["well"]]
+
+    def _prepared(self, time: np.ndarray, wells: Sequence[str]) -> ClosedForm | SummedDrawdown:
+        """The readings at times [d] of wells by name, as a function of the parameters."""
+        config = self.config
+        points = [config.observation_wells[well].point() for well in wells]
+        boundaries = [section.boundary() for section in config.boundaries]
+        if config.solution == "closed_form":
+            return ClosedForm(config.thickness, self.wells, time, points, boundaries, slug=config.displacement)
+        if config.aquifer == "unconfined" or self._partial:
+            raise InputError("unconfined aquifers and screens over a part of the height need solution: closed_form")
+        first = min(well.discharge[0][0] for well in self.wells)
+        models, rows = [], []
+        for well in with_images(self.wells, boundaries):
+            start = well.discharge[0][0]
+            read = np.flatnonzero(time > start) if start > first else np.arange(len(time))
+            periods = [(0.0, 0.0)] if config.displacement is not None else well.discharge
+            test = PumpingTest(config.thickness, periods, well.radius, config.outer_radius, config.displacement or 0.0)
+            distance = [max(math.dist(well.position, points[row].position), self._nearest(well)) for row in read]
+            if len(read):
+                models.append(Drawdown(test, time[read], distance))
+                rows.append(torch.from_numpy(read))
+        return SummedDrawdown(models, rows, len(time), self.solutions.append)
+
+    def _nearest(self, well: PumpedWell) -> float:
+        """Readings in a well that stores water are those of its wall; others must lie outside."""
+        return well.radius if self._stores else 0.0
 
     def parameter_defaults(self) -> Mapping[str, ParameterDefault]:
         defaults = {
@@ -94,23 +164,36 @@ class PumpingTestModel(Model):
             ),
             "specific_storage": ParameterDefault("1/m", lower=0.0, transform="log", description="Ss of the aquifer"),
         }
-        if self.config.aquifer == "leaky":
-            defaults["aquitard_resistance"] = ParameterDefault(
-                "d", lower=0.0, transform="log", description="c of the aquitard"
-            )
-        return defaults
+        more = {
+            "aquitard_resistance": ParameterDefault("d", lower=0.0, transform="log", description="c of the aquitard"),
+            "specific_yield": ParameterDefault(
+                "", lower=0.0, upper=1.0, transform="log", description="Sy at the water table"
+            ),
+            "anisotropy": ParameterDefault(
+                "", 1.0, lower=0.0, transform="log", description="vertical over horizontal K"
+            ),
+            "casing_radius": ParameterDefault(
+                "m", lower=0.0, transform="log", description="where the well's water rises"
+            ),
+            "skin": ParameterDefault("", 0.0, lower=0.0, description="resistance at the well's wall"),
+        }
+        closed, unconfined = self.config.solution == "closed_form", self.config.aquifer == "unconfined"
+        taken = {
+            "aquitard_resistance": self.config.aquifer == "leaky",
+            "specific_yield": unconfined,
+            "anisotropy": unconfined or self._partial,
+            "casing_radius": self._stores,
+            "skin": self._stores and closed,
+        }
+        return {**defaults, **{name: more[name] for name, has in taken.items() if has}}
 
     def simulate(self, parameters: Mapping[str, Tensor]) -> Tensor:
         self.solutions.clear()
-        return self._run(self.drawdown, parameters, self.solutions.append)
+        return self.drawdown(parameters)
 
     def reports(self) -> ModelReports:
         gradients = [gradient for solution in self.solutions for gradient in solution.gradients]
         return ModelReports([solution.report for solution in self.solutions], gradients)
-
-    def _run(self, drawdown: Drawdown, parameters: Mapping[str, Tensor], watch: Callable[[Solution], None]) -> Tensor:
-        conductivity, storage = parameters["hydraulic_conductivity"], parameters["specific_storage"]
-        return drawdown(conductivity, storage, parameters.get("aquitard_resistance"), watch)
 
     def figures(self, parameters: Mapping[str, Tensor]) -> list[ModelFigure]:
         """Drawdown against the logarithm of time, measured and calibrated, by well."""
@@ -118,14 +201,13 @@ class PumpingTestModel(Model):
         from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
         time = self.observations.columns["time"].numpy()
-        first = self.test.discharge[0][0]
+        first = min(well.discharge[0][0] for well in self.wells)
         since = time[time > first] - first
         curve = first + np.geomspace(since.min(), since.max(), 120)
         wells = self.config.observation_wells
-        distances = np.repeat(list(wells.values()), len(curve))
-        model = Drawdown(self.test, np.tile(curve, len(wells)), distances)
+        model = self._prepared(np.tile(curve, len(wells)), [well for well in wells for _ in curve])
         with torch.no_grad():
-            lines = self._run(model, parameters, self.solutions.append).reshape(len(wells), -1).numpy()
+            lines = model(parameters).reshape(len(wells), -1).numpy()
         figure = Figure(figsize=(7.0, 4.5), layout="constrained")
         axes = figure.add_subplot()
         for k, (well, line) in enumerate(zip(wells, lines)):
@@ -133,14 +215,17 @@ class PumpingTestModel(Model):
             axes.semilogx(
                 time[rows] - first, self.observations.value[rows].numpy(), "o", ms=4, color=f"C{k}", mfc="none"
             )
-            axes.semilogx(curve - first, line, color=f"C{k}", label=f"{well}, r = {wells[well]:g} m")
+            axes.semilogx(curve - first, line, color=f"C{k}", label=f"{well}, r = {wells[well].radius:g} m")
         few = (since.max() / since.min()) < 300.0
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_xlabel("time since pumping began [d]")
-        axes.set_ylabel("drawdown [m]")
-        axes.invert_yaxis()
+        axes.set_xlabel(
+            "time since pumping began [d]" if self.config.displacement is None else "time since the slug [d]"
+        )
+        axes.set_ylabel("drawdown [m]" if self.config.displacement is None else "rise [m]")
+        if self.config.displacement is None:
+            axes.invert_yaxis()
         axes.grid(True, which="both", alpha=0.3)
         axes.legend()
         return [ModelFigure("Drawdown", figure, "Circles: measured. Lines: the calibrated model.")]

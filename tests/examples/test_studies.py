@@ -70,6 +70,11 @@ PUBLISHED = [
         {"P30": 0.0317, "P90": 0.0869},
     ),
     Published(
+        "oude_korendijk/P30_storage.yml",
+        {"hydraulic_conductivity": 81.04, "specific_storage": 5.40e-6, "casing_radius": 0.305},
+        {"P30": 0.0153, "P90": 0.1332},
+    ),
+    Published(
         "oude_korendijk/P90.yml",
         {"hydraulic_conductivity": 71.58, "specific_storage": 2.912e-5},
         {"P30": 0.0991, "P90": 0.0227},
@@ -83,6 +88,20 @@ PUBLISHED = [
         "dalem/without_P30.yml",
         {"hydraulic_conductivity": 57.56, "specific_storage": 3.283e-5, "aquitard_resistance": 1e6},
         {"P30": 0.0201, "P60": 0.00362, "P90": 0.00256, "P120": 0.00339},
+    ),
+    Published(
+        "net3/study.yml",
+        {
+            "roughness_north_west": 96.856,
+            "roughness_north": 125.15,
+            "roughness_centre": 152.82,
+            "roughness_east": 107.21,
+            "roughness_south_west": 129.44,
+            "roughness_south": 101.11,
+            "roughness_mains": 124.09,
+            "roughness_river": 137.75,
+        },
+        {"pressures": 0.0947},
     ),
     Published(
         "sioux/study.yml",

@@ -163,3 +163,41 @@ def test_conductances_that_are_none_are_refused(law, value):
     network = FlowNetwork(chain_graph(3), law, [ends])
     with pytest.raises(InputError, match="conductance"):
         argmin(network, network.start(), {"flow": {"conductance": torch.tensor([1.0, value])}})
+
+
+def street_grid(side):
+    number = torch.arange(side * side).reshape(side, side)
+    across = torch.stack((number[:, :-1].reshape(-1), number[:, 1:].reshape(-1)), 1)
+    down = torch.stack((number[:-1].reshape(-1), number[1:].reshape(-1)), 1)
+    return Graph(side * side, torch.cat((across, down)))
+
+
+RING = Graph(4, torch.tensor([[0, 1], [1, 2], [2, 3], [3, 0]]))
+
+
+@pytest.mark.parametrize(("exponent", "resistance"), [(2.0, 0.0826 * 0.02), (1.852, 10.67 / 120.0**1.852)])
+@pytest.mark.parametrize(
+    ("graph", "fixed", "seeds"),
+    [
+        pytest.param(street_grid(5), {0: 50.0, 24: 45.0}, 5, id="few grids"),
+        pytest.param(RING, {0: 50.0}, 8, id="few loops"),
+        pytest.param(street_grid(5), {0: 50.0, 24: 45.0}, 40, id="grids", marks=pytest.mark.slow),
+        pytest.param(RING, {0: 50.0}, 100, id="loops", marks=pytest.mark.slow),
+    ],
+)
+def test_turbulent_pipes_are_solved_from_the_default_start(graph, fixed, seeds, exponent, resistance):
+    """Darcy-Weisbach at a constant factor and Hazen-Williams; Newton's method went back and forth on most of these."""
+    tanks = Dirichlet("tanks", torch.tensor(list(fixed)), value=torch.tensor([[head] for head in fixed.values()]))
+    network = FlowNetwork(graph, PowerLaw.from_loss_exponent(exponent), [tanks])
+    pipes, failed = len(graph.edges), []
+    for seed in range(seeds):
+        chance = torch.Generator().manual_seed(seed)
+        diameter = 10.0 ** (0.6 * torch.rand(pipes, generator=chance) - 0.9)
+        length = 100.0 + 900.0 * torch.rand(pipes, generator=chance)
+        demand = 0.01 * torch.rand(graph.nodes, generator=chance)
+        conductance = (resistance * length / diameter**5) ** (-1.0 / exponent)
+        params = {"flow": {"conductance": conductance}, "inflow": -demand}
+        report = argmin(network, network.start(), params, on_fail="ignore").report
+        if not report.converged:
+            failed.append(seed)
+    assert not failed

@@ -68,6 +68,32 @@ def test_units_reach_the_model_converted(folder):
         ("far: 90 m", "farther: 90 m", "well 'far' is not among"),
         ("near: 0.03 km", "near: 1 mm", "radii"),
         ("aquifer: confined", "aquifer: phreatic", "leaky"),
+        ("aquifer: confined", "aquifer: unconfined", "need solution: closed_form"),
+        ("aquifer: confined", "aquifer: confined\n  screen: {bottom: 1 m, top: 3 m}", "need solution: closed_form"),
+        (
+            "aquifer: confined",
+            "aquifer: confined\n  screen: {bottom: 4 m, top: 3 m}",
+            "top of a screen must not be below",
+        ),
+        (
+            "aquifer: confined",
+            "aquifer: confined\n  solution: closed_form\n  screen: {bottom: 4 m, top: 9 m}",
+            "not within the 7 m",
+        ),
+        ("aquifer: confined", "aquifer: confined\n  solution: magic", "closed_form"),
+        ("aquifer: confined", "aquifer: confined\n  displacement: 1 m", "one of discharge, wells and displacement"),
+        ("discharge: 788 m3/d", "thick: 2", "thick"),
+        ("far: 90 m", "far: {x: 90 m}", "expected a distance, or x and y"),
+        (
+            "aquifer: confined",
+            "aquifer: confined\n  wellbore_storage: true\n  boundaries: [{x: 9 m, y: 0 m, along: [0, 1], kind: no_flow}]",
+            "must be alone",
+        ),
+        (
+            "aquifer: confined",
+            "aquifer: confined\n  boundaries: [{x: 9 m, y: 0 m, along: [0, 0], kind: no_flow}]",
+            "direction of a boundary",
+        ),
         ("aquifer: confined", "aquifer: confined\n  depth: 3 m", "depth"),
         ("name: specific_storage", "name: storativity", "needs a parameter 'specific_storage'"),
     ],
@@ -107,14 +133,78 @@ def test_solves_are_reported(folder):
     study.problem.predict(t).sum().backward()
     reports = model.reports()
     assert all(report.converged for report in reports.solves)
-    assert len(reports.solves) >= 2 * (len(model.drawdown.steps.times) - 1)
+    assert len(reports.solves) >= 2 * (len(model.drawdown.models[0].steps.times) - 1)
     assert max(gradient.relative_error for gradient in reports.gradients) < 1e-6
 
 
-@pytest.mark.parametrize("study", ["oude_korendijk/study", "oude_korendijk/P30", "oude_korendijk/P90", "dalem/study"])
+VARIANTS = {
+    "leaky": ("  aquifer: leaky\n", {"aquitard_resistance": "200, units: d"}),
+    "stored": ("  aquifer: confined\n  wellbore_storage: true\n", {"casing_radius": "0.2, units: m"}),
+    "wall": (
+        "  aquifer: confined\n  boundaries: [{x: 60 m, y: 0 m, along: [1, 2], kind: no_flow}]\n",
+        {},
+    ),
+    "wells": (
+        "  aquifer: confined\n  wells: [{x: 0 m, y: 5 m, discharge: 500 m3/d}, {x: 20 m, y: -40 m, discharge: [{start: 0.01 d, rate: 3 L/s}]}]\n",
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_both_solutions_agree(folder, variant):
+    keys, parameters = VARIANTS[variant]
+    text = STUDY.replace("  aquifer: confined\n", keys)
+    if variant == "wells":
+        text = text.replace("  discharge: 788 m3/d\n", "").replace("far: 90 m", "far: {x: 50 m, y: 60 m}")
+    more = "".join(f"  - {{name: {name}, value: {value}}}\n" for name, value in parameters.items())
+    text = text.replace("observations:", more + "observations:")
+    found = []
+    for solution in ("numerical", "closed_form"):
+        (folder / "study.yml").write_text(text.replace("  thickness", f"  solution: {solution}\n  thickness"))
+        problem = load_study(folder / "study.yml").problem
+        found.append(problem.predict(torch.from_numpy(problem.parameters.start())))
+    torch.testing.assert_close(found[0], found[1], rtol=0.0, atol=0.005 * float(found[1].max()))
+
+
+def test_an_unconfined_aquifer_yields_late(folder):
+    text = STUDY.replace("aquifer: confined", "aquifer: unconfined\n  solution: closed_form")
+    text = text.replace("observations:", "  - {name: specific_yield, value: 0.2}\nobservations:")
+    (folder / "study.yml").write_text(text)
+    (folder / "data.csv").write_text("time,well,drawdown\n1e7,near,1\n1e7,far,1\n")
+    problem = load_study(folder / "study.yml").problem
+    late = problem.predict(torch.from_numpy(problem.parameters.start())).numpy()
+    exact = theis(1e7 / 1440.0, np.array([30.0, 90.0]), 7.0 * 64.8, 0.2 + 7.0 * 2.5e-5, 788.0)
+    np.testing.assert_allclose(late, exact, rtol=1e-3)
+
+
+def test_a_slug_falls_from_its_displacement(folder):
+    text = STUDY.replace("  discharge: 788 m3/d\n", "  displacement: 50 cm\n").replace("near: 0.03 km", "near: 0 m")
+    text = text.replace("observations:", "  - {name: casing_radius, value: 5, units: cm}\nobservations:")
+    (folder / "data.csv").write_text("time,well,drawdown\n1e-4,near,50\n1e-2,near,20\n1,near,1\n1,far,1\n")
+    heads = []
+    for solution in ("numerical", "closed_form"):
+        (folder / "study.yml").write_text(text.replace("  thickness", f"  solution: {solution}\n  thickness"))
+        problem = load_study(folder / "study.yml").problem
+        heads.append(problem.predict(torch.from_numpy(problem.parameters.start())).numpy())
+    np.testing.assert_allclose(heads[0], heads[1], atol=2.5e-3)
+    assert heads[1][0] == pytest.approx(0.5, rel=0.05)
+    assert 0.5 > heads[1][0] > heads[1][1] > heads[1][2] > 0.0
+
+
+@pytest.mark.parametrize(
+    "study",
+    [
+        "oude_korendijk/study",
+        "oude_korendijk/P30",
+        "oude_korendijk/P90",
+        "oude_korendijk/P30_storage",
+        "dalem/study",
+    ],
+)
 def test_example_is_a_valid_study(study):
     problem = load_study(EXAMPLES / f"{study}.yml").problem
-    assert problem.parameters.size == (3 if "dalem" in study else 2)
+    assert problem.parameters.size == (3 if "dalem" in study or "storage" in study else 2)
 
 
 def test_dalem_without_the_nearest_piezometer_does_not_tell_the_resistance():

@@ -1,0 +1,98 @@
+"""One hour of EPANET's network Net3, cold and warm, against the bare factorisations of the matrices met and EPANET's engine."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from scipy.sparse.linalg import splu
+
+import bilevel
+from benchmarks.record import Record, at_most, median, stated
+from bilevel.linalg.direct.superlu import SuperLU
+from bilevel.linalg.operator import Sparse
+from bilevel.problem import Params
+from physics.flow.water.epanet import read_epanet
+from physics.flow.water.network import LinkStatus
+from physics.flow.water.pipe_flow import PipeFlow
+
+LINE = "EPANET's network Net3: a cold and a warm state against bare factorisations and EPANET's own engine"
+DURATION = "10 seconds"
+
+FILE = Path(__file__).parents[2] / "examples" / "net3" / "Net3.inp"
+STATUS = {"10": LinkStatus.CLOSED, "335": LinkStatus.OPEN, "330": LinkStatus.CLOSED}
+CHANGE = 1.01
+"""The demands of the warm state over those of the state from which it starts."""
+
+
+class Watched(PipeFlow):
+    """Keeps the tangents that a solve meets."""
+
+    def __init__(self, *given: object) -> None:
+        super().__init__(*given)  # type: ignore[arg-type]
+        self.met: list[Sparse] = []
+
+    def tangent(self, u: torch.Tensor, params: Params) -> Sparse:
+        self.met.append(super().tangent(u, params))
+        return self.met[-1]
+
+
+def run(quick: bool) -> list[Record]:
+    repeats = 5 if quick else 40
+    network = read_epanet(FILE)
+    flow = PipeFlow(network, STATUS)
+    params = flow.parameters()
+    later = {**params, "demand": CHANGE * params["demand"]}
+    before = flow.solve(params).u
+    watched = Watched(network, STATUS)
+    bilevel.root(watched, before, later, solver=bilevel.Newton(linear=SuperLU()))
+    matrices = [tangent.csr().tocsc() for tangent in watched.met]
+    load = before.numpy()
+    cold = _seconds(lambda: flow.solve(params), repeats)
+    warm = _seconds(lambda: flow.solve(later, before), repeats)
+    bare = _seconds(lambda: [splu(matrix).solve(load) for matrix in matrices], repeats)
+    return [
+        stated("cold state", 1e3 * cold, "ms"),
+        stated("warm state, demands 1 % higher", 1e3 * warm, "ms"),
+        stated(f"bare factorisations and solves of its {len(matrices)} matrices", 1e3 * bare, "ms"),
+        at_most("warm state over bare", warm / bare, 5.0),
+        _engine(repeats),
+    ]
+
+
+def _seconds(work: Callable[[], object], repeats: int) -> float:
+    """The median processor time of one call."""
+    work()
+    taken = []
+    for _ in range(repeats):
+        started = time.process_time()
+        work()
+        taken.append(time.process_time() - started)
+    return median(taken)
+
+
+def _engine(repeats: int) -> Record:
+    """EPANET's own time for a state, from the library in wntr's wheel."""
+    spec = importlib.util.find_spec("wntr")
+    file = Path(spec.origin).parent / "epanet/libepanet/linux-x64/libepanet22.so" if spec and spec.origin else None
+    if file is None or not file.exists():
+        return stated("EPANET's engine", None, target="not installed")
+    library, project = ctypes.CDLL(str(file)), ctypes.c_uint64()
+    library.EN_createproject(ctypes.byref(project))
+    library.EN_open(project, str(FILE).encode(), os.devnull.encode(), b"")
+    library.EN_openH(project)
+
+    def state() -> None:
+        library.EN_initH(project, 0)
+        library.EN_runH(project, ctypes.byref(ctypes.c_long()))
+
+    seconds = _seconds(state, repeats)
+    library.EN_closeH(project)
+    library.EN_close(project)
+    library.EN_deleteproject(project)
+    return stated("EPANET's engine, cold state", 1e3 * seconds, "ms")

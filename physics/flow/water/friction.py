@@ -1,0 +1,95 @@
+"""Head losses of pipes [m] as functions of their flow q [m3/s]; lengths and diameters in m.
+
+The empirical coefficients are EPANET's (Rossman et al. 2020, EPANET 2.2 user manual, table 3.1), which are in feet.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+FOOT = 0.3048
+GRAVITY = 32.2 * FOOT
+
+LAMINAR, TURBULENT = 2000.0, 4000.0
+"""Reynolds numbers between which Dunlop's cubic polynomial joins laminar and turbulent friction."""
+
+
+class Friction(ABC):
+    """The loss of straight pipes, odd in the flow. units, log: of the roughness that the formula knows."""
+
+    name: str
+    units: str
+
+    @abstractmethod
+    def loss(self, flow: Tensor, length: Tensor, diameter: Tensor, roughness: Tensor) -> Tensor:
+        """The head (...) [m] lost from a pipe's first node to its second at flows (...) [m3/s]."""
+
+
+class HazenWilliams(Friction):
+    """loss = 10.67 L q^1.852 / (C^1.852 D^4.871); roughness: the coefficient C."""
+
+    name, units = "H-W", ""
+
+    def loss(self, flow: Tensor, length: Tensor, diameter: Tensor, roughness: Tensor) -> Tensor:
+        resistance = 4.727 * FOOT ** (4.871 - 3 * 1.852) * length / (roughness**1.852 * diameter**4.871)
+        return resistance * _power(flow, 1.852)
+
+
+class ChezyManning(Friction):
+    """loss = 10.3 n^2 L q^2 / D^5.33; roughness: Manning's n in s/m^(1/3), written without units."""
+
+    name, units = "C-M", ""
+
+    def loss(self, flow: Tensor, length: Tensor, diameter: Tensor, roughness: Tensor) -> Tensor:
+        head = (4.0 * roughness / (1.49 * math.pi * diameter**2)).square() * (diameter / 4.0) ** -1.333
+        return head * FOOT ** (1.333 - 2.0) * length * flow * flow.abs()
+
+
+@dataclass(frozen=True)
+class DarcyWeisbach(Friction):
+    """loss = f L/D v^2 / 2g, f by Hagen and Poiseuille, Dunlop (1991) and Swamee and Jain (1976) as the Reynolds number grows.
+
+    roughness [m]: the height of the wall's roughness. viscosity [m2/s].
+    """
+
+    viscosity: float = 1.1e-5 * FOOT**2
+    name = "D-W"
+    units = "m"
+
+    def loss(self, flow: Tensor, length: Tensor, diameter: Tensor, roughness: Tensor) -> Tensor:
+        resistance = 8.0 * length / (GRAVITY * math.pi**2 * diameter**5)
+        viscous = math.pi / 4.0 * diameter * self.viscosity
+        reynolds = flow.abs() / viscous
+        turbulent = resistance * self._factor(reynolds.clamp(min=LAMINAR), roughness / diameter) * flow.abs()
+        # At rest the factor 64/Re is infinite, but the loss is linear in the flow.
+        return torch.where(reynolds < LAMINAR, 64.0 * viscous * resistance, turbulent) * flow
+
+    def _factor(self, reynolds: Tensor, relative: Tensor) -> Tensor:
+        fully = _swamee_jain(reynolds.clamp(min=TURBULENT), relative)
+        # Dunlop's polynomial meets value and slope of both neighbours.
+        end = relative / 3.7 + 5.74 / TURBULENT**0.9
+        at_end = _swamee_jain(torch.full_like(reynolds, TURBULENT), relative)
+        steepness = (2.0 - 0.00514215 / (-0.86859 * end * end.log())) * at_end
+        x = reynolds / LAMINAR
+        a, b = at_end, steepness
+        cubic = (
+            7.0 * a
+            - b
+            + x * (0.128 - 17.0 * a + 2.5 * b + x * (-0.128 + 13.0 * a - 2.0 * b + x * (0.032 - 3.0 * a + 0.5 * b)))
+        )
+        return torch.where(reynolds < TURBULENT, cubic, fully)
+
+
+def _swamee_jain(reynolds: Tensor, relative: Tensor) -> Tensor:
+    return 0.25 / torch.log10(relative / 3.7 + 5.74 / reynolds**0.9).square()
+
+
+def _power(flow: Tensor, exponent: float) -> Tensor:
+    """flow |flow|^(n-1), whose derivative at rest is 0 and not a number."""
+    size = flow.abs().clamp(min=1e-30)
+    return flow * size ** (exponent - 1.0)
