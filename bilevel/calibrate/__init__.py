@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bilevel.calibrate.fit.stages import staged
     from bilevel.calibrate.model import Model, ModelConfig, ModelFigure, ModelReports, ParameterDefault
     from bilevel.calibrate.observations import ObservationTable
-    from bilevel.calibrate.parameters import Parameter
+    from bilevel.calibrate.parameter import Parameter
     from bilevel.calibrate.problem import CalibrationProblem, problem_from_function
     from bilevel.calibrate.result import CalibrationResult
     from bilevel.calibrate.settings import Method, Noise, Settings, Stage, Transform

@@ -17,7 +17,8 @@ from bilevel.calibrate.experiment import Experiment, require_consistent
 from bilevel.calibrate.jacobian import gradient_of, jacobian_of
 from bilevel.calibrate.model import Model, ModelConfig, ModelReports
 from bilevel.calibrate.observations import ObservationTable, Sigma
-from bilevel.calibrate.parameters import Parameter, ParameterSet
+from bilevel.calibrate.parameter import Parameter
+from bilevel.calibrate.parameters import ParameterSet
 from bilevel.calibrate.settings import Sweep
 from bilevel.report import BilevelError, Counts, InputError
 
@@ -76,6 +77,7 @@ class CalibrationProblem:
     def evaluate(self, t: np.ndarray, with_jacobian: bool = True) -> Evaluation:
         """Residuals, and the exact Jacobian or gradient, at t. Lets BilevelError and InputError of the models pass."""
         point = torch.as_tensor(np.asarray(t, dtype=float))
+        self.parameters.require_allowed(self.parameters.natural(point))
         residuals, predictions, blocks = [], [], []
         reports: list[ModelReports] = []
         gradient = torch.zeros(len(point), dtype=torch.float64)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from bilevel.calibrate.evaluation import Evaluation, Iteration
-from bilevel.calibrate.parameters import Parameter
+from bilevel.calibrate.parameter import Parameter
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.settings import Noise, Transform
 from bilevel.calibrate.statistics.forecasts import Forecasts
@@ -148,7 +148,7 @@ class CalibrationResult:
         if self.statistics is not None and not parameter.fixed:
             std = float(self.statistics.std[index])
             low, high = float(self.statistics.lower95[index]), float(self.statistics.upper95[index])
-        state = "fixed" if parameter.fixed else f"tied to {parameter.tied_to}" if parameter.tied_to else "free"
+        state = "fixed" if parameter.fixed else "free" if parameter.expr is None else f"= {parameter.expr}"
         return ParameterEstimate(
             label=label,
             value=value,

@@ -16,7 +16,7 @@ from bilevel.calibrate.evaluation import Evaluation, Iteration
 from bilevel.calibrate.experiment import Experiment
 from bilevel.calibrate.fit.journal import Journal
 from bilevel.calibrate.fit.run import calibrate
-from bilevel.calibrate.parameters import Parameter
+from bilevel.calibrate.parameter import Parameter
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.result import CalibrationResult
 from bilevel.calibrate.settings import Method, Settings, Stage

@@ -30,7 +30,7 @@ def parameter_rows(estimates: Sequence[ParameterEstimate]) -> list[list[str]]:
 
 
 def remark(estimate: ParameterEstimate) -> str:
-    """ "at upper bound 10", "fixed", "tied to k", or ""."""
+    """ "at upper bound 10", "fixed", "= 2 * k", or ""."""
     if estimate.at_bound:
         bound = estimate.upper if estimate.at_bound == "upper" else estimate.lower
         return f"at {estimate.at_bound} bound {number(bound)}"

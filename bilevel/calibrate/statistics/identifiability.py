@@ -14,7 +14,7 @@ import numpy as np
 
 from bilevel.calibrate.evaluation import Evaluation
 from bilevel.calibrate.linearisation import Linearisation
-from bilevel.calibrate.parameters import Parameter
+from bilevel.calibrate.parameter import Parameter
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.settings import Noise, Transform
 from bilevel.calibrate.statistics.noise import noise_level

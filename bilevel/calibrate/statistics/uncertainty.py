@@ -26,7 +26,7 @@ from bilevel.calibrate.statistics.noise import noise_level
 class Statistics:
     """Linear statistics at a point; arrays are over the entries of t (p,) or over all natural entries (q,).
 
-    labels: the natural entries, free, tied and fixed. std, lower95, upper95: (q,) in the user's units.
+    labels: the natural entries, free, derived and fixed. std, lower95, upper95: (q,) in the user's units.
     covariance: (q, q), natural. correlation: (p, p) of the free entries. std_t: (p,). held: (p,) at an active bound.
     variance: s^2. chi_square: reduced.
     """

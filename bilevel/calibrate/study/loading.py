@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bilevel.calibrate.derivation import Derivation, needed_by
 from bilevel.calibrate.experiment import Experiment
 from bilevel.calibrate.fit.stages import restricted
 from bilevel.calibrate.model import Model
 from bilevel.calibrate.observations import ObservationTable, join
-from bilevel.calibrate.parameters import Parameter, ParameterSet
+from bilevel.calibrate.parameter import Parameter
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.settings import Settings, Stage
 from bilevel.calibrate.study.contents import contents
@@ -146,9 +147,9 @@ class _Loader:
             parameters.append(parameter)
             self.files += [] if file is None else [file]
         for i, p in enumerate(parameters):
-            if p.tied_to is not None:
-                with self._at(("parameters", i, "tied_to")):
-                    ParameterSet([p, *(q for q in parameters if q is not p)])
+            if p.expr is not None:
+                with self._at(("parameters", i, "expr")):
+                    Derivation(needed_by(p, parameters))
         for experiment in experiments:
             if experiment.model.as_written:
                 with self._at(("parameters",)):

@@ -171,8 +171,10 @@ class ParameterSection(_Section):
 
     name: str = Field(min_length=1)
     """as the model knows it"""
-    value: ValueSection
-    """where to start"""
+    value: ValueSection | None = None
+    """where to start; needed unless there is an `expr`"""
+    expr: str | None = Field(default=None, min_length=1)
+    """a formula of other parameters that gives its value, as "2 * shear * (1 + nu)"; units are taken care of"""
     lower: float | None = None
     """bound; left out: the model's"""
     upper: float | None = None
@@ -181,8 +183,6 @@ class ParameterSection(_Section):
     """what is calibrated in its place; left out: the model's"""
     fixed: bool = False
     """known, not calibrated"""
-    tied_to: str | None = None
-    """the parameter to which it keeps the ratio of the start values"""
     prior_mean: float | None = None
     """of a normal prior on the value"""
     prior_std: float | None = None
@@ -198,6 +198,18 @@ class ParameterSection(_Section):
         if isinstance(given, dict) and _is_text(given.get("experiment")):
             return {**given, "experiment": [given["experiment"]]}
         return given
+
+    @model_validator(mode="after")
+    def _start_or_formula(self) -> ParameterSection:
+        if (self.value is None) == (self.expr is None):
+            raise ValueError("give either value (where to start) or expr (a formula of other parameters)")
+        given = [key for key in ("lower", "upper", "transform") if getattr(self, key) is not None]
+        if self.expr is not None and (given or self.fixed):
+            what = given[0] if given else "fixed"
+            raise ValueError(
+                f"its expression gives its value, so it has no '{what}'; bound what stands in the expression"
+            )
+        return self
 
     @model_validator(mode="after")
     def _each_once(self) -> ParameterSection:
@@ -268,7 +280,7 @@ class StudySection(_Section):
     model: dict[str, Any]
     """`kind` and the keys of that kind"""
     parameters: list[ParameterSection]
-    """what is calibrated, fixed or tied"""
+    """what is calibrated, known, or follows from others"""
     observations: list[ObservationSection] | None = Field(default=None, min_length=1)
     """files of one experiment"""
     experiments: list[ExperimentSection] | None = Field(default=None, min_length=1)
