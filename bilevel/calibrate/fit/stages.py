@@ -140,7 +140,6 @@ def _whole(problem: CalibrationProblem, part: CalibrationResult, evaluation: Eva
     gradient = np.zeros_like(t)
     for label, place in part.problem.parameters.slices.items():
         gradient[problem.parameters.slices[label]] = evaluation.gradient[place]
-    weighted = problem.weight.numpy() * (evaluation.prediction - problem.value.numpy())
+    residual = problem.misfit.residual(torch.as_tensor(evaluation.prediction))[problem.fitted].numpy()
     prior = problem.parameters.prior_residual(torch.as_tensor(t)).numpy()
-    residual = np.concatenate([weighted[problem.fitted.numpy()], prior])
-    return replace(evaluation, t=t, residual=residual, gradient=gradient, jacobian=None)
+    return replace(evaluation, t=t, residual=np.concatenate([residual, prior]), gradient=gradient, jacobian=None)

@@ -17,7 +17,14 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from bilevel.calibrate.report.pictures import Picture, Pictures
-from bilevel.calibrate.report.summary import ROWS, number, remark
+from bilevel.calibrate.report.summary import (
+    CORRELATED_HEADER,
+    ROWS,
+    correlated_rows,
+    correlated_sentences,
+    number,
+    remark,
+)
 from bilevel.calibrate.result import CalibrationResult, ParameterEstimate
 from bilevel.calibrate.settings import Noise
 from bilevel.calibrate.study.files import write_atomically
@@ -67,6 +74,9 @@ def report(
         warnings=[*sentences, *result.notes[:ROWS], *failed[:ROWS], *filter(None, [result.noise_sentence])],
         parameters=[_parameter_row(e) for e in result.estimates[:ROWS]],
         more=max(len(result.estimates) - ROWS, 0),
+        correlated=correlated_rows(result)[:ROWS],
+        correlated_header=CORRELATED_HEADER,
+        correlated_sentences=correlated_sentences(result),
         variance=_variance(result),
         misfit=_misfit(result),
         pictures=[_placed(picture, images) for picture, images in drawn],

@@ -37,6 +37,33 @@ def remark(estimate: ParameterEstimate) -> str:
     return "" if estimate.state == "free" else estimate.state
 
 
+CORRELATED_HEADER = ["with correlated errors", "std", "95 % interval", "units", "times the std above"]
+
+
+def correlated_rows(result: CalibrationResult) -> list[list[str]]:
+    """Label, std, 95 % interval, units and factor where errors are correlated, [] where they are not."""
+    return [
+        [
+            e.label,
+            number(e.std_correlated, 3),
+            f"{number(e.lower95_correlated, 4)} .. {number(e.upper95_correlated, 4)}",
+            e.units,
+            number(e.std_correlated / e.std if e.std else math.nan, 3),
+        ]
+        for e in result.estimates
+        if not math.isnan(e.std_correlated)
+    ]
+
+
+def correlated_sentences(result: CalibrationResult) -> list[str]:
+    """What the errors of each correlated group are worth."""
+    found = None if result.statistics is None else result.statistics.correlated
+    return [
+        f"errors of {g.label}: neighbours correlate by {g.neighbours:.2f}, so that {g.rows} readings are worth {g.effective:.3g}"
+        for g in (found.groups if found else [])
+    ]
+
+
 HEADER = ["parameter", "value", "std", "std/value", "95 % interval", "units", "remark"]
 
 
@@ -44,6 +71,7 @@ def summary(title: str, result: CalibrationResult) -> str:
     """The whole text."""
     rows = parameter_rows(result.estimates)
     cut = [] if len(rows) <= ROWS else [f"... and {len(rows) - ROWS} more in the .par.csv file"]
+    beside = correlated_rows(result)
     groups = [
         [g.label, number(g.phi), f"{number(g.rmse, 4)} {g.units}".strip(), f"{g.fitted} of {g.rows}"]
         for g in result.groups
@@ -56,6 +84,7 @@ def summary(title: str, result: CalibrationResult) -> str:
     )
     lines = [title, "=" * len(title), *result.verdicts, ""]
     lines += [*_table(HEADER, rows[:ROWS]), *cut, ""]
+    lines += [*correlated_sentences(result), *_table(CORRELATED_HEADER, beside[:ROWS]), ""] if beside else []
     lines += [*_table(["group", "phi", "rmse", "fitted rows"], groups), "", total + f", {result.seconds:.1f} s"]
     return "\n".join(lines)
 

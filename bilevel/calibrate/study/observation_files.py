@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from bilevel.calibrate.misfit import GroupNoise
 from bilevel.calibrate.model import Model
 from bilevel.calibrate.observations import GroupUnits, ObservationTable, Sigma
 from bilevel.calibrate.settings import WeightRule
 from bilevel.calibrate.study.csv_file import CsvFile, read_csv
 from bilevel.calibrate.study.schema import ColumnSection, ObservationSection, Weighting
 from bilevel.calibrate.study.units import Conversion, Unit, parse_unit
+from bilevel.calibrate.study.validated import hint
 from bilevel.report import InputError
 
 
@@ -36,8 +39,11 @@ def read_observations(
     groups = file.texts(section.group.column) if section.group.column else [str(section.group.name)] * len(file.rows)
     _require_named(file, groups, section.group.column)
     raw = file.numbers(section.value.column) * section.value.sign
-    weights = _weights(section, file, groups, raw) / conversion.scale
+    noise = {name: _noise(section.groups.get(name, section)) for name in dict.fromkeys(groups)}
+    weights = _weights(section, file, groups, raw)
+    weights = np.where([noise[name].logarithmic for name in groups], weights, weights / conversion.scale)
     columns = {name: converted[name](file.numbers(c.column) * c.sign) for name, c in numeric.items()}
+    _require_fit(file, groups, noise, columns, raw, section, conversion)
     for name, numbers in {"value": conversion(raw), "weight": weights, **columns}.items():
         _require_finite(file, name, numbers)
     return ObservationTable(
@@ -51,7 +57,48 @@ def read_observations(
         column_units={name: GroupUnits(numeric[name].units or "", c) for name, c in converted.items()},
         offset=(section.offset or "",) * len(file.rows),
         sigma=_sigma(section),
+        noise=noise,
     )
+
+
+def _noise(weighting: Weighting) -> GroupNoise:
+    correlated = "" if weighting.correlated == "rows" else weighting.correlated
+    return GroupNoise(weighting.loss, weighting.logarithmic, correlated)
+
+
+def _require_fit(
+    file: CsvFile,
+    groups: list[str],
+    noise: Mapping[str, GroupNoise],
+    columns: Mapping[str, np.ndarray],
+    values: np.ndarray,
+    section: ObservationSection,
+    conversion: Conversion,
+) -> None:
+    """InputError where readings have no logarithm or relative error, or rows no place along which they are correlated."""
+    for i, name in enumerate(groups):
+        if noise[name].logarithmic and not values[i] > 0:
+            raise InputError(f"{file.where(i)}: {values[i]:g} has no logarithm, as logarithmic asks for")
+    given = [section, *section.groups.values()]
+    relative = any(w.logarithmic or (w.std is not None and w.std.relative is not None) for w in given)
+    if relative and conversion.offset:
+        raise InputError(f"'{section.value.units}' has an arbitrary zero, so its readings have no relative error")
+    for name, own in noise.items():
+        if not own.correlated:
+            continue
+        if own.correlated not in columns:
+            raise InputError(
+                f"correlated: there is no column '{own.correlated}' of numbers{hint(own.correlated, columns)}"
+            )
+        rows = [i for i, group in enumerate(groups) if group == name]
+        places = columns[own.correlated][rows]
+        order = np.argsort(places, kind="stable")
+        if len(same := np.nonzero(np.diff(places[order]) == 0)[0]):
+            first, second = (file.lines[rows[order[same[0] + k]]] for k in (0, 1))
+            raise InputError(
+                f"{file.path}: lines {first} and {second} of group '{name}' have the same '{own.correlated}', so errors "
+                "correlated along it would be equal; make groups of them"
+            )
 
 
 def _labels(section: ObservationSection, model: type[Model]) -> dict[str, ColumnSection]:
@@ -123,7 +170,12 @@ def _group_weights(weighting: Weighting, file: CsvFile, values: np.ndarray, rows
         if typical == 0:
             raise InputError(f"all values of group '{group}' are 0, so {given.rule.value} gives no weight")
         return np.full(len(values), 1 / typical)
-    numbers = np.full(len(values), given.number) if given.column is None else file.numbers(given.column)[rows]
+    if given.column is not None:
+        numbers = file.numbers(given.column)[rows]
+    elif given.number is not None:
+        numbers = np.full(len(values), given.number)
+    else:
+        numbers = np.hypot((given.relative or 0.0) * values, given.floor or 0.0)
     least = 0.0
     bad = np.nonzero(numbers <= least if weighting.std else numbers < least)[0]
     if len(bad):

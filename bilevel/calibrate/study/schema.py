@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from bilevel.calibrate.settings import Method, Noise, Sweep, TransformName, WeightRule
+from bilevel.calibrate.settings import Loss, Method, Noise, Sweep, TransformName, WeightRule
 from bilevel.calibrate.study.yaml_lines import kind_of
 
 
@@ -66,7 +66,7 @@ class GroupSection(_Section):
 
 
 class WeightSection(_Section):
-    """A number, a column, or a rule by group."""
+    """A number, a column, a rule by group (of a weight), or a relative error with a floor (of a std)."""
 
     number: float | None = Field(default=None, ge=0)
     """the same for all rows; 0 predicts without fitting"""
@@ -74,6 +74,10 @@ class WeightSection(_Section):
     """one for each row"""
     rule: WeightRule | None = None
     """made from the values of each group"""
+    relative: float | None = Field(default=None, ge=0)
+    """std^2 = (relative * reading)^2 + floor^2, without units"""
+    floor: float | None = Field(default=None, ge=0)
+    """what the std of a small reading does not fall below, in the units of the values"""
 
     @model_validator(mode="before")
     @classmethod
@@ -85,8 +89,11 @@ class WeightSection(_Section):
             if given not in rules:
                 raise ValueError(f"expected a number, {{column: ...}} or one of {', '.join(rules)}, got '{given}'")
             return {"rule": given}
-        if not (isinstance(given, dict) and set(given) == {"column"}):
-            raise ValueError("expected a number, {column: ...} or a rule such as inverse_mean_absolute")
+        keys = set(given) if isinstance(given, dict) else set()
+        if not keys or not (keys == {"column"} or keys <= {"relative", "floor"}):
+            raise ValueError(
+                "expected a number, {column: ...}, {relative: ..., floor: ...} or a rule such as inverse_mean_absolute"
+            )
         return given
 
 
@@ -97,13 +104,28 @@ class Weighting(_Section):
     """residuals are multiplied by it; 0 predicts without fitting"""
     std: WeightSection | None = None
     """standard deviation of a reading, in the units of the values: weight = 1/std"""
+    loss: Loss = Loss.NORMAL
+    """what a residual adds to phi: its square, or less of it where it is large, so that outliers count less"""
+    logarithmic: bool = False
+    """whether logarithms are compared; std is then that of the natural logarithm, 0.1 for ten percent"""
+    correlated: str | None = Field(default=None, min_length=1)
+    """a column (of `columns`) along which neighbouring errors resemble each other, or `rows` for their order"""
 
     @model_validator(mode="after")
     def _one(self) -> Weighting:
         if self.weight is not None and self.std is not None:
             raise ValueError("give weight or std, not both (std = 1/weight)")
         if self.std is not None and (self.std.rule is not None or self.std.number == 0):
-            raise ValueError("std must be a positive number or {column: ...}; rules are for weight")
+            raise ValueError(
+                "std must be a positive number, {column: ...} or {relative: ..., floor: ...}; rules are for weight"
+            )
+        if self.weight is not None and (self.weight.relative is not None or self.weight.floor is not None):
+            raise ValueError("a relative error and a floor make a std, no weight")
+        if self.loss is not Loss.NORMAL and self.std is None:
+            raise ValueError(f"loss {self.loss.value} needs a std, from which it counts what is large")
+        given = self.std or self.weight
+        if self.logarithmic and given is not None and (given.rule, given.relative, given.floor) != (None, None, None):
+            raise ValueError("the std of a logarithm is a number or a column; a relative error is one already")
         return self
 
 
