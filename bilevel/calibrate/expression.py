@@ -16,7 +16,8 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from bilevel.calibrate.study.units import NONE, Dimension, Unit, describe
+from bilevel.calibrate.study.unit_table import NONE, Dimension
+from bilevel.calibrate.study.units import Unit, describe
 from bilevel.calibrate.study.validated import hint
 from bilevel.report import InputError
 

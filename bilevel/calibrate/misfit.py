@@ -41,7 +41,7 @@ class GroupNoise:
 
 
 @dataclass(frozen=True)
-class Misfit:
+class Misfits:
     """The residuals of many rows; all fields are (n,), `limit` is 0, -1 or 1 for Censored."""
 
     value: Tensor
@@ -52,9 +52,9 @@ class Misfit:
     limit: Tensor
 
     @staticmethod
-    def joined(parts: Sequence[Misfit]) -> Misfit:
+    def joined(parts: Sequence[Misfits]) -> Misfits:
         """The rows of all parts, one after the other."""
-        return Misfit(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Misfit)))
+        return Misfits(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Misfits)))
 
     @property
     def normal(self) -> Tensor:

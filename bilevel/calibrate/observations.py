@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from bilevel.calibrate.misfit import Censored, GroupNoise, Misfit
+from bilevel.calibrate.misfit import Censored, GroupNoise, Misfits
 from bilevel.calibrate.settings import Loss
 from bilevel.calibrate.study.units import IDENTITY, Conversion
 from bilevel.report import InputError
@@ -85,11 +85,11 @@ class ObservationTable:
         return tuple(dict.fromkeys(self.group))
 
     @cached_property
-    def misfit(self) -> Misfit:
+    def misfit(self) -> Misfits:
         """How predictions and readings make residuals."""
         noise = [self.noise.get(group, GroupNoise()) for group in self.group]
         limits = [c.value for c in self.censored] or [0] * len(self)
-        return Misfit(
+        return Misfits(
             self.value,
             self.weight,
             torch.tensor([each.logarithmic for each in noise]),

@@ -15,7 +15,7 @@ from torch import Tensor
 from bilevel.calibrate.evaluation import Evaluation
 from bilevel.calibrate.experiment import Experiment, require_consistent
 from bilevel.calibrate.jacobian import gradient_of, jacobian_of
-from bilevel.calibrate.misfit import Misfit
+from bilevel.calibrate.misfit import Misfits
 from bilevel.calibrate.model import Model, ModelConfig, ModelReports
 from bilevel.calibrate.observations import ObservationTable, Sigma
 from bilevel.calibrate.parameter import Parameter
@@ -43,7 +43,7 @@ class CalibrationProblem:
         tables = [e.observations for e in self.experiments]
         self.value = torch.cat([t.value for t in tables])
         self.weight = torch.cat([t.weight for t in tables])
-        self.misfit = Misfit.joined([t.misfit for t in tables])
+        self.misfit = Misfits.joined([t.misfit for t in tables])
         self.fitted = torch.nonzero(self.weight > 0).reshape(-1)
         if len(self.fitted) == 0:
             raise InputError("every observation has weight 0; nothing can be fitted")
@@ -241,7 +241,7 @@ class FunctionModel(Model):
         return self.function(parameters)
 
 
-def _phi(rows: Tensor, misfit: Misfit, prediction: Tensor) -> Tensor:
+def _phi(rows: Tensor, misfit: Misfits, prediction: Tensor) -> Tensor:
     return (misfit.residual(prediction)[rows] ** 2).sum()
 
 

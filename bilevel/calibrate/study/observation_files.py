@@ -121,7 +121,7 @@ def _conversion(section: ColumnSection, model: type[Model], model_units: str | N
             if target is not None and (target.scale != 1.0 or any(target.dimension)):
                 raise InputError(f"units are missing; the model works in {model_units}, say what the file has")
             return Conversion()
-        given = parse_unit(section.units)
+        given = parse_unit(section.units, target)
         return Conversion() if model.as_written else given.to(target or _si(given))
     except InputError as error:
         raise InputError(f"{what}: {error}") from None

@@ -99,10 +99,11 @@ def _known(section: ParameterSection, experiments: Sequence[Experiment]) -> tupl
 
 
 def _conversion(section: ParameterSection, default: ParameterDefault | None, as_written: bool) -> Conversion:
-    given = None if section.units is None else parse_unit(section.units)
+    meant = None if default is None else parse_unit(default.units)
+    given = None if section.units is None else parse_unit(section.units, meant)
     if default is None or as_written:
         return Conversion() if given is None or as_written else Conversion(given.scale, given.offset)
-    target = parse_unit(default.units)
+    target = meant or parse_unit(default.units)
     if given is None:
         if any(target.dimension):
             raise InputError(
