@@ -17,9 +17,10 @@ from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.settings import Settings, Stage
 from bilevel.calibrate.study.contents import contents
 from bilevel.calibrate.study.observation_files import read_observations
+from bilevel.calibrate.study.observation_schema import ObservationSection
 from bilevel.calibrate.study.parameter_keys import read_parameter
 from bilevel.calibrate.study.registry import find_model, model_from_file
-from bilevel.calibrate.study.schema import ObservationSection, StudySection
+from bilevel.calibrate.study.schema import StudySection
 from bilevel.calibrate.study.study import Study
 from bilevel.calibrate.study.units import clash
 from bilevel.calibrate.study.validated import hint, validated

@@ -12,8 +12,10 @@ from bilevel.calibrate.misfit import GroupNoise
 from bilevel.calibrate.model import Model
 from bilevel.calibrate.observations import GroupUnits, ObservationTable, Sigma
 from bilevel.calibrate.settings import WeightRule
-from bilevel.calibrate.study.csv_file import CsvFile, read_csv
-from bilevel.calibrate.study.schema import ColumnSection, ObservationSection, Weighting
+from bilevel.calibrate.study.csv_file import CsvFile, TableLayout, read_csv
+from bilevel.calibrate.study.dates import seconds_since
+from bilevel.calibrate.study.observation_schema import ColumnSection, ObservationSection, Weighting
+from bilevel.calibrate.study.readings import with_readings
 from bilevel.calibrate.study.units import Conversion, Unit, parse_unit
 from bilevel.calibrate.study.validated import hint
 from bilevel.report import InputError
@@ -23,12 +25,16 @@ def read_observations(
     section: ObservationSection, folder: Path, model: type[Model], notes: list[str]
 ) -> ObservationTable:
     """The table of one `observations` entry, in the units of a class of models; what seems odd goes to `notes`."""
-    file = read_csv(folder / section.file, section.delimiter)
+    layout = TableLayout(section.delimiter, section.decimal, section.comment, section.second_header, section.sheet)
+    file = read_csv(folder / section.file, layout=layout)
+    if section.wide is not None:
+        file = file.long(section.wide.columns, section.wide.name, section.value.column)
     for column, wanted in section.where.items():
         file = file.keep(column, wanted)
     if not file.rows:
         chosen = f" with {section.where}" if section.where else ""
         raise InputError(f"{file.path}: there is no row{chosen}; an observation group may not be empty")
+    file, limits = with_readings(file, section, notes)
     if repeated := file.repeated_rows:
         more = f" and {len(repeated) - 1} more" if len(repeated) > 1 else ""
         notes.append(f"{file.path}: line {repeated[0][1]} repeats line {repeated[0][0]}{more}; each counts")
@@ -42,7 +48,7 @@ def read_observations(
     noise = {name: _noise(section.groups.get(name, section)) for name in dict.fromkeys(groups)}
     weights = _weights(section, file, groups, raw)
     weights = np.where([noise[name].logarithmic for name in groups], weights, weights / conversion.scale)
-    columns = {name: converted[name](file.numbers(c.column) * c.sign) for name, c in numeric.items()}
+    columns = {name: converted[name](_numbers(file, c)) for name, c in numeric.items()}
     _require_fit(file, groups, noise, columns, raw, section, conversion)
     for name, numbers in {"value": conversion(raw), "weight": weights, **columns}.items():
         _require_finite(file, name, numbers)
@@ -54,11 +60,21 @@ def read_observations(
         labels={name: tuple(file.texts(c.column)) for name, c in labels.items()},
         source=tuple(file.where(i) for i in range(len(file.rows))),
         group_units={group: GroupUnits(section.value.units or "", conversion) for group in dict.fromkeys(groups)},
-        column_units={name: GroupUnits(numeric[name].units or "", c) for name, c in converted.items()},
+        column_units={
+            name: GroupUnits("s" if numeric[name].origin else numeric[name].units or "", c)
+            for name, c in converted.items()
+        },
         offset=(section.offset or "",) * len(file.rows),
         sigma=_sigma(section),
         noise=noise,
+        censored=limits,
     )
+
+
+def _numbers(file: CsvFile, column: ColumnSection) -> np.ndarray:
+    if column.origin is not None:
+        return seconds_since(file, column.column, column.origin, column.format)
+    return file.numbers(column.column) * column.sign
 
 
 def _noise(weighting: Weighting) -> GroupNoise:
@@ -108,8 +124,8 @@ def _labels(section: ObservationSection, model: type[Model]) -> dict[str, Column
             raise InputError(f"the model needs a column '{name}' ({units}); map it under columns")
     labels = {name: c for name, c in section.columns.items() if model.columns.get(name) == "text"}
     for name, column in labels.items():
-        if column.units is not None or column.sign != 1:
-            raise InputError(f"columns.{name}: the model reads it as a text, which has neither units nor sign")
+        if column.units is not None or column.sign != 1 or column.origin is not None:
+            raise InputError(f"columns.{name}: the model reads it as a text, which has neither units, sign nor origin")
     return labels
 
 
@@ -117,6 +133,8 @@ def _conversion(section: ColumnSection, model: type[Model], model_units: str | N
     """From the file's units to the model's, or to SI where the model leaves them open."""
     try:
         target = None if model_units is None else parse_unit(model_units)
+        if section.origin is not None:
+            return parse_unit("s").to(target or parse_unit("s"))
         if section.units is None:
             if target is not None and (target.scale != 1.0 or any(target.dimension)):
                 raise InputError(f"units are missing; the model works in {model_units}, say what the file has")
