@@ -179,6 +179,7 @@ def estimated_noise(evaluation: Evaluation, parameters: ParameterSet) -> tuple[f
         prediction=evaluation.prediction,
         size=evaluation.size,
         inner_solves=evaluation.inner_solves,
+        approximate=evaluation.approximate,
     )
     linear = Linearisation(data, parameters)
     freedom = rows - linear.rank

@@ -139,6 +139,16 @@ class Model(ABC):
         """Every parameter that the model knows; empty means that it takes whatever the study names, in SI units."""
         return {}
 
+    @property
+    def derivatives(self) -> str:
+        """What they are, for the report."""
+        return "exact (algorithmic differentiation and the implicit function theorem)"
+
+    @property
+    def precision(self) -> float:
+        """The relative error of derivatives that are not exact, 0 for those that are."""
+        return 0.0
+
     def reports(self) -> ModelReports:
         """The inner solves and gradients since the last call of `simulate` began."""
         return ModelReports()

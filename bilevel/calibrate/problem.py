@@ -116,6 +116,7 @@ class CalibrationProblem:
             prediction=torch.cat(predictions).numpy(),
             priors=len(residual) - len(self.fitted),
             size=self._size(torch.cat(predictions)),
+            approximate=max(e.model.precision for e in self.experiments),
             **_inner_work(reports),
         )
 

@@ -76,6 +76,7 @@ def as_json(study: Study, result: CalibrationResult) -> dict[str, Any]:
         "inner_iterations": result.inner_iterations,
         "counts": asdict(result.counts),
         "gradient_error_estimate": None if result.certificate is None else _finite(result.certificate.relative_error),
+        "derivatives": {e.name: e.model.derivatives for e in result.problem.experiments},
         "jacobian_finite_difference_error": _finite(result.jacobian_error),
         "seconds": result.seconds,
     }
