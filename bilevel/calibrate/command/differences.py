@@ -11,7 +11,7 @@ import numpy as np
 from bilevel.report import BilevelError, InputError
 
 
-class Scheme(Enum):
+class DifferenceScheme(Enum):
     """One run a parameter, two, or one until the parameters hardly move and then two."""
 
     FORWARD = "forward"
@@ -34,7 +34,7 @@ class Differences:
     increment: relative, in place of that. increments: absolute ones by name. last: the point of the last Jacobian.
     """
 
-    scheme: Scheme
+    scheme: DifferenceScheme
     noise: float
     increment: float | None = None
     increments: Mapping[str, float] = field(default_factory=dict)
@@ -42,14 +42,14 @@ class Differences:
 
     def central(self, point: np.ndarray) -> bool:
         """Whether two runs a parameter are worth it here."""
-        if self.scheme is not Scheme.SWITCHING:
-            return self.scheme is Scheme.CENTRAL
+        if self.scheme is not DifferenceScheme.SWITCHING:
+            return self.scheme is DifferenceScheme.CENTRAL
         return self.last is not None and bool(np.all(np.abs(point - self.last) <= CLOSE * np.abs(point)))
 
     @property
     def error(self) -> float:
         """The relative error of a derivative, by orders of magnitude, at the end of a calibration."""
-        one_sided = self.scheme is Scheme.FORWARD
+        one_sided = self.scheme is DifferenceScheme.FORWARD
         step = self.increment or self._best(not one_sided)
         return max(self.noise / step, step if one_sided else step**2)
 

@@ -14,7 +14,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from bilevel.calibrate.command.differences import Differences, Scheme
+from bilevel.calibrate.command.differences import Differences, DifferenceScheme
 from bilevel.calibrate.command.outputs import OutputSection
 from bilevel.calibrate.command.program import Program
 from bilevel.calibrate.command.templates import Template
@@ -110,7 +110,7 @@ class CommandModel(Model):
             None if config.runs is None else folder / config.runs,
         )
         self.differences = Differences(
-            Scheme(config.derivatives), config.relative_noise, config.increment, config.increments
+            DifferenceScheme(config.derivatives), config.relative_noise, config.increment, config.increments
         )
 
     @property

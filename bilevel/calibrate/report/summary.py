@@ -83,9 +83,9 @@ def summary(title: str, result: CalibrationResult) -> str:
         f", of which priors {number(result.prior_phi)}" if result.prior_phi else ""
     )
     lines = [title, "=" * len(title), *result.verdicts, ""]
-    lines += [*_table(HEADER, rows[:ROWS]), *cut, ""]
-    lines += [*correlated_sentences(result), *_table(CORRELATED_HEADER, beside[:ROWS]), ""] if beside else []
-    lines += [*_table(["group", "phi", "rmse", "fitted rows"], groups), "", total + f", {result.seconds:.1f} s"]
+    lines += [*text_table(HEADER, rows[:ROWS]), *cut, ""]
+    lines += [*correlated_sentences(result), *text_table(CORRELATED_HEADER, beside[:ROWS]), ""] if beside else []
+    lines += [*text_table(["group", "phi", "rmse", "fitted rows"], groups), "", total + f", {result.seconds:.1f} s"]
     return "\n".join(lines)
 
 
@@ -96,10 +96,11 @@ def correlation_table(result: CalibrationResult) -> str:
     labels = result.statistics.free_labels[:ROWS]
     matrix = result.statistics.correlation[:ROWS, :ROWS]
     rows = [[label, *(number(float(x), 3) for x in row)] for label, row in zip(labels, matrix)]
-    return "\n".join(_table(["correlation", *labels], rows))
+    return "\n".join(text_table(["correlation", *labels], rows))
 
 
-def _table(header: list[str], rows: list[list[str]]) -> list[str]:
+def text_table(header: list[str], rows: list[list[str]]) -> list[str]:
+    """The lines of a table."""
     widths = [max(len(row[k]) for row in [header, *rows]) for k in range(len(header))]
     text = [["  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip()] for row in [header, *rows]]
     return [text[0][0], "  ".join("-" * w for w in widths), *(line[0] for line in text[1:])]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from bilevel.calibrate.parameter import Parameter
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.settings import Settings, Stage
 from bilevel.calibrate.study.contents import contents
+from bilevel.calibrate.study.named_runs import with_run
 from bilevel.calibrate.study.observation_files import read_observations
 from bilevel.calibrate.study.observation_schema import ObservationSection
 from bilevel.calibrate.study.parameter_keys import read_parameter
@@ -28,11 +30,11 @@ from bilevel.calibrate.study.yaml_lines import Document, KeyPath, read_yaml
 from bilevel.report import BilevelError, InputError
 
 
-def load_study(path: Path | str) -> Study:
-    """Read a study; InputError, with file and line, for anything that is wrong with it."""
+def load_study(path: Path | str, run: str | None = None) -> Study:
+    """Read a study, or one of its named runs; InputError, with file and line, for anything that is wrong with it."""
     path = Path(path)
-    document = read_yaml(path)
-    return _Loader(document, validated(document, StudySection, document.content), path).study()
+    document = with_run(read_yaml(path), run)
+    return replace(_Loader(document, validated(document, StudySection, document.content), path).study(), run=run)
 
 
 class _Loader:
@@ -120,7 +122,7 @@ class _Loader:
         if not (isinstance(file, str) and isinstance(name, str) and isinstance(prepare, str | None)):
             message = (
                 "a model of kind python needs 'file' (a Python file) and 'name' (what is in it), and may have 'prepare' "
-                "(a function of the columns that is called once)"
+                "(a function of the columns that is called once) and 'options'"
             )
             raise document.error(("model",), message)
         with self._at(("model", "file"), document):
@@ -147,6 +149,10 @@ class _Loader:
                 parameter, file = read_parameter(section, self.folder, experiments)
             parameters.append(parameter)
             self.files += [] if file is None else [file]
+        for experiment in experiments:
+            with self._at(("model",)):
+                belonging = [p for p in parameters if not p.experiments or experiment.name in p.experiments]
+                experiment.model.require_units({p.name: p.units for p in belonging})
         for i, p in enumerate(parameters):
             if p.expr is not None:
                 with self._at(("parameters", i, "expr")):

@@ -82,7 +82,8 @@ def _known(section: ParameterSection, experiments: Sequence[Experiment]) -> tupl
         if (
             default is not None
             and found is not None
-            and parse_unit(default.units).to(parse_unit(found.units)).scale != 1
+            and None not in (default.units, found.units)
+            and parse_unit(default.units or "").to(parse_unit(found.units or "")).scale != 1
         ):
             raise InputError(
                 f"parameter '{section.name}': one model works in {found.units}, another in {default.units}; "
@@ -99,19 +100,18 @@ def _known(section: ParameterSection, experiments: Sequence[Experiment]) -> tupl
 
 
 def _conversion(section: ParameterSection, default: ParameterDefault | None, as_written: bool) -> Conversion:
-    meant = None if default is None else parse_unit(default.units)
+    meant = None if default is None or default.units is None else parse_unit(default.units)
     given = None if section.units is None else parse_unit(section.units, meant)
-    if default is None or as_written:
+    if default is None or meant is None or as_written:
         return Conversion() if given is None or as_written else Conversion(given.scale, given.offset)
-    target = meant or parse_unit(default.units)
     if given is None:
-        if any(target.dimension):
+        if any(meant.dimension):
             raise InputError(
                 f"parameter '{section.name}': units are missing; the model works in {default.units}, say what yours are"
             )
         return Conversion()
     try:
-        return given.to(target)
+        return given.to(meant)
     except InputError as error:
         raise InputError(f"parameter '{section.name}': {error}") from None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -163,6 +163,8 @@ class StudySection(Section):
     """several, with parameters in common"""
     calibration: CalibrationSection = CalibrationSection()
     """how to calibrate"""
+    runs: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,100}$")], dict[str, Any]] = Field(default={})
+    """named runs (--run NAME): keys of model, calibration and parameters (by name) that differ in them"""
     stages: list[StageSection] = Field(default=[])
     """fits one after another, each from the last one's values"""
     plot: PlotSection = PlotSection()

@@ -211,7 +211,7 @@ def test_refused(folder, case):
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core")
 def test_two_workers_are_nearly_twice_as_fast(folder):
     """Waiting stands for work, so that other programs on this machine do not count."""
-    edit(folder, "import math", "import math, time as w; w.sleep(1.0)", "program.py")
+    edit(folder, "numbers = {}", "time.sleep(2.0)\nnumbers = {}", "program.py")
     seconds = []
     for workers in (1, 2):
         edit(folder, f"workers: {3 - workers}" if workers == 1 else "workers: 1", f"workers: {workers}")

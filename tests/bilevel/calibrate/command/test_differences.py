@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bilevel import BilevelError, InputError
-from bilevel.calibrate.command.differences import Differences, Scheme
+from bilevel.calibrate.command.differences import Differences, DifferenceScheme
 from bilevel.calibrate.command.outputs import OutputSection
 from bilevel.calibrate.command.templates import Template
 
@@ -78,7 +78,7 @@ EXACT = np.array(
 )
 
 
-@pytest.mark.parametrize("scheme", [Scheme.FORWARD, Scheme.CENTRAL])
+@pytest.mark.parametrize("scheme", [DifferenceScheme.FORWARD, DifferenceScheme.CENTRAL])
 @pytest.mark.parametrize("noise", [1e-12, 1e-8, 1e-5])
 def test_increments_respect_the_noise(scheme, noise):
     differences = Differences(scheme, noise)
@@ -98,7 +98,7 @@ def test_switching_takes_two_sides_near_the_end():
         calls.append(len(points))
         return [function(p) for p in points]
 
-    differences = Differences(Scheme.SWITCHING, 1e-10)
+    differences = Differences(DifferenceScheme.SWITCHING, 1e-10)
     for factor in (1.0, 1.2, 1.201):
         differences(["a", "b"], factor * POINT, [0, 1], runs)
     assert calls == [3, 3, 5]
@@ -107,9 +107,9 @@ def test_switching_takes_two_sides_near_the_end():
 def test_parameters_of_zero_need_an_increment_and_only_wanted_ones_are_moved():
     runs = lambda points: [function(p) for p in points]  # noqa: E731
     with pytest.raises(InputError, match="give its increment"):
-        Differences(Scheme.FORWARD, 1e-10)(["a", "b"], np.array([0.0, 1.0]), [0], runs)
-    jacobian = Differences(Scheme.CENTRAL, 1e-10, increments={"a": 1e-4})(["a", "b"], np.array([0.0, 1.9]), [0], runs)[
-        1
-    ]
+        Differences(DifferenceScheme.FORWARD, 1e-10)(["a", "b"], np.array([0.0, 1.0]), [0], runs)
+    jacobian = Differences(DifferenceScheme.CENTRAL, 1e-10, increments={"a": 1e-4})(
+        ["a", "b"], np.array([0.0, 1.9]), [0], runs
+    )[1]
     np.testing.assert_allclose(jacobian[:, 0], [1.9, 1.9, 1.0], rtol=1e-7)
     assert not jacobian[:, 1].any()
