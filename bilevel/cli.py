@@ -71,6 +71,7 @@ def init(
         Path | None, typer.Argument(help="With --example, the new folder (default: NAME).", metavar="[FOLDER]")
     ] = None,
     example: Annotated[bool, typer.Option("--example", help="Write the example NAME; alone, list them.")] = False,
+    kind: Annotated[str, typer.Option("--kind", help="Whose template: bilevel models lists all kinds.")] = "python",
     debug: Debug = False,
 ) -> None:
     """Write a commented study.yml with tiny data that runs at once, or a copy of a shipped example."""
@@ -87,7 +88,7 @@ def init(
         elif example:
             _say(f"wrote {write_example(name, folder or Path(name))}; its README.md says what to run")
         else:
-            study = write_template(Path(name))
+            study = write_template(Path(name), kind)
             _say(f"wrote {study} and its data; next: bilevel run {study}")
 
 
