@@ -152,6 +152,14 @@ class Model(ABC):
     def require_units(self, parameters: Mapping[str, str]) -> None:  # noqa: B027 - most models declare their units
         """InputError where the study's units by name do not go together; for models that take any."""
 
+    @property
+    def stale(self) -> bool:
+        """Whether the derivatives of the last `simulate` were updated from earlier ones, not taken anew."""
+        return False
+
+    def renew(self) -> None:  # noqa: B027 - derivatives are taken anew each time, of most models
+        """Take derivatives anew in the next `simulate`."""
+
     def reports(self) -> ModelReports:
         """The inner solves and gradients since the last call of `simulate` began."""
         return ModelReports()

@@ -117,6 +117,7 @@ class CalibrationProblem:
             priors=len(residual) - len(self.fitted),
             size=self._size(torch.cat(predictions)),
             approximate=max(e.model.precision for e in self.experiments),
+            stale=jacobian is not None and any(e.model.stale for e in self.experiments),
             **_inner_work(reports),
         )
 

@@ -14,6 +14,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from bilevel.calibrate.command.broyden import Broyden
 from bilevel.calibrate.command.differences import Differences, DifferenceScheme
 from bilevel.calibrate.command.outputs import OutputSection
 from bilevel.calibrate.command.program import Program
@@ -62,6 +63,8 @@ class CommandModel(Model):
         """of a parameter, relative; left out: what suits the noise"""
         increments: dict[str, float] = Field(default={})
         """absolute increments of single parameters, in their units"""
+        updates: int = Field(default=0, ge=0, le=100)
+        """Broyden's updates between two Jacobians by differences: one run in the place of one or two a parameter"""
         jacobian: str | None = Field(default=None, min_length=1)
         """a table that the program writes, a column a parameter and a row a prediction, in place of differences"""
         runs: str | None = Field(default=None, min_length=1)
@@ -109,6 +112,7 @@ class CommandModel(Model):
             config.workers or os.cpu_count() or 1,
             None if config.runs is None else folder / config.runs,
         )
+        self.broyden = Broyden(config.updates)
         self.differences = Differences(
             DifferenceScheme(config.derivatives), config.relative_noise, config.increment, config.increments
         )
@@ -138,18 +142,29 @@ class CommandModel(Model):
             return torch.as_tensor(self._require(self._runs([point]))[0])
         if self.config.jacobian is not None:
             values, jacobian = self._written(point)
+        elif self.broyden.suits(point):
+            values, jacobian = self.broyden.update(point, self._require(self._runs([point]))[0])
         else:
             self._require_room(point, wanted)
             values, jacobian = self.differences(self.names, point, wanted, self._runs)
+            self.broyden.begin(point, values, jacobian)
         # The values, with a derivative that torch can follow: the differences' Jacobian.
         return torch.as_tensor(values) + torch.as_tensor(jacobian) @ (stacked - stacked.detach())
 
+    @property
+    def stale(self) -> bool:
+        return self.broyden.count > 0
+
+    def renew(self) -> None:
+        self.broyden.count = self.broyden.limit
+
     def state(self) -> Mapping[str, Tensor]:
         last = self.differences.last
-        return {} if last is None else {"last": torch.as_tensor(last)}
+        return {} if last is None else {"last": torch.as_tensor(last), **self.broyden.state()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         self.differences.last = state["last"].numpy().copy() if "last" in state else None
+        self.broyden.restore(state)
 
     def _runs(self, points: Sequence[np.ndarray]) -> list[np.ndarray | BilevelError]:
         named = [dict(zip(self.names, map(float, point))) for point in points]

@@ -15,7 +15,17 @@ from bilevel.calibrate.evaluation import Evaluation
 from bilevel.report import Counts
 
 VERSION = 3
-SCALARS = ("priors", "size", "inner_solves", "inner_iterations", "gradient_error", "approximate", "seconds", "sentence")
+SCALARS = (
+    "priors",
+    "size",
+    "inner_solves",
+    "inner_iterations",
+    "gradient_error",
+    "approximate",
+    "stale",
+    "seconds",
+    "sentence",
+)
 
 
 def arrays_of(file: Path) -> dict[str, np.ndarray]:

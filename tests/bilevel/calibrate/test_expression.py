@@ -155,3 +155,24 @@ def test_in_a_study(study, no_pictures):
     outcome = study.call("run")
     assert outcome.code == 0, outcome.err
     assert "= 1 / life" in outcome.out
+
+
+def test_shares_that_sum_to_one_and_values_in_order():
+    """The recipes of the page on readings: bounds of what stands in the formulas keep the constraint, exactly."""
+    shares = [
+        Parameter("first", 0.5, lower=0.0, upper=1.0),
+        Parameter("part", 0.5, lower=0.0, upper=1.0),
+        Parameter("second", expr="(1 - first) * part"),
+        Parameter("third", expr="(1 - first) * (1 - part)"),
+    ]
+    curves = [torch.exp(-k * X) for k in (0.2, 1.0, 4.0)]
+    data = 0.2 * curves[0] + 0.5 * curves[1] + 0.3 * curves[2] + 1e-3 * NOISE
+    problem = problem_from_function(shares, lambda p: sum(p[n] * c for n, c in zip(("first", "second", "third"), curves)), data)  # fmt: skip
+    values = calibrate(problem).values
+    assert values["first"] + values["second"] + values["third"] == pytest.approx(1.0, abs=1e-15)
+    assert values["second"] == pytest.approx(0.5, abs=0.01)
+    ordered = [Parameter("low", 1.0), Parameter("step", 1.0, lower=0.0), Parameter("high", expr="low + step")]
+    crossing = problem_from_function(ordered, lambda p: torch.cat([p["low"] * X, p["high"] * X]), torch.cat([3 * X, 2 * X]) + 1e-3 * torch.cat([NOISE, -NOISE]))  # fmt: skip
+    result = calibrate(crossing)
+    assert result.values["high"] == result.values["low"] == pytest.approx(2.5, abs=1e-3)
+    assert {e.label: e.at_bound for e in result.estimates}["step"] == "lower"

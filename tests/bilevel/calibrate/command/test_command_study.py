@@ -115,6 +115,22 @@ def test_the_answer_is_that_of_the_same_model_in_python(folder, derivatives):
     assert found.phi == pytest.approx(expected.phi, rel=1e-7)
 
 
+def test_updates_between_jacobians_spare_runs_and_the_end_has_a_jacobian_of_its_own(folder):
+    edit(folder, "seconds: 60", "seconds: 60\n  increment: 1e-6\n  derivatives: central\n  runs: runs0\n  updates: 0")
+    expected, runs = exact(folder), []
+    for updates in (0, 3):
+        edit(folder, "runs: runs0\n  updates: 0", f"runs: runs{updates}\n  updates: {updates}")
+        study = load_study(folder / "study.yml")
+        found = calibrate(study.problem, settings=study.settings)
+        assert not found.evaluation.stale
+        for ours, theirs in zip(found.estimates, expected.estimates):
+            assert ours.value == pytest.approx(theirs.value, rel=1e-4)
+            assert ours.std == pytest.approx(theirs.std, rel=1e-3)
+        runs.append(len(list((folder / f"runs{updates}").iterdir())))
+    print(f"runs without updates {runs[0]}, with {runs[1]}")
+    assert runs[1] < runs[0]
+
+
 def test_a_run_says_that_derivatives_are_not_exact(folder):
     outcome = CliRunner().invoke(app, ["run", str(folder / "study.yml")])
     assert outcome.exit_code == 0, outcome.output

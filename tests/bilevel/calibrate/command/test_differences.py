@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bilevel import BilevelError, InputError
+from bilevel.calibrate.command.broyden import Broyden
 from bilevel.calibrate.command.differences import Differences, DifferenceScheme
 from bilevel.calibrate.command.outputs import OutputSection
 from bilevel.calibrate.command.templates import Template
@@ -113,3 +114,22 @@ def test_parameters_of_zero_need_an_increment_and_only_wanted_ones_are_moved():
     )[1]
     np.testing.assert_allclose(jacobian[:, 0], [1.9, 1.9, 1.0], rtol=1e-7)
     assert not jacobian[:, 1].any()
+
+
+def test_broyden_s_update_explains_the_last_step_and_changes_nothing_across_it():
+    """The secant equation holds; directions at right angles, in relative parameters, keep their derivative."""
+    broyden = Broyden(limit=2)
+    broyden.begin(POINT, function(POINT), EXACT)
+    there = POINT * [1.1, 0.95]
+    values, jacobian = broyden.update(there, function(there))
+    np.testing.assert_allclose(jacobian @ (there - POINT), values - function(POINT), rtol=1e-12)
+    step = (there - POINT) / POINT
+    across = np.array([-step[1], step[0]]) * POINT
+    np.testing.assert_allclose(jacobian @ across, EXACT @ across, rtol=1e-12)
+    assert broyden.suits(POINT)
+    broyden.update(POINT, function(POINT))
+    assert not broyden.suits(there)
+    again = Broyden(limit=2)
+    again.restore(broyden.state())
+    np.testing.assert_array_equal(again.jacobian, broyden.jacobian)
+    assert again.count == 2
