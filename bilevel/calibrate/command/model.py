@@ -16,9 +16,9 @@ from torch import Tensor
 
 from bilevel.calibrate.command.broyden import Broyden
 from bilevel.calibrate.command.differences import Differences, DifferenceScheme
+from bilevel.calibrate.command.input_file import Template
 from bilevel.calibrate.command.outputs import OutputSection
 from bilevel.calibrate.command.program import Program
-from bilevel.calibrate.command.templates import Template
 from bilevel.calibrate.model import Model, ModelConfig, ParameterDefault
 from bilevel.calibrate.observations import ObservationTable
 from bilevel.calibrate.study.csv_file import read_csv

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from bilevel.calibrate.command.templates import Template
+from bilevel.calibrate.command.input_file import Template
 from bilevel.report import BilevelError
 
 _T = TypeVar("_T")
