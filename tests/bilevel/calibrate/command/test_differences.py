@@ -8,8 +8,8 @@ import pytest
 from bilevel import BilevelError, InputError
 from bilevel.calibrate.command.broyden import Broyden
 from bilevel.calibrate.command.differences import Differences, DifferenceScheme
-from bilevel.calibrate.command.outputs import OutputSection
 from bilevel.calibrate.command.input_file import Template
+from bilevel.calibrate.command.outputs import OutputSection
 
 
 def template(tmp_path, text):
