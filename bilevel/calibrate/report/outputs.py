@@ -145,7 +145,8 @@ def _residuals(result: CalibrationResult) -> str:
         label = problem.group_label(experiment, group)
         for i in members:
             data, model = units.conversion.inverse(measured[i]), units.conversion.inverse(modelled[i])
-            own = [label, data, model, data - model, weight[i] * units.conversion.scale, units.name, sources[i]]
+            scale = 1.0 if problem.misfit.logarithmic[i] else units.conversion.scale
+            own = [label, data, model, data - model, weight[i] * scale, units.name, sources[i]]
             if forecasts is not None:
                 own += [forecasts.std[i] / units.conversion.scale]
                 own += [units.conversion.inverse(bound[i]) for bound in (forecasts.lower95, forecasts.upper95)]

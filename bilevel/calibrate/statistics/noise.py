@@ -83,7 +83,9 @@ def noise_sentence(problem: CalibrationProblem, evaluation: Evaluation, noise: N
         )
     tail = stats.chi2.sf(level.freedom * level.chi_square, level.freedom)
     doubt = ""
-    if tail < UNLIKELY:
+    if not bool(problem.misfit.normal[problem.fitted].all()):
+        pass  # losses and limits have no chi-square distribution
+    elif tail < UNLIKELY:
         doubt = ": larger than chance allows, so the noise is larger than said, or the model is wrong"
     elif tail > 1 - UNLIKELY:
         doubt = ": smaller than chance allows, so the noise is smaller than said"

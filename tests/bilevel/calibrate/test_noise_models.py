@@ -241,6 +241,9 @@ def test_in_a_study(study, no_pictures):
     np.testing.assert_allclose(table.weight[4:], 10)
     assert table.noise["b"] == GroupNoise(Loss.HUBER, True)
     assert study.call("run").code == 0
+    rows = np.genfromtxt(study.results / "case.rei.csv", delimiter=",", names=True, dtype=None, encoding=None)
+    np.testing.assert_allclose(rows["weight"][4:], 10)  # of logarithms, whatever the units
+    np.testing.assert_allclose(rows["weight"][0], 1 / np.hypot(0.05 * 203, 3))
 
 
 CASES = {
