@@ -1,4 +1,4 @@
-"""The command line: bilevel init | check | run | resume | jacobian | uncertainty | plot | train-steps | bench-steps.
+"""The command line: bilevel init | models | check | run | resume | compare | jacobian | uncertainty | plot | train-steps ...
 
 Nothing heavy is imported before a command needs it, so that `bilevel --help` answers at once.
 Exit codes: 0 done; 1 the calibration, an inner solve or a user's model failed; 2 bad input, and earlier results are as
@@ -43,6 +43,7 @@ MethodOption = Annotated[Method | None, typer.Option("--method", help="Overrides
 NoiseOption = Annotated[
     Noise | None, typer.Option("--noise", help="'known': weights are 1/sigma; 'estimated': s2 = phi/(m - p).")
 ]
+RunName = Annotated[str | None, typer.Option("--run", help="One of the study's named runs.", metavar="NAME")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
@@ -70,6 +71,7 @@ def init(
         Path | None, typer.Argument(help="With --example, the new folder (default: NAME).", metavar="[FOLDER]")
     ] = None,
     example: Annotated[bool, typer.Option("--example", help="Write the example NAME; alone, list them.")] = False,
+    kind: Annotated[str, typer.Option("--kind", help="Whose template: bilevel models lists all kinds.")] = "python",
     debug: Debug = False,
 ) -> None:
     """Write a commented study.yml with tiny data that runs at once, or a copy of a shipped example."""
@@ -86,15 +88,41 @@ def init(
         elif example:
             _say(f"wrote {write_example(name, folder or Path(name))}; its README.md says what to run")
         else:
-            study = write_template(Path(name))
+            study = write_template(Path(name), kind)
             _say(f"wrote {study} and its data; next: bilevel run {study}")
 
 
 @app.command()
-def check(study: StudyPath, debug: Debug = False) -> None:
+def models(
+    kind: Annotated[str | None, typer.Argument(help="A kind; without it, all of them.", metavar="[KIND]")] = None,
+    debug: Debug = False,
+) -> None:
+    """List the kinds of studies, or all keys, columns and units of one."""
+    with _errors(debug):
+        from bilevel.calibrate.study.kinds import describe_kind, kinds
+
+        if kind is not None:
+            _say(describe_kind(kind))
+        else:
+            for name, line in kinds().items():
+                _say(f"{name:20} {line}")
+
+
+@app.command()
+def compare(study: StudyPath, debug: Debug = False) -> None:
+    """Parameters and misfit of a study and its named runs, side by side."""
+    with _errors(debug):
+        session = _session(study, None, None)
+        from bilevel.calibrate.study.named_runs import compare as table
+
+        _say(table(session.folder))
+
+
+@app.command()
+def check(study: StudyPath, named: RunName = None, debug: Debug = False) -> None:
     """Validate a study, run one simulation, and check its gradient against finite differences."""
     with _errors(debug):
-        session = _session(study, None)
+        session = _session(study, None, named)
         from bilevel.calibrate.study.check import check_study
 
         text, good = check_study(session.study)
@@ -110,36 +138,43 @@ def run(
     force: Force = False,
     noptmax: Noptmax = None,
     method: MethodOption = None,
+    named: RunName = None,
     debug: Debug = False,
 ) -> None:
     """Calibrate: fit the parameters, write the results and the report."""
     with _errors(debug):
-        session = _session(study, out)
+        session = _session(study, out, named)
         _finish(session, session.run(_settings(session, noptmax, method), force))
 
 
 @app.command()
-def resume(study: StudyPath, out: Out = None, noptmax: Noptmax = None, debug: Debug = False) -> None:
+def resume(
+    study: StudyPath, out: Out = None, named: RunName = None, noptmax: Noptmax = None, debug: Debug = False
+) -> None:
     """Go on with an interrupted run, to the answer that it would have reached; or further, with more iterations."""
     with _errors(debug):
-        session = _session(study, out)
+        session = _session(study, out, named)
         _finish(session, session.resume(noptmax))
 
 
 @app.command()
-def jacobian(study: StudyPath, out: Out = None, force: Force = False, debug: Debug = False) -> None:
+def jacobian(
+    study: StudyPath, out: Out = None, named: RunName = None, force: Force = False, debug: Debug = False
+) -> None:
     """Jacobian and linear statistics at the start values (noptmax = -1); results go to results/jacobian."""
     with _errors(debug):
-        session = _session(study, out)
+        session = _session(study, out, named)
         session = session if out else replace(session, folder=session.folder / "jacobian")
         _finish(session, session.run(_settings(session, -1, None), force))
 
 
 @app.command()
-def uncertainty(study: StudyPath, out: Out = None, noise: NoiseOption = None, debug: Debug = False) -> None:
+def uncertainty(
+    study: StudyPath, out: Out = None, named: RunName = None, noise: NoiseOption = None, debug: Debug = False
+) -> None:
     """Standard deviations, intervals and correlations of an earlier run."""
     with _errors(debug):
-        session = _session(study, out)
+        session = _session(study, out, named)
         from bilevel.calibrate.report.summary import correlation_table, summary
 
         result = session.earlier_result(noise)
@@ -149,10 +184,10 @@ def uncertainty(study: StudyPath, out: Out = None, noise: NoiseOption = None, de
 
 
 @app.command()
-def plot(study: StudyPath, out: Out = None, debug: Debug = False) -> None:
+def plot(study: StudyPath, out: Out = None, named: RunName = None, debug: Debug = False) -> None:
     """Draw the pictures of an earlier run as PNG files in its folder."""
     with _errors(debug):
-        paths, failed = _session(study, out).draw()
+        paths, failed = _session(study, out, named).draw()
         for path in paths:
             _say(path)
         for sentence in failed:
@@ -226,14 +261,14 @@ def _open_standard_streams() -> None:
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
-def _session(study: Path, out: Path | None) -> Session:
+def _session(study: Path, out: Path | None, run: str | None) -> Session:
     import torch
 
     from bilevel.calibrate.study.loading import load_study
     from bilevel.calibrate.study.session import Session
 
     torch.set_default_dtype(torch.float64)  # before the user's file is imported; the process is ours
-    loaded = load_study(study)
+    loaded = load_study(study, run)
     return Session.beside(loaded) if out is None else Session(loaded, out)
 
 

@@ -30,5 +30,9 @@ def _line(room: Path) -> str:
 
 
 def _page(room: Path) -> str:
-    modules = [room] if room.is_file() else [m for m in sorted(room.rglob("*.py")) if not m.name.startswith("_")]
+    modules = (
+        [room]
+        if room.is_file()
+        else [m for m in sorted(room.rglob("*.py")) if not m.name.startswith("_") and "templates" not in m.parts]
+    )
     return f"# {_name(room)}\n\n{_line(room)}\n\n" + "".join(f"::: {_name(module)}\n\n" for module in modules)

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from bilevel.calibrate.model import Model
+from bilevel.calibrate.study.key_rows import key_rows
 from bilevel.calibrate.study.registry import GROUP
 from bilevel.calibrate.study.schema import StudySection
 from bilevel.extensions import installed, load
@@ -35,6 +36,11 @@ else as they are written. A subclass of `bilevel.calibrate.model.Model` may stan
 | --- | --- | --- |
 | `file` | path, beside the study | required |
 | `name` | text | required |
+| `prepare` | text | |
+| `options` | mapping | |
+
+`prepare` names a function of the columns that is called once; what it returns is the third argument. `options` are keyword
+arguments of either.
 """
 
 
@@ -73,45 +79,8 @@ def _kind(name: str, model: type[Model]) -> str:
 
 
 def _table(schema: dict[str, Any], sections: dict[str, Any]) -> str:
-    required = schema.get("required", [])
     rows = [
-        f"| `{key}` | {_value(field, sections)} | {'required' if key in required else _default(field)} | {field.get('description', '')} |"
-        for key, field in schema["properties"].items()
-        if key != "kind"
+        f"| `{key}` | {value} | {default} | {meaning} |"
+        for key, value, default, meaning in key_rows(schema, sections, True)
     ]
     return "\n".join(["| key | value | default | meaning |", "| --- | --- | --- | --- |", *rows]) + "\n"
-
-
-def _default(field: dict[str, Any]) -> str:
-    default = field.get("default")
-    if default in (None, "", [], {}):
-        return ""
-    return (
-        "as below"
-        if isinstance(default, dict)
-        else f"`{str(default).lower() if default in (True, False) else default}`"
-    )
-
-
-def _value(field: dict[str, Any], sections: dict[str, Any]) -> str:
-    """What may stand there, in words."""
-    if "anyOf" in field:
-        return " or ".join(
-            dict.fromkeys(_value(choice, sections) for choice in field["anyOf"] if choice.get("type") != "null")
-        )
-    if "$ref" in field:
-        name = field["$ref"].rsplit("/", 1)[1]
-        meant = sections[name]
-        return f"[{name}](#{name.lower()})" if "properties" in meant else _value(meant, sections)
-    if "enum" in field or "const" in field:
-        return ", ".join(f"`{choice}`" for choice in field.get("enum", [field.get("const")]))
-    if field.get("type") == "array":
-        return f"list of {_value(field.get('items', {}), sections)}"
-    words = {"string": "text", "number": "number", "integer": "whole number", "boolean": "true or false"}
-    return words.get(field.get("type", ""), "mapping" if field.get("type") == "object" else "anything") + _limits(field)
-
-
-def _limits(field: dict[str, Any]) -> str:
-    signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    limits = [f"{sign} {field[key]:,}" for key, sign in signs.items() if key in field]
-    return " " + " and ".join(limits) if limits else ""

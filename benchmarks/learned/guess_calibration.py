@@ -17,7 +17,7 @@ from benchmarks.record import Record, at_most, stated
 from bilevel.acceleration.learned_guess import guess_solver
 from bilevel.acceleration.weights_file import Kind, Weights, shipped
 from bilevel.calibrate.fit.run import calibrate
-from bilevel.calibrate.parameters import Parameter
+from bilevel.calibrate.parameter import Parameter
 from bilevel.calibrate.problem import problem_from_function
 from bilevel.calibrate.result import CalibrationResult
 from bilevel.calibrate.settings import Settings

@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.record import Record, at_most, stated
 from benchmarks.shared_data import shared_data
 from bilevel.calibrate import CalibrationResult, Settings, calibrate, load_study
-from bilevel.calibrate.parameters import Parameter
+from bilevel.calibrate.parameter import Parameter
 
 LINE = "hypoplastic sand and Voce steel calibrated from laboratory tests"
 DURATION = "5 minutes"

@@ -11,12 +11,13 @@ if TYPE_CHECKING:
     from bilevel.calibrate.fit.multistart import StartOutcome, multistart
     from bilevel.calibrate.fit.run import calibrate
     from bilevel.calibrate.fit.stages import staged
+    from bilevel.calibrate.misfit import Censored, GroupNoise
     from bilevel.calibrate.model import Model, ModelConfig, ModelFigure, ModelReports, ParameterDefault
     from bilevel.calibrate.observations import ObservationTable
-    from bilevel.calibrate.parameters import Parameter
+    from bilevel.calibrate.parameter import Parameter
     from bilevel.calibrate.problem import CalibrationProblem, problem_from_function
     from bilevel.calibrate.result import CalibrationResult
-    from bilevel.calibrate.settings import Method, Noise, Settings, Stage, Transform
+    from bilevel.calibrate.settings import Loss, Method, Noise, Settings, Stage, Transform
     from bilevel.calibrate.study.loading import load_study
     from bilevel.calibrate.study.registry import register_model, works_in
     from bilevel.calibrate.study.session import Session

@@ -18,7 +18,7 @@ class Evaluation:
 
     jacobian: d residual / d t (m, p), or None when only the gradient of phi was asked for. priors: number of rows of
     priors. prediction: all rows (n,). size: norm of the fitted rows of w y, against which round-off is measured.
-    sentence: why the point failed, or "". gradient_error: the largest of the model's certificates, NaN if none.
+    approximate: relative error of derivatives that are none but differences. stale: they are updates of earlier ones. sentence: why the point failed, or "". gradient_error: the largest of the model's certificates, NaN if none.
     """
 
     t: np.ndarray
@@ -32,6 +32,8 @@ class Evaluation:
     inner_solves: int = 0
     inner_iterations: int = 0
     gradient_error: float = math.nan
+    approximate: float = 0.0
+    stale: bool = False
     seconds: float = 0.0
     sentence: str = ""
 
@@ -47,7 +49,7 @@ class Evaluation:
     @property
     def precision(self) -> float:
         """To which fraction a Jacobian is known: through inner solves, no better than they converge."""
-        return INNER_SOLVES if self.inner_solves else CLOSED_FORM
+        return max(INNER_SOLVES if self.inner_solves else CLOSED_FORM, self.approximate)
 
 
 @dataclass(frozen=True)

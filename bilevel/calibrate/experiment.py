@@ -59,10 +59,13 @@ def _check_names(parameters: ParameterSet, experiment: Experiment) -> None:
 
 
 def _check_all_used(parameters: ParameterSet, experiments: Sequence[Experiment]) -> None:
+    named = parameters.derivation.used
     for p in parameters.parameters:
         places = [e for e in experiments if not p.experiments or e.name in p.experiments]
         names = {n for e in places for n in (*e.model.parameter_defaults(), *e.observations.offset) if n}
-        if p.name not in names:
+        if p.name not in names and p.label not in named:
             near = difflib.get_close_matches(p.name, names, n=1)
+            if p.expr is not None and not near:
+                continue  # asked for its value and std alone
             hint = f"; did you mean '{near[0]}'?" if near else f" (it knows: {', '.join(sorted(names))})"
             raise InputError(f"parameter '{p.label}' is not known to the model{hint}")

@@ -8,6 +8,7 @@ a column of round-off is a zero column, and along null directions no step is tak
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -112,32 +113,54 @@ class Linearisation:
         directions[:, entries] = v
         return np.concatenate([singular, np.zeros(len(v) - len(singular))]), directions
 
-    def covariance(self, entries: np.ndarray, spread: float) -> np.ndarray:
-        """spread (J^T J)^-1 of some entries (mask); infinite along null directions and for unseen entries."""
+    def covariance(self, entries: np.ndarray, spread: float | np.ndarray) -> np.ndarray:
+        """(J^T J)^-1 J^T C J (J^T J)^-1 of some entries (mask); infinite along null directions and for unseen entries.
+
+        spread: C, one number or the diagonal (m,).
+        """
+        if isinstance(spread, np.ndarray):
+            return self.sandwich(entries, lambda influence: (influence * spread) @ influence.T)
+        norms, kept, unknown = self._inverse_root(entries)
+        return _marked(spread * (kept.T @ kept), norms, unknown)
+
+    def sandwich(self, entries: np.ndarray, between: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """L C L^T of some entries (mask), with L = (J^T J)^-1 J^T how each row moves them, and L C L^T = between(L)."""
+        norms, kept, unknown = self._inverse_root(entries)
+        influence = kept.T @ (kept @ (self.jacobian[:, entries] / norms).T)
+        return _marked(between(influence), norms, unknown)
+
+    def _inverse_root(self, entries: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Norms of the columns of some entries, K with K^T K the inverse of their scaled Gram matrix, what that leaves open."""
         norms = np.where(self.unseen, 1.0, self.norms)[entries]
         singular, v = self.spectrum(entries)
         v = v[:, entries]
         null = singular <= self.precision * max(singular.max(initial=0.0), 1e-300)
-        kept = v[~null] / singular[~null, None]
-        inverse = spread * (kept.T @ kept)
-        unknown = np.any(np.abs(v[null]) > 1e-6, axis=0)
-        inverse[unknown, :] = inverse[:, unknown] = np.nan
-        inverse[unknown, unknown] = np.inf
-        return inverse / np.outer(norms, norms)
+        return norms, v[~null] / singular[~null, None], np.any(np.abs(v[null]) > 1e-6, axis=0)
 
-    def variances(self, slopes: np.ndarray, spread: float) -> np.ndarray:
-        """spread g (J^T J)^-1 g^T (k,) of each row g of `slopes` (k, p), entries at a limit held; infinite along null directions."""
+    def variances(self, slopes: np.ndarray, spread: float | np.ndarray) -> np.ndarray:
+        """g covariance g^T (k,) of each row g of `slopes` (k, p), entries at a limit held; infinite along null directions."""
         movable = ~self.held
         singular, v = self.spectrum(movable)
         along = (slopes / np.where(self.unseen, 1.0, self.norms)) @ v.T
         null = singular <= self.precision * max(singular.max(initial=0.0), 1e-300)
         unknown = np.abs(along[:, null]).max(axis=1, initial=0.0) > 1e-6 * np.linalg.norm(along, axis=1)
-        return np.where(unknown, np.inf, spread * np.sum((along[:, ~null] / singular[~null]) ** 2, axis=1))
+        along = along[:, ~null] / singular[~null]
+        if isinstance(spread, np.ndarray):
+            basis = (self.jacobian / np.where(self.unseen, 1.0, self.norms)) @ v[~null].T / singular[~null]
+            return np.where(unknown, np.inf, np.sum((along @ ((basis.T * spread) @ basis)) * along, axis=1))
+        return np.where(unknown, np.inf, spread * np.sum(along**2, axis=1))
 
     @cached_property
     def _basis(self) -> np.ndarray:
         u, singular, _ = np.linalg.svd(self.jacobian[:, self.free] / self.norms[self.free], full_matrices=False)
         return u[:, singular > self.precision * singular.max(initial=0.0)]
+
+
+def _marked(inverse: np.ndarray, norms: np.ndarray, unknown: np.ndarray) -> np.ndarray:
+    """A covariance of scaled entries in their own scale, with no end where nothing is known."""
+    inverse[unknown, :] = inverse[:, unknown] = np.nan
+    inverse[unknown, unknown] = np.inf
+    return inverse / np.outer(norms, norms)
 
 
 def estimated_noise(evaluation: Evaluation, parameters: ParameterSet) -> tuple[float, int]:
@@ -156,6 +179,7 @@ def estimated_noise(evaluation: Evaluation, parameters: ParameterSet) -> tuple[f
         prediction=evaluation.prediction,
         size=evaluation.size,
         inner_solves=evaluation.inner_solves,
+        approximate=evaluation.approximate,
     )
     linear = Linearisation(data, parameters)
     freedom = rows - linear.rank

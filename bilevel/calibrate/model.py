@@ -70,13 +70,13 @@ class ModelConfig(BaseModel):
 class ParameterDefault:
     """What a model knows of one of its parameters; the study may override everything but `units`.
 
-    units: the model's own unit, into which the study's values are converted ("" = dimensionless).
+    units: the model's own unit, into which the study's values are converted ("" = dimensionless, None = any, in SI).
     value: used, fixed, when the study does not mention the parameter; None = the study must give it.
     lower, upper: bounds in the model's units. transform: "log" for positive, stiffness-like quantities.
     size: number of entries of a field parameter, None for a scalar (a scalar given for a field fills it).
     """
 
-    units: str = ""
+    units: str | None = ""
     value: float | None = None
     lower: float | None = None
     upper: float | None = None
@@ -138,6 +138,27 @@ class Model(ABC):
     def parameter_defaults(self) -> Mapping[str, ParameterDefault]:
         """Every parameter that the model knows; empty means that it takes whatever the study names, in SI units."""
         return {}
+
+    @property
+    def derivatives(self) -> str:
+        """What they are, for the report."""
+        return "exact (algorithmic differentiation and the implicit function theorem)"
+
+    @property
+    def precision(self) -> float:
+        """The relative error of derivatives that are not exact, 0 for those that are."""
+        return 0.0
+
+    def require_units(self, parameters: Mapping[str, str]) -> None:  # noqa: B027 - most models declare their units
+        """InputError where the study's units by name do not go together; for models that take any."""
+
+    @property
+    def stale(self) -> bool:
+        """Whether the derivatives of the last `simulate` were updated from earlier ones, not taken anew."""
+        return False
+
+    def renew(self) -> None:  # noqa: B027 - derivatives are taken anew each time, of most models
+        """Take derivatives anew in the next `simulate`."""
 
     def reports(self) -> ModelReports:
         """The inner solves and gradients since the last call of `simulate` began."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from bilevel.calibrate.misfit import Censored, GroupNoise, Misfits
+from bilevel.calibrate.settings import Loss
 from bilevel.calibrate.study.units import IDENTITY, Conversion
 from bilevel.report import InputError
 
@@ -46,7 +49,7 @@ class ObservationTable:
     group: the group of each row. columns: name -> numbers (n,). labels: name -> texts (n), for columns of "text".
     source: "file, line k" of each row, for messages. group_units, column_units: how the user reads values and columns.
     offset: name of the parameter that is added to the prediction of each row, or "".
-    sigma: what the weights rest on.
+    sigma: what the weights rest on. noise: that of a group, normal where none is given. censored: row by row, () = none.
     """
 
     value: Tensor
@@ -59,6 +62,8 @@ class ObservationTable:
     column_units: Mapping[str, GroupUnits] = field(default_factory=dict)
     offset: tuple[str, ...] = ()
     sigma: Sigma = Sigma.WEIGHT
+    noise: Mapping[str, GroupNoise] = field(default_factory=dict)
+    censored: tuple[Censored, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.value)
@@ -66,6 +71,7 @@ class ObservationTable:
         lengths |= {name: len(numbers) for name, numbers in self.columns.items()}
         lengths |= {name: len(texts) for name, texts in self.labels.items()}
         lengths |= {"offset": len(self.offset) or n, "source": len(self.source) or n}
+        lengths |= {"censored": len(self.censored) or n}
         for name, length in lengths.items():
             if length != n:
                 raise InputError(f"observations: '{name}' has {length} rows, 'value' has {n}")
@@ -77,6 +83,20 @@ class ObservationTable:
     def groups(self) -> tuple[str, ...]:
         """The groups in the order of their first row."""
         return tuple(dict.fromkeys(self.group))
+
+    @cached_property
+    def misfit(self) -> Misfits:
+        """How predictions and readings make residuals."""
+        noise = [self.noise.get(group, GroupNoise()) for group in self.group]
+        limits = [c.value for c in self.censored] or [0] * len(self)
+        return Misfits(
+            self.value,
+            self.weight,
+            torch.tensor([each.logarithmic for each in noise]),
+            torch.tensor([each.loss is Loss.SOFT_L1 and not limit for each, limit in zip(noise, limits)]),
+            torch.tensor([each.loss is Loss.HUBER and not limit for each, limit in zip(noise, limits)]),
+            torch.tensor(limits, dtype=torch.float64),
+        )
 
     def rows(self, group: str) -> Tensor:
         """The row numbers of a group."""
@@ -97,7 +117,14 @@ def join(tables: Sequence[ObservationTable]) -> ObservationTable:
         if set(table.columns) != set(first.columns) or set(table.labels) != set(first.labels):
             raise InputError("the observation files of one experiment must map the same columns")
     units: dict[str, GroupUnits] = {}
+    noise: dict[str, GroupNoise] = {}
     for table in tables:
+        for group in table.groups:
+            own = table.noise.get(group, GroupNoise())
+            if noise.setdefault(group, own) != own:
+                raise InputError(
+                    f"group '{group}' has one kind of noise in one file and another in another; use one of them"
+                )
         for group, unit in table.group_units.items():
             if units.setdefault(group, unit) != unit:
                 raise InputError(
@@ -113,5 +140,7 @@ def join(tables: Sequence[ObservationTable]) -> ObservationTable:
         group_units=units,
         column_units=first.column_units,
         offset=sum((t.offset for t in tables), ()),
+        noise=noise,
+        censored=sum((t.censored or (Censored.NO,) * len(t) for t in tables), ()),
         sigma=max((t.sigma for t in tables), key=list(Sigma).index),
     )

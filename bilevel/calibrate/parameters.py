@@ -1,122 +1,19 @@
-"""Parameters as the user gives them, and the set of them as the optimiser and the models see it."""
+"""All parameters of a study, as the optimiser and the models see them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bilevel.calibrate.derivation import Derivation, outside
+from bilevel.calibrate.parameter import Parameter
 from bilevel.calibrate.settings import Transform
-from bilevel.calibrate.study.units import IDENTITY, Conversion
-from bilevel.calibrate.transforms import Coordinate
-from bilevel.report import InputError
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A parameter in natural units: a number, or a vector for a field; all entries share bounds, transform and prior.
-
-    tied_to: label of the parameter with which it keeps the ratio of the start values (as in PEST).
-    prior_mean, prior_std: a Gaussian prior on the natural value. experiments: those that it belongs to, () = all.
-    conversion: from `units` to the model's. Raises InputError in a sentence that names the parameter.
-    """
-
-    name: str
-    value: float | Sequence[float] | np.ndarray
-    lower: float | None = None
-    upper: float | None = None
-    transform: Transform | str = Transform.NONE
-    fixed: bool = False
-    tied_to: str | None = None
-    prior_mean: float | None = None
-    prior_std: float | None = None
-    units: str = ""
-    experiments: tuple[str, ...] = ()
-    conversion: Conversion = IDENTITY
-
-    def __post_init__(self) -> None:
-        try:
-            object.__setattr__(self, "transform", Transform(self.transform))
-        except ValueError:
-            raise self._error(f"transform must be none, log or logit, not '{self.transform}'") from None
-        self._check_bounds()
-        self._check_start()
-        if (self.prior_mean is None) != (self.prior_std is None):
-            raise self._error("prior_mean and prior_std must be given together")
-        if self.prior_std is not None and not 0 < self.prior_std < math.inf:
-            raise self._error(f"prior_std must be positive, not {self.prior_std:g}")
-        if self.fixed and self.tied_to is not None:
-            raise self._error("it is both fixed and tied; choose one")
-        if not self.free and self.prior_mean is not None:
-            raise self._error("it is fixed or tied, so a prior does nothing; leave it out")
-
-    @property
-    def label(self) -> str:
-        """The name, with its experiments when it does not belong to all: "offset@day1"."""
-        return self.name + (f"@{'+'.join(self.experiments)}" if self.experiments else "")
-
-    @property
-    def start(self) -> np.ndarray:
-        """The start value as an array of shape () or (m,)."""
-        return np.asarray(self.value, dtype=float)
-
-    @property
-    def size(self) -> int:
-        return int(self.start.size)
-
-    @property
-    def free(self) -> bool:
-        return not self.fixed and self.tied_to is None
-
-    @property
-    def coordinate(self) -> Coordinate:
-        low = -math.inf if self.lower is None else self.lower
-        high = math.inf if self.upper is None else self.upper
-        return Coordinate(Transform(self.transform), low, high)
-
-    @property
-    def entry_labels(self) -> list[str]:
-        """The label, or one label per entry of a field: "k[0]", "k[1]", ..."""
-        return [self.label] if self.start.ndim == 0 else [f"{self.label}[{i}]" for i in range(self.size)]
-
-    def _check_bounds(self) -> None:
-        if any(bound is not None and math.isnan(bound) for bound in (self.lower, self.upper)):
-            raise self._error("a bound is NaN")
-        if self.lower is not None and self.upper is not None and not self.lower < self.upper:
-            raise self._error(f"lower bound {self.lower:g} must be below upper bound {self.upper:g}")
-        if self.transform is Transform.LOGIT and (self.lower is None or self.upper is None):
-            raise self._error("the logit transform needs both a lower and an upper bound")
-        if self.transform is Transform.LOG and self.lower is not None and self.lower < 0:
-            raise self._error(f"the log transform cannot reach its negative lower bound {self.lower:g}")
-        if self.transform is Transform.LOG and self.upper is not None and self.upper <= 0:
-            raise self._error(f"the log transform needs a positive upper bound, not {self.upper:g}")
-
-    def _check_start(self) -> None:
-        if np.iscomplexobj(self.value):
-            raise self._error("the start value is complex; parameters are real")
-        start = self.start
-        if start.ndim > 1 or start.size == 0:
-            raise self._error(f"the start must be a number or a vector, not an array of shape {start.shape}")
-        if not np.isfinite(start).all():
-            raise self._error("the start value is NaN or infinite")
-        if self.transform is Transform.LOG and (start <= 0).any():
-            raise self._error(f"the log transform needs a positive start value, not {start.min():g}")
-        if self.tied_to is not None:
-            return
-        low, high = self.coordinate.lower, self.coordinate.upper
-        outside = start[(start < low) | (start > high)]
-        if outside.size:
-            raise self._error(f"start value {outside.flat[0]:g} is outside its bounds [{low:g}, {high:g}]")
-        if self.free and self.transform is Transform.LOGIT and ((start == low) | (start == high)).any():
-            raise self._error("the logit transform needs a start strictly between the bounds")
-
-    def _error(self, what: str) -> InputError:
-        return InputError(f"parameter '{self.label}': {what}")
-
+from bilevel.report import BilevelError, InputError
 
 FARTHEST = 1e12
 """The factor by which a value may leave its start where nothing bounds it, and the share of a logit's range left over."""
@@ -131,7 +28,9 @@ class ParameterSet:
         if len(self.by_label) < len(self.parameters):
             labels = [p.label for p in self.parameters]
             raise InputError(f"parameter '{next(x for x in labels if labels.count(x) > 1)}' is given more than once")
-        self._check_ties()
+        self.derivation = Derivation(self.parameters)
+        self.parameters = self.derivation.started
+        self.by_label = {p.label: p for p in self.parameters}
         self.free = tuple(p for p in self.parameters if p.free)
         ends = np.cumsum([p.size for p in self.free], dtype=int)
         self.slices = {p.label: slice(int(end) - p.size, int(end)) for p, end in zip(self.free, ends)}
@@ -178,8 +77,16 @@ class ParameterSet:
         for p in self.free:
             values[p.label] = p.coordinate.to_natural(t[self.slices[p.label]]).reshape(p.start.shape)
         for p in self.parameters:
-            self._resolve(p, values)
+            if p.fixed:
+                values[p.label] = torch.as_tensor(p.start)
+        self.derivation.fill(values)
         return {p.label: values[p.label] for p in self.parameters}
+
+    def require_allowed(self, natural: Mapping[str, Tensor]) -> None:
+        """BilevelError where an expression gives what is not finite or beyond the bounds of its parameter."""
+        for p in self.parameters:
+            if p.expr is not None and (what := outside(p, natural[p.label])):
+                raise BilevelError(f"parameter '{p.label}': {what}")
 
     def slopes(self, t: Tensor) -> Tensor:
         """d natural / d t for each entry of t (p,)."""
@@ -187,10 +94,11 @@ class ParameterSet:
         return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
 
     def prior_residual(self, t: Tensor) -> Tensor:
-        """(value - prior_mean) / prior_std of the free entries that have a prior; differentiable in t."""
+        """(value - prior_mean) / prior_std of the entries that have a prior; differentiable in t."""
+        natural = self.natural(t)
         parts = [
-            (p.coordinate.to_natural(t[self.slices[p.label]]) - p.prior_mean) / p.prior_std
-            for p in self.free
+            ((natural[p.label] - p.prior_mean) / p.prior_std).reshape(-1)
+            for p in self.parameters
             if p.prior_std is not None and p.prior_mean is not None
         ]
         return torch.cat(parts) if parts else t.new_zeros(0)
@@ -204,47 +112,13 @@ class ParameterSet:
 
     def entries_of(self, experiment: str) -> np.ndarray:
         """Indices into t of the entries on which an experiment may depend."""
-        roots = {self._root(p).label for p in self.belonging_to(experiment)}
+        roots = {root for p in self.belonging_to(experiment) for root in self.derivation.roots(p.label)}
         spans = [np.arange(s.start, s.stop) for label, s in self.slices.items() if label in roots]
         return np.concatenate(spans) if spans else np.zeros(0, dtype=int)
 
     def with_start(self, natural: Mapping[str, np.ndarray]) -> ParameterSet:
         """The same parameters with other start values (user's units)."""
         return ParameterSet(replace(p, value=natural.get(p.label, p.start)) for p in self.parameters)
-
-    def _resolve(self, p: Parameter, values: dict[str, Tensor]) -> Tensor:
-        if p.label not in values:
-            start = torch.as_tensor(p.start)
-            if p.tied_to is None:
-                values[p.label] = start
-            else:
-                parent = self.by_label[p.tied_to]
-                values[p.label] = self._resolve(parent, values) * (start / torch.as_tensor(parent.start))
-        return values[p.label]
-
-    def _root(self, p: Parameter) -> Parameter:
-        while p.tied_to is not None:
-            p = self.by_label[p.tied_to]
-        return p
-
-    def _check_ties(self) -> None:
-        for tied in self.parameters:
-            p, seen = tied, [tied.label]
-            while p.tied_to is not None:
-                if p.tied_to not in self.by_label:
-                    raise InputError(f"parameter '{p.label}': tied_to '{p.tied_to}' is not a parameter of this study")
-                p = self.by_label[p.tied_to]
-                if p.label in seen:
-                    raise InputError(f"parameters are tied in a circle: {' -> '.join([*seen, p.label])}")
-                if (p.start == 0).any():
-                    raise InputError(
-                        f"parameter '{seen[-1]}': tied_to '{p.label}', whose start is 0, so no ratio can be kept"
-                    )
-                seen.append(p.label)
-            if len(seen) > 1 and (tied.lower is not None or tied.upper is not None):
-                raise InputError(
-                    f"parameter '{tied.label}': it follows '{tied.tied_to}', whose bounds count; leave its own out"
-                )
 
 
 def _room(p: Parameter) -> np.ndarray:

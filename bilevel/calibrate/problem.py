@@ -15,15 +15,19 @@ from torch import Tensor
 from bilevel.calibrate.evaluation import Evaluation
 from bilevel.calibrate.experiment import Experiment, require_consistent
 from bilevel.calibrate.jacobian import gradient_of, jacobian_of
+from bilevel.calibrate.misfit import Misfits
 from bilevel.calibrate.model import Model, ModelConfig, ModelReports
 from bilevel.calibrate.observations import ObservationTable, Sigma
-from bilevel.calibrate.parameters import Parameter, ParameterSet
+from bilevel.calibrate.parameter import Parameter
+from bilevel.calibrate.parameters import ParameterSet
 from bilevel.calibrate.settings import Sweep
 from bilevel.report import BilevelError, Counts, InputError
 
 
 class CalibrationProblem:
     """Minimise phi(t) = sum of (w (y - d))^2 over the fitted rows + sum of ((v - prior_mean) / prior_std)^2.
+
+    Groups may have other noise than normal, and then other residuals (bilevel.calibrate.misfit).
 
     Raises InputError when nothing can be fitted: no free parameter, no row with a weight, names that no model knows.
     """
@@ -39,6 +43,7 @@ class CalibrationProblem:
         tables = [e.observations for e in self.experiments]
         self.value = torch.cat([t.value for t in tables])
         self.weight = torch.cat([t.weight for t in tables])
+        self.misfit = Misfits.joined([t.misfit for t in tables])
         self.fitted = torch.nonzero(self.weight > 0).reshape(-1)
         if len(self.fitted) == 0:
             raise InputError("every observation has weight 0; nothing can be fitted")
@@ -76,25 +81,26 @@ class CalibrationProblem:
     def evaluate(self, t: np.ndarray, with_jacobian: bool = True) -> Evaluation:
         """Residuals, and the exact Jacobian or gradient, at t. Lets BilevelError and InputError of the models pass."""
         point = torch.as_tensor(np.asarray(t, dtype=float))
+        self.parameters.require_allowed(self.parameters.natural(point))
         residuals, predictions, blocks = [], [], []
         reports: list[ModelReports] = []
         gradient = torch.zeros(len(point), dtype=torch.float64)
         for experiment in self.experiments:
             table = experiment.observations
             rows = torch.nonzero(table.weight > 0).reshape(-1)
-            weight, value = table.weight[rows], table.value[rows]
             entries = torch.as_tensor(self.parameters.entries_of(experiment.name))
             function = self._restricted(experiment, point, entries)
             if with_jacobian:
                 prediction, block = jacobian_of(function, point[entries], rows, experiment.model, self.sweep)
-                blocks.append(_widened(weight[:, None] * block, entries, len(point)))
+                slope = table.misfit.slope(prediction)[rows]
+                blocks.append(_widened(slope[:, None] * block, entries, len(point)))
             else:
-                prediction, part = gradient_of(function, point[entries], partial(_phi, rows, weight, value))
+                prediction, part = gradient_of(function, point[entries], partial(_phi, rows, table.misfit))
                 gradient[entries] += part
                 block = part[None, :]
             self._require_finite(experiment, prediction)
             self._require_finite_derivatives(experiment, rows, entries, block)
-            residuals.append(weight * (prediction[rows] - value))
+            residuals.append(table.misfit.residual(prediction)[rows])
             predictions.append(prediction)
             reports.append(experiment.model.reports())
         residual, jacobian = self._with_priors(point, residuals, blocks if with_jacobian else None)
@@ -110,16 +116,23 @@ class CalibrationProblem:
             prediction=torch.cat(predictions).numpy(),
             priors=len(residual) - len(self.fitted),
             size=self._size(torch.cat(predictions)),
+            approximate=max(e.model.precision for e in self.experiments),
+            stale=jacobian is not None and any(e.model.stale for e in self.experiments),
             **_inner_work(reports),
         )
 
-    def forecast_jacobian(self, t: np.ndarray) -> np.ndarray:
-        """d y / d t (k, p) of the rows of weight 0, in their order; the models keep their states."""
+    def residual(self, t: np.ndarray) -> np.ndarray:
+        """Residuals of the fitted rows at t, without derivatives."""
+        with torch.no_grad():
+            return self.misfit.residual(self.predict(torch.as_tensor(t)))[self.fitted].numpy()
+
+    def prediction_jacobian(self, t: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        """d y / d t (k, p) of the rows that a mask (n,) wants, in their order; the models keep their states."""
         point = torch.as_tensor(np.asarray(t, dtype=float))
-        blocks = []
+        blocks, parts = [], torch.as_tensor(wanted).split([len(e.observations) for e in self.experiments])
         with self.undisturbed():
-            for experiment in self.experiments:
-                rows = torch.nonzero(experiment.observations.weight == 0).reshape(-1)
+            for experiment, mask in zip(self.experiments, parts):
+                rows = torch.nonzero(mask).reshape(-1)
                 entries = torch.as_tensor(self.parameters.entries_of(experiment.name))
                 if len(rows):
                     function = self._restricted(experiment, point, entries)
@@ -177,6 +190,13 @@ class CalibrationProblem:
         if len(bad):
             source = experiment.observations.source_of(int(bad[0]))
             raise BilevelError(f"the prediction for {source} (experiment '{experiment.name}') is NaN or infinite")
+        bad = torch.nonzero(experiment.observations.misfit.logarithmic & (prediction <= 0)).reshape(-1)
+        if len(bad):
+            source = experiment.observations.source_of(int(bad[0]))
+            raise BilevelError(
+                f"the prediction for {source} (experiment '{experiment.name}') is {float(prediction[bad[0]]):g}, "
+                "which has no logarithm; bound the parameters so that it stays positive, or leave out logarithmic"
+            )
 
     def _require_finite_derivatives(self, experiment: Experiment, rows: Tensor, entries: Tensor, block: Tensor) -> None:
         bad = torch.nonzero(~torch.isfinite(block))
@@ -191,7 +211,7 @@ class CalibrationProblem:
 
     def _size(self, prediction: Tensor) -> float:
         """Norm of the fitted rows of w y or of w d, whichever is larger."""
-        weighted = self.weight * torch.stack([prediction, self.value])
+        weighted = self.misfit.size(prediction)
         return float(weighted[:, self.fitted].norm(dim=1).max())
 
 
@@ -223,8 +243,8 @@ class FunctionModel(Model):
         return self.function(parameters)
 
 
-def _phi(rows: Tensor, weight: Tensor, value: Tensor, prediction: Tensor) -> Tensor:
-    return ((weight * (prediction[rows] - value)) ** 2).sum()
+def _phi(rows: Tensor, misfit: Misfits, prediction: Tensor) -> Tensor:
+    return (misfit.residual(prediction)[rows] ** 2).sum()
 
 
 def _widened(block: Tensor, entries: Tensor, size: int) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from bilevel.calibrate.evaluation import Evaluation, Iteration
-from bilevel.calibrate.parameters import Parameter
+from bilevel.calibrate.parameter import Parameter
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.settings import Noise, Transform
 from bilevel.calibrate.statistics.forecasts import Forecasts
@@ -25,7 +25,7 @@ SHOWN = 12
 class GroupMisfit:
     """A group's share of phi, and the root-mean-square residual of its fitted rows in the units of its file.
 
-    fitted: rows of weight above 0; where there are none, the rmse is that of the predictions.
+    fitted: rows of weight above 0; where there are none, the rmse is that of the predictions. measured: rows of the rmse, which are not censored.
     """
 
     label: str
@@ -34,11 +34,15 @@ class GroupMisfit:
     units: str
     rows: int
     fitted: int
+    measured: int
 
 
 @dataclass(frozen=True)
 class ParameterEstimate:
-    """One natural entry, in the user's units; std and interval are NaN where they are unknown."""
+    """One natural entry, in the user's units; std and interval are NaN where they are unknown.
+
+    Those of correlated errors are NaN where errors look independent.
+    """
 
     label: str
     value: float
@@ -52,6 +56,9 @@ class ParameterEstimate:
     transform: str
     at_bound: str
     state: str
+    std_correlated: float = math.nan
+    lower95_correlated: float = math.nan
+    upper95_correlated: float = math.nan
 
     @property
     def relative_std(self) -> float:
@@ -124,10 +131,11 @@ class CalibrationResult:
     @property
     def rmse(self) -> float:
         """Of all fitted rows together, in the groups' common units; NaN where their units differ."""
-        groups = [g for g in self.groups if g.fitted]
+        groups = [g for g in self.groups if g.fitted and g.measured]
         if len({g.units for g in groups}) > 1:
             return math.nan
-        return math.sqrt(sum(g.fitted * g.rmse**2 for g in groups) / sum(g.fitted for g in groups))
+        rows = sum(g.measured for g in groups)
+        return math.sqrt(sum(g.measured * g.rmse**2 for g in groups) / rows) if rows else math.nan
 
     @property
     def prior_phi(self) -> float:
@@ -145,10 +153,13 @@ class CalibrationResult:
     def _estimate(self, parameter: Parameter, label: str, value: float, entry: int, index: int) -> ParameterEstimate:
         nan = math.nan
         std, low, high = nan, nan, nan
+        beside = (nan, nan, nan)
         if self.statistics is not None and not parameter.fixed:
+            if (other := self.statistics.correlated) is not None:
+                beside = float(other.std[index]), float(other.lower95[index]), float(other.upper95[index])
             std = float(self.statistics.std[index])
             low, high = float(self.statistics.lower95[index]), float(self.statistics.upper95[index])
-        state = "fixed" if parameter.fixed else f"tied to {parameter.tied_to}" if parameter.tied_to else "free"
+        state = "fixed" if parameter.fixed else "free" if parameter.expr is None else f"= {parameter.expr}"
         return ParameterEstimate(
             label=label,
             value=value,
@@ -162,26 +173,34 @@ class CalibrationResult:
             transform=parameter.coordinate.transform.value,
             at_bound=_at_bound(parameter, value) if parameter.free else "",
             state=state,
+            std_correlated=beside[0],
+            lower95_correlated=beside[1],
+            upper95_correlated=beside[2],
         )
 
 
 def group_misfits(problem: CalibrationProblem, evaluation: Evaluation) -> list[GroupMisfit]:
     """phi and rmse by group at an evaluated point; the rmse is that of the fitted rows, or of all where none is fitted."""
     residual = evaluation.prediction - problem.value.numpy()
-    weighted = problem.weight.numpy() * residual
+    weighted = problem.misfit.residual(torch.as_tensor(evaluation.prediction)).numpy()
+    known = (problem.misfit.limit == 0).numpy()
     found = []
     for experiment, group, rows in problem.groups:
         units = experiment.observations.units_of(group)
         fitted = rows[problem.weight.numpy()[rows] > 0]
         counted = fitted if len(fitted) else rows
+        counted = counted[known[counted]]
         found.append(
             GroupMisfit(
                 label=problem.group_label(experiment, group),
-                phi=float(np.sum(weighted[rows] ** 2)),
-                rmse=float(np.sqrt(np.mean(residual[counted] ** 2))) / units.conversion.scale,
+                phi=float(np.sum(weighted[fitted] ** 2)),
+                rmse=float(np.sqrt(np.mean(residual[counted] ** 2))) / units.conversion.scale
+                if len(counted)
+                else math.nan,
                 units=units.name,
                 rows=len(rows),
                 fitted=len(fitted),
+                measured=len(counted),
             )
         )
     return found

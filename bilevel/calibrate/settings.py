@@ -36,6 +36,14 @@ class WeightRule(Enum):
     INVERSE_MAXIMUM_ABSOLUTE = "inverse_maximum_absolute"
 
 
+class Loss(Enum):
+    """What a residual of z standard deviations adds to phi: z^2, or less of it where z is large."""
+
+    NORMAL = "normal"
+    SOFT_L1 = "soft_l1"
+    HUBER = "huber"
+
+
 class Transform(Enum):
     """none: t = v; log: t = ln v, for what is positive; logit: t = ln((v - lower) / (upper - v)), never at a bound."""
 

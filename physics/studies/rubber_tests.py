@@ -21,7 +21,10 @@ from physics.studies.law_parameters import parameter_defaults
 
 
 class RubberTests(Model):
-    """Nominal stress in direction 1 of uniaxial, equibiaxial and pure shear tests of a rubber.
+    """Nominal stress in direction 1 of uniaxial, equibiaxial, pure shear and general biaxial tests of a rubber.
+
+    Modes are uniaxial, equibiaxial, pure shear and biaxial; the last needs a column second_stretch, and a column direction
+    (1 or 2) where the stress of the second direction was measured.
 
     The parameters are the law's own; Ogden's are mu_1, alpha_1, mu_2 ... An incompressible law has its pressure
     eliminated, and no volumetric parameters; of a compressible one the inner problem finds the free stretches.
@@ -40,11 +43,27 @@ class RubberTests(Model):
         super().__init__(config, observations, folder)
         self.law = make_law(config.law, Hyperelastic, terms=config.terms)
         modes = [self._mode(row, name) for row, name in enumerate(observations.labels["mode"])]
-        self.loading = Loading.of(modes, observations.columns["stretch"])
+        self.loading = Loading.of(modes, observations.columns["stretch"], self._column("second_stretch"))
+        self.direction = self._directions(modes)
         self._reports = ModelReports()
 
+    def _column(self, name: str) -> Tensor | None:
+        return self.observations.columns.get(name)
+
+    def _directions(self, modes: list[Mode]) -> Tensor:
+        """0 or 1 for each row, the direction in which the stress was measured."""
+        given = self._column("direction")
+        if given is None:
+            return torch.zeros(len(modes), dtype=torch.long)
+        for row, mode in enumerate(modes):
+            if float(given[row]) not in ((1.0, 2.0) if mode is Mode.BIAXIAL else (1.0,)):
+                raise InputError(
+                    f"{self.observations.source_of(row)}: direction {float(given[row]):g} is none of a {mode.value} test"
+                )
+        return given.long() - 1
+
     def _mode(self, row: int, name: str) -> Mode:
-        known = {mode.value: mode for mode in (Mode.UNIAXIAL, Mode.EQUIBIAXIAL, Mode.PURE_SHEAR)}
+        known = {mode.value: mode for mode in Mode}
         if name not in known:
             where = self.observations.source[row] if self.observations.source else f"observation {row + 1}"
             raise InputError(f"{where}: mode '{name}' is none of {', '.join(known)}")
@@ -55,18 +74,19 @@ class RubberTests(Model):
         return parameter_defaults(p for p in self.law.parameters if not (rigid and p.volumetric))
 
     def simulate(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        return self._stress(self.loading, self._law_parameters(parameters))
+        stress = self._stress(self.loading, self._law_parameters(parameters))
+        return stress.gather(1, self.direction[:, None])[:, 0]
 
     def _law_parameters(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: parameters[name] for name in self.parameter_defaults()}
 
     def _stress(self, loading: Loading, values: dict[str, Tensor]) -> Tensor:
         if self.config.incompressible:
-            return incompressible_stress(self.law, loading, values)[:, 0]
+            return incompressible_stress(self.law, loading, values)
         problem = HomogeneousDeformation(self.law, loading)
         solution = bilevel.argmin(problem, problem.start(), values)
         self._reports = ModelReports([solution.report], solution.gradients)
-        return problem.nominal_stress(solution.u, values)[:, 0]
+        return problem.nominal_stress(solution.u, values)
 
     def reports(self) -> ModelReports:
         return self._reports
@@ -81,10 +101,12 @@ class RubberTests(Model):
         names = self.observations.labels["mode"]
         for k, name in enumerate(dict.fromkeys(names)):
             rows = [i for i, label in enumerate(names) if label == name]
+            if name == Mode.BIAXIAL.value:
+                continue  # a surface over two stretches, no line
             curve = torch.linspace(1.0, float(np.max(measured[rows])), 150, dtype=torch.float64)
             with torch.no_grad():
                 loading = Loading.of([self._mode(rows[0], name)] * len(curve), curve)
-                line = self._stress(loading, self._law_parameters(parameters)).numpy()
+                line = self._stress(loading, self._law_parameters(parameters))[:, 0].numpy()
             axes.plot(measured[rows], self.observations.value[rows].numpy() / 1e6, "o", ms=4, color=f"C{k}", mfc="none")
             axes.plot(curve.numpy(), line / 1e6, color=f"C{k}", label=name)
         axes.set_xlabel("stretch")

@@ -81,6 +81,8 @@ class SoilElementTests(Model):
         """of each test at least; 0: as many as its table asks for"""
         overconsolidation: float = Field(default=1.0, ge=1.0)
         """preconsolidation over mean pressure at the start, for Cam-Clay"""
+        void_ratios: list[str] = Field(default=[])
+        """tests whose void ratio at the start is uncertain: each is a parameter `void_ratio of TEST`"""
 
     def __init__(self, config: Config, observations: ObservationTable, folder: Path) -> None:
         super().__init__(config, observations, folder)
@@ -88,12 +90,21 @@ class SoilElementTests(Model):
         if config.overconsolidation != 1.0 and "preconsolidation" not in self.law.internal:
             raise InputError(f"overconsolidation is given, but {config.material} has no preconsolidation pressure")
         self.tests = [test for table in config.tables for test in _read(table, folder)]
+        for name in config.void_ratios:
+            if name not in (names := [test.name for test in self.tests]) or "void_ratio" not in self.law.internal:
+                raise InputError(
+                    f"void_ratios: there is no test '{name}' with a void ratio (tests: {', '.join(names)})"
+                )
         self.schedule = IncrementSchedule.of([test.path for test in self.tests], config.increments)
         self.places = self._match()
         self.runs = 0
 
     def parameter_defaults(self) -> Mapping[str, ParameterDefault]:
-        return parameter_defaults(self.law.parameters)
+        doubted = {
+            _void_ratio(name): ParameterDefault(lower=0.0, description="at the start")
+            for name in self.config.void_ratios
+        }
+        return parameter_defaults(self.law.parameters) | doubted
 
     def simulate(self, parameters: Mapping[str, Tensor]) -> Tensor:
         return self._observe(self.run(parameters))
@@ -103,9 +114,14 @@ class SoilElementTests(Model):
         self.runs += len(self.tests)
         return sensitive_march(self.law, dict(parameters), self._initial, self.schedule)
 
-    def _initial(self, _parameters: Mapping[str, Tensor]) -> Tensor:
+    def _initial(self, parameters: Mapping[str, Tensor]) -> Tensor:
         stress = torch.stack([test.stress for test in self.tests])
-        void_ratio = torch.tensor([test.void_ratio for test in self.tests], dtype=torch.float64)
+        void_ratio = torch.stack(
+            [
+                torch.as_tensor(parameters.get(_void_ratio(test.name), test.void_ratio), dtype=torch.float64)
+                for test in self.tests
+            ]
+        )
         known = {"void_ratio": void_ratio, "preconsolidation": self.config.overconsolidation * mean_pressure(stress)}
         return self.law.initial_state(stress, **{name: known[name] for name in self.law.internal if name in known})
 
@@ -143,6 +159,11 @@ class SoilElementTests(Model):
         with torch.no_grad():
             march = self.run(parameters)
         return draw(self.tests, march, self.observations, self.places, self.law, parameters)
+
+
+def _void_ratio(test: str) -> str:
+    """The parameter that is the void ratio of a test at its start."""
+    return f"void_ratio of {test}"
 
 
 def _read(table: TableSection, folder: Path) -> list[LaboratoryTest]:

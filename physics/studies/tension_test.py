@@ -54,10 +54,13 @@ class TensionTest(Model):
 
     def parameter_defaults(self) -> Mapping[str, ParameterDefault]:
         young = [p for p in YOUNG_AND_POISSON if p.name == "youngs_modulus"]
-        return parameter_defaults([*young, *self.hardening.parameters])
+        seating = ParameterDefault(
+            "-", value=0.0, description="strain at which the test begins to load the bar, a nuisance"
+        )
+        return {**parameter_defaults([*young, *self.hardening.parameters]), "seating": seating}
 
     def simulate(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        return self._stress(self.strain, parameters)
+        return self._stress(self.strain - parameters["seating"], parameters)
 
     def _stress(self, strain: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
         stress = tension_stress(self.hardening, strain, parameters)
@@ -71,7 +74,7 @@ class TensionTest(Model):
         axes = figure.add_subplot()
         strain = torch.linspace(0.0, float(self.strain.max()), 200, dtype=torch.float64)
         with torch.no_grad():
-            curve = self._stress(strain, parameters)
+            curve = self._stress(strain - parameters["seating"], parameters)
         shown = np.expm1 if self.config.strain == "engineering" else np.asarray
         axes.plot(
             shown(self.strain.numpy()), self.observations.value.numpy() / 1e6, "o", ms=3, mfc="none", label="measured"

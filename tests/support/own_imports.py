@@ -36,12 +36,13 @@ class Import:
 
 @cache
 def sources() -> dict[str, Path]:
-    """Our modules by dotted name; packages stand for their `__init__.py`."""
+    """Our modules by dotted name; packages stand for their `__init__.py`. Templates of studies are no modules."""
     found = {}
     for package in PACKAGES:
         for file in sorted((ROOT / package).rglob("*.py")):
             parts = file.relative_to(ROOT).with_suffix("").parts
-            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+            if "templates" not in parts:
+                found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
     return found
 
 

@@ -53,6 +53,16 @@ class Evaluator:
         self.used[t.tobytes()] = replace(evaluation, jacobian=None)
         return evaluation
 
+    def renewed(self, evaluation: Evaluation) -> Evaluation | None:
+        """The point with derivatives taken anew, None where they are no updates of earlier ones."""
+        if not evaluation.stale:
+            return None
+        for experiment in self.problem.experiments:
+            experiment.model.renew()
+        anew = self._evaluate(evaluation.t, True)
+        self.journal.append(anew, self.problem)
+        return None if anew.sentence else anew
+
     def accept(self, evaluation: Evaluation) -> None:
         """Note that the optimiser took a point as its next iterate."""
         if self.iterations and np.array_equal(self.iterations[-1].evaluation.t, evaluation.t):

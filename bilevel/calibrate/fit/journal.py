@@ -65,6 +65,7 @@ class Journal:
         self.points: dict[tuple[str, bytes], JournalEntry] = {}
         self.path: list[Accepted] = []
         self.notes: list[str] = []
+        self._replaced: set[int] = set()  # points that were evaluated once more, with better derivatives
         self._jacobians: dict[int, np.ndarray] = {}
         self._initial: States = {}
         if folder is not None:
@@ -141,7 +142,7 @@ class Journal:
         by_number = {p.number: p for (scope, _), p in self.points.items() if scope == self.scope}
         found = []
         for accepted in self.path:
-            if accepted.scope == self.scope:
+            if accepted.scope == self.scope and accepted.number not in self._replaced:
                 if accepted.number not in by_number:
                     break
                 found.append((by_number[accepted.number], accepted.loop))
@@ -168,11 +169,15 @@ class Journal:
             if "scope" not in arrays or int(arrays.get("version", 0)) != VERSION:
                 raise InputError(f"{file}: the checkpoint is of an earlier version; start again with run --force")
             scope, evaluation, with_jacobian = unpacked(arrays)
+            if (earlier := self.points.get((scope, evaluation.t.tobytes()))) is not None:
+                self._replaced.add(earlier.number)
             self.points[scope, evaluation.t.tobytes()] = JournalEntry(number, evaluation, with_jacobian)
         if (folder / _PATH).exists():
             self.path = list(_lines(folder / _PATH))
 
     def _remember(self, number: int, scope: str, evaluation: Evaluation) -> None:
+        if (earlier := self.points.get((scope, evaluation.t.tobytes()))) is not None:
+            self._replaced.add(earlier.number)
         bare = replace(evaluation, jacobian=None)
         self.points[scope, evaluation.t.tobytes()] = JournalEntry(number, bare, evaluation.jacobian is not None)
 

@@ -40,23 +40,31 @@ class LeastSquaresLoop:
     def minimise(self, start: np.ndarray) -> Ending:
         """Iterate from `start`, or from where the journal ends."""
         try:
-            here = self._resumed() or self._started(start)
-            while not self._done(here) and len(self.evaluator.iterations) <= self.evaluator.noptmax:
-                following = self._better(here, _TRIES)
-                if following is not None:
-                    here = self._taken(following)
-                elif (faded := self._faded(here)).any():  # what is left of it moves nothing: go on without it
-                    self.flights[faded] = _FLIGHTS + 1
-                    here = self._at(here.evaluation)
-                else:
-                    break
+            here = self._advanced(self._resumed() or self._started(start))
+            # Updated derivatives lead the way; what ends it, and what statistics are made of, are derivatives taken anew.
+            while (anew := self.evaluator.renewed(here.evaluation)) is not None:
+                here = self._advanced(self._taken(anew))
             if self._done(here) and not self.finished and here.offset > 1e-3 * self.tolerance:
                 self.finished = True  # one step more, for the digits that it gives
                 following = self._better(here, 1)
-                here = here if following is None else self._taken(following)
+                here = here if following is None or following.stale else self._taken(following)
         except IterationLimit:
-            here = self._linear(self.evaluator(self.evaluator.best, True))
+            best = self.evaluator(self.evaluator.best, True)
+            here = self._linear(self.evaluator.renewed(best) or best)
         return self._ending(here)
+
+    def _advanced(self, here: Linearisation) -> Linearisation:
+        """Iterate until it is done, or no step helps."""
+        while not self._done(here) and len(self.evaluator.iterations) <= self.evaluator.noptmax:
+            following = self._better(here, _TRIES)
+            if following is not None:
+                here = self._taken(following)
+            elif (faded := self._faded(here)).any():  # what is left of it moves nothing: go on without it
+                self.flights[faded] = _FLIGHTS + 1
+                here = self._at(here.evaluation)
+            else:
+                break
+        return here
 
     def _started(self, start: np.ndarray) -> Linearisation:
         first = self.evaluator(start, True)

@@ -14,8 +14,18 @@ from torch import Tensor
 from bilevel.calibrate.evaluation import Evaluation
 from bilevel.report import Counts
 
-VERSION = 2
-SCALARS = ("priors", "size", "inner_solves", "inner_iterations", "gradient_error", "seconds", "sentence")
+VERSION = 3
+SCALARS = (
+    "priors",
+    "size",
+    "inner_solves",
+    "inner_iterations",
+    "gradient_error",
+    "approximate",
+    "stale",
+    "seconds",
+    "sentence",
+)
 
 
 def arrays_of(file: Path) -> dict[str, np.ndarray]:

@@ -16,7 +16,7 @@ from bilevel.calibrate.evaluation import Evaluation, Iteration
 from bilevel.calibrate.experiment import Experiment
 from bilevel.calibrate.fit.journal import Journal
 from bilevel.calibrate.fit.run import calibrate
-from bilevel.calibrate.parameters import Parameter
+from bilevel.calibrate.parameter import Parameter
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.result import CalibrationResult
 from bilevel.calibrate.settings import Method, Settings, Stage
@@ -140,7 +140,6 @@ def _whole(problem: CalibrationProblem, part: CalibrationResult, evaluation: Eva
     gradient = np.zeros_like(t)
     for label, place in part.problem.parameters.slices.items():
         gradient[problem.parameters.slices[label]] = evaluation.gradient[place]
-    weighted = problem.weight.numpy() * (evaluation.prediction - problem.value.numpy())
+    residual = problem.misfit.residual(torch.as_tensor(evaluation.prediction))[problem.fitted].numpy()
     prior = problem.parameters.prior_residual(torch.as_tensor(t)).numpy()
-    residual = np.concatenate([weighted[problem.fitted.numpy()], prior])
-    return replace(evaluation, t=t, residual=residual, gradient=gradient, jacobian=None)
+    return replace(evaluation, t=t, residual=np.concatenate([residual, prior]), gradient=gradient, jacobian=None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,9 @@ def _parameters(result: CalibrationResult) -> str:
         "transform",
         "state",
         "at_bound",
+        "std_correlated",
+        "lower95_correlated",
+        "upper95_correlated",
     ]
     rows = [
         [
@@ -115,6 +119,7 @@ def _parameters(result: CalibrationResult) -> str:
             e.transform,
             e.state,
             e.at_bound,
+            *(None if math.isnan(x) else x for x in (e.std_correlated, e.lower95_correlated, e.upper95_correlated)),
         ]
         for e in result.estimates
     ]
@@ -140,7 +145,8 @@ def _residuals(result: CalibrationResult) -> str:
         label = problem.group_label(experiment, group)
         for i in members:
             data, model = units.conversion.inverse(measured[i]), units.conversion.inverse(modelled[i])
-            own = [label, data, model, data - model, weight[i] * units.conversion.scale, units.name, sources[i]]
+            scale = 1.0 if problem.misfit.logarithmic[i] else units.conversion.scale
+            own = [label, data, model, data - model, weight[i] * scale, units.name, sources[i]]
             if forecasts is not None:
                 own += [forecasts.std[i] / units.conversion.scale]
                 own += [units.conversion.inverse(bound[i]) for bound in (forecasts.lower95, forecasts.upper95)]

@@ -17,7 +17,14 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from bilevel.calibrate.report.pictures import Picture, Pictures
-from bilevel.calibrate.report.summary import ROWS, number, remark
+from bilevel.calibrate.report.summary import (
+    CORRELATED_HEADER,
+    ROWS,
+    correlated_rows,
+    correlated_sentences,
+    number,
+    remark,
+)
 from bilevel.calibrate.result import CalibrationResult, ParameterEstimate
 from bilevel.calibrate.settings import Noise
 from bilevel.calibrate.study.files import write_atomically
@@ -67,6 +74,9 @@ def report(
         warnings=[*sentences, *result.notes[:ROWS], *failed[:ROWS], *filter(None, [result.noise_sentence])],
         parameters=[_parameter_row(e) for e in result.estimates[:ROWS]],
         more=max(len(result.estimates) - ROWS, 0),
+        correlated=correlated_rows(result)[:ROWS],
+        correlated_header=CORRELATED_HEADER,
+        correlated_sentences=correlated_sentences(result),
         variance=_variance(result),
         misfit=_misfit(result),
         pictures=[_placed(picture, images) for picture, images in drawn],
@@ -156,12 +166,20 @@ def _certificate(result: CalibrationResult) -> list[tuple[str, str]]:
     steps = f"{len(result.iterations) - 1} iterations, {result.evaluations} evaluations, {result.seconds:.1f} s"
     work = f"{counts.factorisations} factorisations, {counts.back_substitutions} back-substitutions"
     return [
-        ("Derivatives", "exact (algorithmic differentiation and the implicit function theorem)"),
+        *_derivatives(result),
         ("Jacobian against finite differences", checked),
         ("Certificate at the end", "not asked for" if result.certificate is None else str(result.certificate)),
         ("Outer loop", f"{result.method}, {steps}"),
         ("Inner solves", f"{result.inner_solves}, with {result.inner_iterations} iterations, {work}"),
     ]
+
+
+def _derivatives(result: CalibrationResult) -> list[tuple[str, str]]:
+    """What each experiment's derivatives are, once where they are all alike."""
+    found = {e.name: e.model.derivatives for e in result.problem.experiments}
+    if len(set(found.values())) == 1:
+        return [("Derivatives", next(iter(found.values())))]
+    return [(f"Derivatives of {name}", text) for name, text in found.items()]
 
 
 def _versions(study: Study) -> str:

@@ -28,6 +28,8 @@ def as_json(study: Study, result: CalibrationResult) -> dict[str, Any]:
             "upper": e.upper,
             "transform": e.transform,
             "state": e.state,
+            "std_correlated": _finite(e.std_correlated),
+            "interval95_correlated": [_finite(e.lower95_correlated), _finite(e.upper95_correlated)],
         }
     statistics, identified = result.statistics, result.identifiability
     return {
@@ -39,7 +41,7 @@ def as_json(study: Study, result: CalibrationResult) -> dict[str, Any]:
         "phi": result.phi,
         "phi_by_group": {g.label: g.phi for g in result.groups},
         "phi_prior": result.prior_phi,
-        "rmse_by_group": {g.label: {"value": g.rmse, "units": g.units, "rows": g.rows} for g in result.groups},
+        "rmse_by_group": {g.label: {"value": _finite(g.rmse), "units": g.units, "rows": g.rows} for g in result.groups},
         "rmse": _finite(result.rmse),
         "randomness_by_group": {
             g.label: {
@@ -62,6 +64,9 @@ def as_json(study: Study, result: CalibrationResult) -> dict[str, Any]:
             "reduced_chi_square": _finite(statistics.chi_square),
             "sentence": result.noise_sentence,
         },
+        "correlated_errors": None
+        if statistics is None or statistics.correlated is None
+        else [asdict(group) for group in statistics.correlated.groups],
         "not_identifiable": {} if identified is None else identified.sentences,
         "singular_values": None if identified is None else [float(s) for s in identified.singular_values],
         "method": result.method,
@@ -71,6 +76,7 @@ def as_json(study: Study, result: CalibrationResult) -> dict[str, Any]:
         "inner_iterations": result.inner_iterations,
         "counts": asdict(result.counts),
         "gradient_error_estimate": None if result.certificate is None else _finite(result.certificate.relative_error),
+        "derivatives": {e.name: e.model.derivatives for e in result.problem.experiments},
         "jacobian_finite_difference_error": _finite(result.jacobian_error),
         "seconds": result.seconds,
     }

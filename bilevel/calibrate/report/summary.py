@@ -30,11 +30,38 @@ def parameter_rows(estimates: Sequence[ParameterEstimate]) -> list[list[str]]:
 
 
 def remark(estimate: ParameterEstimate) -> str:
-    """ "at upper bound 10", "fixed", "tied to k", or ""."""
+    """ "at upper bound 10", "fixed", "= 2 * k", or ""."""
     if estimate.at_bound:
         bound = estimate.upper if estimate.at_bound == "upper" else estimate.lower
         return f"at {estimate.at_bound} bound {number(bound)}"
     return "" if estimate.state == "free" else estimate.state
+
+
+CORRELATED_HEADER = ["with correlated errors", "std", "95 % interval", "units", "times the std above"]
+
+
+def correlated_rows(result: CalibrationResult) -> list[list[str]]:
+    """Label, std, 95 % interval, units and factor where errors are correlated, [] where they are not."""
+    return [
+        [
+            e.label,
+            number(e.std_correlated, 3),
+            f"{number(e.lower95_correlated, 4)} .. {number(e.upper95_correlated, 4)}",
+            e.units,
+            number(e.std_correlated / e.std if e.std else math.nan, 3),
+        ]
+        for e in result.estimates
+        if not math.isnan(e.std_correlated)
+    ]
+
+
+def correlated_sentences(result: CalibrationResult) -> list[str]:
+    """What the errors of each correlated group are worth."""
+    found = None if result.statistics is None else result.statistics.correlated
+    return [
+        f"errors of {g.label}: neighbours correlate by {g.neighbours:.2f}, so that {g.rows} readings are worth {g.effective:.3g}"
+        for g in (found.groups if found else [])
+    ]
 
 
 HEADER = ["parameter", "value", "std", "std/value", "95 % interval", "units", "remark"]
@@ -44,6 +71,7 @@ def summary(title: str, result: CalibrationResult) -> str:
     """The whole text."""
     rows = parameter_rows(result.estimates)
     cut = [] if len(rows) <= ROWS else [f"... and {len(rows) - ROWS} more in the .par.csv file"]
+    beside = correlated_rows(result)
     groups = [
         [g.label, number(g.phi), f"{number(g.rmse, 4)} {g.units}".strip(), f"{g.fitted} of {g.rows}"]
         for g in result.groups
@@ -55,8 +83,9 @@ def summary(title: str, result: CalibrationResult) -> str:
         f", of which priors {number(result.prior_phi)}" if result.prior_phi else ""
     )
     lines = [title, "=" * len(title), *result.verdicts, ""]
-    lines += [*_table(HEADER, rows[:ROWS]), *cut, ""]
-    lines += [*_table(["group", "phi", "rmse", "fitted rows"], groups), "", total + f", {result.seconds:.1f} s"]
+    lines += [*text_table(HEADER, rows[:ROWS]), *cut, ""]
+    lines += [*correlated_sentences(result), *text_table(CORRELATED_HEADER, beside[:ROWS]), ""] if beside else []
+    lines += [*text_table(["group", "phi", "rmse", "fitted rows"], groups), "", total + f", {result.seconds:.1f} s"]
     return "\n".join(lines)
 
 
@@ -67,10 +96,11 @@ def correlation_table(result: CalibrationResult) -> str:
     labels = result.statistics.free_labels[:ROWS]
     matrix = result.statistics.correlation[:ROWS, :ROWS]
     rows = [[label, *(number(float(x), 3) for x in row)] for label, row in zip(labels, matrix)]
-    return "\n".join(_table(["correlation", *labels], rows))
+    return "\n".join(text_table(["correlation", *labels], rows))
 
 
-def _table(header: list[str], rows: list[list[str]]) -> list[str]:
+def text_table(header: list[str], rows: list[list[str]]) -> list[str]:
+    """The lines of a table."""
     widths = [max(len(row[k]) for row in [header, *rows]) for k in range(len(header))]
     text = [["  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip()] for row in [header, *rows]]
     return [text[0][0], "  ".join("-" * w for w in widths), *(line[0] for line in text[1:])]

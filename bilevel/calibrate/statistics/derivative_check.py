@@ -201,5 +201,4 @@ def _seen(problem: CalibrationProblem, t: np.ndarray, entries: np.ndarray) -> bo
 
 
 def _weighted(problem: CalibrationProblem, t: np.ndarray) -> np.ndarray:
-    with torch.no_grad():
-        return (problem.weight * problem.predict(torch.as_tensor(t)))[problem.fitted].numpy()
+    return problem.residual(t)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from bilevel.calibrate.evaluation import Evaluation
-from bilevel.calibrate.linearisation import Linearisation
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.settings import Noise
-from bilevel.calibrate.statistics.noise import noise_level
+from bilevel.calibrate.statistics.information import information
 
 
 @dataclass(frozen=True)
@@ -23,19 +23,18 @@ class Forecasts:
 
 
 def forecasts(problem: CalibrationProblem, evaluation: Evaluation, noise: Noise) -> Forecasts:
-    """By linear theory at an evaluated point that has a Jacobian; costs another one where rows have weight 0.
+    """By linear theory at an evaluated point that has a Jacobian; costs another one where rows have no say.
 
     Infinite where a prediction depends on what the data do not determine.
     """
     assert evaluation.jacobian is not None
-    level = noise_level(problem, evaluation, noise)
-    linear = Linearisation(evaluation, problem.parameters, level.scale)
-    weight = problem.weight.numpy()
-    slopes = np.zeros((len(weight), len(evaluation.t)))
+    informed = information(problem, evaluation, noise)
+    slope = problem.misfit.slope(torch.as_tensor(evaluation.prediction)).numpy()
+    slopes = np.zeros((len(slope), len(evaluation.t)))
     fitted = problem.fitted.numpy()
-    slopes[fitted] = evaluation.jacobian[: len(fitted)] / weight[fitted, None]
-    if len(fitted) < len(weight):
-        slopes[weight == 0] = problem.forecast_jacobian(evaluation.t)
-    std = np.sqrt(linear.variances(slopes, level.spread))
-    half = level.quantile * std
+    slopes[fitted] = evaluation.jacobian[: len(fitted)] / np.where(slope == 0, 1.0, slope)[fitted, None]
+    if (silent := slope == 0).any():  # not fitted, or censored so far from the limit that its residual is flat
+        slopes[silent] = problem.prediction_jacobian(evaluation.t, silent)
+    std = np.sqrt(informed.variances(slopes))
+    half = informed.level.quantile * std
     return Forecasts(std, evaluation.prediction - half, evaluation.prediction + half)

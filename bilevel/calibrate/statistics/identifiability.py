@@ -14,10 +14,10 @@ import numpy as np
 
 from bilevel.calibrate.evaluation import Evaluation
 from bilevel.calibrate.linearisation import Linearisation
-from bilevel.calibrate.parameters import Parameter
+from bilevel.calibrate.parameter import Parameter
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.settings import Noise, Transform
-from bilevel.calibrate.statistics.noise import noise_level
+from bilevel.calibrate.statistics.information import information
 from bilevel.calibrate.statistics.uncertainty import Statistics
 
 NULL = 1e-8
@@ -46,12 +46,13 @@ def identifiability(
     problem: CalibrationProblem, evaluation: Evaluation, statistics: Statistics, noise: Noise = Noise.ESTIMATED
 ) -> Identifiability:
     """Every free entry at a point that has a Jacobian."""
-    level = noise_level(problem, evaluation, noise)
-    linear = Linearisation(evaluation, problem.parameters, level.scale)
+    informed = information(problem, evaluation, noise)
+    level, linear = informed.level, informed.linear
     everything = np.ones(len(linear.t), dtype=bool)
     singular, directions = linear.spectrum(everything)
-    std_t = np.sqrt(np.diag(linear.covariance(everything, level.spread)))
-    own = np.divide(math.sqrt(level.spread), linear.norms, out=np.zeros_like(linear.norms), where=~linear.unseen)
+    std_t = np.sqrt(np.diag(informed.covariance(everything)))
+    typical = math.sqrt(float(np.mean(informed.spread)))
+    own = np.divide(typical, linear.norms, out=np.zeros_like(linear.norms), where=~linear.unseen)
     found, null = linear.spectrum(linear.free)
     null = null[found <= NULL * found.max(initial=0.0)]
     verdicts = _Verdicts(problem, linear, statistics, level.quantile * std_t, own < std_t / CORRELATED, null)

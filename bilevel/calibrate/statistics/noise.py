@@ -42,6 +42,7 @@ def noise_level(problem: CalibrationProblem, evaluation: Evaluation, noise: Nois
     """The noise at an evaluated point that has a Jacobian; NaN when nothing is left over to estimate it from."""
     linear = Linearisation(evaluation, problem.parameters)
     freedom = len(linear.residual) - linear.rank
+    normal = problem.misfit.normal[problem.fitted].numpy()
     chi_square = evaluation.phi / freedom if freedom > 0 else math.nan
     if noise is Noise.KNOWN:
         return NoiseLevel(1.0, freedom, float(stats.norm.ppf(0.975)), chi_square)
@@ -51,6 +52,9 @@ def noise_level(problem: CalibrationProblem, evaluation: Evaluation, noise: Nois
         return NoiseLevel(scale**2, freedom, float(quantile), scale**2 if freedom > 0 else math.nan, scale)
     if freedom <= 0:
         return NoiseLevel(math.nan, freedom, math.nan, math.nan)
+    if not normal.all():  # robust losses and censored rows take std at its word, and say nothing of its size
+        share = evaluation.residual[: evaluation.data_rows][normal]
+        chi_square = float(share @ share) / (freedom * normal.mean()) if normal.any() else 1.0
     return NoiseLevel(chi_square, freedom, float(stats.t.ppf(0.975, freedom)), chi_square)
 
 
@@ -70,7 +74,8 @@ def noise_sentence(problem: CalibrationProblem, evaluation: Evaluation, noise: N
         few = "there are no more fitted observations than free parameters, so the noise cannot be estimated"
         return "" if noise is Noise.KNOWN else few + known
     if noise is Noise.ESTIMATED:
-        if all(e.observations.sigma is not Sigma.STD for e in problem.experiments):
+        unscaled = not bool(problem.misfit.normal[problem.fitted].any())
+        if unscaled or all(e.observations.sigma is not Sigma.STD for e in problem.experiments):
             return ""
         return (
             f"std was given and the noise is estimated: standard deviations are rescaled by {math.sqrt(level.variance):.3g} "
@@ -78,7 +83,9 @@ def noise_sentence(problem: CalibrationProblem, evaluation: Evaluation, noise: N
         )
     tail = stats.chi2.sf(level.freedom * level.chi_square, level.freedom)
     doubt = ""
-    if tail < UNLIKELY:
+    if not bool(problem.misfit.normal[problem.fitted].all()):
+        pass  # losses and limits have no chi-square distribution
+    elif tail < UNLIKELY:
         doubt = ": larger than chance allows, so the noise is larger than said, or the model is wrong"
     elif tail > 1 - UNLIKELY:
         doubt = ": smaller than chance allows, so the noise is smaller than said"

@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from bilevel.calibrate.evaluation import Evaluation
 from bilevel.calibrate.problem import CalibrationProblem
@@ -51,13 +52,14 @@ class Randomness:
 
 def randomness(problem: CalibrationProblem, evaluation: Evaluation) -> list[Randomness]:
     """One entry for each group with at least FEWEST fitted rows whose residuals are more than round-off."""
-    weight = problem.weight.numpy()
-    weighted = weight * (evaluation.prediction - problem.value.numpy())
+    weight, prediction = problem.weight.numpy(), torch.as_tensor(evaluation.prediction)
+    weighted, size = problem.misfit.residual(prediction).numpy(), problem.misfit.size(prediction).amax(0).numpy()
+    measured = (weight > 0) & (problem.misfit.limit == 0).numpy()
     found = []
     for experiment, group, rows in problem.groups:
-        fitted = rows[weight[rows] > 0]
+        fitted = rows[measured[rows]]
         residual = weighted[fitted]
-        predicted = weight[fitted] * evaluation.prediction[fitted]
+        predicted = size[fitted]
         round_off = np.linalg.norm(residual) <= ROUND_OFF * np.linalg.norm(predicted)
         if len(residual) >= FEWEST and not round_off:
             found.append(_of_group(problem.group_label(experiment, group), residual))
@@ -78,7 +80,7 @@ def sentence(groups: list[Randomness]) -> str:
     size = f", by a factor of about {worst:.1f}," if worst > 1.05 else ""
     return (
         f"The residuals of {', '.join(named)}{more} are not random: the model or the data err systematically there, "
-        f"and the standard deviations are too small{size} because they take the errors for independent"
+        f"and the standard deviations are too small{size} because they take the errors for independent; those for correlated errors stand beside them"
     )
 
 

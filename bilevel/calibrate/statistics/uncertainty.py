@@ -16,17 +16,17 @@ import numpy as np
 import torch
 
 from bilevel.calibrate.evaluation import Evaluation
-from bilevel.calibrate.linearisation import Linearisation
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.settings import Noise
-from bilevel.calibrate.statistics.noise import noise_level
+from bilevel.calibrate.statistics.correlated import CorrelatedGroup, correlated_covariance
+from bilevel.calibrate.statistics.information import information
 
 
 @dataclass(frozen=True)
 class Statistics:
     """Linear statistics at a point; arrays are over the entries of t (p,) or over all natural entries (q,).
 
-    labels: the natural entries, free, tied and fixed. std, lower95, upper95: (q,) in the user's units.
+    labels: the natural entries, free, derived and fixed. std, lower95, upper95: (q,) in the user's units.
     covariance: (q, q), natural. correlation: (p, p) of the free entries. std_t: (p,). held: (p,) at an active bound.
     variance: s^2. chi_square: reduced.
     """
@@ -45,17 +45,27 @@ class Statistics:
     degrees_of_freedom: int
     quantile: float
     chi_square: float
+    correlated: CorrelatedStatistics | None = None
+
+
+@dataclass(frozen=True)
+class CorrelatedStatistics:
+    """The same under errors that resemble their neighbours': std, lower95, upper95 (q,), and the groups of such errors."""
+
+    std: np.ndarray
+    lower95: np.ndarray
+    upper95: np.ndarray
+    groups: list[CorrelatedGroup]
 
 
 def linear_statistics(
     problem: CalibrationProblem, evaluation: Evaluation, noise: Noise = Noise.ESTIMATED
 ) -> Statistics:
     """The statistics at an evaluated point that has a Jacobian."""
-    level = noise_level(problem, evaluation, noise)
-    linear = Linearisation(evaluation, problem.parameters, level.scale)
-    held = linear.held
+    informed = information(problem, evaluation, noise)
+    level, held = informed.level, informed.linear.held
     covariance_t = np.full((len(held), len(held)), np.nan)
-    covariance_t[np.ix_(~held, ~held)] = linear.covariance(~held, level.spread)
+    covariance_t[np.ix_(~held, ~held)] = informed.covariance(~held)
     std_t = np.sqrt(np.diag(covariance_t))
     t = torch.as_tensor(evaluation.t)
     slopes = (
@@ -80,7 +90,24 @@ def linear_statistics(
         degrees_of_freedom=level.freedom,
         quantile=level.quantile,
         chi_square=level.chi_square,
+        correlated=_correlated(problem, evaluation, noise, held, slopes, level.quantile),
     )
+
+
+def _correlated(
+    problem: CalibrationProblem,
+    evaluation: Evaluation,
+    noise: Noise,
+    held: np.ndarray,
+    slopes: np.ndarray,
+    quantile: float,
+) -> CorrelatedStatistics | None:
+    if (found := correlated_covariance(problem, evaluation, noise)) is None:
+        return None
+    covariance = np.full((len(held), len(held)), np.nan)
+    covariance[np.ix_(~held, ~held)] = found[0]
+    ends = _interval(problem, evaluation.t, quantile * np.sqrt(np.diag(covariance)))
+    return CorrelatedStatistics(np.sqrt(np.diag(_propagated(slopes, covariance))), *ends, found[1])
 
 
 def _stacked(problem: CalibrationProblem, t: torch.Tensor) -> torch.Tensor:

@@ -24,6 +24,7 @@ def check_study(study: Study) -> tuple[str, bool]:
         return "\n".join([*lines, "no free parameter, so there is no gradient to check"]), True
     check = check_derivatives(problem, evaluation, apart=True)
     certified = certificate(problem, evaluation.t)
+    lines += [f"derivatives of {e.name}: {e.model.derivatives}" for e in problem.experiments if e.model.precision]
     lines += [str(certified), "derivatives against finite differences, relative:"]
     lines += [f"  {name}: {error:.1e}" for name, error in check.errors.items()]
     lines += [f"  {name}: no fitted observation depends on it" for name in check.unseen if name not in check.cut]

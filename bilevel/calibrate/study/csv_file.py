@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from bilevel.calibrate.study.excel import read_sheet
 from bilevel.calibrate.study.files import read_text
 from bilevel.calibrate.study.validated import hint
 from bilevel.report import InputError
@@ -19,14 +21,33 @@ MAX_BYTES = 1_000_000_000
 
 
 @dataclass(frozen=True)
+class TableLayout:
+    """How a table is written: delimiter, decimal sign, characters that begin comments, whether a line of units follows.
+
+    sheet: of an .xlsx file, None = its first.
+    """
+
+    delimiter: str = ","
+    decimal: str = "."
+    comment: str = "#"
+    second_header: bool = False
+    sheet: str | None = None
+
+
+@dataclass(frozen=True)
 class CsvFile:
-    """The cells of a CSV file as texts; lines: the line of each row in the file; header_line: that of the header."""
+    """The cells of a table as texts; lines: the line of each row in the file; header_line: that of the header.
+
+    parts: the column from which a row of a wide table comes, "" otherwise.
+    """
 
     path: Path
     header: list[str]
     rows: list[list[str]]
     lines: list[int]
     header_line: int
+    layout: TableLayout = TableLayout()
+    parts: tuple[str, ...] = ()
 
     def texts(self, column: str) -> list[str]:
         """A column as texts; InputError with the nearest column if it is missing."""
@@ -41,17 +62,25 @@ class CsvFile:
         values = np.empty(len(self.rows))
         for i, text in enumerate(self.texts(column)):
             try:
-                values[i] = float(text.replace("_", " "))  # Python would read 1_0 as 10
+                values[i] = as_number(text, self.layout.decimal)
             except ValueError:
                 got = f"'{text}'" if text else "an empty cell"
-                comma = "; write a decimal point" if re.fullmatch(r"[-+]?\d+,\d+", text) else ""
-                raise InputError(f"{self.where(i)}, column '{column}': expected a number, got {got}{comma}") from None
+                raise InputError(
+                    f"{self.where(i)}, column '{column}': expected a number, got {got}{self._number_hint(text)}"
+                ) from None
             if not math.isfinite(values[i]):
                 raise InputError(
                     f"{self.where(i)}, column '{column}': expected a finite number, got {text}; "
-                    "remove the row or mend it"
+                    "remove the row or mend it, or leave such rows out with omit"
                 )
         return values
+
+    def _number_hint(self, text: str) -> str:
+        if re.fullmatch(r"[-+]?\d+,\d+", text):
+            return "; write a decimal point, or say decimal: ','"
+        if re.fullmatch(r"[<>]\s*[-+]?[\d.,]+", text):
+            return "; say censored: fit (a limit) or censored: omit (left out)"
+        return "; leave such rows out with omit: [empty]" if not text else ""
 
     def _delimiter_hint(self) -> str:
         found = [d for d in (";", "\t") if len(self.header) == 1 and d in self.header[0]]
@@ -62,7 +91,34 @@ class CsvFile:
         )
 
     def where(self, row: int) -> str:
-        return f"{self.path}, line {self.lines[row]}"
+        part = self.parts[row] if self.parts else ""
+        return f"{self.path}, line {self.lines[row]}" + (f", column '{part}'" if part else "")
+
+    def chosen(self, rows: Sequence[int]) -> CsvFile:
+        """Some of the rows."""
+        parts = tuple(self.parts[i] for i in rows) if self.parts else ()
+        return replace(self, rows=[self.rows[i] for i in rows], lines=[self.lines[i] for i in rows], parts=parts)
+
+    def long(self, columns: Sequence[str], name: str, value: str) -> CsvFile:
+        """A row for each cell of some columns: the column's name in `name`, the cell in `value`; the rest is repeated."""
+        found: list[str] = []
+        for pattern in columns:
+            matches = [c for c in self.header if fnmatch.fnmatchcase(c, pattern)]
+            if not matches:
+                raise InputError(
+                    f"{self.path}, line {self.header_line}: there is no column '{pattern}'{hint(pattern, self.header)}"
+                )
+            found += [c for c in matches if c not in found]
+        kept = [i for i, c in enumerate(self.header) if c not in found]
+        header = [self.header[i] for i in kept] + [name, value]
+        if len(set(header)) < len(header):
+            raise InputError(f"{self.path}: a column is called '{name}' or '{value}' already; choose another name")
+        rows, lines = [], []
+        for row, line in zip(self.rows, self.lines):
+            for column in found:
+                rows.append([row[i] for i in kept] + [column, row[self.header.index(column)]])
+                lines.append(line)
+        return replace(self, header=header, rows=rows, lines=lines, parts=tuple(found) * len(self.rows))
 
     def keep(self, column: str, wanted: Sequence[str]) -> CsvFile:
         """The rows whose text in a column is one of those wanted; InputError for a text that no row has."""
@@ -74,10 +130,7 @@ class CsvFile:
                     f"{self.path}: no row has '{text}' in column '{column}'{hint(text, known)}; "
                     "an observation group may not be empty"
                 )
-        kept = [i for i, text in enumerate(texts) if text in wanted]
-        return CsvFile(
-            self.path, self.header, [self.rows[i] for i in kept], [self.lines[i] for i in kept], self.header_line
-        )
+        return self.chosen([i for i, text in enumerate(texts) if text in wanted])
 
     @property
     def repeated_rows(self) -> list[tuple[int, int]]:
@@ -87,27 +140,51 @@ class CsvFile:
         return [(earlier, line) for earlier, line in found if earlier != line]
 
 
-def read_csv(path: Path, delimiter: str = ",") -> CsvFile:
-    """Read a CSV file with one header line; lines that are empty or start with # are comments."""
+_FORTRAN = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+))[dD]([-+]?\d+)")
+
+
+def as_number(text: str, decimal: str = ".") -> float:
+    """A cell as a number, with Fortran's 1.0D-05 as well; ValueError for anything else, thousands' separators included."""
+    if decimal == ",":
+        if "." in text:
+            raise ValueError(f"could not convert '{text}': a point beside decimal commas")
+        text = text.replace(",", ".")
+    # Python would read 1_0 as 10
+    return float(_FORTRAN.sub(r"\1e\2", text.replace("_", " ")))
+
+
+def read_csv(path: Path, delimiter: str = ",", layout: TableLayout | None = None) -> CsvFile:
+    """Read a table with one header line, or a sheet of an .xlsx file; empty lines and comments are passed over.
+
+    layout: what differs from a file of commas and points; it goes before the delimiter.
+    """
+    layout = layout or TableLayout(delimiter)
+    if path.suffix.lower() == ".xlsx":
+        return _table(path, read_sheet(path, layout.sheet), layout)
+    if layout.sheet is not None:
+        raise InputError(f"{path}: is no .xlsx file, so it has no sheet '{layout.sheet}'")
     # str.splitlines would also split at form feeds and Unicode's separators, which may stand in a cell
     source = re.split(r"\r\n|\r|\n", read_text(path, MAX_BYTES))
-    rows = _rows(path, source, delimiter)
+    return _table(path, _rows(path, source, layout), layout)
+
+
+def _table(path: Path, rows: Iterator[tuple[int, list[str]]], layout: TableLayout) -> CsvFile:
     header_line, header = next(rows, (0, []))
     if not header:
         raise InputError(f"{path}: is empty; expected a header line and rows")
     if len(set(header)) < len(header):
         raise InputError(f"{path}, line {header_line}: two columns have the same name")
-    found = list(rows)
-    return CsvFile(path, header, [cells for _, cells in found], [line for line, _ in found], header_line)
+    found = list(rows)[1 if layout.second_header else 0 :]
+    return CsvFile(path, header, [cells for _, cells in found], [line for line, _ in found], header_line, layout)
 
 
-def _rows(path: Path, source: list[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def _rows(path: Path, source: list[str], layout: TableLayout) -> Iterator[tuple[int, list[str]]]:
     """The number of the first line of each row, and its cells; all rows are as wide as the first."""
     width, i = 0, 0
     while i < len(source):
         line = source[i]
-        if line.strip() and not line.lstrip().startswith("#"):
-            cells, used = _row(source, i, delimiter, width)
+        if line.strip() and not line.lstrip().startswith(tuple(layout.comment)):
+            cells, used = _row(source, i, layout.delimiter, width)
             width = width or len(cells)
             if len(cells) != width:
                 raise InputError(f"{path}, line {i + 1}: expected {width} columns as in the header, got {len(cells)}")

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bilevel.calibrate.derivation import Derivation, needed_by
 from bilevel.calibrate.experiment import Experiment
 from bilevel.calibrate.fit.stages import restricted
 from bilevel.calibrate.model import Model
 from bilevel.calibrate.observations import ObservationTable, join
-from bilevel.calibrate.parameters import Parameter, ParameterSet
+from bilevel.calibrate.parameter import Parameter
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.settings import Settings, Stage
 from bilevel.calibrate.study.contents import contents
+from bilevel.calibrate.study.named_runs import with_run
 from bilevel.calibrate.study.observation_files import read_observations
+from bilevel.calibrate.study.observation_schema import ObservationSection
 from bilevel.calibrate.study.parameter_keys import read_parameter
 from bilevel.calibrate.study.registry import find_model, model_from_file
-from bilevel.calibrate.study.schema import ObservationSection, StudySection
+from bilevel.calibrate.study.schema import StudySection
 from bilevel.calibrate.study.study import Study
 from bilevel.calibrate.study.units import clash
 from bilevel.calibrate.study.validated import hint, validated
@@ -26,11 +30,11 @@ from bilevel.calibrate.study.yaml_lines import Document, KeyPath, read_yaml
 from bilevel.report import BilevelError, InputError
 
 
-def load_study(path: Path | str) -> Study:
-    """Read a study; InputError, with file and line, for anything that is wrong with it."""
+def load_study(path: Path | str, run: str | None = None) -> Study:
+    """Read a study, or one of its named runs; InputError, with file and line, for anything that is wrong with it."""
     path = Path(path)
-    document = read_yaml(path)
-    return _Loader(document, validated(document, StudySection, document.content), path).study()
+    document = with_run(read_yaml(path), run)
+    return replace(_Loader(document, validated(document, StudySection, document.content), path).study(), run=run)
 
 
 class _Loader:
@@ -118,7 +122,7 @@ class _Loader:
         if not (isinstance(file, str) and isinstance(name, str) and isinstance(prepare, str | None)):
             message = (
                 "a model of kind python needs 'file' (a Python file) and 'name' (what is in it), and may have 'prepare' "
-                "(a function of the columns that is called once)"
+                "(a function of the columns that is called once) and 'options'"
             )
             raise document.error(("model",), message)
         with self._at(("model", "file"), document):
@@ -145,10 +149,14 @@ class _Loader:
                 parameter, file = read_parameter(section, self.folder, experiments)
             parameters.append(parameter)
             self.files += [] if file is None else [file]
+        for experiment in experiments:
+            with self._at(("model",)):
+                belonging = [p for p in parameters if not p.experiments or experiment.name in p.experiments]
+                experiment.model.require_units({p.name: p.units for p in belonging})
         for i, p in enumerate(parameters):
-            if p.tied_to is not None:
-                with self._at(("parameters", i, "tied_to")):
-                    ParameterSet([p, *(q for q in parameters if q is not p)])
+            if p.expr is not None:
+                with self._at(("parameters", i, "expr")):
+                    Derivation(needed_by(p, parameters))
         for experiment in experiments:
             if experiment.model.as_written:
                 with self._at(("parameters",)):
@@ -186,7 +194,7 @@ class _Loader:
 def _made(model_class: type[Model], config: Any, table: ObservationTable, folder: Path) -> Model:
     try:
         return model_class(config, table, folder)
-    except BilevelError:
+    except (BilevelError, InputError):
         raise
     except Exception as error:  # a model of anyone's own may raise anything
         raise InputError(f"setting up the model failed with {type(error).__name__}: {error}") from error

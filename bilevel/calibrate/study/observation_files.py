@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from bilevel.calibrate.misfit import GroupNoise
 from bilevel.calibrate.model import Model
 from bilevel.calibrate.observations import GroupUnits, ObservationTable, Sigma
 from bilevel.calibrate.settings import WeightRule
-from bilevel.calibrate.study.csv_file import CsvFile, read_csv
-from bilevel.calibrate.study.schema import ColumnSection, ObservationSection, Weighting
+from bilevel.calibrate.study.csv_file import CsvFile, TableLayout, read_csv
+from bilevel.calibrate.study.dates import seconds_since
+from bilevel.calibrate.study.observation_schema import ColumnSection, ObservationSection, Weighting
+from bilevel.calibrate.study.readings import with_readings
 from bilevel.calibrate.study.units import Conversion, Unit, parse_unit
+from bilevel.calibrate.study.validated import hint
 from bilevel.report import InputError
 
 
@@ -20,12 +25,16 @@ def read_observations(
     section: ObservationSection, folder: Path, model: type[Model], notes: list[str]
 ) -> ObservationTable:
     """The table of one `observations` entry, in the units of a class of models; what seems odd goes to `notes`."""
-    file = read_csv(folder / section.file, section.delimiter)
+    layout = TableLayout(section.delimiter, section.decimal, section.comment, section.second_header, section.sheet)
+    file = read_csv(folder / section.file, layout=layout)
+    if section.wide is not None:
+        file = file.long(section.wide.columns, section.wide.name, section.value.column)
     for column, wanted in section.where.items():
         file = file.keep(column, wanted)
     if not file.rows:
         chosen = f" with {section.where}" if section.where else ""
         raise InputError(f"{file.path}: there is no row{chosen}; an observation group may not be empty")
+    file, limits = with_readings(file, section, notes)
     if repeated := file.repeated_rows:
         more = f" and {len(repeated) - 1} more" if len(repeated) > 1 else ""
         notes.append(f"{file.path}: line {repeated[0][1]} repeats line {repeated[0][0]}{more}; each counts")
@@ -36,8 +45,11 @@ def read_observations(
     groups = file.texts(section.group.column) if section.group.column else [str(section.group.name)] * len(file.rows)
     _require_named(file, groups, section.group.column)
     raw = file.numbers(section.value.column) * section.value.sign
-    weights = _weights(section, file, groups, raw) / conversion.scale
-    columns = {name: converted[name](file.numbers(c.column) * c.sign) for name, c in numeric.items()}
+    noise = {name: _noise(section.groups.get(name, section)) for name in dict.fromkeys(groups)}
+    weights = _weights(section, file, groups, raw)
+    weights = np.where([noise[name].logarithmic for name in groups], weights, weights / conversion.scale)
+    columns = {name: converted[name](_numbers(file, c)) for name, c in numeric.items()}
+    _require_fit(file, groups, noise, columns, raw, section, conversion)
     for name, numbers in {"value": conversion(raw), "weight": weights, **columns}.items():
         _require_finite(file, name, numbers)
     return ObservationTable(
@@ -48,10 +60,61 @@ def read_observations(
         labels={name: tuple(file.texts(c.column)) for name, c in labels.items()},
         source=tuple(file.where(i) for i in range(len(file.rows))),
         group_units={group: GroupUnits(section.value.units or "", conversion) for group in dict.fromkeys(groups)},
-        column_units={name: GroupUnits(numeric[name].units or "", c) for name, c in converted.items()},
+        column_units={
+            name: GroupUnits("s" if numeric[name].origin else numeric[name].units or "", c)
+            for name, c in converted.items()
+        },
         offset=(section.offset or "",) * len(file.rows),
         sigma=_sigma(section),
+        noise=noise,
+        censored=limits,
     )
+
+
+def _numbers(file: CsvFile, column: ColumnSection) -> np.ndarray:
+    if column.origin is not None:
+        return seconds_since(file, column.column, column.origin, column.format)
+    return file.numbers(column.column) * column.sign
+
+
+def _noise(weighting: Weighting) -> GroupNoise:
+    correlated = "" if weighting.correlated == "rows" else weighting.correlated
+    return GroupNoise(weighting.loss, weighting.logarithmic, correlated)
+
+
+def _require_fit(
+    file: CsvFile,
+    groups: list[str],
+    noise: Mapping[str, GroupNoise],
+    columns: Mapping[str, np.ndarray],
+    values: np.ndarray,
+    section: ObservationSection,
+    conversion: Conversion,
+) -> None:
+    """InputError where readings have no logarithm or relative error, or rows no place along which they are correlated."""
+    for i, name in enumerate(groups):
+        if noise[name].logarithmic and not values[i] > 0:
+            raise InputError(f"{file.where(i)}: {values[i]:g} has no logarithm, as logarithmic asks for")
+    given = [section, *section.groups.values()]
+    relative = any(w.logarithmic or (w.std is not None and w.std.relative is not None) for w in given)
+    if relative and conversion.offset:
+        raise InputError(f"'{section.value.units}' has an arbitrary zero, so its readings have no relative error")
+    for name, own in noise.items():
+        if not own.correlated:
+            continue
+        if own.correlated not in columns:
+            raise InputError(
+                f"correlated: there is no column '{own.correlated}' of numbers{hint(own.correlated, columns)}"
+            )
+        rows = [i for i, group in enumerate(groups) if group == name]
+        places = columns[own.correlated][rows]
+        order = np.argsort(places, kind="stable")
+        if len(same := np.nonzero(np.diff(places[order]) == 0)[0]):
+            first, second = (file.lines[rows[order[same[0] + k]]] for k in (0, 1))
+            raise InputError(
+                f"{file.path}: lines {first} and {second} of group '{name}' have the same '{own.correlated}', so errors "
+                "correlated along it would be equal; make groups of them"
+            )
 
 
 def _labels(section: ObservationSection, model: type[Model]) -> dict[str, ColumnSection]:
@@ -61,8 +124,8 @@ def _labels(section: ObservationSection, model: type[Model]) -> dict[str, Column
             raise InputError(f"the model needs a column '{name}' ({units}); map it under columns")
     labels = {name: c for name, c in section.columns.items() if model.columns.get(name) == "text"}
     for name, column in labels.items():
-        if column.units is not None or column.sign != 1:
-            raise InputError(f"columns.{name}: the model reads it as a text, which has neither units nor sign")
+        if column.units is not None or column.sign != 1 or column.origin is not None:
+            raise InputError(f"columns.{name}: the model reads it as a text, which has neither units, sign nor origin")
     return labels
 
 
@@ -70,11 +133,13 @@ def _conversion(section: ColumnSection, model: type[Model], model_units: str | N
     """From the file's units to the model's, or to SI where the model leaves them open."""
     try:
         target = None if model_units is None else parse_unit(model_units)
+        if section.origin is not None:
+            return parse_unit("s").to(target or parse_unit("s"))
         if section.units is None:
             if target is not None and (target.scale != 1.0 or any(target.dimension)):
                 raise InputError(f"units are missing; the model works in {model_units}, say what the file has")
             return Conversion()
-        given = parse_unit(section.units)
+        given = parse_unit(section.units, target)
         return Conversion() if model.as_written else given.to(target or _si(given))
     except InputError as error:
         raise InputError(f"{what}: {error}") from None
@@ -123,7 +188,12 @@ def _group_weights(weighting: Weighting, file: CsvFile, values: np.ndarray, rows
         if typical == 0:
             raise InputError(f"all values of group '{group}' are 0, so {given.rule.value} gives no weight")
         return np.full(len(values), 1 / typical)
-    numbers = np.full(len(values), given.number) if given.column is None else file.numbers(given.column)[rows]
+    if given.column is not None:
+        numbers = file.numbers(given.column)[rows]
+    elif given.number is not None:
+        numbers = np.full(len(values), given.number)
+    else:
+        numbers = np.hypot((given.relative or 0.0) * values, given.floor or 0.0)
     least = 0.0
     bad = np.nonzero(numbers <= least if weighting.std else numbers < least)[0]
     if len(bad):

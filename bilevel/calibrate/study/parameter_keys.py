@@ -10,7 +10,7 @@ import numpy as np
 
 from bilevel.calibrate.experiment import Experiment
 from bilevel.calibrate.model import ParameterDefault
-from bilevel.calibrate.parameters import Parameter
+from bilevel.calibrate.parameter import Parameter
 from bilevel.calibrate.study.csv_file import read_csv
 from bilevel.calibrate.study.files import read_bytes
 from bilevel.calibrate.study.schema import ParameterSection, ValueSection
@@ -25,7 +25,7 @@ def read_parameter(
     section: ParameterSection, folder: Path, experiments: Sequence[Experiment]
 ) -> tuple[Parameter, Path | None]:
     """The parameter, and the file that its start values come from; InputError for what no model allows."""
-    value, file = _value(section.value, folder)
+    value, file = (math.nan, None) if section.value is None else _value(section.value, folder)
     default, as_written = _known(section, experiments)
     conversion = _conversion(section, default, as_written)
     default = default or ParameterDefault()
@@ -35,9 +35,9 @@ def read_parameter(
         value=value,
         lower=section.lower if section.lower is not None else _converted_bound(default.lower, conversion, section),
         upper=section.upper if section.upper is not None else _converted_bound(default.upper, conversion, section),
-        transform=section.transform or ("none" if section.tied_to is not None else default.transform),
+        transform=section.transform or ("none" if section.expr is not None else default.transform),
         fixed=section.fixed,
-        tied_to=section.tied_to,
+        expr=section.expr,
         prior_mean=section.prior_mean,
         prior_std=section.prior_std,
         units=section.units or "",
@@ -82,7 +82,8 @@ def _known(section: ParameterSection, experiments: Sequence[Experiment]) -> tupl
         if (
             default is not None
             and found is not None
-            and parse_unit(default.units).to(parse_unit(found.units)).scale != 1
+            and None not in (default.units, found.units)
+            and parse_unit(default.units or "").to(parse_unit(found.units or "")).scale != 1
         ):
             raise InputError(
                 f"parameter '{section.name}': one model works in {found.units}, another in {default.units}; "
@@ -99,18 +100,18 @@ def _known(section: ParameterSection, experiments: Sequence[Experiment]) -> tupl
 
 
 def _conversion(section: ParameterSection, default: ParameterDefault | None, as_written: bool) -> Conversion:
-    given = None if section.units is None else parse_unit(section.units)
-    if default is None or as_written:
+    meant = None if default is None or default.units is None else parse_unit(default.units)
+    given = None if section.units is None else parse_unit(section.units, meant)
+    if default is None or meant is None or as_written:
         return Conversion() if given is None or as_written else Conversion(given.scale, given.offset)
-    target = parse_unit(default.units)
     if given is None:
-        if any(target.dimension):
+        if any(meant.dimension):
             raise InputError(
                 f"parameter '{section.name}': units are missing; the model works in {default.units}, say what yours are"
             )
         return Conversion()
     try:
-        return given.to(target)
+        return given.to(meant)
     except InputError as error:
         raise InputError(f"parameter '{section.name}': {error}") from None
 
@@ -125,7 +126,8 @@ def _require_allowed(
     ]
     low, high = (float(conversion.inverse(limit)) for limit in limits)
     slack = 1e-12 * max(abs(x) for x in (low, high, 0.0) if math.isfinite(x))
-    given = {"value": value, "lower": section.lower, "upper": section.upper, "prior_mean": section.prior_mean}
+    start = None if section.value is None else value
+    given = {"value": start, "lower": section.lower, "upper": section.upper, "prior_mean": section.prior_mean}
     for key, numbers in given.items():
         for number in [] if numbers is None else np.atleast_1d(np.asarray(numbers)).ravel():
             if not low - slack <= number <= high + slack:
@@ -137,7 +139,7 @@ def _require_allowed(
 
 
 def _converted_bound(bound: float | None, conversion: Conversion, section: ParameterSection) -> float | None:
-    """A model's own bound in the user's units, unless the parameter is tied or fixed and so has none."""
-    if bound is None or not math.isfinite(bound) or section.fixed or section.tied_to is not None:
+    """A model's own bound in the user's units, unless the parameter is fixed and so has none."""
+    if bound is None or not math.isfinite(bound) or section.fixed:
         return None
     return float(conversion.inverse(bound))

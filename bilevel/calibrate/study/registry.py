@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from bilevel.calibrate.model import Model, ModelConfig, ParameterDefault
@@ -54,8 +56,8 @@ class FunctionWithUnits:
     columns: Mapping[str, str]
     parameters: Mapping[str, ParameterDefault]
 
-    def __call__(self, *given: Any) -> Tensor:
-        return self.function(*given)
+    def __call__(self, *given: Any, **options: Any) -> Tensor:
+        return self.function(*given, **options)
 
 
 def works_in(
@@ -97,7 +99,7 @@ def _model_of_function(function: Function, prepare: Callable[..., Any] | None) -
     class PythonFunction(Model):
         """The user's own function of the parameters and the observation columns."""
 
-        Config = ModelConfig
+        Config = FunctionConfig
         as_written = with_units is None
         value_units = None if with_units is None else with_units.value
         columns = {} if with_units is None else with_units.columns
@@ -108,14 +110,40 @@ def _model_of_function(function: Function, prepare: Callable[..., Any] | None) -
         def __init__(self, config: Any, observations: ObservationTable, folder: Path) -> None:
             super().__init__(config, observations, folder)
             given = _Named("columns", observations.columns)
+            own = with_units.function if with_units is not None else function
+            self.options, first = _options(config.options, own, prepare)
             with double_precision():
-                self.constants = (given,) if prepare is None else (given, prepare(given))
+                self.constants = (given,) if prepare is None else (given, prepare(given, **first))
 
         def simulate(self, parameters: Mapping[str, Tensor]) -> Tensor:
             with double_precision():
-                return function(_Named("parameters", parameters), *self.constants)
+                return function(_Named("parameters", parameters), *self.constants, **self.options)
 
     return PythonFunction
+
+
+def _options(
+    given: Mapping[str, Any], function: Function, prepare: Callable[..., Any] | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What of a study's options a function names, and what the one that prepares names; each goes to at least one."""
+    named = [{} if f is None else {k: v for k, v in given.items() if _takes(f, k)} for f in (function, prepare)]
+    for key in given:
+        if not any(key in each for each in named):
+            known = [name for f in (function, prepare) if f is not None for name in inspect.signature(f).parameters]
+            raise InputError(f"options: the function takes no '{key}'{hint(key, known)}")
+    return named[0], named[1]
+
+
+def _takes(function: Callable[..., Any], name: str) -> bool:
+    found = inspect.signature(function).parameters
+    return name in found or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in found.values())
+
+
+class FunctionConfig(ModelConfig):
+    """The keys of a function besides where it is."""
+
+    options: dict[str, Any] = Field(default={})
+    """keyword arguments of the function, or of the one that prepares"""
 
 
 @contextmanager

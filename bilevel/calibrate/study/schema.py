@@ -2,141 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from bilevel.calibrate.settings import Method, Noise, Sweep, TransformName, WeightRule
+from bilevel.calibrate.settings import Method, Noise, Sweep, TransformName
+from bilevel.calibrate.study.observation_schema import ObservationSection
+from bilevel.calibrate.study.section import Section, is_number, is_text
 from bilevel.calibrate.study.yaml_lines import kind_of
 
 
-class _Section(BaseModel):
-    """Texts below a key say what it means; the site prints them."""
-
-    model_config = ConfigDict(
-        extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True, use_attribute_docstrings=True
-    )
-
-
-def _is_text(given: Any) -> bool:
-    """Whether a bare scalar may stand for a name: numbers are texts as they are written, true and false are not."""
-    return isinstance(given, str) or _is_number(given)
-
-
-def _is_number(given: Any) -> bool:
-    return isinstance(given, (int, float)) and not isinstance(given, bool)
-
-
-class ColumnSection(_Section):
-    """A column of a file, in its units; a bare text is a column's name."""
-
-    column: str
-    """name of the column in the file's first row"""
-    units: str | None = None
-    """of its numbers; left out: those that the model works in"""
-    sign: Literal[1, -1] = 1
-    """-1 turns the sign of all values, as where a file counts compression positive"""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_name(cls, given: Any) -> Any:
-        return {"column": given} if _is_text(given) else given
-
-
-class GroupSection(_Section):
-    """One group for all rows (a bare text), or a column that names it."""
-
-    name: str | None = None
-    """the group of all rows"""
-    column: str | None = None
-    """a column of texts; each text is a group"""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_name(cls, given: Any) -> Any:
-        return {"name": str(given)} if _is_text(given) else given
-
-    @model_validator(mode="after")
-    def _one(self) -> GroupSection:
-        if self.name == "":
-            raise ValueError("the group's name is empty")
-        if (self.name is None) == (self.column is None):
-            raise ValueError("expected the group's name, or {column: ...}")
-        return self
-
-
-class WeightSection(_Section):
-    """A number, a column, or a rule by group."""
-
-    number: float | None = Field(default=None, ge=0)
-    """the same for all rows; 0 predicts without fitting"""
-    column: str | None = None
-    """one for each row"""
-    rule: WeightRule | None = None
-    """made from the values of each group"""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_scalar(cls, given: Any) -> Any:
-        if _is_number(given):
-            return {"number": given}
-        if isinstance(given, str):
-            rules = [rule.value for rule in WeightRule]
-            if given not in rules:
-                raise ValueError(f"expected a number, {{column: ...}} or one of {', '.join(rules)}, got '{given}'")
-            return {"rule": given}
-        if not (isinstance(given, dict) and set(given) == {"column"}):
-            raise ValueError("expected a number, {column: ...} or a rule such as inverse_mean_absolute")
-        return given
-
-
-class Weighting(_Section):
-    """weight, or std = 1/weight, in the units of the values."""
-
-    weight: WeightSection | None = None
-    """residuals are multiplied by it; 0 predicts without fitting"""
-    std: WeightSection | None = None
-    """standard deviation of a reading, in the units of the values: weight = 1/std"""
-
-    @model_validator(mode="after")
-    def _one(self) -> Weighting:
-        if self.weight is not None and self.std is not None:
-            raise ValueError("give weight or std, not both (std = 1/weight)")
-        if self.std is not None and (self.std.rule is not None or self.std.number == 0):
-            raise ValueError("std must be a positive number or {column: ...}; rules are for weight")
-        return self
-
-
-class ObservationSection(Weighting):
-    """A file of observations; `where` keeps the rows whose columns have the given texts."""
-
-    file: str
-    """a CSV beside the study; lines that begin with # are comments"""
-    value: ColumnSection
-    """the column of measurements"""
-    columns: dict[str, ColumnSection] = {}
-    """what the model needs for each row, by the model's name for it"""
-    group: GroupSection = GroupSection(name="data")
-    """what is reported together"""
-    groups: dict[str, Weighting] = {}
-    """weights of single groups, in place of the file's"""
-    where: dict[str, list[str]] = {}
-    """keeps the rows whose column has one of these texts"""
-    offset: str | None = Field(default=None, min_length=1)
-    """a parameter that is added to all predictions of this file"""
-    delimiter: str = Field(default=",", pattern=r"^[^\w\s\"'.+#-]$|^\t$|^ $")
-    """between columns"""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _where_lists(cls, given: Any) -> Any:
-        """A single text in `where` is a list of one."""
-        if isinstance(given, dict) and isinstance(where := given.get("where"), dict):
-            return {**given, "where": {k: [v] if _is_text(v) else v for k, v in where.items()}}
-        return given
-
-
-class ValueSection(_Section):
+class ValueSection(Section):
     """A start value: a number, a list of numbers, or a file (.npy, or a column of a CSV)."""
 
     number: float | None = None
@@ -153,9 +29,9 @@ class ValueSection(_Section):
     def _from_scalar(cls, given: Any) -> Any:
         if isinstance(given, dict) and "file" in given and set(given) <= {"file", "column"}:
             return given
-        if _is_number(given):
+        if is_number(given):
             return {"number": given}
-        if isinstance(given, list) and all(_is_number(each) for each in given):
+        if isinstance(given, list) and all(is_number(each) for each in given):
             return {"numbers": given}
         raise ValueError(f"expected a number, a list of numbers, or {{file: ..., column: ...}}, got {kind_of(given)}")
 
@@ -166,13 +42,15 @@ class ValueSection(_Section):
         return self
 
 
-class ParameterSection(_Section):
+class ParameterSection(Section):
     """A parameter, in its own units; `experiment` (a name or a list) makes it belong to those alone."""
 
     name: str = Field(min_length=1)
     """as the model knows it"""
-    value: ValueSection
-    """where to start"""
+    value: ValueSection | None = None
+    """where to start; needed unless there is an `expr`"""
+    expr: str | None = Field(default=None, min_length=1)
+    """a formula of other parameters that gives its value, as "2 * shear * (1 + nu)"; units are taken care of"""
     lower: float | None = None
     """bound; left out: the model's"""
     upper: float | None = None
@@ -181,8 +59,6 @@ class ParameterSection(_Section):
     """what is calibrated in its place; left out: the model's"""
     fixed: bool = False
     """known, not calibrated"""
-    tied_to: str | None = None
-    """the parameter to which it keeps the ratio of the start values"""
     prior_mean: float | None = None
     """of a normal prior on the value"""
     prior_std: float | None = None
@@ -195,9 +71,21 @@ class ParameterSection(_Section):
     @model_validator(mode="before")
     @classmethod
     def _one_experiment(cls, given: Any) -> Any:
-        if isinstance(given, dict) and _is_text(given.get("experiment")):
+        if isinstance(given, dict) and is_text(given.get("experiment")):
             return {**given, "experiment": [given["experiment"]]}
         return given
+
+    @model_validator(mode="after")
+    def _start_or_formula(self) -> ParameterSection:
+        if (self.value is None) == (self.expr is None):
+            raise ValueError("give either value (where to start) or expr (a formula of other parameters)")
+        given = [key for key in ("lower", "upper", "transform") if getattr(self, key) is not None]
+        if self.expr is not None and (given or self.fixed):
+            what = given[0] if given else "fixed"
+            raise ValueError(
+                f"its expression gives its value, so it has no '{what}'; bound what stands in the expression"
+            )
+        return self
 
     @model_validator(mode="after")
     def _each_once(self) -> ParameterSection:
@@ -206,18 +94,18 @@ class ParameterSection(_Section):
         return self
 
 
-class ExperimentSection(_Section):
+class ExperimentSection(Section):
     """One experiment: what differs from the study's `model:` section, and its observations."""
 
     name: str = Field(min_length=1)
     """in reports, and of its folder of states"""
-    model: dict[str, Any] = {}
+    model: dict[str, Any] = Field(default={})
     """keys that differ from the study's `model`"""
     observations: list[ObservationSection] = Field(min_length=1)
     """its files"""
 
 
-class CalibrationSection(_Section):
+class CalibrationSection(Section):
     """How to calibrate; see bilevel.calibrate.Settings."""
 
     method: Method = Method.LEAST_SQUARES
@@ -236,18 +124,18 @@ class CalibrationSection(_Section):
     """whether the derivatives at the end are held against finite differences"""
 
 
-class StageSection(_Section):
+class StageSection(Section):
     """One stage: the parameters it frees and the groups it fits; left out: all of them."""
 
     name: str = Field(min_length=1)
     """in reports"""
-    parameters: list[str] = []
+    parameters: list[str] = Field(default=[])
     """free in this stage; left out: all"""
-    groups: list[str] = []
+    groups: list[str] = Field(default=[])
     """fitted in this stage; left out: all"""
 
 
-class PlotSection(_Section):
+class PlotSection(Section):
     """What stands on the pictures' horizontal axis."""
 
     x: str | None = None
@@ -256,7 +144,7 @@ class PlotSection(_Section):
     """whether its axis is logarithmic"""
 
 
-class StudySection(_Section):
+class StudySection(Section):
     """All of study.yml."""
 
     title: str = Field(min_length=1)
@@ -268,14 +156,16 @@ class StudySection(_Section):
     model: dict[str, Any]
     """`kind` and the keys of that kind"""
     parameters: list[ParameterSection]
-    """what is calibrated, fixed or tied"""
+    """what is calibrated, known, or follows from others"""
     observations: list[ObservationSection] | None = Field(default=None, min_length=1)
     """files of one experiment"""
     experiments: list[ExperimentSection] | None = Field(default=None, min_length=1)
     """several, with parameters in common"""
     calibration: CalibrationSection = CalibrationSection()
     """how to calibrate"""
-    stages: list[StageSection] = []
+    runs: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,100}$")], dict[str, Any]] = Field(default={})
+    """named runs (--run NAME): keys of model, calibration and parameters (by name) that differ in them"""
+    stages: list[StageSection] = Field(default=[])
     """fits one after another, each from the last one's values"""
     plot: PlotSection = PlotSection()
     """the pictures' horizontal axis"""

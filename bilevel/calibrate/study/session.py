@@ -35,9 +35,10 @@ class Session:
 
     @staticmethod
     def beside(study: Study) -> Session:
-        """In `results` beside study.yml; other studies of the same folder get a folder of their own in there."""
+        """In `results` beside study.yml; other studies of the same folder, and named runs, get a folder of their own in there."""
         results = study.folder / "results"
-        return Session(study, results if study.path.stem == "study" else results / study.path.stem)
+        results = results if study.path.stem == "study" else results / study.path.stem
+        return Session(study, results if study.run is None else results / study.run)
 
     def run(self, settings: Settings | None = None, force: bool = False) -> CalibrationResult:
         """Begin anew; InputError if results or an interrupted run are there, unless `force` replaces them.

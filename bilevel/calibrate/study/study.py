@@ -18,7 +18,7 @@ class Study:
     """A study ready to run.
 
     text: study.yml as it was read. contents: hashes and versions of all on which the answer depends, by name.
-    notes: sentences on what was read and may not be meant.
+    run: which of its named runs this is, None = the study itself. notes: sentences on what was read and may not be meant.
     """
 
     path: Path
@@ -32,6 +32,7 @@ class Study:
     text: str
     contents: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    run: str | None = None
 
     @property
     def folder(self) -> Path:

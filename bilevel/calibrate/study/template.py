@@ -1,98 +1,36 @@
-"""The study that `bilevel init` writes: commented, with a model of its own in five lines and ten readings."""
+"""The studies that `bilevel init` writes: commented, with small data, running at once; one for each kind that has any.
+
+A kind's template is the folder `templates/KIND` beside the module of its class, so that other packages bring theirs.
+"""
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
+from bilevel.calibrate.study.registry import find_model
 from bilevel.report import InputError
 
-_STUDY = """\
-# A study: what is measured, which model predicts it, and which of its parameters are unknown.
-# bilevel check study.yml    validates this file and the derivatives of the model
-# bilevel run study.yml      calibrates and writes results/report.html
-
-title: A cup of coffee cools down
-description: Ten temperatures of a cup in a room of 21 degrees; Newton's law of cooling.
-
-model:
-  kind: python              # a function of one's own; installed models have names, such as kind: pumping_test
-  file: cooling.py
-  name: temperature
-
-parameters:
-  - name: initial_temperature
-    value: 80               # where to start, in `units`
-    units: degC             # an unknown unit is an error
-    lower: 40               # bounds, in `units`
-    upper: 100
-  - name: cooling_time
-    value: 60
-    units: min
-    lower: 1
-    upper: 1000
-    transform: log          # none | log | logit; log suits what is positive and of unknown size
-  - name: room_temperature
-    value: 21
-    units: degC
-    fixed: true             # known; leave this out to fit it as well
-
-observations:
-  - file: readings.csv      # lines that start with # are comments
-    value: {column: temperature, units: degC}
-    columns:                # what the model needs besides
-      time: {column: minutes, units: min}
-    group: cup              # or {column: ...}: phi and rmse are reported by group
-    std: 0.5                # weight = 1/std, in the units of the values; 'weight: 0' predicts without fitting
-
-calibration:
-  method: least_squares     # or lbfgsb, for very many parameters
-  noptmax: 50               # 0: one run and its report; -1: Jacobian and linear statistics
-  noise: estimated          # 'known' if std is trusted as it stands
-"""
-
-_MODEL = '''\
-"""Newton's law of cooling; numbers come as torch tensors, in the units of study.yml.
-
-A function that works in units of its own says so, and gets them whatever the study has:
-
-    from bilevel.calibrate import works_in
-
-    @works_in("K", columns={"time": "s"}, parameters={"cooling_time": "s", ...})
-"""
-
-import torch
+_PYTHON = Path(__file__).parent / "templates" / "python"
 
 
-def temperature(parameters, columns):
-    room, start = parameters["room_temperature"], parameters["initial_temperature"]
-    return room + (start - room) * torch.exp(-columns["time"] / parameters["cooling_time"])
-'''
-
-_DATA = """\
-# temperature of a cup of coffee; made up for this template
-minutes,temperature
-0,85.2
-5,76.5
-10,69.9
-15,62.9
-20,58.0
-30,49.0
-40,41.8
-50,37.2
-60,33.0
-90,26.6
-"""
-
-
-def write_template(folder: Path) -> Path:
-    """Write the template into a folder and return the path of study.yml; InputError if one of its files is there."""
-    files = {"study.yml": _STUDY, "cooling.py": _MODEL, "readings.csv": _DATA}
+def write_template(folder: Path, kind: str = "python") -> Path:
+    """Write a kind's template into a folder and return the path of study.yml; InputError if one of its files is there."""
+    home = _home(kind)
+    files = {p.relative_to(home): p.read_bytes() for p in sorted(home.rglob("*")) if p.is_file() and p.suffix != ".pyc"}
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; expected a new folder")
     for name in files:
         if (folder / name).exists():
             raise InputError(f"{folder / name}: is there already; choose a new folder")
-    folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        (folder / name).write_text(content, encoding="utf-8")
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
     return folder / "study.yml"
+
+
+def _home(kind: str) -> Path:
+    home = _PYTHON if kind == "python" else Path(inspect.getfile(find_model(kind))).parent / "templates" / kind
+    if not (home / "study.yml").is_file():
+        raise InputError(f"kind '{kind}' has no template; bilevel models {kind} lists its keys")
+    return home

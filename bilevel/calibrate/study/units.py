@@ -1,4 +1,4 @@
-"""Units of measurement: a small explicit table, products and powers of it, and conversion; nothing is guessed."""
+"""Units of measurement: products and powers of the names of a small table, and conversion; nothing is guessed."""
 
 from __future__ import annotations
 
@@ -6,20 +6,15 @@ import difflib
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from fractions import Fraction
+from dataclasses import dataclass, replace
 
+from bilevel.calibrate.study.unit_table import NONE, TABLE, TEMPERATURE, TEMPERATURES, Dimension
 from bilevel.report import InputError
-
-Dimension = tuple[Fraction, ...]
-"""Exponents of length, mass, time, temperature, electric current, amount of substance."""
-
-NONE: Dimension = (Fraction(0),) * 6
 
 
 @dataclass(frozen=True)
 class Unit:
-    """value in SI = scale * value + offset; `offset` is not zero for degrees Celsius alone."""
+    """value in SI = scale * value + offset; `offset` is not zero for degrees Celsius and Fahrenheit alone."""
 
     name: str
     scale: float
@@ -54,40 +49,6 @@ class Conversion:
 IDENTITY = Conversion()
 
 
-def _dimension(
-    length: int = 0, mass: int = 0, time: int = 0, temperature: int = 0, current: int = 0, amount: int = 0
-) -> Dimension:
-    return tuple(Fraction(k) for k in (length, mass, time, temperature, current, amount))
-
-
-LENGTH, MASS, TIME, TEMPERATURE = _dimension(1), _dimension(0, 1), _dimension(0, 0, 1), _dimension(0, 0, 0, 1)
-FORCE, PRESSURE, ENERGY, POWER = _dimension(1, 1, -2), _dimension(-1, 1, -2), _dimension(2, 1, -2), _dimension(2, 1, -3)
-VOLUME, CURRENT, AMOUNT = _dimension(3), _dimension(0, 0, 0, 0, 1), _dimension(0, 0, 0, 0, 0, 1)
-_YEAR = 365.25 * 86400.0  # Julian year
-
-_TABLE: dict[str, tuple[float, Dimension]] = {
-    "m": (1.0, LENGTH), "km": (1e3, LENGTH), "dm": (1e-1, LENGTH), "cm": (1e-2, LENGTH), "mm": (1e-3, LENGTH),
-    "um": (1e-6, LENGTH), "nm": (1e-9, LENGTH), "angstrom": (1e-10, LENGTH),
-    "in": (0.0254, LENGTH), "ft": (0.3048, LENGTH),
-    "kg": (1.0, MASS), "g": (1e-3, MASS), "mg": (1e-6, MASS), "t": (1e3, MASS), "u": (1.66053906660e-27, MASS),
-    "s": (1.0, TIME), "ms": (1e-3, TIME), "us": (1e-6, TIME), "ns": (1e-9, TIME), "ps": (1e-12, TIME),
-    "fs": (1e-15, TIME),
-    "min": (60.0, TIME), "h": (3600.0, TIME), "d": (86400.0, TIME), "a": (_YEAR, TIME), "year": (_YEAR, TIME),
-    "K": (1.0, TEMPERATURE), "A": (1.0, CURRENT), "mol": (1.0, AMOUNT),
-    "N": (1.0, FORCE), "mN": (1e-3, FORCE), "kN": (1e3, FORCE), "MN": (1e6, FORCE), "kgf": (9.80665, FORCE),
-    "Pa": (1.0, PRESSURE), "hPa": (1e2, PRESSURE), "kPa": (1e3, PRESSURE), "MPa": (1e6, PRESSURE),
-    "GPa": (1e9, PRESSURE),
-    "bar": (1e5, PRESSURE), "mbar": (1e2, PRESSURE), "atm": (101325.0, PRESSURE), "psi": (6894.757293168361, PRESSURE),
-    "J": (1.0, ENERGY), "kJ": (1e3, ENERGY), "MJ": (1e6, ENERGY), "eV": (1.602176634e-19, ENERGY),
-    "meV": (1.602176634e-22, ENERGY), "cal": (4.184, ENERGY), "kcal": (4184.0, ENERGY), "kWh": (3.6e6, ENERGY),
-    "W": (1.0, POWER), "mW": (1e-3, POWER), "kW": (1e3, POWER), "MW": (1e6, POWER),
-    "L": (1e-3, VOLUME), "l": (1e-3, VOLUME), "mL": (1e-6, VOLUME), "ha": (1e4, _dimension(2)),
-    "Hz": (1.0, _dimension(0, 0, -1)),
-    "darcy": (9.869232667160130e-13, _dimension(2)), "mD": (9.869232667160130e-16, _dimension(2)),
-    "rad": (1.0, NONE), "deg": (math.pi / 180.0, NONE), "%": (1e-2, NONE), "permille": (1e-3, NONE),
-    "ppm": (1e-6, NONE), "1": (1.0, NONE),
-}  # fmt: skip
-
 _SI_NAMES = ("m", "kg", "s", "K", "A", "mol")
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?)|(?P<name>[A-Za-z%]+)|(?P<sign>\*\*|[*/^()·.]))"
@@ -96,33 +57,47 @@ _POWER = re.compile(r"[+-]?[0-9]+")
 MAX_POWER, MAX_LENGTH = 12, 100
 
 
-def parse_unit(text: str) -> Unit:
-    """The unit written as products, quotients and powers of the table's names, as "m/d", "W/(m K)", "kgf/cm2", "1/m".
+def parse_unit(text: str, meant: Unit | None = None) -> Unit:
+    """The unit written as products, quotients and powers of the table's names, as "m/d", "W/(m K)", "kgf/cm2", "m³/s".
 
-    "" and "-" are dimensionless; "degC" stands alone. Raises InputError, with the nearest name, for anything else.
+    "" and "-" are dimensionless; "degC" and "degF" stand alone. Raises InputError for anything else, with the nearest
+    name that makes the dimension of `meant`; where that is not known, with a name that is the same but for capitals.
     """
-    stripped = text.strip()
+    stripped = _plain(text.strip())
     if stripped in ("", "-"):
         return Unit(text, 1.0, NONE)
-    if stripped == "degC":
-        return Unit(text, 1.0, TEMPERATURE, 273.15)
-    return _Parser(stripped).parse()
+    if stripped in TEMPERATURES:
+        scale, zero = TEMPERATURES[stripped]
+        return Unit(text, scale, TEMPERATURE, zero)
+    return replace(_Parser(stripped, meant).parse(), name=text)
+
+
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
+_SIGNS = {"µ": "u", "μ": "u", "°C": "degC", "°F": "degF", "Ω": "ohm", "−": "-"}
+
+
+def _plain(text: str) -> str:
+    """Superscripts as powers, and signs that keyboards lack as the table's names."""
+    text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+", lambda found: "^" + found.group().translate(_SUPERSCRIPTS), text)
+    for sign, name in _SIGNS.items():
+        text = text.replace(sign, name)
+    return text
 
 
 def clash(texts: Iterable[str]) -> tuple[str, str] | None:
     """Two names of different size for one quantity among some units, such as cm and m; None if there are none."""
     seen: dict[tuple[Dimension, bool], str] = {}
     for name in (name for text in texts for name in _names(text)):
-        dimension = TEMPERATURE if name == "degC" else _TABLE[name][1]
+        dimension = TEMPERATURE if name in TEMPERATURES else TABLE[name][1]
         known = seen.setdefault((dimension, name in ("deg", "rad")), name)
-        if known != name and ("degC" in (known, name) or _TABLE[known] != _TABLE[name]):
+        if known != name and ({known, name} & set(TEMPERATURES) or TABLE[known] != TABLE[name]):
             return known, name
     return None
 
 
 def _names(text: str) -> list[str]:
     """The names in a unit; the e of 1e3 is none."""
-    return [token.group("name") for token in _TOKEN.finditer(text) if token.group("name")]
+    return [token.group("name") for token in _TOKEN.finditer(_plain(text)) if token.group("name")]
 
 
 def describe(unit: Unit) -> str:
@@ -134,8 +109,8 @@ def describe(unit: Unit) -> str:
 class _Parser:
     """unit := factor (('*' | ' ' | '/') factor)*; factor := (name | number | '(' unit ')') [power]."""
 
-    def __init__(self, text: str) -> None:
-        self.text, self.position = text, 0
+    def __init__(self, text: str, meant: Unit | None = None) -> None:
+        self.text, self.position, self.meant = text, 0, meant
         if len(text) > MAX_LENGTH:
             raise self._error(f"is longer than {MAX_LENGTH} characters")
 
@@ -204,12 +179,27 @@ class _Parser:
         return scale**power, tuple(power * k for k in dimension)
 
     def _lookup(self, name: str) -> tuple[float, Dimension]:
-        if name in _TABLE:
-            return _TABLE[name]
-        if name == "degC":
-            raise self._error("'degC' can only stand alone; use K in products")
-        near = difflib.get_close_matches(name, _TABLE, n=1, cutoff=0.5)
-        raise self._error(f"'{name}' is unknown" + (f"; did you mean '{near[0]}'?" if near else ""))
+        if name in TABLE:
+            return TABLE[name]
+        if name in TEMPERATURES:
+            raise self._error(f"'{name}' can only stand alone; use K in products")
+        near = next(
+            (other for other in difflib.get_close_matches(name, TABLE, n=9, cutoff=0.3) if self._means(name, other)),
+            None,
+        )
+        raise self._error(f"'{name}' is unknown" + (f"; did you mean '{near}'?" if near else ""))
+
+    def _means(self, name: str, other: str) -> bool:
+        """Whether another name in the place of an unknown one makes what is meant."""
+        if self.meant is None:
+            return name.lower() == other.lower()
+        try:
+            return (
+                _Parser(re.sub(rf"(?<![A-Za-z]){re.escape(name)}(?![A-Za-z])", other, self.text)).parse().dimension
+                == self.meant.dimension
+            )
+        except InputError:
+            return False
 
     def _peek(self) -> re.Match[str] | None:
         return _TOKEN.match(self.text, self.position)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bilevel.calibrate.fit.multistart import multistart
-from bilevel.calibrate.parameters import Parameter
+from bilevel.calibrate.parameter import Parameter
 from bilevel.calibrate.problem import problem_from_function
 from bilevel.report import InputError
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from bilevel.calibrate.parameters import Parameter, ParameterSet
+from bilevel.calibrate.parameter import Parameter
+from bilevel.calibrate.parameters import ParameterSet
 from bilevel.calibrate.study.units import parse_unit
 from bilevel.report import InputError
 
@@ -21,7 +22,9 @@ from bilevel.report import InputError
         ({"value": 0, "transform": "logit", "lower": 0, "upper": 1}, "strictly between"),
         ({"value": 1, "prior_mean": 1}, "given together"),
         ({"value": 1, "prior_mean": 1, "prior_std": 0}, "prior_std must be positive"),
-        ({"value": 1, "fixed": True, "tied_to": "b"}, "both fixed and tied"),
+        ({"fixed": True, "expr": "b"}, "neither fixed nor transformed"),
+        ({"expr": "b", "transform": "log"}, "neither fixed nor transformed"),
+        ({"value": [1.0, 2.0], "entries": ("sand",)}, "2 values for the 1 entries sand"),
         ({"value": [[1.0, 2.0]]}, "not an array of shape (1, 2)"),
     ],
 )
@@ -32,21 +35,22 @@ def test_refused(arguments, says):
     assert "parameter 'a'" in str(error.value)
 
 
-def test_duplicate_unknown_tie_and_circle():
+def test_duplicate_unknown_name_and_circle():
     with pytest.raises(InputError, match="'a' is given more than once"):
         ParameterSet([Parameter("a", 1), Parameter("a", 2)])
-    with pytest.raises(InputError, match="tied_to 'z' is not a parameter"):
-        ParameterSet([Parameter("a", 1, tied_to="z")])
-    with pytest.raises(InputError, match="in a circle: a -> b -> a"):
-        ParameterSet([Parameter("a", 1, tied_to="b"), Parameter("b", 1, tied_to="a")])
-    with pytest.raises(InputError, match="whose start is 0"):
-        ParameterSet([Parameter("a", 1, tied_to="b"), Parameter("b", 0)])
+    with pytest.raises(InputError, match="'z' is not a parameter of this study"):
+        ParameterSet([Parameter("a", expr="2 * z")])
+    with pytest.raises(InputError, match=r"in a circle: (a -> b -> a|b -> a -> b)"):
+        ParameterSet([Parameter("a", expr="2 * b"), Parameter("b", expr="a + c"), Parameter("c", 1)])
+    with pytest.raises(InputError, match="'a / b' gives inf, not a number"):
+        ParameterSet([Parameter("a", 1), Parameter("b", 0), Parameter("c", expr="a / b")])
 
 
-def test_ties_keep_the_ratio_of_the_starts_through_a_chain():
+def test_expressions_follow_through_a_chain():
     parameters = ParameterSet(
-        [Parameter("c", 8, tied_to="b"), Parameter("b", 4, tied_to="a"), Parameter("a", 2, transform="log")]
+        [Parameter("c", expr="2 * b"), Parameter("b", expr="2 * a"), Parameter("a", 2, transform="log")]
     )
+    assert {p.label: float(p.start) for p in parameters.parameters} == {"c": 8, "b": 4, "a": 2}
     natural = parameters.natural(torch.log(torch.tensor([5.0])))
     assert {k: float(v) for k, v in natural.items()} == pytest.approx({"c": 20, "b": 10, "a": 5})
 

@@ -11,7 +11,7 @@ from bilevel.calibrate.experiment import Experiment
 from bilevel.calibrate.fit.run import calibrate
 from bilevel.calibrate.model import Model, ModelConfig, ModelReports, ParameterDefault
 from bilevel.calibrate.observations import ObservationTable
-from bilevel.calibrate.parameters import Parameter
+from bilevel.calibrate.parameter import Parameter
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.settings import Method, Settings, Sweep
 from bilevel.calibrate.study.registry import register_model

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bilevel.calibrate.fit.run import calibrate
-from bilevel.calibrate.parameters import Parameter
+from bilevel.calibrate.parameter import Parameter
 from bilevel.calibrate.problem import problem_from_function
 from bilevel.calibrate.statistics.randomness import randomness, sentence
 

@@ -64,8 +64,6 @@ CASES = {
     "absurdly many iterations": ("title: Decay", "title: Decay\ncalibration: {noptmax: 99999999999999999999}", "line 2", "less than or equal to"),
     "a very long unit": ("units: cm", "units: " + "(" * 5000, "line 7", "longer than"),
     "negative bound of a log": ("lower: 0.1", "lower: -0.1", "line 4", "negative lower bound"),
-    "bounds of a tied parameter": (RATE, "value: 1, upper: 10, units: 1/h, tied_to: amplitude", "line 5", "whose bounds count"),
-    "prior of a tied parameter": (RATE, "value: 1, units: 1/h, tied_to: amplitude, prior_mean: 1, prior_std: 1", "line 5", "a prior does nothing"),
     "prior of a fixed parameter": (RATE, RATE + ", fixed: true, prior_mean: 1, prior_std: 1", "line 5", "a prior does nothing"),
     "fixed outside its bounds": (RATE, "value: 200, upper: 100, units: 1/h, fixed: true", "line 5", "outside its bounds"),
     "group without a name": ("group: {column: gauge}", "group: ''", "line 10", "the group's name is empty"),

@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from bilevel.calibrate.fit.run import calibrate
-from bilevel.calibrate.parameters import Parameter
+from bilevel.calibrate.parameter import Parameter
 from bilevel.calibrate.problem import problem_from_function
 from bilevel.calibrate.settings import Method, Noise, Settings
 from bilevel.report import BilevelError, ConvergenceError
@@ -54,8 +54,8 @@ def test_delta_method_through_the_logarithm():
     assert b.lower95 * b.upper95 == pytest.approx(b.value**2, rel=1e-9)
 
 
-def test_tied_parameters_share_relative_standard_deviation():
-    result = calibrate(problem_from_function([Parameter("a", 2.0), Parameter("b", 3.0, tied_to="a")], line, LINE))
+def test_parameters_in_proportion_share_relative_standard_deviation():
+    result = calibrate(problem_from_function([Parameter("a", 2.0), Parameter("b", expr="1.5 * a")], line, LINE))
     a, b = result.estimates
     assert b.value / a.value == pytest.approx(1.5)
     assert b.std / a.std == pytest.approx(1.5)

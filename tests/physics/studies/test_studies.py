@@ -72,7 +72,9 @@ def test_a_nearly_incompressible_rubber_tends_to_the_incompressible_one() -> Non
 
 
 def test_an_unknown_mode_names_its_row() -> None:
-    with pytest.raises(InputError, match="observation 1: mode 'shear' is none of uniaxial, equibiaxial, pure shear"):
+    with pytest.raises(
+        InputError, match="observation 1: mode 'shear' is none of uniaxial, equibiaxial, pure shear, biaxial"
+    ):
         RubberTests(RubberTests.Config(law="yeoh"), table("shear"), Path())
 
 

@@ -1,0 +1,2 @@
+amplitude {{amplitude}}
+rate {{rate}}
