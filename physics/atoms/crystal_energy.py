@@ -11,12 +11,12 @@ from bilevel.torch_internals import is_transformed, plain, pytree
 from physics.atoms.bonds import Bonds
 from physics.atoms.hessian import STRAIN_NODES, NodeLayout, assemble, products, strain_derivative, strain_matrix
 from physics.atoms.neighbours import Neighbours
-from physics.atoms.potential import Potential
+from physics.atoms.potential import BondHessian, Potential
 from physics.atoms.rigid import held_and_null
-from physics.atoms.structures import Structures
+from physics.atoms.structures import Structures, times
 
-COLLAPSED = 0.2
-"""The share of its volume at the start below which a cell is taken to have collapsed."""
+LARGEST_STRETCH = 2.0
+"""How much longer or shorter a cell may become than it was at the start."""
 
 FACTORISED_UP_TO = 2000
 """Unknowns up to which the Hessian is assembled: its matrix is dense, for bonds reach far. Beyond, conjugate gradients win."""
@@ -71,16 +71,16 @@ class CrystalEnergy(EnergyProblem):
         strain, moved = self._split(u)
         gradient = torch.eye(3).to(strain) + strain
         rest = params["positions"]
-        return (rest.unsqueeze(1) @ gradient[self.owner]).squeeze(1) + moved, params["cells"] @ gradient
+        return times(rest, gradient, self.owner) + moved, params["cells"] @ gradient
 
     def bonds(self, u: Tensor, params: Params) -> tuple[Bonds, Tensor]:
         """The bonds at u, and their vectors (E, 3) at rest; differentiable."""
         centre, neighbour, images = self._pairs(u, params)
         strain, moved = self._split(u)
         owner, rest = self.owner[centre], params["positions"]
-        at_rest = rest[neighbour] - rest[centre] + (images.unsqueeze(1) @ params["cells"][owner]).squeeze(1)
+        at_rest = rest[neighbour] - rest[centre] + times(images, params["cells"], owner)
         gradient = torch.eye(3).to(strain) + strain
-        vectors = (at_rest.unsqueeze(1) @ gradient[owner]).squeeze(1) + moved[neighbour] - moved[centre]
+        vectors = times(at_rest, gradient, owner) + moved[neighbour] - moved[centre]
         known = self.kinds, self.owner, self.structures.numbers
         return Bonds(vectors, centre, neighbour, images, *known, *self.placed(u, params)), at_rest
 
@@ -94,13 +94,18 @@ class CrystalEnergy(EnergyProblem):
         held = torch.where(self.free, 0.0, u - self.start()).reshape(-1, self.n)
         work = (params["loads"] * positions).sum(-1)
         total = self.energies(u, params) + 0.5 * (held * held).sum(-1)
-        total = torch.where(self._collapsed(plain(u)), torch.inf, total)
+        total = torch.where(self.out_of_shape(plain(u)), torch.inf, total)
         total = (
             total
             + params["pressure"] * determinant(cells).abs()
             - torch.zeros_like(total).index_add(0, self.owner, work)
         )
         return total if self.batch_dims else total[0]
+
+    def residual(self, u: Tensor, params: Params) -> Tensor:
+        if torch.is_grad_enabled() or any(map(is_transformed, [u, *pytree.tree_leaves(params)])):
+            return super().residual(u, params)
+        return self.value_and_residual(u, params)[1]  # in numbers, cheaper than by a transform of torch.func
 
     def value_and_residual(self, u: Tensor, params: Params) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
@@ -137,14 +142,19 @@ class CrystalEnergy(EnergyProblem):
 
     def hessian(self, u: Tensor, params: Params) -> Tensor:
         """The assembled second derivatives (S, 3 W, 3 W) at u, of a potential that knows those in its bonds."""
-        bonds, rest = self.bonds(u, params)
-        local = self.potential.bond_hessian(bonds, params["potential"])
-        assert local is not None
-        strain = strain_derivative(rest, self.lengths[bonds.owner[bonds.centre]])
-        matrix = assemble(local, bonds, strain, self.layout)
+        matrix = assemble(*self._local(u, params), self.layout)
         free = self.free.to(matrix)
         matrix = matrix * free.unsqueeze(-1) * free.unsqueeze(-2) + torch.diag_embed(1.0 - free)
         return matrix + self._pressed(u, params)
+
+    def _local(self, u: Tensor, params: Params) -> tuple[BondHessian, Bonds, Tensor | None]:
+        """Second derivatives in the bonds, the bonds, and their derivative in strains where a cell is free."""
+        bonds, rest = self.bonds(u, params)
+        local = self.potential.bond_hessian(bonds, params["potential"])
+        assert local is not None
+        if not bool(self.free[:, :6].any()):
+            return local, bonds, None
+        return local, bonds, strain_derivative(rest, self.lengths[bonds.owner[bonds.centre]])
 
     def _known_as_a_whole(self, u: Tensor, params: Params) -> LinearOperator:
         if self.batch_dims or self.n <= DENSE_LIMIT:
@@ -153,10 +163,7 @@ class CrystalEnergy(EnergyProblem):
         return MatrixFree(self.n, product, product, self.structure)
 
     def _by_products(self, u: Tensor, params: Params) -> MatrixFree:
-        bonds, rest = self.bonds(u, params)
-        local = self.potential.bond_hessian(bonds, params["potential"])
-        assert local is not None
-        bonded, diagonal = products(local, bonds, rest, self.lengths[0], self.layout)
+        bonded, diagonal = products(*self._local(u, params), self.layout)
         free, pressed = self.free[0].to(u), self._pressed(u, params)
 
         def product(x: Tensor) -> Tensor:
@@ -185,16 +192,18 @@ class CrystalEnergy(EnergyProblem):
         nodes = free.reshape(-1, 3)
         return strain_matrix(free[:, : 3 * STRAIN_NODES] / self.lengths.unsqueeze(-1)), nodes[self.layout.nodes]
 
-    def _collapsed(self, u: Tensor) -> Tensor:
-        """Structures (S) whose cell a trial step has shrunk to almost nothing: they would have bonds without end."""
+    def out_of_shape(self, u: Tensor, margin: float = 1.0) -> Tensor:
+        """Structures (S) that a trial step has deformed by LARGEST_STRETCH * margin: they would have bonds without end."""
         strain, moved = self._split(u)
-        sound = determinant(torch.eye(3).to(strain) + strain) > COLLAPSED
-        return ~sound | torch.zeros_like(sound).index_add(0, self.owner, ~torch.isfinite(moved).all(-1))
+        limit = LARGEST_STRETCH * margin
+        finite = torch.isfinite(strain).all((-2, -1)).index_fill(0, self.owner[~torch.isfinite(moved).all(-1)], False)
+        stretches = torch.linalg.eigvalsh(torch.eye(3).to(strain) + torch.where(finite[:, None, None], strain, 0.0))
+        return ~finite | (stretches[:, 0] < 1.0 / limit) | (stretches[:, 2] > limit)
 
     def _pairs(self, u: Tensor, params: Params) -> tuple[Tensor, Tensor, Tensor]:
         numbers = {name: plain(params[name]) for name in ("positions", "cells")}
         positions, cells = self.placed(plain(u), numbers)
-        lost = self._collapsed(plain(u))
+        lost = self.out_of_shape(plain(u))
         positions = torch.where(lost[self.owner].unsqueeze(-1), numbers["positions"], positions)
         cells = torch.where(lost[:, None, None], numbers["cells"], cells)
         return self.neighbours.within(positions, cells, self.potential.cutoff(params["potential"]))
