@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from bilevel.calibrate.fit.multistart import StartOutcome, multistart
     from bilevel.calibrate.fit.run import calibrate
     from bilevel.calibrate.fit.stages import staged
-    from bilevel.calibrate.model import Model, ModelConfig, ModelFigure, ModelReports, ParameterDefault
+    from bilevel.calibrate.model import ConfigError, Model, ModelConfig, ModelFigure, ModelReports, ParameterDefault
     from bilevel.calibrate.observations import ObservationTable
     from bilevel.calibrate.parameters import Parameter
     from bilevel.calibrate.problem import CalibrationProblem, problem_from_function

@@ -52,6 +52,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from bilevel.calibrate.settings import TransformName
+from bilevel.report import InputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,6 +65,14 @@ class ModelConfig(BaseModel):
     """Base of a model's section in study.yml: unknown keys are errors, and paths are relative to the study's folder."""
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, use_attribute_docstrings=True)
+
+
+class ConfigError(InputError):
+    """Bad input under one key of a model's section; key: the path to it, which leads to its line."""
+
+    def __init__(self, key: tuple[str | int, ...], message: str) -> None:
+        super().__init__(f"{'.'.join(map(str, key))}: {message}")
+        self.key, self.sentence = key, message
 
 
 @dataclass(frozen=True)
@@ -106,6 +115,7 @@ class Model(ABC):
     """A physical model of one experiment; see the module's docstring for a complete example.
 
     columns: name -> units of the observation columns that the model needs ("text" for labels such as a mode or a well).
+    optional_columns: those that only some observations have; where they are missing they are NaN, or "".
     value_units: units of the predictions, None if they differ between groups (then SI).
     as_written: numbers reach `simulate` as they are written, whatever their units (a function that declares none).
     forward_mode: `simulate` works under torch.func.jvp (only reverse mode is asked for otherwise).
@@ -115,6 +125,7 @@ class Model(ABC):
 
     Config: ClassVar[type[ModelConfig]] = ModelConfig
     columns: ClassVar[Mapping[str, str]] = {}
+    optional_columns: ClassVar[Mapping[str, str]] = {}
     value_units: ClassVar[str | None] = None
     as_written: ClassVar[bool] = False
     forward_mode: ClassVar[bool] = True

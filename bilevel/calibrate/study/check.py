@@ -48,6 +48,9 @@ def _received(problem: CalibrationProblem, experiment: Experiment, t: Tensor) ->
     defaults, written = model.parameter_defaults(), {p.name: p.units for p in problem.parameters.parameters}
 
     def line(what: str, values: Tensor, units: str | None, as_given: str) -> str:
+        values = values.reshape(-1)[~torch.isnan(values.reshape(-1))]  # optional columns have gaps
+        if not len(values):
+            return f"  {what}: none"
         low, high = float(values.min()), float(values.max())
         numbers = f"{low:g}" if low == high else f"{low:g} .. {high:g}"
         unit = f"{as_given} (as written)" if model.as_written else units if units is not None else "in SI units"
@@ -57,9 +60,10 @@ def _received(problem: CalibrationProblem, experiment: Experiment, t: Tensor) ->
     for name, value in problem.arguments(experiment, t).items():
         known = defaults[name].units if name in defaults else None if written.get(name) else ""
         lines.append(line(f"parameter {name}", value, known, written.get(name, "")))
+    columns = {**model.columns, **model.optional_columns}
     for name, values in table.columns.items():
         own = table.column_units[name].name if name in table.column_units else ""
-        lines.append(line(f"column {name}", values, model.columns.get(name, None if own else ""), own))
+        lines.append(line(f"column {name}", values, columns.get(name, None if own else ""), own))
     for group in table.groups:
         own = table.units_of(group).name
         units = model.value_units if model.value_units is not None else None if own else ""
