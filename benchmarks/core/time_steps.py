@@ -31,7 +31,7 @@ def cost(cells: int, dim: int, steps: int) -> dict[str, float]:
 
     def final(steps: TimeSteps) -> torch.Tensor:
         params = {"flow": {"hydraulic_conductivity": log_k.exp()}, "storage": storage}
-        observe = lambda head, stage: head.mean()  # noqa: E731
+        observe = lambda head: head.mean()  # noqa: E731
         how: dict[str, Any] = {"scheme": BACKWARD_EULER, "solver": solver, "adjoint": Exact(certify=False)}
         return march(flow, flow.start(), params, steps, observe=observe, **how).final
 

@@ -99,7 +99,7 @@ class Drawdown:
             self.flow.assemble(hydraulic_conductivity * thickness, specific_storage * thickness, aquitard_resistance),
             self.steps,
             {"force": self.forces},
-            observe=lambda drawdown, stage: drawdown @ self.at_wells,
+            observe=lambda drawdown: drawdown @ self.at_wells,
             scheme=self.scheme,
             solver=FULL_STEP,
             watch=watch,

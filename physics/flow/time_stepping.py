@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -59,10 +59,6 @@ SDIRK3 = Scheme(
 """Alexander 1977, theorem 5 (order 2 and 3)."""
 
 
-Observed: TypeAlias = "dict[str, Tensor]"
-"""The state of the chain: the head, and what was observed of it."""
-
-
 class Transient(Protocol):
     """An EnergyProblem that knows how to store: the energy Phi with a capacity C."""
 
@@ -81,7 +77,7 @@ def march(
     loads: Mapping[str, Any] | None = None,
     *,
     in_time: Callable[[Tensor], Mapping[str, Any]] | None = None,
-    observe: Callable[[Tensor, Params], Tensor] | None = None,
+    observe: Callable[[Tensor], Tensor] | None = None,
     scheme: Scheme = SDIRK2,
     solver: Solver | None = None,
     adjoint: Adjoint | None = None,
@@ -93,8 +89,8 @@ def march(
     of the steady energy and of its storage. loads: entries of params that hold within each step, with a leading entry
     for each step (N, ...). in_time: entries of params as functions of time, such as the stage of a river,
     `lambda t: {"boundary": {"river": stage(t)}}`: called once with the times (N, 1 + stages) of each step's start and its
-    stages, it returns tensors that begin with these two dimensions. observe: what to keep of each head, given
-    the parameters of its last stage, too, under which the balance of nodes holds with what they store; by default the head. watch: told of every minimisation. adjoint: that of every stage; `Exact(certify=False)` spares the
+    stages, it returns tensors that begin with these two dimensions. observe: what to keep of each head; all of it by
+    default. watch: told of every minimisation. adjoint: that of every stage; `Exact(certify=False)` spares the
     certificates, which cost as much as the gradient.
     Returns the final head and the observed ones (N, ...). Raises what the minimisations raise, and InputError for
     prescribed values among the loads: the head beside them would follow a jump at each step.
@@ -111,40 +107,25 @@ def march(
 
     varying = _in_time(in_time, torch.from_numpy(steps.stage_times(scheme.nodes)).to(initial))
 
-    def step(
-        old: Observed, given: tuple[Params, Any], load: tuple[Params, Tensor, Params], start: Observed
-    ) -> Observed:
+    def step(old: Tensor, given: tuple[Params, Any], load: tuple[Params, Tensor, Params], start: Tensor) -> Tensor:
         setting = {**given[0], **load[0]}
         settings = [_with(setting, load[2], place) for place in range(1 + len(scheme.rows))]
-        before = energy.expand(old["head"], settings[0])
+        before = energy.expand(old, settings[0])
         changes: list[Tensor] = []
-        head = start["head"]
+        head = start
         for row, tau, now in zip(given[1], load[1].unbind(), settings[1:]):
             # Prescribed values have anchors and changes like all others: what the cells beside them store depends on it.
             anchor = before
             for ratio, change in zip(row, changes):
                 anchor = anchor + ratio * change
-            staged = energy.stage(now, anchor, tau)
-            solution = find(energy, head, staged, solver=solver, adjoint=adjoint)
+            solution = find(energy, head, energy.stage(now, anchor, tau), solver=solver, adjoint=adjoint)
             watch(solution)
             head = solution.u
             changes.append(energy.expand(head, now) - anchor)
-        return {"head": head, "observed": keep(head, staged)}
+        return head
 
-    keep = observe or (lambda head, staged: head)
-    first = {"head": initial, "observed": keep(initial, _at_rest(energy, initial, params, loads, varying, taus))}
-    given, load = (dict(params), ratios), (dict(loads or {}), taus, varying)
-    found = chain(step, first, given, load, observe=lambda new, *_: new["observed"])
-    return Trajectory(found.final["head"], found.observed)
-
-
-def _at_rest(
-    energy: Any, initial: Tensor, params: Mapping[str, Any], loads: Any, varying: Params, taus: Tensor
-) -> Params:
-    """The parameters of a stage that stays at the initial head, where nothing is stored."""
-    setting = {**params, **pytree.tree_map(lambda load: load[0], dict(loads or {}))}
-    setting = _with(setting, pytree.tree_map(lambda values: values[0], varying), 0)
-    return energy.stage(setting, energy.expand(initial, setting), taus[0, 0])
+    keep = (lambda head, given, load: observe(head)) if observe else None
+    return chain(step, initial, (dict(params), ratios), (dict(loads or {}), taus, varying), observe=keep)
 
 
 def _in_time(function: Callable[[Tensor], Mapping[str, Any]] | None, times: Tensor) -> Params:

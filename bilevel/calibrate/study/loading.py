@@ -188,7 +188,7 @@ class _Loader:
 def _made(model_class: type[Model], config: Any, table: ObservationTable, folder: Path) -> Model:
     try:
         return model_class(config, table, folder)
-    except BilevelError:
+    except (BilevelError, InputError):
         raise
     except Exception as error:  # a model of anyone's own may raise anything
         raise InputError(f"setting up the model failed with {type(error).__name__}: {error}") from error

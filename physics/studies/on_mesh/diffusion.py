@@ -22,9 +22,12 @@ from bilevel.solvers.steps.constant import Constant
 from physics.constitutive.flow.anisotropic import AnisotropicConduction
 from physics.constitutive.flow.linear import Linear
 from physics.discretisation import Mesh
+from physics.discretisation.constraints import Dirichlet
 from physics.discretisation.write import write_vtu
 from physics.flow.darcy import Diffusion
-from physics.flow.time_stepping import SDIRK2, march
+from physics.flow.linear_march import LinearMarch
+from physics.flow.linear_system import LinearSystem
+from physics.flow.time_stepping import SDIRK2
 from physics.studies.on_mesh.map import draw_field, draw_map
 from physics.studies.on_mesh.mesh_section import require_boundary
 from physics.studies.on_mesh.quantities import Given, Key, Signal, quantity
@@ -68,7 +71,7 @@ class Drive:
     signals: tuple[Signal, ...]
     build: Callable[[Sequence[Tensor]], Any]
 
-    def at(self, times: Tensor | None, parameters: Mapping[str, Tensor]) -> dict[str, Any]:
+    def at(self, times: np.ndarray | None, parameters: Mapping[str, Tensor]) -> dict[str, Any]:
         """The parameters with this entry alone."""
         value = self.build([signal.at(times, parameters) for signal in self.signals])
         return {self.entry[0]: value} if len(self.entry) == 1 else {self.entry[0]: {self.entry[1]: value}}
@@ -117,6 +120,11 @@ class DiffusionModel(Model):
         self.initial = self._initial()
         self.steady = self._flow(transient=False) if self.steps is None or self.initial is None else None
         self.flow = self._flow(transient=True) if self.steps is not None else self.steady
+        assert self.flow is not None
+        self.system = LinearSystem(self.flow)
+        names = [drive.entry[1] for drive in self.drives if len(drive.entry) == 2]
+        rest = self.flow.start()
+        self.indicators = {n: self.flow.constraints.expand(rest, {m: float(m == n) for m in names})[:, 0] for n in names}
         self._require_tables(signals)
         self._prepare_sensors(signals)
         self._solutions: list[Solution] = []
@@ -213,7 +221,7 @@ class DiffusionModel(Model):
         try:
             return _Flow(
                 self.mesh,
-                [*(self.mesh.fixed(entry[1]) for entry in entries if len(entry) == 2), *ties],
+                [*self._prescribed(), *ties],
                 capacity=words.capacity,
                 law=law,
                 axisymmetric=axisymmetric,
@@ -225,6 +233,11 @@ class DiffusionModel(Model):
             )
         except InputError as error:
             raise ConfigError(("boundaries",), str(error)) from None
+
+    def _prescribed(self) -> list[Dirichlet]:
+        """Where two boundaries with prescribed values meet, the first one holds."""
+        names = list(self.boundaries().prescribed)
+        return [self.mesh.fixed(name, without=names[:number]) for number, name in enumerate(names)]
 
     def _located_wells(self) -> Any:
         wells = self.boundaries().wells
@@ -247,7 +260,9 @@ class DiffusionModel(Model):
             if signal.varies and self.steps is None:
                 raise ConfigError(signal.key, "a table over time needs `time:` among the model's keys")
             if signal.varies and self.steps is not None:
-                signal.at(torch.from_numpy(self.steps.times), {})
+                signal.at(self.steps.times, {})
+            if signal.varies and signal.key[-1] in ("coefficient", "resistance"):
+                raise ConfigError(signal.key, "it may not vary in time; let the other side's value do that")
 
     # What is observed
 
@@ -272,6 +287,11 @@ class DiffusionModel(Model):
         order = [r for r in self.sensors.readings if not r.boundary] + self.throughs
         self.order = torch.tensor([order.index(reading) for reading in self.sensors.readings])
         if self.steps is not None:
+            # As NumPy's arrays: inside torch.func's transforms no tensor turns into them, as interpolation needs.
+            self.stage_times = self.steps.stage_times(SDIRK2.nodes)
+            self.begin = self.steps.times[0]
+            self.last_stages = torch.from_numpy(self.steps.stage_lengths(SDIRK2.diagonal, SDIRK2.nodes)[:, -1:])
+            self.march = LinearMarch(self.system, self.flow.constraints, self.steps, SDIRK2)
             self.in_time = InTime.of(self.steps.times, [t for s in signals for t in s.jumps], self._times(table))
 
     def _times(self, table: ObservationTable) -> np.ndarray:
@@ -295,17 +315,32 @@ class DiffusionModel(Model):
             raise ConfigError(key, f"nothing flows through '{name}': the study gives no condition on it")
         return found
 
-    def _read(self, full: Tensor, params: Params) -> Tensor:
-        """All readings (readings,) of a field (nodes, 1) in balance under the parameters."""
-        assert self.flow is not None
-        flow = self.flow if "storage" in params or self.steady is None else self.steady
-        parts = [] if self.at_points is None else [self.at_points(full)[:, 0]]
+    def _read(self, fields: Tensor, rates: Tensor | None, params: Params) -> Tensor:
+        """All readings (..., readings) of fields (..., nodes), with d field / d time where something is stored."""
+        parts = []
+        if self.at_points is not None:
+            parts.append((fields[..., self.at_points.nodes] * self.at_points.weights).sum(-1))
         for reading in self.throughs:
-            names = self._entries(reading, ())
-            terms = [term for term in flow.terms if term.name in names] if names else None
-            forces = flow.nodal_forces(full, params, terms)[self.mesh.nodes_on(reading.boundary)].sum()
-            parts.append((-forces if names else forces).reshape(1))
-        return torch.cat(parts)[self.order]
+            parts.append(self._through(reading, fields, rates, params).unsqueeze(-1))
+        return torch.cat(parts, -1)[..., self.order]
+
+    def _through(self, reading: Reading, fields: Tensor, rates: Tensor | None, params: Params) -> Tensor:
+        """What flows in through a boundary (...): by its condition, or where the field is prescribed by the balance there."""
+        system, names = self.system, self._entries(reading, ())
+        if names:
+            inside = [name for name in names if name in system.blocks]
+            passed = sum((self._product(system, system.place(n), fields, params) for n in inside), torch.zeros(()))
+            return system.load(params, tuple(names)).sum(-1) - passed
+        nodes = self.mesh.nodes_on(reading.boundary)
+        balance = self._product(system, torch.isin(system.rows, nodes), fields, params)
+        if rates is not None:
+            kept = torch.isin(system.store.rows, nodes)
+            balance = balance + (system.capacity(params)[kept] * rates[..., system.store.columns[kept]]).sum(-1)
+        return balance - system.load(params)[..., nodes].sum(-1)
+
+    @staticmethod
+    def _product(system: LinearSystem, entries: Any, fields: Tensor, params: Params) -> Tensor:
+        return (system.stiffness(params)[entries] * fields[..., system.columns[entries]]).sum(-1)
 
     # The model
 
@@ -319,7 +354,7 @@ class DiffusionModel(Model):
         return found
 
     def _params(
-        self, parameters: Mapping[str, Tensor], times: Tensor | None, varying: bool | None = None
+        self, parameters: Mapping[str, Tensor], times: np.ndarray | None, varying: bool | None = None
     ) -> dict[str, Any]:
         """The entries of drives; varying: of those alone that vary in time, or that do not."""
         found: dict[str, Any] = {}
@@ -334,51 +369,53 @@ class DiffusionModel(Model):
         storage = values.pop(self.named.capacity, None)
         return {"flow": values, **({"storage": {self.named.capacity: storage}} if transient else {})}
 
-    def _steady_state(self, parameters: Mapping[str, Tensor], time: Tensor | None) -> tuple[Tensor, dict[str, Any]]:
+    def _steady_state(self, parameters: Mapping[str, Tensor], time: np.ndarray | None) -> tuple[Tensor, Params]:
+        """The steady field (nodes,) at a time, and the parameters under which it is so."""
         assert self.steady is not None
         params = {**self._material_params(parameters, False), **self._params(parameters, time)}
         solution = argmin(self.steady, self.steady.start(), params, solver=LINEAR)
         self._solutions.append(solution)
-        return self.steady.expand(solution.u, params), params
+        return self.steady.expand(solution.u, params)[:, 0], params
 
-    def _history(self, parameters: Mapping[str, Tensor], observe: Callable[[Tensor, Params], Tensor]) -> Tensor:
-        """What is observed at the start and after each step, (steps + 1, ...)."""
+    def _history(self, parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Params]:
+        """The fields (steps + 1, nodes) at the start and after each step, their rates, and the parameters in time."""
         flow, steps = self.flow, self.steps
         assert flow is not None
         assert steps is not None
-        begin = torch.tensor(steps.times[0], dtype=torch.float64)
-        params = {**self._material_params(parameters, True), **self._params(parameters, None, varying=False)}
         if self.initial is None:
-            full, steady = self._steady_state(parameters, begin)
-            first = observe(full, steady)
+            first = self._steady_state(parameters, self.begin)[0]
         else:
-            full = self.initial.at(None, parameters).expand(len(self.mesh.coordinates), 1)
-        start = full.reshape(-1)[flow.constraints.free]
-        if self.initial is not None:
-            at_start = {**params, **_merged(params, self._params(parameters, begin, varying=True))}
-            whole = flow.expand(start, at_start)
-            first = observe(whole, flow.stage(at_start, whole, torch.ones_like(begin)))
-        found = march(
-            flow,
-            start,
-            params,
-            steps,
-            in_time=lambda times: self._params(parameters, times, varying=True),
-            observe=lambda u, stage: observe(flow.expand(u, stage), stage),
-            scheme=SDIRK2,
-            solver=LINEAR,
-            watch=self._solutions.append,
-        ).observed
-        return torch.cat((first.unsqueeze(0), found))
+            first = self.initial.at(None, parameters).expand(len(self.mesh.coordinates))
+        material = self._material_params(parameters, True)
+        driven = self._params(parameters, self.stage_times)
+        fixed = {**material, **self._params(parameters, None, varying=False)}
+        constant = {**driven, **fixed}  # matrices do not vary in time
+        held = self._held(driven.get("boundary", {}))
+        load = self.system.load(driven).expand(*self.stage_times.shape, -1)[:, 1:]
+        start = first[flow.constraints.free]
+        heads, anchors = self.march(self.system.stiffness(constant), self.system.capacity(material), load, held, start)
+        rates = (heads[:, -1] - anchors[:, -1]) / self.last_stages
+        begin = flow.constraints.extend(start)[:, 0] + held[0, 0]
+        at_ends = {**self._params(parameters, self.steps.times), **fixed}
+        fields = torch.cat((begin.unsqueeze(0), heads[:, -1]))
+        return fields, torch.cat((torch.zeros_like(begin).unsqueeze(0), rates)), at_ends
+
+    def _held(self, boundary: Mapping[str, Tensor]) -> Tensor:
+        """What prescribed values add to the field at the times of all stages, (steps, 1 + stages, nodes)."""
+        total = torch.zeros(*self.stage_times.shape, len(self.mesh.coordinates), dtype=torch.float64)
+        for name, values in boundary.items():
+            total = total + values.unsqueeze(-1) * self.indicators[name]
+        return total
 
     def simulate(self, parameters: Mapping[str, Tensor]) -> Tensor:
         self._solutions.clear()
         first, second = self.sensors.first, self.sensors.second.clamp(min=0)
         if self.steps is None:
-            read = self._read(*self._steady_state(parameters, None))
+            field, params = self._steady_state(parameters, None)
+            read = self._read(field, None, params)
             pair = read[first], read[second]
         else:
-            history = self._history(parameters, self._read)
+            history = self._read(*self._history(parameters))
             pair = self.in_time(history, first), self.in_time(history, second)
         return self.sensors.predictions(torch.stack(pair, 1))
 
@@ -387,11 +424,11 @@ class DiffusionModel(Model):
         return ModelReports([solution.report for solution in self._solutions], gradients)
 
     def _final(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        """The field (nodes, 1): the steady one, or that after the last step."""
+        """The field (nodes,): the steady one, or that after the last step."""
         with torch.no_grad():
             if self.steps is None:
                 return self._steady_state(parameters, None)[0]
-            return self._history(parameters, lambda full, params: full)[-1]
+            return self._history(parameters)[0][-1]
 
     def _cell_values(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {n: f.values(parameters).detach().expand(len(self.mesh.cells)) for n, f in self.fields.items()}
@@ -411,7 +448,7 @@ class DiffusionModel(Model):
     def figures(self, parameters: Mapping[str, Tensor]) -> list[ModelFigure]:
         """The mesh with its sensors, the field, and the material's parameters where they differ over the mesh."""
         words = self.named
-        found = [*self.maps(), *_drawn(self.mesh, self._final(parameters)[:, 0], words.field, words.units)]
+        found = [*self.maps(), *_drawn(self.mesh, self._final(parameters), words.field, words.units)]
         for name, values in self._cell_values(parameters).items():
             if float(values.max()) > float(values.min()):
                 found += _drawn(self.mesh, values, name, self.fields[name].default.units)

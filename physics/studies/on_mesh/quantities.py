@@ -116,17 +116,17 @@ class Signal:
             else {}
         )
 
-    def at(self, times: Tensor | None, parameters: Mapping[str, Tensor]) -> Tensor:
+    def at(self, times: np.ndarray | None, parameters: Mapping[str, Tensor]) -> Tensor:
         """Its values (...) at times (...), or () without times; a jump counts from just after its time on."""
         if self.parameter:
             value = parameters[self.parameter]
-            return value if times is None else value.expand(times.shape)
-        shape = () if times is None else times.shape
+            return value if times is None else value.expand(np.shape(times))
+        shape = () if times is None else np.shape(times)
         if self.times is None or self.values is None:
             return torch.full(shape, self.constant, dtype=torch.float64)
         if times is None:
             raise ConfigError(self.key, "a table over time needs `time:` steps in the model, or loads by steps")
-        asked = times.detach().numpy()
+        asked = np.asarray(times)
         self._require_covered(asked)
         if self.hold:
             row = np.searchsorted(self.times, asked, side="left") - 1

@@ -1,0 +1,44 @@
+"""Studies on meshes, written to a folder: what tests of their kinds have in common."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bilevel.calibrate.study.loading import load_study
+from bilevel.calibrate.study.study import Study
+
+
+def write_rows(file: Path, header: str, rows: Iterable[Sequence[object]]) -> None:
+    """A CSV file of a header and rows."""
+    text = [header, *(",".join(x if isinstance(x, str) else f"{x:.12g}" for x in row) for row in rows)]  # type: ignore[str-bytes-safe]
+    file.write_text("\n".join(text) + "\n")
+
+
+def study(folder: Path, text: str) -> Study:
+    """The study of a text, read."""
+    (folder / "study.yml").write_text(textwrap.dedent(text))
+    return load_study(folder / "study.yml")
+
+
+def misfit(loaded: Study) -> float:
+    """The largest residual at the start values, in the model's units."""
+    problem = loaded.problem
+    evaluation = problem.evaluate(problem.parameters.start(), with_jacobian=False)
+    return float(np.abs(evaluation.prediction - problem.value.numpy()).max())
+
+
+def worst_derivative(loaded: Study, step: float = 1e-5) -> float:
+    """The largest difference of the Jacobian from central differences, relative to each column's norm."""
+    problem, t = loaded.problem, loaded.problem.parameters.start()
+    exact = problem.evaluate(t).jacobian
+    worst = 0.0
+    for k in range(len(t)):
+        moved = [t + sign * step * np.eye(len(t))[k] for sign in (1, -1)]
+        ahead, behind = (problem.evaluate(x, with_jacobian=False).residual for x in moved)
+        column = (ahead - behind) / (2 * step)
+        worst = max(worst, float(np.linalg.norm(column - exact[:, k]) / np.linalg.norm(exact[:, k])))
+    return worst
