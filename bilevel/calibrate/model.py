@@ -48,6 +48,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
@@ -149,6 +150,10 @@ class Model(ABC):
     def parameter_defaults(self) -> Mapping[str, ParameterDefault]:
         """Every parameter that the model knows; empty means that it takes whatever the study names, in SI units."""
         return {}
+
+    def prior_residual(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """Whitened residuals (k,) of what is known of the parameters together, as a smooth field; phi gets their squares."""
+        return torch.zeros(0, dtype=torch.float64)
 
     def reports(self) -> ModelReports:
         """The inner solves and gradients since the last call of `simulate` began."""

@@ -94,7 +94,9 @@ class LinearMarch:
                 changes.append(heads[t, s] - anchor)
         return heads, anchors
 
-    def tangent(self, k: Array, c: Array, heads: Array, anchors: Array, moved: tuple[Array, ...]) -> tuple[Array, Array]:
+    def tangent(
+        self, k: Array, c: Array, heads: Array, anchors: Array, moved: tuple[Array, ...]
+    ) -> tuple[Array, Array]:
         """The tangents (m, steps, stages, nodes) of heads and anchors, for m tangents (m, ...) of all arguments."""
         dk, dc, load, held, start = moved
         load = load.copy()
@@ -105,7 +107,9 @@ class LinearMarch:
         found = self.run(k, c, *(np.moveaxis(x, 0, -1) for x in (load, held, start)))
         return np.moveaxis(found[0], -1, 0), np.moveaxis(found[1], -1, 0)
 
-    def adjoint(self, k: Array, c: Array, heads: Array, anchors: Array, cotangents: tuple[Array, Array]) -> tuple[Array, ...]:
+    def adjoint(
+        self, k: Array, c: Array, heads: Array, anchors: Array, cotangents: tuple[Array, Array]
+    ) -> tuple[Array, ...]:
         """The cotangents (m, ...) of all arguments, for m cotangents (m, steps, stages, nodes) of heads and anchors."""
         of_heads, of_anchors = (np.moveaxis(x, 0, -1) for x in cotangents)
         stiffness, capacity = self.matrices(k, c)
@@ -117,7 +121,10 @@ class LinearMarch:
         of_k, of_c = np.zeros((len(k), count)), np.zeros((len(c), count))
         later = np.zeros((extend.shape[1], count))
         for t in reversed(range(len(self.taus))):
-            of_before, of_changes = np.zeros((self.shape[0], count)), [np.zeros((self.shape[0], count)) for _ in self.ratios]
+            of_before, of_changes = (
+                np.zeros((self.shape[0], count)),
+                [np.zeros((self.shape[0], count)) for _ in self.ratios],
+            )
             for s in reversed(range(len(self.ratios))):
                 tau = self.taus[t, s]
                 of_head = of_heads[t, s] + of_changes[s]

@@ -126,5 +126,3 @@ def _shares(operator: LocalOperator) -> Tensor:
     """What the nodes of each cell get of a unit density, (cells, A)."""
     matrix, weight = operator.evaluate(None, slice(None))
     return torch.einsum("eaq,eq->ea", matrix[..., -1], weight)
-
-

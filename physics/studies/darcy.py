@@ -77,8 +77,8 @@ class DarcyModel(DiffusionModel):
         """plan: seen from above; section: vertical, of unit width; axisymmetric: x is the radius; space: in three dimensions"""
         zones: list[str] | None = None
         """groups of cells that share out the mesh; left out: all of its groups, where zones are asked for"""
-        spread: SpreadSection = SpreadSection({})
-        """by parameter: uniform (left out), zones (one value a zone, called transmissivity[sand]) or cells"""
+        spread: dict[str, SpreadSection] = {}
+        """by parameter of the material: uniform (left out), zones, cells or pilot points"""
         anisotropic: bool = False
         """whether there is a parameter anisotropy: the last principal conductivity over the first"""
         direction: str = "0 deg"

@@ -141,6 +141,6 @@ def _whole(problem: CalibrationProblem, part: CalibrationResult, evaluation: Eva
     for label, place in part.problem.parameters.slices.items():
         gradient[problem.parameters.slices[label]] = evaluation.gradient[place]
     weighted = problem.weight.numpy() * (evaluation.prediction - problem.value.numpy())
-    prior = problem.parameters.prior_residual(torch.as_tensor(t)).numpy()
+    prior = problem.prior_residual(torch.as_tensor(t)).numpy()
     residual = np.concatenate([weighted[problem.fitted.numpy()], prior])
     return replace(evaluation, t=t, residual=residual, gradient=gradient, jacobian=None)

@@ -32,6 +32,7 @@ from physics.studies.on_mesh.map import draw_field, draw_map
 from physics.studies.on_mesh.mesh_section import require_boundary
 from physics.studies.on_mesh.quantities import Given, Key, Signal, quantity
 from physics.studies.on_mesh.sensors import Quantity, Reading, named_sensors, observed
+from physics.studies.on_mesh.spread import spread_fields
 from physics.studies.on_mesh.time_section import InTime
 from physics.studies.on_mesh.zones import Zones
 
@@ -111,7 +112,7 @@ class DiffusionModel(Model):
         self._require_dimension()
         self.named = self.words()
         self.zones = Zones.of(self.mesh, config.zones) if config.zones or self._by_zone() else None
-        self.fields = config.spread.fields(self._material(), self.mesh, self.zones, folder)
+        self.fields = spread_fields(config.spread, self._material(), self.mesh, self.zones, folder)
         self.drives = self._drives(self.boundaries())
         self.steps = None
         signals = [s for drive in self.drives for s in drive.signals]
@@ -124,7 +125,9 @@ class DiffusionModel(Model):
         self.system = LinearSystem(self.flow)
         names = [drive.entry[1] for drive in self.drives if len(drive.entry) == 2]
         rest = self.flow.start()
-        self.indicators = {n: self.flow.constraints.expand(rest, {m: float(m == n) for m in names})[:, 0] for n in names}
+        self.indicators = {
+            n: self.flow.constraints.expand(rest, {m: float(m == n) for m in names})[:, 0] for n in names
+        }
         self._require_tables(signals)
         self._prepare_sensors(signals)
         self._solutions: list[Solution] = []
@@ -137,7 +140,8 @@ class DiffusionModel(Model):
             raise ConfigError(("geometry",), f"'{geometry}' does not go with a mesh in {self.mesh.dim} dimensions")
 
     def _by_zone(self) -> bool:
-        return self.config.spread.by_zone() or any(name != "all" for name in self.boundaries().sources)
+        zoned = any(section.layout == "zones" for section in self.config.spread.values())
+        return zoned or any(name != "all" for name in self.boundaries().sources)
 
     def _material(self) -> dict[str, ParameterDefault]:
         """The parameters of the material that are in use."""
@@ -418,6 +422,9 @@ class DiffusionModel(Model):
             history = self._read(*self._history(parameters))
             pair = self.in_time(history, first), self.in_time(history, second)
         return self.sensors.predictions(torch.stack(pair, 1))
+
+    def prior_residual(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        return torch.cat([field.prior_residual(parameters) for field in self.fields.values()])
 
     def reports(self) -> ModelReports:
         gradients = [gradient for solution in self._solutions for gradient in solution.gradients]

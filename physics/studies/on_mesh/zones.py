@@ -1,9 +1,9 @@
-"""Parameters of a material over a mesh: one for all, one for each zone, one for each cell."""
+"""Parameters of a material over a mesh: one for all, or one for each zone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -59,6 +59,10 @@ class Field:
         """The parameter, () or (cells,)."""
         return parameters[self.name]
 
+    def prior_residual(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """Nothing is known of it beyond the priors of the study's parameters."""
+        return torch.zeros(0, dtype=torch.float64)
+
 
 @dataclass(frozen=True)
 class ZoneField(Field):
@@ -71,8 +75,3 @@ class ZoneField(Field):
 
     def values(self, parameters: Mapping[str, Tensor]) -> Tensor:
         return self.zones.cells([parameters[f"{self.name}[{zone}]"] for zone in self.zones.names])
-
-
-def cell_field(name: str, default: ParameterDefault, cells: int) -> Field:
-    """One value for each cell."""
-    return Field(name, replace(default, size=cells))

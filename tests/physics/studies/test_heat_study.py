@@ -33,7 +33,9 @@ def test_slab_between_two_fluids(tmp_path: Path) -> None:
     c1, c2 = np.linalg.solve(matrix, right)
     x = np.linspace(0.0, length, 6)
     exact = c1 + c2 * x - source * x**2 / (2 * k)
-    write_rows(tmp_path / "readings.csv", "sensor,x,y,value", [("temperature", *p) for p in zip(x, 0 * x + 0.01, exact)])
+    write_rows(
+        tmp_path / "readings.csv", "sensor,x,y,value", [("temperature", *p) for p in zip(x, 0 * x + 0.01, exact)]
+    )
     loaded = study(
         tmp_path,
         """\
@@ -62,7 +64,9 @@ def test_fin_that_gives_off_heat_at_its_sides(tmp_path: Path) -> None:
     m = math.sqrt(2 * h / (k * t))
     x = np.linspace(0.0, length, 6)
     exact = 300.0 + 60.0 * np.cosh(m * (length - x)) / math.cosh(m * length)
-    write_rows(tmp_path / "readings.csv", "sensor,x,y,value", [("temperature", *p) for p in zip(x, 0 * x + t / 2, exact)])
+    write_rows(
+        tmp_path / "readings.csv", "sensor,x,y,value", [("temperature", *p) for p in zip(x, 0 * x + t / 2, exact)]
+    )
     loaded = study(
         tmp_path,
         """\
@@ -88,7 +92,10 @@ def test_sphere_that_cools_by_convection(tmp_path: Path) -> None:
     """Carslaw & Jaeger 1959, section 9.4: sums of sin(b r) / r exp(-D b^2 t) with b R cot(b R) = 1 - Bi."""
     k, c, h, radius = 0.5, 2.0e6, 30.0, 0.02
     biot, diffusivity = h * radius / k, k / c
-    roots = [brentq(lambda x: x * math.cos(x) - (1 - biot) * math.sin(x), n * math.pi + 1e-9, (n + 1) * math.pi - 1e-9) for n in range(30)]
+    roots = [
+        brentq(lambda x: x * math.cos(x) - (1 - biot) * math.sin(x), n * math.pi + 1e-9, (n + 1) * math.pi - 1e-9)
+        for n in range(30)
+    ]
 
     def exact(r: float, t: float) -> float:
         total = 0.0
@@ -120,7 +127,12 @@ def _sphere_text(folder: Path) -> str:
     triangles = [(0, number(0, a), number(0, a + 1)) for a in range(n)]
     for layer in range(layers - 1):
         for a in range(n):
-            one, two, three, four = number(layer, a), number(layer + 1, a), number(layer + 1, a + 1), number(layer, a + 1)
+            one, two, three, four = (
+                number(layer, a),
+                number(layer + 1, a),
+                number(layer + 1, a + 1),
+                number(layer, a + 1),
+            )
             triangles += [(one, two, three), (one, three, four)]
     skin = [(number(layers - 1, a), number(layers - 1, a + 1)) for a in range(n)]
     cells = [("triangle", np.array(triangles)), ("line", np.array(skin))]
@@ -180,7 +192,11 @@ def _curved(points: np.ndarray, cells: list, radius: float) -> tuple[np.ndarray,
     [
         ("360 K", "360", r"study.yml, line 7: model.initial: expected a text"),
         ("360 K", "3 m", r"line 7: model.initial: units 'm' \(m\) do not convert to 'K'"),
-        ("skin: {conv", "sking: {conv", r"line 9: model.boundaries.sking: the mesh has no boundary 'sking'; it has .*skin"),
+        (
+            "skin: {conv",
+            "sking: {conv",
+            r"line 9: model.boundaries.sking: the mesh has no boundary 'sking'; it has .*skin",
+        ),
         ("coefficient: 30 W/(m2 K)", "coefficient: 30 W/m2", r"line 9: .*coefficient: units 'W/m2'"),
         ("end: 1200 s", "end: 600 s", r"readings.csv, line 5: is at time 1200 s, and the model runs from 0 to 600"),
         ("end: 1200 s", "end: 0 s", r"line 6: model.time.end: the end, 0 s, must come after the start"),
