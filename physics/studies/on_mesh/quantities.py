@@ -26,7 +26,9 @@ NAME = re.compile(r"[A-Za-z_]\w*(\[[^\]]+\])?")
 class Section(BaseModel):
     """A part of the keys of a kind."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, coerce_numbers_to_str=True
+    )
 
 
 class Given(Section):

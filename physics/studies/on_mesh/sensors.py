@@ -118,16 +118,21 @@ def named_sensors(
     dim: int,
 ) -> dict[str, tuple[Reading, Reading | None]]:
     """Each named sensor's reading, and the reading that is taken off it."""
-    at = next(name for name, q in quantities.items() if not q.through)
+    fields = [name for name, q in quantities.items() if not q.through]
+    at = fields[0]
     through = next((name for name, q in quantities.items() if q.through), "")
     found: dict[str, tuple[Reading, Reading | None]] = {
-        name: (Reading(at, tuple(place.tolist())), None) for name, place in points.items()
+        name if len(fields) == 1 else f"{name}.{what}": (Reading(what, tuple(place.tolist())), None)
+        for name, place in points.items()
+        for what in fields
     }
     for name, section in sections.items():
         key = ("sensors", name)
         if section.difference is not None:
             continue
         what = section.quantity or (at if section.at is not None else through)
+        if section.quantity is None and len(fields) > 1:
+            raise ConfigError(key, f"say which quantity it reads: {', '.join(quantities)}")
         if what not in quantities or quantities[what].through != (section.through is not None):
             known = [q for q, about in quantities.items() if about.through == (section.through is not None)]
             raise ConfigError((*key, "quantity"), f"'{what}' cannot be read there; it is one of {', '.join(known)}")

@@ -1,0 +1,368 @@
+"""The study model `solid`: a solid body on a mesh of one's own, elastic or inelastic, under one load or a history of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from bilevel.calibrate.model import ConfigError, Model, ModelConfig, ModelFigure, ModelReports, ParameterDefault
+from bilevel.calibrate.observations import ObservationTable
+from bilevel.report import InputError, Solution
+from physics.constitutive.elastic.law import ElasticLaw
+from physics.constitutive.inelastic.hardening import Hardening
+from physics.constitutive.inelastic.law import InelasticLaw
+from physics.constitutive.kinematics import Kinematics
+from physics.constitutive.law import Law
+from physics.constitutive.registry import find_law, make_law
+from physics.discretisation.constraints import Dirichlet
+from physics.discretisation.write import write_vtu
+from physics.solids.history import load_history
+from physics.solids.loads import BodyForce, Load, Traction
+from physics.solids.solid import InelasticSolid, Solid
+from physics.studies.law_parameters import parameter_defaults
+from physics.studies.on_mesh.map import draw_map
+from physics.studies.on_mesh.mesh_section import MeshSection, require_boundary
+from physics.studies.on_mesh.quantities import Given, Key, Section, Signal, quantity
+from physics.studies.on_mesh.sensors import AXES, PointsSection, Quantity, SensorSection, named_sensors, observed
+from physics.studies.on_mesh.spread import SpreadSection, spread_fields
+from physics.studies.on_mesh.time_section import InTime, TimeSection
+from physics.studies.on_mesh.zones import Zones
+
+KINEMATICS = {
+    "plane_strain": Kinematics.PLANE_STRAIN,
+    "plane_stress": Kinematics.PLANE_STRESS,
+    "axisymmetric": Kinematics.AXISYMMETRIC,
+    "space": Kinematics.THREE_DIMENSIONAL,
+}
+
+
+class Components(Section):
+    """A vector by its components along the axes; those left out are free (of supports) or zero (of loads)."""
+
+    x: Given | None = None
+    """along x; the radius, where the body is axisymmetric"""
+    y: Given | None = None
+    """along y; the axis, where the body is axisymmetric"""
+    z: Given | None = None
+    """along z, in space"""
+
+    def given(self) -> dict[int, Given]:
+        """The components that are there, by number."""
+        return {number: given for number, given in enumerate((self.x, self.y, self.z)) if given is not None}
+
+
+class LoadSection(Components):
+    """A load by area of the undeformed boundary: components of a traction, or a pressure against it."""
+
+    pressure: Given | None = None
+    """against the boundary, from outside"""
+
+    @model_validator(mode="after")
+    def _one(self) -> LoadSection:
+        if (self.pressure is None) == (not self.given()):
+            raise ValueError("give components x, y, z, or a pressure")
+        return self
+
+
+class SolidModel(Model):
+    """Displacements of points, and forces of supports, of a solid body under loads.
+
+    Each row is a reading: its `sensor` is one of `sensors`, or `ux`, `uy`, `uz` at the row's own x, y (z): a field. To
+    fields, and to them alone, the rigid motion of the camera is added: translation_x, translation_y and a small rotation,
+    0 unless the study has these parameters. With `time:`, loads are tables over a time that may be one of steps, and rows
+    have a time, too. The other parameters are the law's own, and any name that stands in place of a quantity.
+    """
+
+    class Config(ModelConfig):
+        """Every quantity carries its units; in its place may stand the name of a parameter, or a table over time."""
+
+        mesh: MeshSection
+        """the body at rest"""
+        kinematics: Literal["plane_strain", "plane_stress", "axisymmetric", "space"]
+        """what makes a plane problem of a solid one; axisymmetric: x is the radius"""
+        law: str = "linear_elastic"
+        """name of an installed elastic or inelastic law"""
+        hardening: str | None = None
+        """name of an installed hardening law, of laws that have one"""
+        terms: int | None = Field(default=None, ge=1)
+        """number of terms, of laws that have any number"""
+        mean_dilatation: bool = False
+        """one volume change a cell, so that nearly incompressible laws do not lock"""
+        thickness: str = "1 m"
+        """of a plane body; forces are multiplied by it"""
+        zones: list[str] | None = None
+        """groups of cells that share out the mesh; left out: all of its groups, where zones are asked for"""
+        spread: dict[str, SpreadSection] = {}
+        """by parameter of the material: uniform (left out), zones, cells or pilot points"""
+        supports: dict[str, Components] = {}
+        """prescribed displacements by the boundary's (or point set's) name in the mesh"""
+        loads: dict[str, LoadSection] = {}
+        """by the boundary's name in the mesh"""
+        gravity: Components | None = None
+        """weight by volume, as {y: -20 kN/m3}"""
+        time: TimeSection | None = None
+        """steps of a history of loads; left out: one step. Without units: 1 is as good as 1 s"""
+        sensors: dict[str, SensorSection] = {}
+        """by names of your own; `through` reads the force of a support on the body"""
+        points: PointsSection | None = None
+        """a table of points; the displacements of P1 are P1.ux, P1.uy"""
+        tolerance: float = Field(default=1e-6, ge=0)
+        """how far outside a cell places of sensors may lie, in its size"""
+
+    columns: ClassVar[Mapping[str, str]] = {"sensor": "text"}
+    optional_columns: ClassVar[Mapping[str, str]] = {"time": "", "x": "m", "y": "m", "z": "m"}
+    value_units = None
+
+    def __init__(self, config: Config, observations: ObservationTable, folder: Path) -> None:
+        super().__init__(config, observations, folder)
+        self.mesh = config.mesh.read(folder)
+        self.kinematics = KINEMATICS[config.kinematics]
+        if self.kinematics.dim != self.mesh.dim:
+            raise ConfigError(
+                ("kinematics",), f"'{config.kinematics}' does not go with a mesh in {self.mesh.dim} dimensions"
+            )
+        self.law = self._law()
+        self.thickness = 1.0 if self.kinematics.dim == 3 else quantity(config.thickness, "m", ("thickness",))
+        zoned = any(section.layout == "zones" for section in config.spread.values())
+        self.zones = Zones.of(self.mesh, config.zones) if config.zones or zoned else None
+        material = parameter_defaults(self.law.parameters)
+        self.fields = spread_fields(config.spread, material, self.mesh, self.zones, folder)
+        self.supports = self._supports()
+        self.loads = self._loads()
+        self.solid = self._solid()
+        self.steps = self._steps()
+        self._prepare_sensors()
+        self._solutions: list[Solution] = []
+
+    def _law(self) -> Any:
+        config = self.config
+        hardening = None if config.hardening is None else make_law(config.hardening, Hardening)
+        try:
+            law = make_law(config.law, Law, hardening=hardening, terms=config.terms)
+        except InputError as error:
+            raise ConfigError(("law",), str(error)) from None
+        if not isinstance(law, (ElasticLaw, InelasticLaw)):
+            find_law(config.law, Law)
+            raise ConfigError(("law",), f"'{config.law}' is no law of a solid")
+        return law
+
+    def _read(self, given: Given, units: str, key: Key) -> Signal:
+        return Signal.read(given, units, self.folder, key, "")
+
+    def _supports(self) -> dict[str, tuple[Dirichlet, Signal]]:
+        """Prescribed components by name; where two supports meet, the first one listed holds."""
+        taken: list[Tensor] = [torch.zeros(0, dtype=torch.long) for _ in range(self.mesh.dim)]
+        found = {}
+        for name, components in self.config.supports.items():
+            require_boundary(self.mesh, name, ("supports", name), points=True)
+            for number, given in components.given().items():
+                key = ("supports", name, AXES[number])
+                self._require_axis(number, key)
+                nodes = self.mesh.nodes_on(name)
+                nodes = nodes[~torch.isin(nodes, taken[number])]
+                taken[number] = torch.cat((taken[number], nodes))
+                constraint = Dirichlet(f"{name}.{AXES[number]}", nodes, [number])
+                found[constraint.name] = (constraint, self._read(given, "m", key))
+        return found
+
+    def _loads(self) -> dict[str, tuple[Load, dict[int, Signal], Tensor | None]]:
+        """Loads by name: what they are, their components, and of a pressure its directions (facets, dim)."""
+        found: dict[str, tuple[Load, dict[int, Signal], Tensor | None]] = {}
+        for name, section in self.config.loads.items():
+            require_boundary(self.mesh, name, ("loads", name))
+            load = Traction(f"load_{name}", name)
+            if section.pressure is not None:
+                signals = {0: self._read(section.pressure, "Pa", ("loads", name, "pressure"))}
+                found[load.name] = load, signals, -self.mesh.facet_normals(self.mesh.boundary(name))
+            else:
+                found[load.name] = load, self._vector(section, "Pa", ("loads", name)), None
+        if self.config.gravity is not None:
+            found["gravity"] = BodyForce("gravity"), self._vector(self.config.gravity, "N/m3", ("gravity",)), None
+        return found
+
+    def _vector(self, section: Components, units: str, key: Key) -> dict[int, Signal]:
+        for number in section.given():
+            self._require_axis(number, (*key, AXES[number]))
+        return {n: self._read(given, units, (*key, AXES[n])) for n, given in section.given().items()}
+
+    def _require_axis(self, number: int, key: Key) -> None:
+        if number >= self.mesh.dim:
+            raise ConfigError(key, f"the mesh has {self.mesh.dim} dimensions")
+
+    def _solid(self) -> Solid:
+        ties = self.mesh.hanging_ties(self.mesh.dim) if self.config.mesh.hanging else []
+        constraints = [*(constraint for constraint, _ in self.supports.values()), *ties]
+        try:
+            return Solid(
+                self.mesh,
+                self.law,
+                self.kinematics,
+                constraints,
+                [load for load, *_ in self.loads.values()],
+                mean_dilatation=self.config.mean_dilatation,
+            )
+        except InputError as error:
+            raise ConfigError(("supports",), str(error)) from None
+
+    @property
+    def signals(self) -> list[Signal]:
+        """All quantities that drive the body."""
+        loads = [signal for _, signals, _ in self.loads.values() for signal in signals.values()]
+        return [*(signal for _, signal in self.supports.values()), *loads]
+
+    def _steps(self) -> np.ndarray | None:
+        """The ends of load steps, which are also where a table turns; None for one load."""
+        turns = sorted({float(t) for s in self.signals if s.times is not None for t in s.times})
+        if self.config.time is None:
+            for signal in self.signals:
+                signal.at(None, {}) if signal.varies else None
+            return None
+        times = self.config.time.times("", turns).times
+        for signal in self.signals:
+            if signal.varies:
+                signal.at(times, {})
+        self.turns = turns
+        return times
+
+    # What is observed
+
+    def quantities(self) -> dict[str, Quantity]:
+        """What sensors may read."""
+        axes = AXES[: self.mesh.dim]
+        forces = {f"force_{axis}": Quantity("N", through=True) for axis in axes}
+        return {f"u{axis}": Quantity("m") for axis in axes} | forces
+
+    def _prepare_sensors(self) -> None:
+        config, table, dim = self.config, self.observations, self.mesh.dim
+        points = {} if config.points is None else config.points.read(self.folder, dim, ("points",))
+        named = named_sensors(config.sensors, points, self.quantities(), dim)
+        for name, (reading, _) in named.items():
+            if reading.boundary:
+                require_boundary(self.mesh, reading.boundary, ("sensors", name, "through"), points=True)
+        self.sensors = observed(table, named, self.quantities(), dim)
+        places = self.sensors.points()
+        self.at_points = self.mesh.locate(places, config.tolerance) if len(places) else None
+        self.at = [r for r in self.sensors.readings if r.place]
+        self.through = [r for r in self.sensors.readings if r.boundary]
+        self.component = torch.tensor([AXES.index(r.quantity[-1]) for r in self.at], dtype=torch.long)
+        order = self.at + self.through
+        self.order = torch.tensor([order.index(reading) for reading in self.sensors.readings])
+        self.seen = torch.tensor([name in self.quantities() for name in table.labels["sensor"]])
+        if self.steps is not None:
+            self.in_time = InTime.of(self.steps, self.turns, self._times(table, self.steps))
+
+    def _times(self, table: ObservationTable, steps: np.ndarray) -> np.ndarray:
+        times = table.columns.get("time", table.value.new_full((len(table),), torch.nan)).numpy()
+        bad = np.flatnonzero(~((times >= steps[0] - 1e-9) & (times <= steps[-1] + 1e-9)))
+        if len(bad):
+            raise InputError(
+                f"{table.source_of(int(bad[0]))}: its time must lie between {steps[0]:g} and {steps[-1]:g}"
+            )
+        return times
+
+    def _readings(self, displacement: Tensor, reactions: Tensor) -> Tensor:
+        """All readings (..., readings) of displacements and reactions (..., nodes, dim)."""
+        parts = []
+        if self.at_points is not None:
+            nodal = displacement[..., self.at_points.nodes, self.component.unsqueeze(1)]
+            parts.append((nodal * self.at_points.weights).sum(-1))
+        for reading in self.through:
+            forces = reactions[..., self.mesh.nodes_on(reading.boundary), AXES.index(reading.quantity[-1])]
+            parts.append(self.thickness * forces.sum(-1, keepdim=True))
+        return torch.cat(parts, -1)[..., self.order]
+
+    # The model
+
+    def parameter_defaults(self) -> Mapping[str, ParameterDefault]:
+        found = {name: default for field in self.fields.values() for name, default in field.defaults().items()}
+        for signal in self.signals:
+            for name, default in signal.default().items():
+                if found.setdefault(name, default).units != default.units:
+                    raise ConfigError(signal.key, f"parameter '{name}' is in {found[name].units} elsewhere")
+        camera = ParameterDefault("m", value=0.0, description="of the camera; nuisance")
+        turned = replace(camera, units="", description="of the camera, anticlockwise, in rad; nuisance")
+        return found | {"translation_x": camera, "translation_y": camera, "rotation": turned}
+
+    def _driven(self, times: np.ndarray | None, parameters: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Loads and prescribed displacements, with one leading entry for each time."""
+        found: dict[str, Any] = {"boundary": {n: s.at(times, parameters) for n, (_, s) in self.supports.items()}}
+        for name, (_, signals, directions) in self.loads.items():
+            values = {number: signal.at(times, parameters) for number, signal in signals.items()}
+            if directions is not None:
+                found[name] = values[0][..., None, None] * directions
+                continue
+            zero = torch.zeros_like(next(iter(values.values())))
+            found[name] = torch.stack([values.get(number, zero) for number in range(self.mesh.dim)], -1)
+        return found
+
+    def _history(self, parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Displacements and reactions, (nodes, dim) or (steps + 1, nodes, dim)."""
+        self._solutions.clear()
+        material = {name: field.values(parameters) for name, field in self.fields.items()}
+        if self.steps is None and not isinstance(self.solid, InelasticSolid):
+            params = {"material": material, **self._driven(None, parameters)}
+            solution = self.solid.solve(params)
+            self._solutions.append(solution)
+            return self.solid.expand(solution.u, params), self.solid.reactions(solution.u, params)
+        times = None if self.steps is None else self.steps[1:]
+        driven = self._driven(times, parameters)
+        if times is None:
+            driven = {
+                n: {m: x[None] for m, x in v.items()} if isinstance(v, dict) else v[None] for n, v in driven.items()
+            }
+        found = load_history(self.solid, {"material": material}, driven, watch=self._solutions.append)
+        if times is None:
+            return found.displacement[0], found.reactions[0]
+        rest = torch.zeros_like(found.displacement[:1])
+        return torch.cat((rest, found.displacement)), torch.cat((rest, found.reactions))
+
+    def simulate(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        read = self._readings(*self._history(parameters))
+        first, second = self.sensors.first, self.sensors.second.clamp(min=0)
+        pair = (
+            (read[first], read[second])
+            if self.steps is None
+            else (self.in_time(read, first), self.in_time(read, second))
+        )
+        return self.sensors.predictions(torch.stack(pair, 1)) + self._camera(parameters)
+
+    def _camera(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """The rigid motion of what a camera sees (rows,)."""
+        table = self.observations
+        if "x" not in table.columns or "y" not in table.columns:
+            return torch.zeros(len(table), dtype=torch.float64)
+        x, y = table.columns["x"], table.columns["y"]
+        along = parameters["translation_x"] - parameters["rotation"] * y
+        across = parameters["translation_y"] + parameters["rotation"] * x
+        component = [label[-1] for label in table.labels["sensor"]]
+        is_x, is_y = (self.seen & torch.tensor([c == axis for c in component]) for axis in "xy")
+        zero = torch.zeros((), dtype=torch.float64)
+        return torch.where(is_x, along, zero) + torch.where(is_y, across, zero)
+
+    def prior_residual(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        return torch.cat([field.prior_residual(parameters) for field in self.fields.values()])
+
+    def reports(self) -> ModelReports:
+        gradients = [gradient for solution in self._solutions for gradient in solution.gradients]
+        return ModelReports([solution.report for solution in self._solutions], gradients)
+
+    def write_state(self, parameters: Mapping[str, Tensor], folder: Path) -> list[Path]:
+        """Displacement and reactions at the nodes, after the last step, and the material's parameters on the cells."""
+        with torch.no_grad():
+            displacement, reactions = self._history(parameters)
+        last = (displacement, reactions) if self.steps is None else (displacement[-1], reactions[-1])
+        count = len(self.mesh.cells)
+        cells = {name: field.values(parameters).detach().expand(count) for name, field in self.fields.items()}
+        return [write_vtu(folder / "solid.vtu", self.mesh, dict(zip(("displacement", "reaction"), last)), cells)]
+
+    def figures(self, parameters: Mapping[str, Tensor]) -> list[ModelFigure]:
+        """The mesh with its boundaries and sensors."""
+        places = {r.place for r in self.at}
+        return draw_map(self.mesh, {"sensors": np.array(sorted(places)[:500])})
