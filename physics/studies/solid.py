@@ -20,7 +20,7 @@ from physics.constitutive.inelastic.hardening import Hardening
 from physics.constitutive.inelastic.law import InelasticLaw
 from physics.constitutive.kinematics import Kinematics
 from physics.constitutive.law import Law
-from physics.constitutive.registry import find_law, make_law
+from physics.constitutive.registry import make_law
 from physics.discretisation.constraints import Dirichlet
 from physics.discretisation.write import write_vtu
 from physics.solids.history import load_history
@@ -143,13 +143,15 @@ class SolidModel(Model):
 
     def _law(self) -> Any:
         config = self.config
-        hardening = None if config.hardening is None else make_law(config.hardening, Hardening)
+        try:
+            hardening = None if config.hardening is None else make_law(config.hardening, Hardening)
+        except InputError as error:
+            raise ConfigError(("hardening",), str(error)) from None
         try:
             law = make_law(config.law, Law, hardening=hardening, terms=config.terms)
         except InputError as error:
             raise ConfigError(("law",), str(error)) from None
         if not isinstance(law, (ElasticLaw, InelasticLaw)):
-            find_law(config.law, Law)
             raise ConfigError(("law",), f"'{config.law}' is no law of a solid")
         return law
 
@@ -222,7 +224,8 @@ class SolidModel(Model):
         turns = sorted({float(t) for s in self.signals if s.times is not None for t in s.times})
         if self.config.time is None:
             for signal in self.signals:
-                signal.at(None, {}) if signal.varies else None
+                if signal.varies:
+                    raise ConfigError(signal.key, "a table over time needs `time:` among the model's keys")
             return None
         times = self.config.time.times("", turns).times
         for signal in self.signals:
