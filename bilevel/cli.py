@@ -70,6 +70,7 @@ def init(
         Path | None, typer.Argument(help="With --example, the new folder (default: NAME).", metavar="[FOLDER]")
     ] = None,
     example: Annotated[bool, typer.Option("--example", help="Write the example NAME; alone, list them.")] = False,
+    kind: Annotated[str | None, typer.Option("--kind", help="Write the template of this kind.", metavar="KIND")] = None,
     debug: Debug = False,
 ) -> None:
     """Write a commented study.yml with tiny data that runs at once, or a copy of a shipped example."""
@@ -78,6 +79,8 @@ def init(
         from bilevel.calibrate.study.template import write_template
         from bilevel.report import InputError
 
+        if kind is not None and (example or name is None):
+            raise InputError("a kind's template needs a folder: bilevel init --kind darcy FOLDER")
         if name is None and example:
             for title, line in list_examples().items():
                 _say(f"{title:20} {line}")
@@ -86,7 +89,7 @@ def init(
         elif example:
             _say(f"wrote {write_example(name, folder or Path(name))}; its README.md says what to run")
         else:
-            study = write_template(Path(name))
+            study = write_template(Path(name), kind)
             _say(f"wrote {study} and its data; next: bilevel run {study}")
 
 

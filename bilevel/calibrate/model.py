@@ -120,6 +120,7 @@ class Model(ABC):
     value_units: units of the predictions, None if they differ between groups (then SI).
     as_written: numbers reach `simulate` as they are written, whatever their units (a function that declares none).
     forward_mode: `simulate` works under torch.func.jvp (only reverse mode is asked for otherwise).
+    template: the folder of the commented study that `bilevel init --kind` copies, or None.
     batched: jvp and vjp of `simulate` may be vmapped (sweeps are done one by one otherwise).
     The Jacobian takes the cheaper of forward sweeps (one per parameter) and adjoint sweeps (one per observation).
     """
@@ -129,6 +130,7 @@ class Model(ABC):
     optional_columns: ClassVar[Mapping[str, str]] = {}
     value_units: ClassVar[str | None] = None
     as_written: ClassVar[bool] = False
+    template: ClassVar[Path | None] = None
     forward_mode: ClassVar[bool] = True
     batched: ClassVar[bool] = True
 

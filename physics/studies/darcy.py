@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import model_validator
@@ -109,6 +110,7 @@ class DarcyModel(DiffusionModel):
     columns: ClassVar[Mapping[str, str]] = {"sensor": "text"}
     optional_columns: ClassVar[Mapping[str, str]] = {"time": "d", "x": "m", "y": "m", "z": "m"}
     level = "head"
+    template = Path(__file__).parent / "templates" / "darcy"
 
     def words(self) -> Words:
         geometry = self.config.geometry

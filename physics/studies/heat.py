@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import model_validator
@@ -91,6 +92,7 @@ class HeatModel(DiffusionModel):
     columns: ClassVar[Mapping[str, str]] = {"sensor": "text"}
     optional_columns: ClassVar[Mapping[str, str]] = {"time": "s", "x": "m", "y": "m", "z": "m"}
     level = "temperature"
+    template = Path(__file__).parent / "templates" / "heat"
 
     def words(self) -> Words:
         defaults = {

@@ -119,6 +119,7 @@ class SolidModel(Model):
     columns: ClassVar[Mapping[str, str]] = {"sensor": "text"}
     optional_columns: ClassVar[Mapping[str, str]] = {"time": "", "x": "m", "y": "m", "z": "m"}
     value_units = None
+    template = Path(__file__).parent / "templates" / "solid"
 
     def __init__(self, config: Config, observations: ObservationTable, folder: Path) -> None:
         super().__init__(config, observations, folder)
@@ -254,6 +255,7 @@ class SolidModel(Model):
         self.at_points = self.mesh.locate(places, config.tolerance) if len(places) else None
         self.at = [r for r in self.sensors.readings if r.place]
         self.through = [r for r in self.sensors.readings if r.boundary]
+        self.through_nodes = [self.mesh.nodes_on(r.boundary) for r in self.through]
         self.component = torch.tensor([AXES.index(r.quantity[-1]) for r in self.at], dtype=torch.long)
         order = self.at + self.through
         self.order = torch.tensor([order.index(reading) for reading in self.sensors.readings])
@@ -276,8 +278,8 @@ class SolidModel(Model):
         if self.at_points is not None:
             nodal = displacement[..., self.at_points.nodes, self.component.unsqueeze(1)]
             parts.append((nodal * self.at_points.weights).sum(-1))
-        for reading in self.through:
-            forces = reactions[..., self.mesh.nodes_on(reading.boundary), AXES.index(reading.quantity[-1])]
+        for reading, nodes in zip(self.through, self.through_nodes):
+            forces = reactions[..., nodes, AXES.index(reading.quantity[-1])]
             parts.append(self.thickness * forces.sum(-1, keepdim=True))
         return torch.cat(parts, -1)[..., self.order]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bilevel.calibrate.study.registry import find_model
 from bilevel.report import InputError
 
 _STUDY = """\
@@ -84,9 +85,9 @@ minutes,temperature
 """
 
 
-def write_template(folder: Path) -> Path:
-    """Write the template into a folder and return the path of study.yml; InputError if one of its files is there."""
-    files = {"study.yml": _STUDY, "cooling.py": _MODEL, "readings.csv": _DATA}
+def write_template(folder: Path, kind: str | None = None) -> Path:
+    """Write the template of a kind into a folder and return the path of study.yml; InputError if one of its files is there."""
+    files = {"study.yml": _STUDY, "cooling.py": _MODEL, "readings.csv": _DATA} if kind is None else _of_kind(kind)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; expected a new folder")
     for name in files:
@@ -96,3 +97,11 @@ def write_template(folder: Path) -> Path:
     for name, content in files.items():
         (folder / name).write_text(content, encoding="utf-8")
     return folder / "study.yml"
+
+
+def _of_kind(kind: str) -> dict[str, str]:
+    """The files of a kind's own template."""
+    source = find_model(kind).template
+    if source is None:
+        raise InputError(f"kind '{kind}' has no template; bilevel init FOLDER writes one of kind python")
+    return {file.name: file.read_text(encoding="utf-8") for file in sorted(source.iterdir()) if file.is_file()}

@@ -288,6 +288,9 @@ class DiffusionModel(Model):
         places = self.sensors.points(words.field)
         self.at_points = self.mesh.locate(places) if len(places) else None
         self.throughs = [reading for reading in self.sensors.readings if reading.boundary]
+        on = {reading.boundary: self.mesh.nodes_on(reading.boundary) for reading in self.throughs}
+        rows, stored = self.system.rows, self.system.store.rows
+        self.balances = {name: (n, torch.isin(rows, n), torch.isin(stored, n)) for name, n in on.items()}
         order = [r for r in self.sensors.readings if not r.boundary] + self.throughs
         self.order = torch.tensor([order.index(reading) for reading in self.sensors.readings])
         if self.steps is not None:
@@ -332,13 +335,12 @@ class DiffusionModel(Model):
         """What flows in through a boundary (...): by its condition, or where the field is prescribed by the balance there."""
         system, names = self.system, self._entries(reading, ())
         if names:
-            inside = [name for name in names if name in system.blocks]
-            passed = sum((self._product(system, system.place(n), fields, params) for n in inside), torch.zeros(()))
+            blocks = [name for name in names if name in system.blocks]
+            passed = sum((self._product(system, system.place(n), fields, params) for n in blocks), torch.zeros(()))
             return system.load(params, tuple(names)).sum(-1) - passed
-        nodes = self.mesh.nodes_on(reading.boundary)
-        balance = self._product(system, torch.isin(system.rows, nodes), fields, params)
+        nodes, inside, kept = self.balances[reading.boundary]
+        balance = self._product(system, inside, fields, params)
         if rates is not None:
-            kept = torch.isin(system.store.rows, nodes)
             balance = balance + (system.capacity(params)[kept] * rates[..., system.store.columns[kept]]).sum(-1)
         return balance - system.load(params)[..., nodes].sum(-1)
 
