@@ -160,9 +160,10 @@ def notched(folder: Path, cells: tuple[int, int] = (2, 3), steps: int = 6) -> St
     return twin(folder, NOTCHED.replace("steps: 6", f"steps: {steps}"), truth)
 
 
+@pytest.mark.slow
 def test_jacobian_of_the_notched_bar(tmp_path: Path) -> None:
     loaded = notched(tmp_path)
-    assert worst_derivative(loaded, 1e-4) < 1e-5
+    assert worst_derivative(loaded, (1e-4, 2e-5)) < 1e-5
 
 
 @pytest.mark.slow
