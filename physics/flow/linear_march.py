@@ -83,7 +83,8 @@ class LinearMarch:
         factor, extend = self.factors(stiffness, capacity), self.extend
         heads, anchors = np.empty_like(load), np.empty_like(load)
         for t, taus in enumerate(self.taus):
-            before, changes = extend @ start + held[t, 0], []
+            before = extend @ start + held[t, 0]
+            changes: list[Array] = []
             for s, tau in enumerate(taus):
                 anchor = before + sum((r * change for r, change in zip(self.ratios[s], changes)), np.zeros_like(before))
                 fixed = held[t, 1 + s]
@@ -232,7 +233,7 @@ def _refuse_second(*_: Any) -> Any:
 
 class _Tangent(_Linear):
     compute = LinearMarch.tangent
-    jvp = backward = staticmethod(_refuse_second)
+    jvp = backward = staticmethod(_refuse_second)  # type: ignore[assignment]
 
     @staticmethod
     def forward(march: LinearMarch, *given: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
@@ -246,7 +247,7 @@ class _Tangent(_Linear):
 
 class _Adjoint(_Linear):
     compute = LinearMarch.adjoint
-    jvp = backward = staticmethod(_refuse_second)
+    jvp = backward = staticmethod(_refuse_second)  # type: ignore[assignment]
 
     @staticmethod
     def forward(march: LinearMarch, *given: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]

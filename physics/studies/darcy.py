@@ -9,7 +9,8 @@ from typing import ClassVar, Literal
 from pydantic import model_validator
 
 from bilevel.calibrate.model import ModelConfig, ParameterDefault
-from physics.studies.on_mesh.diffusion import Boundaries, DiffusionModel, Words
+from physics.studies.on_mesh.diffusion import DiffusionModel
+from physics.studies.on_mesh.drives import Boundaries, Words
 from physics.studies.on_mesh.mesh_section import MeshSection
 from physics.studies.on_mesh.quantities import Given, Section
 from physics.studies.on_mesh.sensors import PointsSection, SensorSection
@@ -109,7 +110,6 @@ class DarcyModel(DiffusionModel):
 
     columns: ClassVar[Mapping[str, str]] = {"sensor": "text"}
     optional_columns: ClassVar[Mapping[str, str]] = {"time": "d", "x": "m", "y": "m", "z": "m"}
-    level = "head"
     template = Path(__file__).parent / "templates" / "darcy"
 
     def words(self) -> Words:
@@ -126,7 +126,7 @@ class DarcyModel(DiffusionModel):
                 "specific_storage": ParameterDefault("1/m", lower=0.0, transform="log"),
             }
             rates = ("1/d", "m/d", "1/d", "m2/d" if geometry == "section" else "m3/d")
-        return Words("head", "m", "d", *defaults, defaults, "flow", *rates)
+        return Words("head", "m", "d", defaults, "flow", "head", *rates)
 
     def boundaries(self) -> Boundaries:
         found, config = Boundaries(), self.config

@@ -9,7 +9,8 @@ from typing import ClassVar, Literal
 from pydantic import model_validator
 
 from bilevel.calibrate.model import ModelConfig, ParameterDefault
-from physics.studies.on_mesh.diffusion import Boundaries, DiffusionModel, Words
+from physics.studies.on_mesh.diffusion import DiffusionModel
+from physics.studies.on_mesh.drives import Boundaries, Words
 from physics.studies.on_mesh.mesh_section import MeshSection
 from physics.studies.on_mesh.quantities import Given, Section
 from physics.studies.on_mesh.sensors import PointsSection, SensorSection
@@ -91,7 +92,6 @@ class HeatModel(DiffusionModel):
 
     columns: ClassVar[Mapping[str, str]] = {"sensor": "text"}
     optional_columns: ClassVar[Mapping[str, str]] = {"time": "s", "x": "m", "y": "m", "z": "m"}
-    level = "temperature"
     template = Path(__file__).parent / "templates" / "heat"
 
     def words(self) -> Words:
@@ -100,7 +100,7 @@ class HeatModel(DiffusionModel):
             "heat_capacity": ParameterDefault("J/(m3 K)", lower=0.0, transform="log"),
         }
         point = "W/m" if self.config.geometry == "section" else "W"
-        return Words("temperature", "K", "s", *defaults, defaults, "heat_flow", "W/m3", "W/m2", "W/(m2 K)", point)
+        return Words("temperature", "K", "s", defaults, "heat_flow", "temperature", "W/m3", "W/m2", "W/(m2 K)", point)
 
     def boundaries(self) -> Boundaries:
         found, config = Boundaries(), self.config

@@ -30,7 +30,7 @@ from physics.studies.law_parameters import parameter_defaults
 from physics.studies.on_mesh.map import draw_map
 from physics.studies.on_mesh.mesh_section import MeshSection, require_boundary
 from physics.studies.on_mesh.quantities import Given, Key, Section, Signal, quantity
-from physics.studies.on_mesh.sensors import AXES, PointsSection, Quantity, SensorSection, named_sensors, observed
+from physics.studies.on_mesh.sensors import AXES, PointsSection, Readable, SensorSection, named_sensors, observed
 from physics.studies.on_mesh.spread import SpreadSection, spread_fields
 from physics.studies.on_mesh.time_section import InTime, TimeSection
 from physics.studies.on_mesh.zones import Zones
@@ -237,11 +237,11 @@ class SolidModel(Model):
 
     # What is observed
 
-    def quantities(self) -> dict[str, Quantity]:
+    def quantities(self) -> dict[str, Readable]:
         """What sensors may read."""
         axes = AXES[: self.mesh.dim]
-        forces = {f"force_{axis}": Quantity("N", through=True) for axis in axes}
-        return {f"u{axis}": Quantity("m") for axis in axes} | forces
+        forces = {f"force_{axis}": Readable("N", through=True) for axis in axes}
+        return {f"u{axis}": Readable("m") for axis in axes} | forces
 
     def _prepare_sensors(self) -> None:
         config, table, dim = self.config, self.observations, self.mesh.dim

@@ -84,10 +84,17 @@ class MeshSection(Section):
         )
         if len(lengths) == 2:
             shape = Shape.TRIANGLE if self.triangles else Shape.QUADRILATERAL
-            mesh = rectangle(*self.cells, (lengths[0], lengths[1]), shape, self.order or 1)
+            mesh = rectangle(self.cells[0], self.cells[1], (lengths[0], lengths[1]), shape, self.order or 1)
         else:
             shape = Shape.TETRAHEDRON if self.triangles else Shape.HEXAHEDRON
-            mesh = box(*self.cells, (lengths[0], lengths[1], lengths[2]), shape, self.order or 1)
+            mesh = box(
+                self.cells[0],
+                self.cells[1],
+                self.cells[2],
+                (lengths[0], lengths[1], lengths[2]),
+                shape,
+                self.order or 1,
+            )
         return mesh.moved(mesh.coordinates + torch.tensor(origin, dtype=torch.float64))
 
 

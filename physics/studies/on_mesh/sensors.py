@@ -82,7 +82,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Quantity:
+class Readable:
     """What may be read of a field: its units, at points or through boundaries."""
 
     units: str
@@ -114,7 +114,7 @@ class Sensors:
 def named_sensors(
     sections: Mapping[str, SensorSection],
     points: Mapping[str, np.ndarray],
-    quantities: Mapping[str, Quantity],
+    quantities: Mapping[str, Readable],
     dim: int,
 ) -> dict[str, tuple[Reading, Reading | None]]:
     """Each named sensor's reading, and the reading that is taken off it."""
@@ -166,7 +166,7 @@ def _difference(
 def observed(
     table: ObservationTable,
     named: Mapping[str, tuple[Reading, Reading | None]],
-    quantities: Mapping[str, Quantity],
+    quantities: Mapping[str, Readable],
     dim: int,
 ) -> Sensors:
     """The readings of a table's rows: `sensor` names a sensor, or a quantity at the row's own place (x, y, z)."""

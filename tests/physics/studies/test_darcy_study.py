@@ -195,9 +195,9 @@ def test_flow_through_a_boundary_in_time_counts_what_is_stored(tmp_path: Path) -
         loaded.problem.experiments[0], torch.as_tensor(loaded.problem.parameters.start())
     )
     with torch.no_grad():
-        fields, rates, params = model._history(arguments)
-        inflow = model._read(fields, rates, params)[:, 0]
-    times = torch.from_numpy(model.steps.times)
+        fields, rates, params = model._fields(arguments)
+        inflow = model.read(fields, rates, params)[:, 0]
+    times = torch.from_numpy(model.history.steps.times)
     weights = model.mesh.operator(gradient=False, value=True)
     stored = [
         0.1 * float((weights.weights() * (weights.apply(f[:, None])[..., 0, 0] - 2.0)).sum())
