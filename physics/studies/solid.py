@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
 from bilevel.calibrate.model import ConfigError, Model, ModelConfig, ModelFigure, ModelReports, ParameterDefault
@@ -21,15 +21,14 @@ from physics.constitutive.inelastic.law import InelasticLaw
 from physics.constitutive.kinematics import Kinematics
 from physics.constitutive.law import Law
 from physics.constitutive.registry import make_law
-from physics.discretisation.constraints import Dirichlet
 from physics.discretisation.write import write_vtu
 from physics.solids.history import load_history
-from physics.solids.loads import BodyForce, Load, Traction
 from physics.solids.solid import InelasticSolid, Solid
 from physics.studies.law_parameters import parameter_defaults
+from physics.studies.on_mesh.loading import BodyLoading, Components, LoadSection
 from physics.studies.on_mesh.map import draw_map
 from physics.studies.on_mesh.mesh_section import MeshSection, require_boundary
-from physics.studies.on_mesh.quantities import Given, Key, Section, Signal, quantity
+from physics.studies.on_mesh.quantities import quantity
 from physics.studies.on_mesh.sensors import AXES, PointsSection, Readable, SensorSection, named_sensors, observed
 from physics.studies.on_mesh.spread import SpreadSection, spread_fields
 from physics.studies.on_mesh.time_section import InTime, TimeSection
@@ -41,34 +40,6 @@ KINEMATICS = {
     "axisymmetric": Kinematics.AXISYMMETRIC,
     "space": Kinematics.THREE_DIMENSIONAL,
 }
-
-
-class Components(Section):
-    """A vector by its components along the axes; those left out are free (of supports) or zero (of loads)."""
-
-    x: Given | None = None
-    """along x; the radius, where the body is axisymmetric"""
-    y: Given | None = None
-    """along y; the axis, where the body is axisymmetric"""
-    z: Given | None = None
-    """along z, in space"""
-
-    def given(self) -> dict[int, Given]:
-        """The components that are there, by number."""
-        return {number: given for number, given in enumerate((self.x, self.y, self.z)) if given is not None}
-
-
-class LoadSection(Components):
-    """A load by area of the undeformed boundary: components of a traction, or a pressure against it."""
-
-    pressure: Given | None = None
-    """against the boundary, from outside"""
-
-    @model_validator(mode="after")
-    def _one(self) -> LoadSection:
-        if (self.pressure is None) == (not self.given()):
-            raise ValueError("give components x, y, z, or a pressure")
-        return self
 
 
 class SolidModel(Model):
@@ -135,8 +106,7 @@ class SolidModel(Model):
         self.zones = Zones.of(self.mesh, config.zones) if config.zones or zoned else None
         material = parameter_defaults(self.law.parameters)
         self.fields = spread_fields(config.spread, material, self.mesh, self.zones, folder)
-        self.supports = self._supports()
-        self.loads = self._loads()
+        self.loading = BodyLoading(self.mesh, folder, config.supports, config.loads, config.gravity)
         self.solid = self._solid()
         self.steps = self._steps()
         self._prepare_sensors()
@@ -156,80 +126,31 @@ class SolidModel(Model):
             raise ConfigError(("law",), f"'{config.law}' is no law of a solid")
         return law
 
-    def _read(self, given: Given, units: str, key: Key) -> Signal:
-        return Signal.read(given, units, self.folder, key, "")
-
-    def _supports(self) -> dict[str, tuple[Dirichlet, Signal]]:
-        """Prescribed components by name; where two supports meet, the first one listed holds."""
-        taken: list[Tensor] = [torch.zeros(0, dtype=torch.long) for _ in range(self.mesh.dim)]
-        found = {}
-        for name, components in self.config.supports.items():
-            require_boundary(self.mesh, name, ("supports", name), points=True)
-            for number, given in components.given().items():
-                key = ("supports", name, AXES[number])
-                self._require_axis(number, key)
-                nodes = self.mesh.nodes_on(name)
-                nodes = nodes[~torch.isin(nodes, taken[number])]
-                taken[number] = torch.cat((taken[number], nodes))
-                constraint = Dirichlet(f"{name}.{AXES[number]}", nodes, [number])
-                found[constraint.name] = (constraint, self._read(given, "m", key))
-        return found
-
-    def _loads(self) -> dict[str, tuple[Load, dict[int, Signal], Tensor | None]]:
-        """Loads by name: what they are, their components, and of a pressure its directions (facets, dim)."""
-        found: dict[str, tuple[Load, dict[int, Signal], Tensor | None]] = {}
-        for name, section in self.config.loads.items():
-            require_boundary(self.mesh, name, ("loads", name))
-            load = Traction(f"load_{name}", name)
-            if section.pressure is not None:
-                signals = {0: self._read(section.pressure, "Pa", ("loads", name, "pressure"))}
-                found[load.name] = load, signals, -self.mesh.facet_normals(self.mesh.boundary(name))
-            else:
-                found[load.name] = load, self._vector(section, "Pa", ("loads", name)), None
-        if self.config.gravity is not None:
-            found["gravity"] = BodyForce("gravity"), self._vector(self.config.gravity, "N/m3", ("gravity",)), None
-        return found
-
-    def _vector(self, section: Components, units: str, key: Key) -> dict[int, Signal]:
-        for number in section.given():
-            self._require_axis(number, (*key, AXES[number]))
-        return {n: self._read(given, units, (*key, AXES[n])) for n, given in section.given().items()}
-
-    def _require_axis(self, number: int, key: Key) -> None:
-        if number >= self.mesh.dim:
-            raise ConfigError(key, f"the mesh has {self.mesh.dim} dimensions")
-
     def _solid(self) -> Solid:
         ties = self.mesh.hanging_ties(self.mesh.dim) if self.config.mesh.hanging else []
-        constraints = [*(constraint for constraint, _ in self.supports.values()), *ties]
+        constraints = [*self.loading.constraints, *ties]
         try:
             return Solid(
                 self.mesh,
                 self.law,
                 self.kinematics,
                 constraints,
-                [load for load, *_ in self.loads.values()],
+                self.loading.loads,
                 mean_dilatation=self.config.mean_dilatation,
             )
         except InputError as error:
             raise ConfigError(("supports",), str(error)) from None
 
-    @property
-    def signals(self) -> list[Signal]:
-        """All quantities that drive the body."""
-        loads = [signal for _, signals, _ in self.loads.values() for signal in signals.values()]
-        return [*(signal for _, signal in self.supports.values()), *loads]
-
     def _steps(self) -> np.ndarray | None:
         """The ends of load steps, which are also where a table turns; None for one load."""
-        turns = sorted({float(t) for s in self.signals if s.times is not None for t in s.times})
+        turns = sorted({float(t) for s in self.loading.signals if s.times is not None for t in s.times})
         if self.config.time is None:
-            for signal in self.signals:
+            for signal in self.loading.signals:
                 if signal.varies:
                     raise ConfigError(signal.key, "a table over time needs `time:` among the model's keys")
             return None
         times = self.config.time.times("", turns).times
-        for signal in self.signals:
+        for signal in self.loading.signals:
             if signal.varies:
                 signal.at(times, {})
         self.turns = turns
@@ -287,7 +208,7 @@ class SolidModel(Model):
 
     def parameter_defaults(self) -> Mapping[str, ParameterDefault]:
         found = {name: default for field in self.fields.values() for name, default in field.defaults().items()}
-        for signal in self.signals:
+        for signal in self.loading.signals:
             for name, default in signal.default().items():
                 if found.setdefault(name, default).units != default.units:
                     raise ConfigError(signal.key, f"parameter '{name}' is in {found[name].units} elsewhere")
@@ -295,29 +216,17 @@ class SolidModel(Model):
         turned = replace(camera, units="", description="of the camera, anticlockwise, in rad; nuisance")
         return found | {"translation_x": camera, "translation_y": camera, "rotation": turned}
 
-    def _driven(self, times: np.ndarray | None, parameters: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Loads and prescribed displacements, with one leading entry for each time."""
-        found: dict[str, Any] = {"boundary": {n: s.at(times, parameters) for n, (_, s) in self.supports.items()}}
-        for name, (_, signals, directions) in self.loads.items():
-            values = {number: signal.at(times, parameters) for number, signal in signals.items()}
-            if directions is not None:
-                found[name] = values[0][..., None, None] * directions
-                continue
-            zero = torch.zeros_like(next(iter(values.values())))
-            found[name] = torch.stack([values.get(number, zero) for number in range(self.mesh.dim)], -1)
-        return found
-
     def _history(self, parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Displacements and reactions, (nodes, dim) or (steps + 1, nodes, dim)."""
         self._solutions.clear()
         material = {name: field.values(parameters) for name, field in self.fields.items()}
         if self.steps is None and not isinstance(self.solid, InelasticSolid):
-            params = {"material": material, **self._driven(None, parameters)}
+            params = {"material": material, **self.loading.at(None, parameters)}
             solution = self.solid.solve(params)
             self._solutions.append(solution)
             return self.solid.expand(solution.u, params), self.solid.reactions(solution.u, params)
         times = None if self.steps is None else self.steps[1:]
-        driven = self._driven(times, parameters)
+        driven = self.loading.at(times, parameters)
         if times is None:
             driven = {
                 n: {m: x[None] for m, x in v.items()} if isinstance(v, dict) else v[None] for n, v in driven.items()

@@ -106,8 +106,8 @@ def read_drives(keys: Boundaries, words: Words, mesh: Mesh, zones: Zones | None,
     for name, (key, coefficient, level) in keys.exchange.items():
         require_boundary(mesh, name, key[:-1])
         far = read(level, words.units, (*key, words.level))
-        signals = (read(coefficient, words.exchange, (*key, "coefficient")), far)
-        drives.append(Drive((f"exchange_{name}",), signals, lambda v: {"coefficient": v[0], "level": v[1]}))
+        film = (read(coefficient, words.exchange, (*key, "coefficient")), far)
+        drives.append(Drive((f"exchange_{name}",), film, lambda v: {"coefficient": v[0], "level": v[1]}))
     if keys.sources:
         signals = tuple(read(given, words.source, key, hold=True) for key, given in keys.sources.values())
         drives.append(Drive(("source",), signals, _source(keys, zones)))
@@ -117,8 +117,8 @@ def read_drives(keys: Boundaries, words: Words, mesh: Mesh, zones: Zones | None,
     if keys.leakage is not None:
         key, resistance, level = keys.leakage
         far = read(level, words.units, (*key, words.level))
-        signals = (read(resistance, words.time, (*key, "resistance")), far)
-        drives.append(Drive(("leakage",), signals, lambda v: {"resistance": v[0], "head": v[1]}))
+        layer = (read(resistance, words.time, (*key, "resistance")), far)
+        drives.append(Drive(("leakage",), layer, lambda v: {"resistance": v[0], "head": v[1]}))
     return drives
 
 
