@@ -94,12 +94,18 @@ def init(
 
 
 @app.command()
-def check(study: StudyPath, debug: Debug = False) -> None:
+def check(
+    study: StudyPath,
+    map_file: Annotated[Path | None, typer.Option("--map", help="Draw mesh, zones, boundaries and sensors.")] = None,
+    debug: Debug = False,
+) -> None:
     """Validate a study, run one simulation, and check its gradient against finite differences."""
     with _errors(debug):
         session = _session(study, None)
-        from bilevel.calibrate.study.check import check_study
+        from bilevel.calibrate.study.check import check_study, draw_maps
 
+        for path in draw_maps(session.study, map_file) if map_file else ():
+            _say(f"wrote {path}")
         text, good = check_study(session.study)
         _say(text)
         if not good:

@@ -172,6 +172,10 @@ class Model(ABC):
         """Write the state at the calibrated parameters as VTU files into `folder` and return their paths."""
         return []
 
+    def maps(self) -> list[ModelFigure]:
+        """Pictures of what was read, such as a mesh with its sensors, for `bilevel check --map`; no solve is needed."""
+        return []
+
     def figures(self, parameters: Mapping[str, Tensor]) -> list[ModelFigure]:
         """Pictures of the model's own for the report, at the calibrated parameters."""
         return []

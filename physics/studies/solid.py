@@ -277,6 +277,9 @@ class SolidModel(Model):
         return [write_vtu(folder / "solid.vtu", self.mesh, dict(zip(("displacement", "reaction"), last)), cells)]
 
     def figures(self, parameters: Mapping[str, Tensor]) -> list[ModelFigure]:
-        """The mesh with its boundaries and sensors."""
+        return self.maps()
+
+    def maps(self) -> list[ModelFigure]:
+        """The mesh with its zones, boundaries and sensors."""
         places = {r.place for r in self.at}
         return draw_map(self.mesh, {"sensors": np.array(sorted(places)[:500])})

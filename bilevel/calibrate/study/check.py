@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,7 @@ from bilevel.calibrate.problem import CalibrationProblem, Experiment
 from bilevel.calibrate.statistics.derivative_check import TRUSTED, certificate, check_derivatives
 from bilevel.calibrate.statistics.noise import require_sigma
 from bilevel.calibrate.study.study import Study
+from bilevel.report import InputError
 
 
 def check_study(study: Study) -> tuple[str, bool]:
@@ -29,6 +32,20 @@ def check_study(study: Study) -> tuple[str, bool]:
     lines += [f"  {name}: no fitted observation depends on it" for name in check.unseen if name not in check.cut]
     right = not check.sentences and certified.relative_error <= TRUSTED
     return "\n".join([*lines, *check.sentences, f"verdict: {'right' if right else 'WRONG'}"]), right
+
+
+def draw_maps(study: Study, file: Path) -> list[Path]:
+    """Write the models' maps as pictures, one for each experiment that has one; InputError where none has."""
+    drawn = [figure for e in study.problem.experiments for figure in e.model.maps()]
+    if not drawn:
+        raise InputError(f"{study.path}: a study of this kind has no map; leave --map out")
+    paths = [file if k == 0 else file.with_stem(f"{file.stem}_{k + 1}") for k in range(len(drawn))]
+    for path, picture in zip(paths, drawn):
+        try:
+            picture.figure.savefig(path, dpi=160)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: the map cannot be written: {error}") from None
+    return paths
 
 
 def _contents(problem: CalibrationProblem) -> list[str]:

@@ -224,10 +224,13 @@ class DiffusionModel(Model):
         nodal = {self.named.field: self._final(parameters)}
         return [write_vtu(folder / f"{self.named.field}.vtu", self.mesh, nodal, self._cell_values(parameters))]
 
+    def maps(self) -> list[ModelFigure]:
+        """The mesh with its zones, boundaries, sensors and wells."""
+        return draw_map(self.mesh, {"sensors": self.sensors.points(), "wells": np.array(self._wells())})
+
     def figures(self, parameters: Mapping[str, Tensor]) -> list[ModelFigure]:
         """The mesh with its sensors, the field, and the material's parameters where they differ over the mesh."""
-        words, places = self.named, {"sensors": self.sensors.points()}
-        found = draw_map(self.mesh, {**places, "wells": np.array(self._wells())})
+        words, found = self.named, self.maps()
         found += _drawn(self.mesh, self._final(parameters), words.field, words.units)
         for name, values in self._cell_values(parameters).items():
             if float(values.max()) > float(values.min()):

@@ -22,8 +22,10 @@ TRUTH = {
 def test_a_template_finds_the_truth_of_its_data(tmp_path: Path, kind: str) -> None:
     written = CliRunner().invoke(app, ["init", "--kind", kind, str(tmp_path / "mine")])
     assert written.exit_code == 0, written.output
-    checked = CliRunner().invoke(app, ["check", str(tmp_path / "mine" / "study.yml")])
+    drawn = tmp_path / "map.png"
+    checked = CliRunner().invoke(app, ["check", str(tmp_path / "mine" / "study.yml"), "--map", str(drawn)])
     assert "verdict: right" in checked.output
+    assert drawn.read_bytes().startswith(b"\x89PNG")
     loaded = load_study(tmp_path / "mine" / "study.yml")
     result = calibrate(loaded.problem, settings=loaded.settings)
     for estimate in result.estimates:
@@ -35,3 +37,12 @@ def test_a_kind_without_a_template_says_so(tmp_path: Path) -> None:
     assert outcome.exit_code == 2
     assert "kind 'rubber_tests' has no template" in outcome.output
     assert CliRunner().invoke(app, ["init", "--kind", "darcy"]).exit_code == 2
+
+
+def test_a_study_without_a_map_says_so(tmp_path: Path) -> None:
+    assert CliRunner().invoke(app, ["init", str(tmp_path / "cup")]).exit_code == 0
+    outcome = CliRunner().invoke(
+        app, ["check", str(tmp_path / "cup" / "study.yml"), "--map", str(tmp_path / "map.png")]
+    )
+    assert outcome.exit_code == 2
+    assert "has no map" in outcome.output
