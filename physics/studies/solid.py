@@ -25,6 +25,7 @@ from physics.discretisation.write import write_vtu
 from physics.solids.history import load_history
 from physics.solids.solid import InelasticSolid, Solid
 from physics.studies.law_parameters import parameter_defaults
+from physics.studies.on_mesh.ground import Geostatic, Ground
 from physics.studies.on_mesh.loading import BodyLoading, Components, LoadSection
 from physics.studies.on_mesh.map import draw_map
 from physics.studies.on_mesh.mesh_section import MeshSection, require_boundary
@@ -78,6 +79,8 @@ class SolidModel(Model):
         """by the boundary's name in the mesh"""
         gravity: Components | None = None
         """weight by volume, as {y: -20 kN/m3}"""
+        geostatic: Geostatic | None = None
+        """the stress in the ground before loads come, of inelastic laws"""
         time: TimeSection | None = None
         """steps of a history of loads; left out: one step. Without units: 1 is as good as 1 s"""
         sensors: dict[str, SensorSection] = {}
@@ -107,7 +110,13 @@ class SolidModel(Model):
         material = parameter_defaults(self.law.parameters)
         self.fields = spread_fields(config.spread, material, self.mesh, self.zones, folder)
         self.loading = BodyLoading(self.mesh, folder, config.supports, config.loads, config.gravity)
+        self.ground = None if config.geostatic is None else Ground(config.geostatic, self.mesh, folder)
+        if self.ground is not None and not isinstance(self.law, InelasticLaw):
+            raise ConfigError(
+                ("geostatic",), "an elastic law has no initial stress; its displacements need no geostatic one"
+            )
         self.solid = self._solid()
+        self.positions = self.mesh.operator(axisymmetric=config.kinematics == "axisymmetric").positions()
         self.steps = self._steps()
         self._prepare_sensors()
         self._solutions: list[Solution] = []
@@ -135,7 +144,7 @@ class SolidModel(Model):
                 self.law,
                 self.kinematics,
                 constraints,
-                self.loading.loads,
+                [*self.loading.loads, *([self.ground.load] if self.ground else [])],
                 mean_dilatation=self.config.mean_dilatation,
             )
         except InputError as error:
@@ -208,7 +217,7 @@ class SolidModel(Model):
 
     def parameter_defaults(self) -> Mapping[str, ParameterDefault]:
         found = {name: default for field in self.fields.values() for name, default in field.defaults().items()}
-        for signal in self.loading.signals:
+        for signal in [*self.loading.signals, *(self.ground.signals if self.ground else [])]:
             for name, default in signal.default().items():
                 if found.setdefault(name, default).units != default.units:
                     raise ConfigError(signal.key, f"parameter '{name}' is in {found[name].units} elsewhere")
@@ -231,11 +240,20 @@ class SolidModel(Model):
             driven = {
                 n: {m: x[None] for m, x in v.items()} if isinstance(v, dict) else v[None] for n, v in driven.items()
             }
-        found = load_history(self.solid, {"material": material}, driven, watch=self._solutions.append)
+        constant = {"material": material, **self._at_rest(parameters)}
+        found = load_history(self.solid, constant, driven, watch=self._solutions.append)
         if times is None:
             return found.displacement[0], found.reactions[0]
         rest = torch.zeros_like(found.displacement[:1])
         return torch.cat((rest, found.displacement)), torch.cat((rest, found.reactions))
+
+    def _at_rest(self, parameters: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Weight and state of the ground before the first load."""
+        if self.ground is None:
+            return {}
+        assert isinstance(self.solid, InelasticSolid)
+        state = self.law.initial_state(self.ground.stress(self.positions, parameters))
+        return {"ground": self.ground.weight(parameters), "begin": self.solid.begin(state)}
 
     def simulate(self, parameters: Mapping[str, Tensor]) -> Tensor:
         read = self._readings(*self._history(parameters))
