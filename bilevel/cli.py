@@ -80,6 +80,8 @@ def init(
         from bilevel.calibrate.study.template import write_template
         from bilevel.report import InputError
 
+        if kind != "python" and (example or name is None):
+            raise InputError("a kind's template needs a folder: bilevel init --kind darcy FOLDER")
         if name is None and example:
             for title, line in list_examples().items():
                 _say(f"{title:20} {line}")
@@ -119,12 +121,19 @@ def compare(study: StudyPath, debug: Debug = False) -> None:
 
 
 @app.command()
-def check(study: StudyPath, named: RunName = None, debug: Debug = False) -> None:
+def check(
+    study: StudyPath,
+    named: RunName = None,
+    map_file: Annotated[Path | None, typer.Option("--map", help="Draw mesh, zones, boundaries and sensors.")] = None,
+    debug: Debug = False,
+) -> None:
     """Validate a study, run one simulation, and check its gradient against finite differences."""
     with _errors(debug):
         session = _session(study, None, named)
-        from bilevel.calibrate.study.check import check_study
+        from bilevel.calibrate.study.check import check_study, draw_maps
 
+        for path in draw_maps(session.study, map_file) if map_file else ():
+            _say(f"wrote {path}")
         text, good = check_study(session.study)
         _say(text)
         if not good:

@@ -67,15 +67,20 @@ def _kind(name: str, model: type[Model]) -> str:
     if config.__doc__ and config.__doc__ != config.__mro__[1].__doc__:
         text += f"{inspect.getdoc(config)}\n\n"
     text += _table(schema, schema.get("$defs", {})) + "\n"
-    columns = ", ".join(f"`{column}`" + (f" ({units})" if units else "") for column, units in model.columns.items())
-    text += (
-        f"Columns: {columns or 'as the study gives them'}. Values in {model.value_units or 'the units of the file'}.\n"
-    )
+    columns = ", ".join(_column(*column) for column in model.columns.items())
+    others = ", ".join(_column(*column) for column in model.optional_columns.items())
+    text += f"Columns: {columns or 'as the study gives them'}. "
+    text += f"Some observations may need: {others}. " if others else ""
+    text += f"Values in {model.value_units or 'any units of their dimension'}.\n"
     sections = schema.get("$defs", {})
     for section, content in sections.items():
         if "properties" in content:
             text += f"\n### {section}\n\n{content.get('description', '')}\n\n{_table(content, schema['$defs'])}"
     return text
+
+
+def _column(name: str, units: str) -> str:
+    return f"`{name}`" + (f" ({units})" if units else "")
 
 
 def _table(schema: dict[str, Any], sections: dict[str, Any]) -> str:

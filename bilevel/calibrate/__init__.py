@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from bilevel.calibrate.fit.run import calibrate
     from bilevel.calibrate.fit.stages import staged
     from bilevel.calibrate.misfit import Censored, GroupNoise
-    from bilevel.calibrate.model import Model, ModelConfig, ModelFigure, ModelReports, ParameterDefault
+    from bilevel.calibrate.model import ConfigError, Model, ModelConfig, ModelFigure, ModelReports, ParameterDefault
     from bilevel.calibrate.observations import ObservationTable
     from bilevel.calibrate.parameter import Parameter
     from bilevel.calibrate.problem import CalibrationProblem, problem_from_function

@@ -48,10 +48,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from bilevel.calibrate.settings import TransformName
+from bilevel.report import InputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,6 +66,14 @@ class ModelConfig(BaseModel):
     """Base of a model's section in study.yml: unknown keys are errors, and paths are relative to the study's folder."""
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, use_attribute_docstrings=True)
+
+
+class ConfigError(InputError):
+    """Bad input under one key of a model's section; key: the path to it, which leads to its line."""
+
+    def __init__(self, key: tuple[str | int, ...], message: str) -> None:
+        super().__init__(f"{'.'.join(map(str, key))}: {message}")
+        self.key, self.sentence = key, message
 
 
 @dataclass(frozen=True)
@@ -106,6 +116,7 @@ class Model(ABC):
     """A physical model of one experiment; see the module's docstring for a complete example.
 
     columns: name -> units of the observation columns that the model needs ("text" for labels such as a mode or a well).
+    optional_columns: those that only some observations have; where they are missing they are NaN, or "".
     value_units: units of the predictions, None if they differ between groups (then SI).
     as_written: numbers reach `simulate` as they are written, whatever their units (a function that declares none).
     forward_mode: `simulate` works under torch.func.jvp (only reverse mode is asked for otherwise).
@@ -115,6 +126,7 @@ class Model(ABC):
 
     Config: ClassVar[type[ModelConfig]] = ModelConfig
     columns: ClassVar[Mapping[str, str]] = {}
+    optional_columns: ClassVar[Mapping[str, str]] = {}
     value_units: ClassVar[str | None] = None
     as_written: ClassVar[bool] = False
     forward_mode: ClassVar[bool] = True
@@ -160,6 +172,10 @@ class Model(ABC):
     def renew(self) -> None:  # noqa: B027 - derivatives are taken anew each time, of most models
         """Take derivatives anew in the next `simulate`."""
 
+    def prior_residual(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """Whitened residuals (k,) of what is known of the parameters together, as a smooth field; phi gets their squares."""
+        return torch.zeros(0, dtype=torch.float64)
+
     def reports(self) -> ModelReports:
         """The inner solves and gradients since the last call of `simulate` began."""
         return ModelReports()
@@ -173,6 +189,10 @@ class Model(ABC):
 
     def write_state(self, parameters: Mapping[str, Tensor], folder: Path) -> list[Path]:
         """Write the state at the calibrated parameters as VTU files into `folder` and return their paths."""
+        return []
+
+    def maps(self) -> list[ModelFigure]:
+        """Pictures of what was read, such as a mesh with its sensors, for `bilevel check --map`; no solve is needed."""
         return []
 
     def figures(self, parameters: Mapping[str, Tensor]) -> list[ModelFigure]:

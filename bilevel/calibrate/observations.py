@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 
@@ -110,8 +111,9 @@ class ObservationTable:
         return self.group_units.get(group, GroupUnits())
 
 
-def join(tables: Sequence[ObservationTable]) -> ObservationTable:
-    """The rows of all tables, one after the other; a column must be in all of them or in none."""
+def join(tables: Sequence[ObservationTable], optional: Mapping[str, str] = {}) -> ObservationTable:
+    """The rows of all tables, one after the other; a column must be in all of them or in none, unless it is optional."""
+    tables = [_filled(table, tables, optional) for table in tables]
     first = tables[0]
     for table in tables[1:]:
         if set(table.columns) != set(first.columns) or set(table.labels) != set(first.labels):
@@ -144,3 +146,15 @@ def join(tables: Sequence[ObservationTable]) -> ObservationTable:
         censored=sum((t.censored or (Censored.NO,) * len(t) for t in tables), ()),
         sigma=max((t.sigma for t in tables), key=list(Sigma).index),
     )
+
+
+def _filled(
+    table: ObservationTable, tables: Sequence[ObservationTable], optional: Mapping[str, str]
+) -> ObservationTable:
+    """A table with the optional columns that only others of the tables have."""
+    columns = {
+        name: table.value.new_full((len(table),), math.nan) for t in tables for name in t.columns if name in optional
+    }
+    labels = {name: ("",) * len(table) for t in tables for name in t.labels if name in optional}
+    units = {name: unit for t in tables for name, unit in t.column_units.items()}
+    return replace(table, columns=columns | dict(table.columns), labels=labels | dict(table.labels), column_units=units)

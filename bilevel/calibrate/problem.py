@@ -74,6 +74,15 @@ class CalibrationProblem:
             for experiment, state in zip(self.experiments, states):
                 experiment.model.restore(state)
 
+    def prior_residual(self, t: Tensor) -> Tensor:
+        """The residuals of all priors: of single parameters, and of the models' fields; differentiable in t.
+
+        Experiments that share all their parameters share the prior of their field, too.
+        """
+        own = {tuple(self.parameters.entries_of(e.name)): e for e in reversed(self.experiments)}
+        fields = [e.model.prior_residual(self.arguments(e, t)) for e in own.values()]
+        return torch.cat([self.parameters.prior_residual(t), *fields])
+
     def predict(self, t: Tensor) -> Tensor:
         """Predictions (n,) of all rows of all experiments; differentiable in t (p,)."""
         return torch.cat([self._predictions(e, t) for e in self.experiments])
@@ -107,7 +116,7 @@ class CalibrationProblem:
         if jacobian is not None:
             gradient = 2 * jacobian.T @ residual
         else:
-            gradient += torch.func.grad(lambda t: (self.parameters.prior_residual(t) ** 2).sum())(point)
+            gradient += torch.func.grad(lambda t: (self.prior_residual(t) ** 2).sum())(point)
         return Evaluation(
             t=point.numpy().copy(),
             residual=residual.numpy(),
@@ -177,12 +186,12 @@ class CalibrationProblem:
     def _with_priors(
         self, point: Tensor, residuals: list[Tensor], blocks: list[Tensor] | None
     ) -> tuple[Tensor, Tensor | None]:
-        prior = self.parameters.prior_residual(point)
+        prior = self.prior_residual(point)
         residual = torch.cat([*residuals, prior])
         if blocks is None:
             return residual, None
         if len(prior):
-            blocks = [*blocks, torch.func.jacrev(self.parameters.prior_residual)(point)]
+            blocks = [*blocks, torch.func.jacrev(self.prior_residual)(point)]
         return residual, torch.cat(blocks)
 
     def _require_finite(self, experiment: Experiment, prediction: Tensor) -> None:

@@ -1,4 +1,6 @@
-"""Makes points.csv, which study.yml reads, from the raw displacement field of the published measurement.
+"""Makes points.csv and plate.msh, which study.yml reads.
+
+The points are those of the published measurement, the mesh has the dimensions of the specimen.
 
     python prepare.py path/to/dic_s235_hole_raw.csv
 
@@ -14,6 +16,11 @@ import csv
 import math
 import sys
 from pathlib import Path
+
+from physics.discretisation.write import write_gmsh
+from physics.solids.plate_with_hole import PlateWithHole
+
+PLATE = PlateWithHole(radius=4e-3, width=20.05e-3, left=-60e-3, shoulder=-45e-3, right=40e-3, fillet=25e-3)
 
 
 def prepare(raw: Path, prepared: Path) -> tuple[int, int]:
@@ -31,12 +38,13 @@ def prepare(raw: Path, prepared: Path) -> tuple[int, int]:
             kept += 1
             for component in "xy":
                 displacement = 1e6 * float(point[f"u{component}_m"])
-                writer.writerow([f"{x:.6f}", f"{y:.6f}", component, f"{displacement:.6f}"])
+                writer.writerow([f"{x:.6f}", f"{y:.6f}", f"u{component}", f"{displacement:.6f}"])
     return len(points), kept
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 2 or not Path(sys.argv[1]).is_file():
         sys.exit("usage: python prepare.py path/to/dic_s235_hole_raw.csv")
+    write_gmsh(Path(__file__).with_name("plate.msh"), PLATE.mesh(6))
     total, kept = prepare(Path(sys.argv[1]), Path(__file__).with_name("points.csv"))
-    print(f"{kept} of {total} points are on the specimen; wrote points.csv beside this script")
+    print(f"{kept} of {total} points are on the specimen; wrote points.csv and plate.msh beside this script")

@@ -132,6 +132,17 @@ class CellComplex:
             middle[here] = self.positions[cells[facets.cells[here]][:, on]].mean(1)
         return middle
 
+    def facet_normals(self, facets: Facets) -> Tensor:
+        """The outward unit normals (facets, dim) of facets, straight between their corners."""
+        ends = self.positions[
+            np.stack([self.corners[c][list(self.element.refdom.facets[f])] for c, f in zip(facets.cells, facets.local)])
+        ]
+        edges = ends[:, 1:] - ends[:, :1]
+        normal = np.stack((edges[:, 0, 1], -edges[:, 0, 0]), 1) if self.dim == 2 else np.cross(edges[:, 0], edges[:, 1])
+        inward = self.positions[self.corners[facets.cells]].mean(1) - ends.mean(1)
+        normal *= -np.sign((normal * inward).sum(1, keepdims=True))
+        return torch.from_numpy(normal / np.linalg.norm(normal, axis=1, keepdims=True))
+
     def facets_with(self, nodes: np.ndarray) -> tuple[Facets, np.ndarray]:
         """The facets whose corners are the rows of `nodes` (F, corners), from one side, and which rows have none."""
         keys, facets = self.facet_keys

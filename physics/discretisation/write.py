@@ -35,6 +35,48 @@ def write_vtu(
     return Path(path)
 
 
+def write_gmsh(path: str | Path, mesh: CellComplex) -> Path:
+    """Write a plane mesh with its regions and boundaries as physical groups of gmsh 2.2; returns the path.
+
+    Raises InputError for meshes in space, and for regions that overlap.
+    """
+    import meshio
+
+    if mesh.dim != 2:
+        raise InputError("only plane meshes are written for gmsh")
+    groups = {name: (number, dim) for number, (name, dim) in enumerate(_groups(mesh), 1)}
+    tags = np.zeros(len(mesh.cells), dtype=int)
+    for name, cells in mesh.regions.items():
+        if tags[cells].any():
+            raise InputError(f"region '{name}' overlaps another one; gmsh gives each cell one group")
+        tags[cells] = groups[name][0]
+    order = np.linalg.norm(
+        node_positions(mesh.shape, len(mesh.element.doflocs))[:, None] - mesh.element.doflocs[None], axis=-1
+    ).argmin(1)
+    blocks = [(VTK_NAMES[mesh.shape, len(order)], mesh.cells.numpy()[:, order])]
+    data = [tags]
+    for name, facets in mesh.boundaries.items():
+        lines = np.stack([_line(mesh, int(c), int(f)) for c, f in zip(facets.cells, facets.local)])
+        blocks.append(("line" if lines.shape[1] == 2 else "line3", lines))
+        data.append(np.full(len(lines), groups[name][0]))
+    points = _three(mesh.coordinates.detach().numpy())
+    field_data = {name: np.array(group) for name, group in groups.items()}
+    cell_data = {"gmsh:physical": data, "gmsh:geometrical": data}
+    meshio.Mesh(points, blocks, cell_data=cell_data, field_data=field_data).write(str(path), file_format="gmsh22")
+    return Path(path)
+
+
+def _groups(mesh: CellComplex) -> list[tuple[str, int]]:
+    return [*((name, mesh.dim) for name in mesh.regions), *((name, mesh.dim - 1) for name in mesh.boundaries)]
+
+
+def _line(mesh: CellComplex, cell: int, facet: int) -> np.ndarray:
+    """The nodes of a facet in gmsh's order: its ends, then its middle."""
+    ends = mesh.corners[cell][list(mesh.element.refdom.facets[facet])]
+    nodes = mesh.cells[cell].numpy()[mesh.facet_nodes[facet]]
+    return np.concatenate((ends, nodes[~np.isin(nodes, ends)]))
+
+
 def _vtk_order(mesh: CellComplex) -> list[int]:
     """The element's nodes in VTK's order; nodes inside faces and cells are left out."""
     count = max(

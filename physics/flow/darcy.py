@@ -10,11 +10,11 @@ from torch import Tensor
 
 from bilevel.problem import Params
 from bilevel.report import InputError
-from physics.constitutive.flow.law import FlowLaw
 from physics.constitutive.flow.linear import Linear
 from physics.discretisation import Mesh
 from physics.discretisation.constraints import Constraint
-from physics.discretisation.operator import nodal_operator
+from physics.discretisation.operator import FixedOperator, nodal_operator
+from physics.discretisation.point_location import Interpolation
 from physics.discretisation.rigid_body_modes import constant_modes
 from physics.local.density import Density, Measure
 from physics.local.energy import LocalEnergy
@@ -76,6 +76,18 @@ class Leakage(Spring):
         return params["head"]
 
 
+class Exchange(Spring):
+    """Exchange through a boundary (Robin): psi = coefficient / 2 (h - level)^2. params: coefficient, level outside."""
+
+    parameters = LawParameters(LawParameter("coefficient", lower=0.0, closed=True), LawParameter("level"))
+
+    def stiffness(self, params: Params) -> Tensor:
+        return params["coefficient"]
+
+    def level(self, params: Params) -> Tensor:
+        return params["level"]
+
+
 class Source(Density):
     """What flows in: psi = -q h, per volume, area or node; zero without parameters. params: q itself."""
 
@@ -97,10 +109,10 @@ class Diffusion(LocalEnergy):
 
     params: "flow": those of the law, shared (), per cell (E,) or per point (E, Q); "storage": {"capacity": c} for time
     steps; "leakage": {"resistance", "head"}; optional "source" per volume, "inflow_NAME" per area for each boundary in
-    `inflow`, "wells" (K,). Names and units of two common cases: `DarcyFlow`, `HeatConduction`.
+    `inflow`, "exchange_NAME": {"coefficient", "level"} for each in `exchange`, "wells" (K,). Names and units of two common cases: `DarcyFlow`, `HeatConduction`.
     """
 
-    law: FlowLaw = Linear("conductivity", "")
+    law: Density = Linear("conductivity", "")
     capacity: ClassVar[str] = "capacity"
 
     def __init__(
@@ -108,19 +120,22 @@ class Diffusion(LocalEnergy):
         mesh: Mesh,
         constraints: Sequence[Constraint] = (),
         *,
-        law: FlowLaw | None = None,
+        law: Density | None = None,
         axisymmetric: bool = False,
         leaky: bool = False,
         transient: bool = False,
         inflow: Sequence[str] = (),
-        wells: Tensor | None = None,
+        exchange: Sequence[str] = (),
+        wells: Tensor | Interpolation | None = None,
         floating: bool = False,
     ) -> None:
-        """law: how the flux grows with the gradient, even in it. axisymmetric: the first coordinate is the radius. inflow: boundaries with a given flux. wells: nodes (K,).
+        """law: how the flux grows with the gradient, even in it. axisymmetric: the first coordinate is the radius.
 
+        inflow: boundaries with a given flux. exchange: those with a Robin condition. wells: nodes (K,), or points located
+        in the mesh, whose discharge goes to the nodes around them by their shape functions.
         leaky, transient: with leakage, with storage. Prescribed values may vary in time; see `time_stepping.march`.
-        floating: nothing fixes the level of the field. Raises InputError if nothing does (no constraint, leakage or
-        storage) and floating is False.
+        floating: nothing fixes the level of the field. Raises InputError if nothing does (no constraint, leakage, exchange
+        or storage) and floating is False.
         """
         self.mesh, self.law = mesh, law or self.law
         gradient = mesh.operator(axisymmetric=axisymmetric)
@@ -137,15 +152,25 @@ class Diffusion(LocalEnergy):
         for name in inflow:
             operator = mesh.boundary_operator(name, axisymmetric=axisymmetric)
             terms.append(Term(f"inflow_{name}", operator, Source(), VALUE))
+        for name in exchange:
+            operator = mesh.boundary_operator(name, axisymmetric=axisymmetric)
+            terms.append(Term(f"exchange_{name}", operator, Exchange(), VALUE))
         if wells is not None:
-            terms.append(Term("wells", nodal_operator(wells), Source(), VALUE))
-        kernel = None if leaky or transient else constant_modes(len(mesh.coordinates))
+            terms.append(Term("wells", _at_wells(wells), Source(), VALUE))
+        kernel = None if leaky or transient or exchange else constant_modes(len(mesh.coordinates))
         super().__init__(terms, len(mesh.coordinates), 1, constraints, kernel=kernel, floating=floating)
 
     def stage(self, params: Mapping[str, Any], anchor: Tensor, tau: Tensor) -> Params:
         """The parameters of one implicit step of length tau from the field `anchor` (nodes, 1); see `time_stepping.march`."""
         level = self.values.apply(anchor, params.get("coordinates"))[..., 0, 0]
         return {**params, "storage": {**params["storage"], "anchor": level, "tau": tau}}
+
+
+def _at_wells(wells: Tensor | Interpolation) -> FixedOperator:
+    """What a well's discharge works on: the field at a node, or interpolated at a point."""
+    if isinstance(wells, Tensor):
+        return nodal_operator(wells)
+    return FixedOperator(wells.nodes, wells.weights[:, :, None, None], wells.weights.new_ones(len(wells.nodes), 1))
 
 
 class DarcyFlow(Diffusion):

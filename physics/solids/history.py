@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from bilevel.implicit.chain import chain
 from bilevel.problem import Params
-from bilevel.report import ConvergenceError, InputError
+from bilevel.report import BilevelError, ConvergenceError, InputError, SingularError, Solution
 from bilevel.solvers.loop import Solver
+from bilevel.torch_internals import plain, pytree
 from physics.solids.solid import InelasticSolid, Solid
 
 
@@ -30,8 +31,17 @@ class LoadHistory:
     strain: Tensor
 
 
+CUTS = 6
+"""How often an increment of load may be halved on the way to its end."""
+
+
 def load_history(
-    solid: Solid, params: Params, steps: Mapping[str, Any], *, solver: Solver | None = None
+    solid: Solid,
+    params: Params,
+    steps: Mapping[str, Any],
+    *,
+    solver: Solver | None = None,
+    watch: Callable[[Solution], None] = lambda solution: None,
 ) -> LoadHistory:
     """Equilibrium after each of several load steps, from rest or from params["begin"]; differentiable in all tensors.
 
@@ -45,15 +55,18 @@ def load_history(
         raise InputError("the steps of a history are of loads and of boundary values")
     begin = params.get("begin") or (solid.begin() if isinstance(solid, InelasticSolid) else {})
     constant = {name: value for name, value in params.items() if name != "begin"}
-    loads = {**steps, "number": torch.arange(1, _length(steps) + 1)}
+    count = _length(steps)
+    loads = {"after": dict(steps), "before": _shifted(steps), "number": torch.arange(1, count + 1)}
 
     def step(old: dict[str, Any], values: Params, load: dict[str, Any], start: dict[str, Any]) -> dict[str, Any]:
-        number, moved = int(load["number"]), {name: value for name, value in load.items() if name != "number"}
-        given = _joined(values, moved, old["begin"])
+        given = _joined(values, load["after"], old["begin"])
         try:
-            u = solid.solve(given, start["u"], solver).u
-        except ConvergenceError as error:
-            raise ConvergenceError(f"load step {number}: {error}") from error
+            solution = solid.solve(given, start["u"], solver)
+        except (ConvergenceError, SingularError) as error:
+            near = _in_parts(solid, _parts(values, load, old["begin"]), old["u"], solver, int(load["number"]), error)
+            solution = solid.solve(given, near, solver)
+        watch(solution)
+        u = solution.u
         return {
             "u": u,
             "displacement": solid.expand(u, given),
@@ -67,6 +80,47 @@ def load_history(
     empty = nothing.new_zeros(0)
     state, strain = (found["begin"].get(name, empty) for name in ("state", "strain"))
     return LoadHistory(found["displacement"], found["reactions"], state, strain)
+
+
+def _parts(values: Params, load: Mapping[str, Any], begin: Params) -> Callable[[float], Params]:
+    """The parameters, as plain numbers, where a fraction of an increment is on."""
+
+    def part(fraction: float) -> Params:
+        moved = pytree.tree_map(lambda a, b: a + fraction * (b - a), load["before"], load["after"])
+        return pytree.tree_map(lambda x: plain(x) if isinstance(x, Tensor) else x, _joined(values, moved, begin))
+
+    return part
+
+
+def _in_parts(
+    solid: Solid,
+    part: Callable[[float], Params],
+    u: Tensor,
+    solver: Solver | None,
+    number: int,
+    failure: BilevelError,
+) -> Tensor:
+    """A start near the end of an increment, by equilibria at fractions of it: halved where one is not found."""
+    u, done, length = plain(u), 0.0, 0.5
+    while done < 1.0:
+        try:
+            with torch.no_grad():
+                u = solid.solve(part(min(1.0, done + length)), u, solver).u
+            done += length
+            length = min(1.5 * length, 1.0 - done) if done < 1.0 else length
+        except (ConvergenceError, SingularError) as error:
+            length *= 0.5
+            if length < 0.5**CUTS:
+                raise ConvergenceError(
+                    f"load step {number}: no equilibrium was found beyond {100 * done:.3g} % of its increment, which may be a "
+                    f"limit load; {error}"
+                ) from failure
+    return u
+
+
+def _shifted(steps: Mapping[str, Any]) -> Any:
+    """The loads before each step; none before the first."""
+    return pytree.tree_map(lambda x: torch.cat((torch.zeros_like(x[:1]), x[:-1])), dict(steps))
 
 
 def _joined(values: Params, moved: Mapping[str, Any], begin: Params) -> dict[str, Any]:

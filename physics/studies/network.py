@@ -15,7 +15,8 @@ from torch import Tensor
 from bilevel.calibrate.model import Model, ModelConfig, ModelFigure, ModelReports, ParameterDefault
 from bilevel.calibrate.observations import ObservationTable
 from bilevel.calibrate.study.csv_file import CsvFile, read_csv
-from bilevel.calibrate.study.units import LENGTH, PRESSURE, parse_unit
+from bilevel.calibrate.study.unit_table import LENGTH, PRESSURE
+from bilevel.calibrate.study.units import parse_unit
 from bilevel.calibrate.study.validated import hint
 from bilevel.report import InputError, Solution
 from physics.flow.water.epanet import read_epanet

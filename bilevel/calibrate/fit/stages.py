@@ -141,5 +141,5 @@ def _whole(problem: CalibrationProblem, part: CalibrationResult, evaluation: Eva
     for label, place in part.problem.parameters.slices.items():
         gradient[problem.parameters.slices[label]] = evaluation.gradient[place]
     residual = problem.misfit.residual(torch.as_tensor(evaluation.prediction))[problem.fitted].numpy()
-    prior = problem.parameters.prior_residual(torch.as_tensor(t)).numpy()
+    prior = problem.prior_residual(torch.as_tensor(t)).numpy()
     return replace(evaluation, t=t, residual=np.concatenate([residual, prior]), gradient=gradient, jacobian=None)

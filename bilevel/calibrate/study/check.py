@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,7 @@ from bilevel.calibrate.problem import CalibrationProblem, Experiment
 from bilevel.calibrate.statistics.derivative_check import TRUSTED, certificate, check_derivatives
 from bilevel.calibrate.statistics.noise import require_sigma
 from bilevel.calibrate.study.study import Study
+from bilevel.report import InputError
 
 
 def check_study(study: Study) -> tuple[str, bool]:
@@ -32,6 +35,20 @@ def check_study(study: Study) -> tuple[str, bool]:
     return "\n".join([*lines, *check.sentences, f"verdict: {'right' if right else 'WRONG'}"]), right
 
 
+def draw_maps(study: Study, file: Path) -> list[Path]:
+    """Write the models' maps as pictures, one for each experiment that has one; InputError where none has."""
+    drawn = [figure for e in study.problem.experiments for figure in e.model.maps()]
+    if not drawn:
+        raise InputError(f"{study.path}: a study of this kind has no map; leave --map out")
+    paths = [file if k == 0 else file.with_stem(f"{file.stem}_{k + 1}") for k in range(len(drawn))]
+    for path, picture in zip(paths, drawn):
+        try:
+            picture.figure.savefig(path, dpi=160)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: the map cannot be written: {error}") from None
+    return paths
+
+
 def _contents(problem: CalibrationProblem) -> list[str]:
     free = len(problem.parameters.free)
     lines = [
@@ -49,6 +66,9 @@ def _received(problem: CalibrationProblem, experiment: Experiment, t: Tensor) ->
     defaults, written = model.parameter_defaults(), {p.name: p.units for p in problem.parameters.parameters}
 
     def line(what: str, values: Tensor, units: str | None, as_given: str) -> str:
+        values = values.reshape(-1)[~torch.isnan(values.reshape(-1))]  # optional columns have gaps
+        if not len(values):
+            return f"  {what}: none"
         low, high = float(values.min()), float(values.max())
         numbers = f"{low:g}" if low == high else f"{low:g} .. {high:g}"
         unit = f"{as_given} (as written)" if model.as_written else units if units is not None else "in SI units"
@@ -58,9 +78,10 @@ def _received(problem: CalibrationProblem, experiment: Experiment, t: Tensor) ->
     for name, value in problem.arguments(experiment, t).items():
         known = defaults[name].units if name in defaults else None if written.get(name) else ""
         lines.append(line(f"parameter {name}", value, known, written.get(name, "")))
+    columns = {**model.columns, **model.optional_columns}
     for name, values in table.columns.items():
         own = table.column_units[name].name if name in table.column_units else ""
-        lines.append(line(f"column {name}", values, model.columns.get(name, None if own else ""), own))
+        lines.append(line(f"column {name}", values, columns.get(name, None if own else ""), own))
     for group in table.groups:
         own = table.units_of(group).name
         units = model.value_units if model.value_units is not None else None if own else ""

@@ -11,7 +11,7 @@ from typing import Any
 from bilevel.calibrate.derivation import Derivation, needed_by
 from bilevel.calibrate.experiment import Experiment
 from bilevel.calibrate.fit.stages import restricted
-from bilevel.calibrate.model import Model
+from bilevel.calibrate.model import ConfigError, Model
 from bilevel.calibrate.observations import ObservationTable, join
 from bilevel.calibrate.parameter import Parameter
 from bilevel.calibrate.problem import CalibrationProblem
@@ -98,7 +98,7 @@ class _Loader:
                 tables.append(read_observations(section, self.folder, model_class, self.notes))
                 self._require_new(section, tables[-1], keys)
         with self._at((*where, "observations")):
-            table = join(tables)
+            table = join(tables, model_class.optional_columns)
         with self._at(("model",), document):
             return Experiment(name, _made(model_class, config, table, self.folder), table)
 
@@ -188,6 +188,8 @@ class _Loader:
         except InputError as error:
             if str(error).startswith(f"{document.file}, line"):
                 raise
+            if isinstance(error, ConfigError):
+                raise document.error((*path, *error.key), error.sentence) from error
             raise document.error(path, str(error)) from error
 
 

@@ -38,10 +38,10 @@ def read_observations(
     if repeated := file.repeated_rows:
         more = f" and {len(repeated) - 1} more" if len(repeated) > 1 else ""
         notes.append(f"{file.path}: line {repeated[0][1]} repeats line {repeated[0][0]}{more}; each counts")
-    labels = _labels(section, model)
+    labels, known = _labels(section, model), {**model.columns, **model.optional_columns}
     numeric = {name: c for name, c in section.columns.items() if name not in labels}
     conversion = _conversion(section.value, model, model.value_units, "value")
-    converted = {name: _conversion(c, model, model.columns.get(name), f"columns.{name}") for name, c in numeric.items()}
+    converted = {name: _conversion(c, model, known.get(name), f"columns.{name}") for name, c in numeric.items()}
     groups = file.texts(section.group.column) if section.group.column else [str(section.group.name)] * len(file.rows)
     _require_named(file, groups, section.group.column)
     raw = file.numbers(section.value.column) * section.value.sign
@@ -122,7 +122,8 @@ def _labels(section: ObservationSection, model: type[Model]) -> dict[str, Column
     for name, units in model.columns.items():
         if name not in section.columns:
             raise InputError(f"the model needs a column '{name}' ({units}); map it under columns")
-    labels = {name: c for name, c in section.columns.items() if model.columns.get(name) == "text"}
+    known = {**model.columns, **model.optional_columns}
+    labels = {name: c for name, c in section.columns.items() if known.get(name) == "text"}
     for name, column in labels.items():
         if column.units is not None or column.sign != 1 or column.origin is not None:
             raise InputError(f"columns.{name}: the model reads it as a text, which has neither units, sign nor origin")

@@ -1,0 +1,302 @@
+"""The study model `solid`: a solid body on a mesh of one's own, elastic or inelastic, under one load or a history of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from bilevel.calibrate.model import ConfigError, Model, ModelConfig, ModelFigure, ModelReports, ParameterDefault
+from bilevel.calibrate.observations import ObservationTable
+from bilevel.report import InputError, Solution
+from physics.constitutive.elastic.law import ElasticLaw
+from physics.constitutive.inelastic.hardening import Hardening
+from physics.constitutive.inelastic.law import InelasticLaw
+from physics.constitutive.kinematics import Kinematics
+from physics.constitutive.law import Law
+from physics.constitutive.registry import make_law
+from physics.discretisation.write import write_vtu
+from physics.solids.history import load_history
+from physics.solids.solid import InelasticSolid, Solid
+from physics.studies.law_parameters import parameter_defaults
+from physics.studies.on_mesh.ground import Geostatic, Ground
+from physics.studies.on_mesh.loading import BodyLoading, Components, LoadSection
+from physics.studies.on_mesh.map import draw_map
+from physics.studies.on_mesh.mesh_section import MeshSection, require_boundary
+from physics.studies.on_mesh.quantities import quantity
+from physics.studies.on_mesh.sensors import AXES, PointsSection, Readable, SensorSection, named_sensors, observed
+from physics.studies.on_mesh.spread import SpreadSection, spread_fields
+from physics.studies.on_mesh.time_section import InTime, TimeSection
+from physics.studies.on_mesh.zones import Zones
+
+KINEMATICS = {
+    "plane_strain": Kinematics.PLANE_STRAIN,
+    "plane_stress": Kinematics.PLANE_STRESS,
+    "axisymmetric": Kinematics.AXISYMMETRIC,
+    "space": Kinematics.THREE_DIMENSIONAL,
+}
+
+
+class SolidModel(Model):
+    """Displacements of points, and forces of supports, of a solid body under loads.
+
+    Each row is a reading: its `sensor` is one of `sensors`, or `ux`, `uy`, `uz` at the row's own x, y (z): a field. To
+    fields, and to them alone, the rigid motion of the camera is added: translation_x, translation_y and a small rotation,
+    0 unless the study has these parameters. With `time:`, loads are tables over a time that may be one of steps, and rows
+    have a time, too. The other parameters are the law's own, and any name that stands in place of a quantity.
+    """
+
+    class Config(ModelConfig):
+        """Every quantity carries its units; in its place may stand the name of a parameter, or a table over time."""
+
+        mesh: MeshSection
+        """the body at rest"""
+        kinematics: Literal["plane_strain", "plane_stress", "axisymmetric", "space"]
+        """what makes a plane problem of a solid one; axisymmetric: x is the radius"""
+        law: str = "linear_elastic"
+        """name of an installed elastic or inelastic law"""
+        hardening: str | None = None
+        """name of an installed hardening law, of laws that have one"""
+        terms: int | None = Field(default=None, ge=1)
+        """number of terms, of laws that have any number"""
+        mean_dilatation: bool = False
+        """one volume change a cell, so that nearly incompressible laws do not lock"""
+        thickness: str = "1 m"
+        """of a plane body; forces are multiplied by it"""
+        zones: list[str] | None = None
+        """groups of cells that share out the mesh; left out: all of its groups, where zones are asked for"""
+        spread: dict[str, SpreadSection] = {}
+        """by parameter of the material: uniform (left out), zones, cells or pilot points"""
+        supports: dict[str, Components] = {}
+        """prescribed displacements by the boundary's (or point set's) name in the mesh"""
+        loads: dict[str, LoadSection] = {}
+        """by the boundary's name in the mesh"""
+        gravity: Components | None = None
+        """weight by volume, as {y: -20 kN/m3}"""
+        geostatic: Geostatic | None = None
+        """the stress in the ground before loads come, of inelastic laws"""
+        time: TimeSection | None = None
+        """steps of a history of loads; left out: one step. Without units: 1 is as good as 1 s"""
+        sensors: dict[str, SensorSection] = {}
+        """by names of your own; `through` reads the force of a support on the body"""
+        points: PointsSection | None = None
+        """a table of points; the displacements of P1 are P1.ux, P1.uy"""
+        tolerance: float = Field(default=1e-6, ge=0)
+        """how far outside a cell places of sensors may lie, in its size"""
+
+    columns: ClassVar[Mapping[str, str]] = {"sensor": "text"}
+    optional_columns: ClassVar[Mapping[str, str]] = {"time": "", "x": "m", "y": "m", "z": "m"}
+    value_units = None
+
+    def __init__(self, config: Config, observations: ObservationTable, folder: Path) -> None:
+        super().__init__(config, observations, folder)
+        self.mesh = config.mesh.read(folder)
+        self.kinematics = KINEMATICS[config.kinematics]
+        if self.kinematics.dim != self.mesh.dim:
+            raise ConfigError(
+                ("kinematics",), f"'{config.kinematics}' does not go with a mesh in {self.mesh.dim} dimensions"
+            )
+        self.law = self._law()
+        self.thickness = 1.0 if self.kinematics.dim == 3 else quantity(config.thickness, "m", ("thickness",))
+        zoned = any(section.layout == "zones" for section in config.spread.values())
+        self.zones = Zones.of(self.mesh, config.zones) if config.zones or zoned else None
+        material = parameter_defaults(self.law.parameters)
+        self.fields = spread_fields(config.spread, material, self.mesh, self.zones, folder)
+        self.loading = BodyLoading(self.mesh, folder, config.supports, config.loads, config.gravity)
+        self.ground = None if config.geostatic is None else Ground(config.geostatic, self.mesh, folder)
+        if self.ground is not None and not isinstance(self.law, InelasticLaw):
+            raise ConfigError(
+                ("geostatic",), "an elastic law has no initial stress; its displacements need no geostatic one"
+            )
+        self.solid = self._solid()
+        self.positions = self.mesh.operator(axisymmetric=config.kinematics == "axisymmetric").positions()
+        self.steps = self._steps()
+        self._prepare_sensors()
+        self._solutions: list[Solution] = []
+
+    def _law(self) -> Any:
+        config = self.config
+        try:
+            hardening = None if config.hardening is None else make_law(config.hardening, Hardening)
+        except InputError as error:
+            raise ConfigError(("hardening",), str(error)) from None
+        try:
+            law = make_law(config.law, Law, hardening=hardening, terms=config.terms)
+        except InputError as error:
+            raise ConfigError(("law",), str(error)) from None
+        if not isinstance(law, (ElasticLaw, InelasticLaw)):
+            raise ConfigError(("law",), f"'{config.law}' is no law of a solid")
+        return law
+
+    def _solid(self) -> Solid:
+        ties = self.mesh.hanging_ties(self.mesh.dim) if self.config.mesh.hanging else []
+        constraints = [*self.loading.constraints, *ties]
+        try:
+            return Solid(
+                self.mesh,
+                self.law,
+                self.kinematics,
+                constraints,
+                [*self.loading.loads, *([self.ground.load] if self.ground else [])],
+                mean_dilatation=self.config.mean_dilatation,
+            )
+        except InputError as error:
+            raise ConfigError(("supports",), str(error)) from None
+
+    def _steps(self) -> np.ndarray | None:
+        """The ends of load steps, which are also where a table turns; None for one load."""
+        turns = sorted({float(t) for s in self.loading.signals if s.times is not None for t in s.times})
+        if self.config.time is None:
+            for signal in self.loading.signals:
+                if signal.varies:
+                    raise ConfigError(signal.key, "a table over time needs `time:` among the model's keys")
+            return None
+        times = self.config.time.times("", turns).times
+        for signal in self.loading.signals:
+            if signal.varies:
+                signal.at(times, {})
+        self.turns = turns
+        return times
+
+    # What is observed
+
+    def quantities(self) -> dict[str, Readable]:
+        """What sensors may read."""
+        axes = AXES[: self.mesh.dim]
+        forces = {f"force_{axis}": Readable("N", through=True) for axis in axes}
+        return {f"u{axis}": Readable("m") for axis in axes} | forces
+
+    def _prepare_sensors(self) -> None:
+        config, table, dim = self.config, self.observations, self.mesh.dim
+        points = {} if config.points is None else config.points.read(self.folder, dim, ("points",))
+        named = named_sensors(config.sensors, points, self.quantities(), dim)
+        for name, (reading, _) in named.items():
+            if reading.boundary:
+                require_boundary(self.mesh, reading.boundary, ("sensors", name, "through"), points=True)
+        self.sensors = observed(table, named, self.quantities(), dim)
+        places = self.sensors.points()
+        self.at_points = self.mesh.locate(places, config.tolerance) if len(places) else None
+        self.at = [r for r in self.sensors.readings if r.place]
+        self.through = [r for r in self.sensors.readings if r.boundary]
+        self.through_nodes = [self.mesh.nodes_on(r.boundary) for r in self.through]
+        self.component = torch.tensor([AXES.index(r.quantity[-1]) for r in self.at], dtype=torch.long)
+        order = self.at + self.through
+        self.order = torch.tensor([order.index(reading) for reading in self.sensors.readings])
+        self.seen = torch.tensor([name in self.quantities() for name in table.labels["sensor"]])
+        if self.steps is not None:
+            self.in_time = InTime.of(self.steps, self.turns, self._times(table, self.steps))
+
+    def _times(self, table: ObservationTable, steps: np.ndarray) -> np.ndarray:
+        times = table.columns.get("time", table.value.new_full((len(table),), torch.nan)).numpy()
+        bad = np.flatnonzero(~((times >= steps[0] - 1e-9) & (times <= steps[-1] + 1e-9)))
+        if len(bad):
+            raise InputError(
+                f"{table.source_of(int(bad[0]))}: its time must lie between {steps[0]:g} and {steps[-1]:g}"
+            )
+        return times
+
+    def _readings(self, displacement: Tensor, reactions: Tensor) -> Tensor:
+        """All readings (..., readings) of displacements and reactions (..., nodes, dim)."""
+        parts = []
+        if self.at_points is not None:
+            nodal = displacement[..., self.at_points.nodes, self.component.unsqueeze(1)]
+            parts.append((nodal * self.at_points.weights).sum(-1))
+        for reading, nodes in zip(self.through, self.through_nodes):
+            forces = reactions[..., nodes, AXES.index(reading.quantity[-1])]
+            parts.append(self.thickness * forces.sum(-1, keepdim=True))
+        return torch.cat(parts, -1)[..., self.order]
+
+    # The model
+
+    def parameter_defaults(self) -> Mapping[str, ParameterDefault]:
+        found = {name: default for field in self.fields.values() for name, default in field.defaults().items()}
+        for signal in [*self.loading.signals, *(self.ground.signals if self.ground else [])]:
+            for name, default in signal.default().items():
+                if found.setdefault(name, default).units != default.units:
+                    raise ConfigError(signal.key, f"parameter '{name}' is in {found[name].units} elsewhere")
+        camera = ParameterDefault("m", value=0.0, description="of the camera; nuisance")
+        turned = replace(camera, units="", description="of the camera, anticlockwise, in rad; nuisance")
+        return found | {"translation_x": camera, "translation_y": camera, "rotation": turned}
+
+    def _history(self, parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Displacements and reactions, (nodes, dim) or (steps + 1, nodes, dim)."""
+        self._solutions.clear()
+        material = {name: field.values(parameters) for name, field in self.fields.items()}
+        if self.steps is None and not isinstance(self.solid, InelasticSolid):
+            params = {"material": material, **self.loading.at(None, parameters)}
+            solution = self.solid.solve(params)
+            self._solutions.append(solution)
+            return self.solid.expand(solution.u, params), self.solid.reactions(solution.u, params)
+        times = None if self.steps is None else self.steps[1:]
+        driven = self.loading.at(times, parameters)
+        if times is None:
+            driven = {
+                n: {m: x[None] for m, x in v.items()} if isinstance(v, dict) else v[None] for n, v in driven.items()
+            }
+        constant = {"material": material, **self._at_rest(parameters)}
+        found = load_history(self.solid, constant, driven, watch=self._solutions.append)
+        if times is None:
+            return found.displacement[0], found.reactions[0]
+        rest = torch.zeros_like(found.displacement[:1])
+        return torch.cat((rest, found.displacement)), torch.cat((rest, found.reactions))
+
+    def _at_rest(self, parameters: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Weight and state of the ground before the first load."""
+        if self.ground is None:
+            return {}
+        assert isinstance(self.solid, InelasticSolid)
+        state = self.law.initial_state(self.ground.stress(self.positions, parameters))
+        return {"ground": self.ground.weight(parameters), "begin": self.solid.begin(state)}
+
+    def simulate(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        read = self._readings(*self._history(parameters))
+        first, second = self.sensors.first, self.sensors.second.clamp(min=0)
+        pair = (
+            (read[first], read[second])
+            if self.steps is None
+            else (self.in_time(read, first), self.in_time(read, second))
+        )
+        return self.sensors.predictions(torch.stack(pair, 1)) + self._camera(parameters)
+
+    def _camera(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        """The rigid motion of what a camera sees (rows,)."""
+        table = self.observations
+        if "x" not in table.columns or "y" not in table.columns:
+            return torch.zeros(len(table), dtype=torch.float64)
+        x, y = table.columns["x"], table.columns["y"]
+        along = parameters["translation_x"] - parameters["rotation"] * y
+        across = parameters["translation_y"] + parameters["rotation"] * x
+        component = [label[-1] for label in table.labels["sensor"]]
+        is_x, is_y = (self.seen & torch.tensor([c == axis for c in component]) for axis in "xy")
+        zero = torch.zeros((), dtype=torch.float64)
+        return torch.where(is_x, along, zero) + torch.where(is_y, across, zero)
+
+    def prior_residual(self, parameters: Mapping[str, Tensor]) -> Tensor:
+        return torch.cat([field.prior_residual(parameters) for field in self.fields.values()])
+
+    def reports(self) -> ModelReports:
+        gradients = [gradient for solution in self._solutions for gradient in solution.gradients]
+        return ModelReports([solution.report for solution in self._solutions], gradients)
+
+    def write_state(self, parameters: Mapping[str, Tensor], folder: Path) -> list[Path]:
+        """Displacement and reactions at the nodes, after the last step, and the material's parameters on the cells."""
+        with torch.no_grad():
+            displacement, reactions = self._history(parameters)
+        last = (displacement, reactions) if self.steps is None else (displacement[-1], reactions[-1])
+        count = len(self.mesh.cells)
+        cells = {name: field.values(parameters).detach().expand(count) for name, field in self.fields.items()}
+        return [write_vtu(folder / "solid.vtu", self.mesh, dict(zip(("displacement", "reaction"), last)), cells)]
+
+    def figures(self, parameters: Mapping[str, Tensor]) -> list[ModelFigure]:
+        return self.maps()
+
+    def maps(self) -> list[ModelFigure]:
+        """The mesh with its zones, boundaries and sensors."""
+        places = {r.place for r in self.at}
+        return draw_map(self.mesh, {"sensors": np.array(sorted(places)[:500])})
