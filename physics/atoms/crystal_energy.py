@@ -15,8 +15,8 @@ from physics.atoms.potential import Potential
 from physics.atoms.rigid import held_and_null
 from physics.atoms.structures import Structures
 
-COLLAPSED = 0.2
-"""The share of its volume at the start below which a cell is taken to have collapsed."""
+LARGEST_STRETCH = 2.0
+"""How much longer or shorter a cell may become than it was at the start."""
 
 FACTORISED_UP_TO = 2000
 """Unknowns up to which the Hessian is assembled: its matrix is dense, for bonds reach far. Beyond, conjugate gradients win."""
@@ -94,7 +94,7 @@ class CrystalEnergy(EnergyProblem):
         held = torch.where(self.free, 0.0, u - self.start()).reshape(-1, self.n)
         work = (params["loads"] * positions).sum(-1)
         total = self.energies(u, params) + 0.5 * (held * held).sum(-1)
-        total = torch.where(self._collapsed(plain(u)), torch.inf, total)
+        total = torch.where(self._out_of_shape(plain(u)), torch.inf, total)
         total = (
             total
             + params["pressure"] * determinant(cells).abs()
@@ -185,16 +185,17 @@ class CrystalEnergy(EnergyProblem):
         nodes = free.reshape(-1, 3)
         return strain_matrix(free[:, : 3 * STRAIN_NODES] / self.lengths.unsqueeze(-1)), nodes[self.layout.nodes]
 
-    def _collapsed(self, u: Tensor) -> Tensor:
-        """Structures (S) whose cell a trial step has shrunk to almost nothing: they would have bonds without end."""
+    def _out_of_shape(self, u: Tensor) -> Tensor:
+        """Structures (S) that a trial step has deformed beyond all measure: they would have bonds without end."""
         strain, moved = self._split(u)
-        sound = determinant(torch.eye(3).to(strain) + strain) > COLLAPSED
-        return ~sound | torch.zeros_like(sound).index_add(0, self.owner, ~torch.isfinite(moved).all(-1))
+        finite = torch.isfinite(strain).all((-2, -1)).index_fill(0, self.owner[~torch.isfinite(moved).all(-1)], False)
+        stretches = torch.linalg.eigvalsh(torch.eye(3).to(strain) + torch.where(finite[:, None, None], strain, 0.0))
+        return ~finite | (stretches[:, 0] < 1.0 / LARGEST_STRETCH) | (stretches[:, 2] > LARGEST_STRETCH)
 
     def _pairs(self, u: Tensor, params: Params) -> tuple[Tensor, Tensor, Tensor]:
         numbers = {name: plain(params[name]) for name in ("positions", "cells")}
         positions, cells = self.placed(plain(u), numbers)
-        lost = self._collapsed(plain(u))
+        lost = self._out_of_shape(plain(u))
         positions = torch.where(lost[self.owner].unsqueeze(-1), numbers["positions"], positions)
         cells = torch.where(lost[:, None, None], numbers["cells"], cells)
         return self.neighbours.within(positions, cells, self.potential.cutoff(params["potential"]))

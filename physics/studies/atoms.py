@@ -15,6 +15,7 @@ from torch import Tensor
 from bilevel.calibrate.model import Model, ModelConfig, ModelFigure, ModelReports, ParameterDefault
 from bilevel.calibrate.observations import ObservationTable
 from bilevel.report import InputError
+from bilevel.solvers.newton import Newton
 from physics.atoms.formats.lammps import write_lammps
 from physics.atoms.potential import Potential
 from physics.atoms.properties.defects import stacking_fault_energy, vacancy_energy
@@ -76,7 +77,10 @@ class Relaxations:
             wanted: bool | str = True if cell else "positions"
             chosen = [s for s, mode in enumerate(self.modes) if mode == wanted]
             if chosen:
-                rest = relax(self.structures.select(chosen), potential, params, cell=cell)
+                # A crystal that its symmetry holds on a saddle is a smooth function of the parameters, and a fit finds its
+                # way back from there; once it has left for another crystal, its properties are those of something else.
+                some, solver = self.structures.select(chosen), Newton(check_minimum=False)
+                rest = relax(some, potential, params, cell=cell, solver=solver)
                 self.solved.append(rest)
                 self.at |= {s: (rest, place) for place, s in enumerate(chosen)}
 
@@ -96,6 +100,9 @@ class Relaxations:
     def elastic(self, s: int) -> ElasticTensor:
         if s not in self._tensors:
             self._tensors[s] = elastic_tensor(self.structure(s), self.potential, self.params)
+            if s in self.at and not bool((torch.linalg.eigvalsh(self._tensors[s].relaxed.detach()) > 0).all()):
+                note = f"{self.structures.names[s]} is held at rest by its symmetry alone: its elastic tensor is not positive definite"
+                self.at[s][0].reports[0].notes.append(note)
         return self._tensors[s]
 
     def alone(self, s: int) -> Relaxed:
