@@ -205,7 +205,7 @@ def fit(quick: bool) -> list[Record]:
     start = time.perf_counter()
     result = calibrate(study.problem, settings=study.settings)
     seconds = time.perf_counter() - start
-    table = study.problem.experiments[0].table
+    table = study.problem.experiments[0].observations
     ratio = np.abs(result.evaluation.prediction / table.value.numpy() - 1.0)
     limits = [0.03 if name == "vacancy_energy" else 0.01 for name in table.labels["property"]]
     rows = [at_most(f"copper {n}", float(r), limit) for n, r, limit in zip(table.labels["property"], ratio, limits)]

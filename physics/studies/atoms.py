@@ -73,6 +73,7 @@ class Relaxations:
         self.solved: list[Relaxed] = []
         self.at: dict[int, tuple[Relaxed, int]] = {}
         self._tensors: dict[int, ElasticTensor] = {}
+        self._slopes: dict[int, tuple[Tensor, Tensor]] = {}
         for cell in (True, False):
             wanted: bool | str = True if cell else "positions"
             chosen = [s for s, mode in enumerate(self.modes) if mode == wanted]
@@ -95,7 +96,16 @@ class Relaxations:
         if s in self.at:
             rest, place = self.at[s]
             return rest.energies[place]
-        return energy_and_forces(self.structure(s), self.potential, self.params)[0][0]
+        return self._energy_and_forces(s)[0][0]
+
+    def forces(self, s: int) -> Tensor:
+        """The forces (N, 3) on a structure's atoms, in eV/angstrom."""
+        return self._energy_and_forces(s)[1]
+
+    def _energy_and_forces(self, s: int) -> tuple[Tensor, Tensor]:
+        if s not in self._slopes:
+            self._slopes[s] = energy_and_forces(self.structure(s), self.potential, self.params)[:2]
+        return self._slopes[s]
 
     def elastic(self, s: int) -> ElasticTensor:
         if s not in self._tensors:
@@ -173,9 +183,7 @@ def find_property(name: str, where: str) -> Property:
         return lambda at, s: phonon_frequencies(at.structure(s), at.potential, at.params, point)[0, mode] * HERTZ
     if match := FORCE.fullmatch(name):
         atom, axis = int(match[1]) - 1, "xyz".index(match[2])
-        return lambda at, s: (
-            energy_and_forces(at.structure(s), at.potential, at.params)[1][atom, axis] * (EV / ANGSTROM)
-        )
+        return lambda at, s: at.forces(s)[atom, axis] * (EV / ANGSTROM)
     known = (
         ", ".join(n for n in PROPERTIES if not n.startswith("C")) + ", C11 ... C66, phonon qx qy qz mode n, force n x"
     )

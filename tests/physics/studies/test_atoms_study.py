@@ -29,7 +29,7 @@ def fitted(study: Path) -> tuple[CalibrationResult, dict[str, float], dict[str, 
     """The result, the parameters, and the predictions over the measurements by structure and property."""
     loaded = load_study(study)
     result = calibrate(loaded.problem, settings=replace(loaded.settings, verify=False))
-    table = loaded.problem.experiments[0].table
+    table = loaded.problem.experiments[0].observations
     ratio = result.evaluation.prediction / table.value.numpy()
     return (
         result,
