@@ -47,7 +47,9 @@ def require_derivative(
     rise = _difference(linearised, u, leaves, wanted, moves, STEP, here)
     expected = sum(float((d * move).sum()) for d, move in zip(derivatives, moves, strict=True))
     scale = float((adjoint * rise).abs().sum())
-    rounding = torch.linalg.vector_norm(linearised.operator(u, leaves).absolute(u)) * torch.linalg.vector_norm(adjoint)
+    # The tangent where the solver ended is at hand, and as good for the size of the residual's terms as one made here.
+    at = u if linearised.outcome is None else linearised.outcome.u
+    rounding = torch.linalg.vector_norm(linearised.operator(at, leaves).absolute(at)) * torch.linalg.vector_norm(adjoint)
     allowed = SHARE * scale + NOISE * torch.finfo(u.dtype).eps / STEP * float(rounding)
     small = (
         u.numel() <= DENSE_LIMIT

@@ -11,9 +11,9 @@ from bilevel.torch_internals import is_transformed, plain, pytree
 from physics.atoms.bonds import Bonds
 from physics.atoms.hessian import STRAIN_NODES, NodeLayout, assemble, products, strain_derivative, strain_matrix
 from physics.atoms.neighbours import Neighbours
-from physics.atoms.potential import Potential
+from physics.atoms.potential import BondHessian, Potential
 from physics.atoms.rigid import held_and_null
-from physics.atoms.structures import Structures
+from physics.atoms.structures import Structures, times
 
 LARGEST_STRETCH = 2.0
 """How much longer or shorter a cell may become than it was at the start."""
@@ -71,16 +71,16 @@ class CrystalEnergy(EnergyProblem):
         strain, moved = self._split(u)
         gradient = torch.eye(3).to(strain) + strain
         rest = params["positions"]
-        return (rest.unsqueeze(1) @ gradient[self.owner]).squeeze(1) + moved, params["cells"] @ gradient
+        return times(rest, gradient, self.owner) + moved, params["cells"] @ gradient
 
     def bonds(self, u: Tensor, params: Params) -> tuple[Bonds, Tensor]:
         """The bonds at u, and their vectors (E, 3) at rest; differentiable."""
         centre, neighbour, images = self._pairs(u, params)
         strain, moved = self._split(u)
         owner, rest = self.owner[centre], params["positions"]
-        at_rest = rest[neighbour] - rest[centre] + (images.unsqueeze(1) @ params["cells"][owner]).squeeze(1)
+        at_rest = rest[neighbour] - rest[centre] + times(images, params["cells"], owner)
         gradient = torch.eye(3).to(strain) + strain
-        vectors = (at_rest.unsqueeze(1) @ gradient[owner]).squeeze(1) + moved[neighbour] - moved[centre]
+        vectors = times(at_rest, gradient, owner) + moved[neighbour] - moved[centre]
         known = self.kinds, self.owner, self.structures.numbers
         return Bonds(vectors, centre, neighbour, images, *known, *self.placed(u, params)), at_rest
 
@@ -101,6 +101,11 @@ class CrystalEnergy(EnergyProblem):
             - torch.zeros_like(total).index_add(0, self.owner, work)
         )
         return total if self.batch_dims else total[0]
+
+    def residual(self, u: Tensor, params: Params) -> Tensor:
+        if torch.is_grad_enabled() or any(map(is_transformed, [u, *pytree.tree_leaves(params)])):
+            return super().residual(u, params)
+        return self.value_and_residual(u, params)[1]  # in numbers, cheaper than by a transform of torch.func
 
     def value_and_residual(self, u: Tensor, params: Params) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
@@ -137,14 +142,19 @@ class CrystalEnergy(EnergyProblem):
 
     def hessian(self, u: Tensor, params: Params) -> Tensor:
         """The assembled second derivatives (S, 3 W, 3 W) at u, of a potential that knows those in its bonds."""
-        bonds, rest = self.bonds(u, params)
-        local = self.potential.bond_hessian(bonds, params["potential"])
-        assert local is not None
-        strain = strain_derivative(rest, self.lengths[bonds.owner[bonds.centre]])
-        matrix = assemble(local, bonds, strain, self.layout)
+        matrix = assemble(*self._local(u, params), self.layout)
         free = self.free.to(matrix)
         matrix = matrix * free.unsqueeze(-1) * free.unsqueeze(-2) + torch.diag_embed(1.0 - free)
         return matrix + self._pressed(u, params)
+
+    def _local(self, u: Tensor, params: Params) -> tuple[BondHessian, Bonds, Tensor | None]:
+        """Second derivatives in the bonds, the bonds, and their derivative in strains where a cell is free."""
+        bonds, rest = self.bonds(u, params)
+        local = self.potential.bond_hessian(bonds, params["potential"])
+        assert local is not None
+        if not bool(self.free[:, :6].any()):
+            return local, bonds, None
+        return local, bonds, strain_derivative(rest, self.lengths[bonds.owner[bonds.centre]])
 
     def _known_as_a_whole(self, u: Tensor, params: Params) -> LinearOperator:
         if self.batch_dims or self.n <= DENSE_LIMIT:
@@ -153,10 +163,7 @@ class CrystalEnergy(EnergyProblem):
         return MatrixFree(self.n, product, product, self.structure)
 
     def _by_products(self, u: Tensor, params: Params) -> MatrixFree:
-        bonds, rest = self.bonds(u, params)
-        local = self.potential.bond_hessian(bonds, params["potential"])
-        assert local is not None
-        bonded, diagonal = products(local, bonds, rest, self.lengths[0], self.layout)
+        bonded, diagonal = products(*self._local(u, params), self.layout)
         free, pressed = self.free[0].to(u), self._pressed(u, params)
 
         def product(x: Tensor) -> Tensor:

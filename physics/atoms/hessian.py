@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from physics.atoms.bonds import Bonds
 from physics.atoms.potential import BondHessian
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 STRAIN_NODES = 2
 
@@ -48,82 +53,95 @@ def strain_derivative(vectors: Tensor, lengths: Tensor) -> Tensor:
     return torch.einsum("ea,kab->ebk", vectors, basis) / lengths[:, None, None]
 
 
-def assemble(hessian: BondHessian, bonds: Bonds, strain: Tensor, layout: NodeLayout) -> Tensor:
-    """The Hessians (S, 3 W, 3 W) in all unknowns; strain (E, 3, 6) from `strain_derivative`; differentiable."""
-    width, count = layout.width, layout.count
-    centre, neighbour = layout.nodes[bonds.centre], layout.nodes[bonds.neighbour]
-    first, second, blocks = hessian.first, hessian.second, hessian.blocks
-    one, other = centre[first], neighbour[second]
-    flat = blocks.reshape(-1, 9)
-    nodes = blocks.new_zeros(count * width, 9).index_add(0, one, flat)
-    between = blocks.new_zeros(count * width * width, 9).index_add(0, one * width + other % width, -flat)
-    far = neighbour[first] * width + other % width
-    every = torch.arange(count * width)
-    whole = (
-        blocks.new_zeros(count * width * width, 9)
-        .index_add(0, far, flat)
-        .index_add(0, every * width + every % width, nodes)
-    )
-    between, whole = (part.reshape(count, width, width, 3, 3).transpose(2, 3) for part in (between, whole))
-    size = (count, 3 * width, 3 * width)
-    atoms = (whole.reshape(size) + between.reshape(size) + between.reshape(size).mT)[:, 6:, 6:]
-    cross = blocks @ strain[second]  # (P, 3, 6)
-    pulled = cross.reshape(-1, 18)
-    edge = blocks.new_zeros(count * width, 18).index_add(0, neighbour[first], pulled).index_add(0, one, -pulled)
-    edge = edge.reshape(count, 3 * width, 6)[:, 6:]
-    corner = blocks.new_zeros(count, 36).index_add(0, one // width, (strain[first].mT @ cross).reshape(-1, 36))
-    joined = torch.cat([torch.cat([corner.reshape(count, 6, 6), edge.mT], 2), torch.cat([edge, atoms], 2)], 1)
+Blocks = tuple[Tensor, Tensor, Tensor]
+"""Rows (M,), columns (M,) and values (M, 3, 3) or (M, 1, 3) of a matrix of nodes; places may occur more than once."""
+
+
+def assemble(hessian: BondHessian, bonds: Bonds, strain: Tensor | None, layout: NodeLayout) -> Tensor:
+    """The Hessians (S, 3 W, 3 W) in all unknowns; differentiable.
+
+    strain (E, 3, 6): from `strain_derivative`; None where no cell changes.
+    """
+    width, count, three = layout.width, layout.count, torch.arange(3)
+    one, other, blocks = _stiff(hessian, bonds, strain, layout)
+    rows, columns = 3 * one.unsqueeze(-1) + three, 3 * (other % width).unsqueeze(-1) + three
+    places = (3 * width * rows).unsqueeze(-1) + columns.unsqueeze(-2)
+    flat = blocks.new_zeros(count * (3 * width) ** 2).index_add(0, places.reshape(-1), blocks.reshape(-1))
+    matrix = flat.reshape(count, 3 * width, 3 * width)
     if hessian.weight is None or hessian.slope is None:
-        return joined
-    return joined + _rank_one(hessian.weight, hessian.slope, bonds, strain, layout)
-
-
-def _rank_one(weight: Tensor, slope: Tensor, bonds: Bonds, strain: Tensor, layout: NodeLayout) -> Tensor:
-    """sum_i w_i s_i s_i^T (S, 3 W, 3 W) with s_i the slope of atom i's density in all unknowns of its structure."""
-    width, count = layout.width, layout.count
-    rows = bonds.atoms
-    slopes = slope.new_zeros(count * width * width, 3)
-    own = layout.nodes * width  # each atom's row among (S, W nodes)
-    for node, sign in ((layout.nodes[bonds.centre], -1.0), (layout.nodes[bonds.neighbour], 1.0)):
-        slopes = slopes.index_add(0, own[bonds.centre] + node % width, sign * slope)
-    strained = torch.einsum("ebk,eb->ek", strain, slope)
-    strained = slope.new_zeros(rows, 6).index_add(0, bonds.centre, strained)
-    for k in range(STRAIN_NODES):
-        slopes = slopes.index_add(0, own + k, strained[:, 3 * k : 3 * k + 3])
-    slopes = slopes.reshape(count, width, 3 * width)
-    weights = weight.new_zeros(count * width).index_add(0, layout.nodes, weight).reshape(count, width, 1)
-    return slopes.mT @ (weights * slopes)
+        return matrix
+    one, other, values = _density_slopes(hessian.slope, bonds, strain, layout)
+    flat = values.new_zeros(count * width * width, 3).index_add(0, one * width + other % width, values.squeeze(1))
+    slopes = flat.reshape(count, width, 3 * width)
+    weights = hessian.weight.new_zeros(count * width).index_add(0, layout.nodes, hessian.weight)
+    return matrix + slopes.mT @ (weights.reshape(count, width, 1) * slopes)
 
 
 def products(
-    hessian: BondHessian, bonds: Bonds, rest: Tensor, length: Tensor, layout: NodeLayout
+    hessian: BondHessian, bonds: Bonds, strain: Tensor | None, layout: NodeLayout
 ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """The product with the same Hessian of one structure, for vectors (3 W,), and its diagonal (3 W,); in numbers.
-
-    rest (E, 3): the bond vectors without strain; length: L.
-    """
-    centre, neighbour = layout.nodes[bonds.centre], layout.nodes[bonds.neighbour]
-    size = (layout.width, 3)
+    """The product with the same Hessian of one structure, for vectors (3 W,), and its diagonal (3 W,); in numbers."""
+    stiff = _compressed(_stiff(hessian, bonds, strain, layout), layout.width)
+    diagonal = stiff.diagonal()
+    if hessian.weight is None or hessian.slope is None:
+        return lambda x: torch.from_numpy(stiff @ x.numpy()), torch.from_numpy(diagonal)
+    slopes = _compressed(_density_slopes(hessian.slope, bonds, strain, layout), layout.width)
+    upright, weight = slopes.T.tocsr(), np.zeros(layout.width)
+    weight[layout.nodes.numpy()] = hessian.weight.numpy()
 
     def product(x: Tensor) -> Tensor:
-        nodes = x.reshape(size)
-        moved = nodes[neighbour] - nodes[centre] + rest @ strain_matrix(x[:6] / length)
-        local = (hessian.blocks @ moved[hessian.second].unsqueeze(-1)).squeeze(-1)
-        forces = torch.zeros_like(moved).index_add(0, hessian.first, local)
-        if hessian.weight is not None and hessian.slope is not None:
-            denser = hessian.weight * bonds.sum_at_centres((hessian.slope * moved).sum(-1))
-            forces = forces + denser[bonds.centre].unsqueeze(-1) * hessian.slope
-        image = forces.new_zeros(size).index_add(0, neighbour, forces).index_add(0, centre, -forces).reshape(-1)
-        virial = rest.mT @ forces / length
-        shears = 0.5 * (virial + virial.mT)
-        strained = torch.stack([*virial.diagonal(), shears[1, 2], shears[0, 2], shears[0, 1]])
-        return torch.cat([strained, image[6:]])
+        y = x.numpy()
+        return torch.from_numpy(stiff @ y + upright @ (weight * (slopes @ y)))
 
-    own = hessian.first == hessian.second
-    stiff, bond = hessian.blocks[own].diagonal(dim1=1, dim2=2).abs(), hessian.first[own]
-    diagonal = stiff.new_zeros(size).index_add(0, centre[bond], stiff).index_add(0, neighbour[bond], stiff).reshape(-1)
-    corner = torch.stack([product(e)[k] for k, e in enumerate(torch.eye(6, len(diagonal)).to(diagonal))])
-    return product, torch.cat([corner.abs(), diagonal[6:]])
+    return product, torch.from_numpy(diagonal + upright.multiply(upright) @ weight)
+
+
+def _stiff(hessian: BondHessian, bonds: Bonds, strain: Tensor | None, layout: NodeLayout) -> Blocks:
+    """All but the part of rank one: each pair of bonds couples its three atoms, and the cell."""
+    centre, first = layout.nodes[bonds.centre][hessian.first], layout.nodes[bonds.neighbour][hessian.first]
+    second, blocks = layout.nodes[bonds.neighbour][hessian.second], hessian.blocks
+    rows, columns = [first, first, centre, centre], [second, centre, second, centre]
+    values = [blocks, -blocks, -blocks, blocks]
+    if strain is not None:
+        starts = layout.width * torch.arange(layout.count)
+        every = torch.arange(layout.count * layout.width)
+        cell = every // layout.width * layout.width  # the first strain node of each node's structure
+        cross = blocks @ strain[hessian.second]  # (P, 3, 6)
+        edge = blocks.new_zeros(len(every), 3, 6).index_add(0, first, cross).index_add(0, centre, -cross)
+        corner = blocks.new_zeros(layout.count, 6, 6)
+        corner = corner.index_add(0, centre // layout.width, strain[hessian.first].mT @ cross)
+        for k, mine in enumerate(edge.split(3, -1)):
+            rows, columns, values = [*rows, every, cell + k], [*columns, cell + k, every], [*values, mine, mine.mT]
+            for m, block in enumerate(corner[:, 3 * k : 3 * k + 3].split(3, -1)):
+                rows, columns, values = [*rows, starts + k], [*columns, starts + m], [*values, block]
+    return torch.cat(rows), torch.cat(columns), torch.cat(values)
+
+
+def _density_slopes(slope: Tensor, bonds: Bonds, strain: Tensor | None, layout: NodeLayout) -> Blocks:
+    """The slope of each atom's density in all nodes, one row for each atom at the place of its node."""
+    own, neighbour = layout.nodes, layout.nodes[bonds.neighbour]
+    at_centre = slope.new_zeros(bonds.atoms, 3).index_add(0, bonds.centre, slope)
+    rows, columns, values = [own[bonds.centre], own], [neighbour, own], [slope, -at_centre]
+    if strain is not None:
+        strained = (slope.unsqueeze(1) @ strain).squeeze(1)
+        strained = slope.new_zeros(bonds.atoms, 6).index_add(0, bonds.centre, strained)
+        for k, mine in enumerate(strained.split(3, -1)):
+            rows, columns, values = [*rows, own], [*columns, own // layout.width * layout.width + k], [*values, mine]
+    return torch.cat(rows), torch.cat(columns), torch.cat(values).unsqueeze(1)
+
+
+def _compressed(matrix: Blocks, width: int) -> sparse.csr_matrix:
+    """The matrix of one structure in compressed rows, blocks at the same place added."""
+    from scipy.sparse import bsr_matrix
+
+    rows, columns, values = matrix
+    keys, place = torch.unique(rows * width + columns, return_inverse=True)
+    height = values.shape[1]
+    data = values.new_zeros(len(keys), height * 3).index_add(0, place, values.reshape(len(values), -1))
+    ends = torch.bincount(keys // width, minlength=width).cumsum(0)
+    starts = torch.nn.functional.pad(ends, (1, 0)).numpy()
+    blocks = data.reshape(-1, height, 3).numpy()
+    return bsr_matrix((blocks, (keys % width).numpy(), starts), shape=(height * width, 3 * width)).tocsr()
 
 
 def dynamical(hessian: BondHessian, bonds: Bonds, phases: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from physics.atoms.structures import times
+
 SKIN = 0.3
 """In angstrom."""
 
@@ -41,14 +43,15 @@ class Neighbours:
             self._joined = tuple(torch.cat(parts) for parts in zip(*self._lists))  # type: ignore[assignment]
         assert self._joined is not None
         centre, neighbour, images = self._joined
-        shift = (images.unsqueeze(1) @ cells[self.owner[centre]]).squeeze(1)
-        near = ((positions[neighbour] - positions[centre] + shift) ** 2).sum(-1) < cutoff**2
+        shift = times(images, cells, self.owner[centre])
+        lengths = torch.linalg.vector_norm(positions[neighbour] - positions[centre] + shift, dim=-1)
+        near = torch.nonzero(lengths < cutoff).flatten()
         return centre[near], neighbour[near], images[near]
 
     def _outdated(self, positions: Tensor, cells: Tensor, cutoff: float) -> list[int]:
         """The structures whose list may lack a pair."""
         change = torch.linalg.solve(self._cells, cells)
-        moved = positions - (self._positions.unsqueeze(1) @ change[self.owner]).squeeze(1)
+        moved = positions - times(self._positions, change, self.owner)
         furthest = cells.new_zeros(len(cells)).scatter_reduce(0, self.owner, moved.norm(dim=-1), "amax")
         stretch = 1.0 - torch.linalg.matrix_norm(change - torch.eye(3).to(change))
         # Where something is not finite there is nothing to be found; the energy will not be finite either.
