@@ -99,7 +99,7 @@ def test_what_a_study_writes(tmp_path: Path) -> None:
     assert numbers == pytest.approx([2.1683, 2.0951, 1.8, 21.0, 1.2, -1 / 3, 7.049556277, 0.6022245584, 4, 0, 0])
     assert "pair_style sw" in (tmp_path / "in.potential").read_text()
     titles = [figure.title for figure in model.figures(params)]
-    assert titles == ["Properties", "Energy against volume"]
+    assert titles == ["Properties", "Energy against lattice constant"]
 
 
 def test_exported_potentials_read_back(tmp_path: Path) -> None:
