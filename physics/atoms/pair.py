@@ -19,6 +19,8 @@ from physics.atoms.cutoff import taper
 from physics.atoms.potential import PairFunctional
 from physics.local.parameters import LawParameter, LawParameters
 
+NONE = LawParameters()
+
 
 class PairPotential(PairFunctional):
     """E = 1/2 sum phi(r_ij) S(r_ij), S the taper from end - width to end (both in angstrom)."""
@@ -81,9 +83,10 @@ class Buckingham(PairPotential):
 
 
 class UserPair(PairPotential):
-    """A user's own phi(r, params) in PyTorch, entry by entry; its parameters are those that it is called with."""
+    """A user's own phi(r, params) in PyTorch, entry by entry.
 
-    parameters = LawParameters()
+    parameters: with units and bounds, which a study needs; else those that it is called with.
+    """
 
     def __init__(
         self,
@@ -91,9 +94,10 @@ class UserPair(PairPotential):
         species: Sequence[str],
         end: float = 10.0,
         width: float = 1.0,
+        parameters: LawParameters = NONE,
     ) -> None:
         super().__init__(species, end, width)
-        self.function = function
+        self.function, self.parameters = function, parameters
 
     def bare(self, r: Tensor, params: Params) -> Tensor:
         return self.function(r, params)

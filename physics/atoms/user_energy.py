@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bilevel.problem import Params
 from physics.atoms.bonds import Bonds
+from physics.atoms.pair import NONE
 from physics.atoms.potential import Potential, SiteEnergy
 from physics.local.parameters import LawParameters
 
@@ -17,12 +18,13 @@ class UserSite(SiteEnergy):
     """A many-body energy e(vectors, centre, neighbours, params) of one atom; see `SiteEnergy.site`.
 
     reach: its cut-off in angstrom, where the energy and two derivatives must vanish (`physics.atoms.cutoff.taper`).
+    parameters: with units and bounds, which a study needs; else those that it is called with.
     """
 
-    parameters = LawParameters()
-
-    def __init__(self, function: Callable[..., Tensor], species: Sequence[str], reach: float) -> None:
-        self.function, self.species, self.reach = function, tuple(species), reach
+    def __init__(
+        self, function: Callable[..., Tensor], species: Sequence[str], reach: float, parameters: LawParameters = NONE
+    ) -> None:
+        self.function, self.species, self.reach, self.parameters = function, tuple(species), reach, parameters
 
     def cutoff(self, params: Params) -> float:
         return self.reach
@@ -35,13 +37,17 @@ class AnyEnergy(Potential):
     """Any model of the atoms' energies (N,) from `Bonds`: a function(bonds, params), or a module(bonds).
 
     A module's parameters are given as `dict(module.named_parameters())`. It may use the bonds' vectors, the positions and
-    the cells, and must be twice differentiable. Its Hessian is dense up to 1,000 unknowns, known by products beyond.
+    the cells, and must be twice differentiable. parameters: as in `UserSite`.
     """
 
-    parameters = LawParameters()
-
-    def __init__(self, model: Callable[..., Tensor] | torch.nn.Module, species: Sequence[str], reach: float) -> None:
-        self.model, self.species, self.reach = model, tuple(species), reach
+    def __init__(
+        self,
+        model: Callable[..., Tensor] | torch.nn.Module,
+        species: Sequence[str],
+        reach: float,
+        parameters: LawParameters = NONE,
+    ) -> None:
+        self.model, self.species, self.reach, self.parameters = model, tuple(species), reach, parameters
 
     def cutoff(self, params: Params) -> float:
         return self.reach

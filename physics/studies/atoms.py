@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bilevel.calibrate.model import Model, ModelConfig, ModelFigure, ModelReports, ParameterDefault
 from bilevel.calibrate.observations import ObservationTable
+from bilevel.calibrate.study.registry import import_file
 from bilevel.report import InputError
 from physics.atoms.formats.lammps import write_lammps
 from physics.atoms.potential import Potential
@@ -35,7 +36,9 @@ class AtomsModel(Model):
         """The potential, and the structures."""
 
         potential: str
-        """The potential: a name among the installed laws."""
+        """The potential: a name among the installed laws, or in your own file."""
+        file: str | None = None
+        """A Python file of your own, beside the study, that defines the potential."""
         options: dict[str, Any] = {}  # noqa: RUF012
         """What else the potential is made of: species, cut-off, knots."""
         relax: bool | Literal["positions"] = True
@@ -66,6 +69,8 @@ class AtomsModel(Model):
             self.rows.append((places[structure], find_property(name, where)))
 
     def _potential(self, elements: list[str]) -> Potential:
+        if self.config.file is not None:
+            return self._own_potential(self.folder / self.config.file)
         law = find_law(self.config.potential, Potential)  # type: ignore[type-abstract]
         options = dict(self.config.options)
         if "table" in options:
@@ -79,20 +84,31 @@ class AtomsModel(Model):
                 f"potential {self.config.potential}: options {sorted(options)} do not fit: {error}"
             ) from None
 
+    def _own_potential(self, file: Path) -> Potential:
+        found = getattr(import_file(file), self.config.potential, None)
+        if not isinstance(found, Potential):
+            raise InputError(f"{file}: has no potential called '{self.config.potential}' (an object, not its class)")
+        if not len(found.parameters) or self.config.options:
+            raise InputError(f"{file}: {self.config.potential} must come with its options and `parameters`, with units")
+        return found
+
     def _read(self, name: str, section: StructureSection) -> Any:
         from ase.build import bulk
         from ase.io import read
 
         if (section.file is None) == (section.crystal is None):
             raise InputError(f"structure {name}: give either a crystal (with element and a) or a file")
-        if section.file is not None:
-            path = self.folder / section.file
-            if not path.is_file():
-                raise InputError(f"structure {name}: there is no file {path}")
-            return read(path, index=section.index)
-        if section.element is None or section.a is None:
-            raise InputError(f"structure {name}: a crystal needs its element and its lattice constant a (angstrom)")
-        return bulk(section.element, section.crystal, a=section.a)
+        try:
+            if section.file is not None:
+                return read(self.folder / section.file, index=section.index)
+            if section.element is None or section.a is None:
+                raise InputError("a crystal needs its element and its lattice constant a (angstrom)")
+            return bulk(section.element, section.crystal, a=section.a)
+        except InputError as error:
+            raise InputError(f"structure {name}: {error}") from None
+        except Exception as error:  # whatever ASE's many readers and builders raise
+            given = section.file or f"{section.crystal} {section.element}"
+            raise InputError(f"structure {name}: ASE can make nothing of {given}: {error!r}") from error
 
     def parameter_defaults(self) -> Mapping[str, ParameterDefault]:
         return {p.name: self._default(p) for p in self.potential.parameters}

@@ -77,7 +77,7 @@ def model_from_file(file: Path, name: str, prepare: str | None = None) -> type[M
     prepare: name of a function(columns) in that file, called once before anything else; what it returns (a mesh, a
     table) is the function's third argument. A class prepares what it needs in its own __init__.
     """
-    module = _imported(file)
+    module = import_file(file)
     found = getattr(module, name, None)
     if isinstance(found, type) and issubclass(found, Model):
         if prepare is not None:
@@ -140,7 +140,8 @@ class _Named(dict[str, Tensor]):
         raise InputError(f"{self.what}: the model asks for '{name}', which the study does not give{hint(name, self)}")
 
 
-def _imported(file: Path) -> ModuleType:
+def import_file(file: Path) -> ModuleType:
+    """A study's own Python file as a module; raises InputError, with the file's line, where that fails."""
     read_text(file, MAX_BYTES)
     spec = importlib.util.spec_from_file_location(f"study_{file.stem}", file)
     if spec is None or spec.loader is None:

@@ -19,8 +19,9 @@ from bilevel.calibrate.result import CalibrationResult
 from bilevel.calibrate.study.loading import load_study
 from bilevel.report import InputError
 from physics.atoms import CaiYe, StillingerWeber, Structures, TabulatedEAM, Tersoff, UserSite, energy_and_forces
+from physics.atoms.cutoff import taper
 from physics.atoms.formats.lammps import write_lammps
-from physics.atoms.units import BOLTZMANN
+from physics.atoms.units import BOLTZMANN, JOULE_PER_SQUARE_METRE
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 
@@ -142,7 +143,21 @@ observations:
     [
         ("tersof", "{crystal: diamond, element: Si, a: 5.4}", "crystal,C11", "there is no Potential named 'tersof'"),
         ("stillinger_weber", "{crystal: diamond, element: Si}", "crystal,C11", "structure crystal: a crystal needs"),
-        ("stillinger_weber", "{file: absent.xyz}", "crystal,C11", "structure crystal: there is no file"),
+        ("stillinger_weber", "{file: absent.xyz}", "crystal,C11", "structure crystal: ASE can make nothing of absent"),
+        ("stillinger_weber", "{file: data.csv}", "crystal,C11", "structure crystal: ASE can make nothing of data.csv"),
+        (
+            "stillinger_weber",
+            "{crystal: fcc, element: Xx, a: 4}",
+            "crystal,C11",
+            "crystal: ASE can make nothing of fcc",
+        ),
+        (
+            "stillinger_weber\n  options: {species: [Si]}",
+            "{crystal: fcc, element: Cu, a: 4}",
+            "crystal,C11",
+            "crystal: .* not know the element Cu",
+        ),
+        ("stillinger_weber", "{crystal: diamond, element: Si, a: 0.1}", "crystal,C11", "crystal: its periodic cell is"),
         ("stillinger_weber", "{element: Si, a: 5.4}", "crystal,C11", "structure crystal: give either a crystal"),
         ("stillinger_weber", "{crystal: diamond, element: Si, a: 5.4}", "other,C11", "structure 'other' is not among"),
         ("stillinger_weber", "{crystal: diamond, element: Si, a: 5.4}", "crystal,C77", "there is no property 'C77'"),
@@ -170,3 +185,59 @@ def test_forces_of_a_file_are_fitted_as_they_are(tmp_path: Path) -> None:
     _, found, _ = fitted(tmp_path / "study.yml")
     assert found["epsilon"] == pytest.approx(2.1683, rel=1e-6)
     assert found["sigma"] == pytest.approx(2.0951, rel=1e-6)
+
+
+OWN = """
+import torch
+from physics.atoms import UserPair
+from physics.constitutive import LawParameter, LawParameters
+
+
+def phi(r, p):
+    x = torch.exp(-p["alpha"] * (r - p["r0"]))
+    return p["depth"] * x * (x - 2.0)
+
+
+mine = UserPair(phi, ["Cu"], end=6.0, parameters=LawParameters(
+    LawParameter("depth", "eV", lower=0.0), LawParameter("alpha", "1/angstrom", lower=0.0), LawParameter("r0", "angstrom")))
+undeclared = UserPair(phi, ["Cu"], end=6.0)
+"""
+
+
+def cut_bonds(a: float, normal: np.ndarray) -> float:
+    """The energy in J/m^2 of an unrelaxed face of Morse's fcc crystal: half of the bonds that cross a plane."""
+    cells = np.stack(np.meshgrid(*[np.arange(-6, 7)] * 3), -1).reshape(-1, 3)
+    vectors = a / 2 * cells[cells.sum(1) % 2 == 0]
+    r, through = np.linalg.norm(vectors, axis=1), vectors @ normal / np.linalg.norm(normal)
+    crossing = (r > 0) & (r < 6.0) & (through > 0)
+    r, through = r[crossing], through[crossing]
+    x = np.exp(-1.36 * (r - 2.87))
+    phi = 0.35 * x * (x - 2.0) * taper(torch.from_numpy(r), 5.0, 6.0).numpy()
+    return float(-(phi * through).sum() / (2 * a**3 / 4)) * JOULE_PER_SQUARE_METRE
+
+
+def test_a_potential_of_ones_own_and_surfaces(tmp_path: Path) -> None:
+    """Morse's potential, written once more, gives what ours does."""
+    (tmp_path / "own.py").write_text(OWN)
+    names = ["lattice_constant", "bulk_modulus", "surface_energy 1 1 1", "surface_energy 1 0 0"]
+    (tmp_path / "data.csv").write_text("structure,property,value\n" + "".join(f"crystal,{n},1\n" for n in names))
+    text = STUDY.format(potential="mine", structure="{crystal: fcc, element: Cu, a: 3.6, layers: 6}")
+    text = text[: text.index("parameters:")] + text[text.index("observations:") :]
+    values = {"depth": "0.35 eV", "alpha": "1.36 1/angstrom", "r0": "2.87 angstrom"}
+    rows = [f"  - {{name: {n}, value: {v.split()[0]}, units: {v.split()[1]}}}" for n, v in values.items()]
+    text += "parameters:\n" + "\n".join(rows) + "\n"
+
+    def predictions(study: str) -> np.ndarray:
+        (tmp_path / "study.yml").write_text(study)
+        loaded = load_study(tmp_path / "study.yml")
+        return calibrate(loaded.problem, settings=replace(loaded.settings, noptmax=0)).evaluation.prediction
+
+    mine = predictions(text.replace("potential: mine", "potential: mine\n  file: own.py"))
+    ours = predictions(text.replace("potential: mine", "potential: morse\n  options: {end: 6.0}"))
+    assert mine == pytest.approx(ours, rel=1e-9)
+    for energy, normal in ((mine[2], [1, 1, 1]), (mine[3], [1, 0, 0])):
+        assert 0.95 < energy / cut_bonds(mine[0] * 1e10, np.array(normal)) < 1.0
+    with pytest.raises(InputError, match="undeclared must come with its options and `parameters`, with units"):
+        predictions(text.replace("potential: mine", "potential: undeclared\n  file: own.py"))
+    with pytest.raises(InputError, match="has no potential called 'absent'"):
+        predictions(text.replace("potential: mine", "potential: absent\n  file: own.py"))
