@@ -190,9 +190,19 @@ PUBLISHED = [
         {},
         prepare=script("dic_s235_hole_raw.csv"),
     ),
+    Published(
+        "argon/study.yml",
+        {"epsilon": 0.0094319, "sigma": 3.2674},
+        {"lattice constant": 0.2221, "cohesive energy": 0.001065, "bulk modulus": 0.04511},
+    ),
+    Published(
+        "silicon_sw/study.yml",
+        {"epsilon": 2.16339, "sigma": 2.131153, "lambda": 27.41161, "B": 0.536844},
+        {"elastic constants": 4.891},
+    ),
     Published("karlsruhe_sand/study.yml", {}, {}, prepare=script("", "--out", "{copy}")),
 ]
-ELSEWHERE = {"silicon_sw/study.yml"}
+ELSEWHERE = {"copper_eam/study.yml"}
 """Studies that are run by tests of their own."""
 NAMED = [pytest.param(published, id=published.study) for published in PUBLISHED]
 
