@@ -49,7 +49,9 @@ def require_derivative(
     scale = float((adjoint * rise).abs().sum())
     # The tangent where the solver ended is at hand, and as good for the size of the residual's terms as one made here.
     at = u if linearised.outcome is None else linearised.outcome.u
-    rounding = torch.linalg.vector_norm(linearised.operator(at, leaves).absolute(at)) * torch.linalg.vector_norm(adjoint)
+    rounding = torch.linalg.vector_norm(linearised.operator(at, leaves).absolute(at)) * torch.linalg.vector_norm(
+        adjoint
+    )
     allowed = SHARE * scale + NOISE * torch.finfo(u.dtype).eps / STEP * float(rounding)
     small = (
         u.numel() <= DENSE_LIMIT

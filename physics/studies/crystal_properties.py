@@ -141,7 +141,7 @@ def _surface(at: Relaxations, s: int, indices: tuple[int, int, int]) -> Tensor:
     from ase.build import bulk, surface
 
     section, name = at.sections[s], at.structures.names[s]
-    if section.crystal is None or not any(indices):
+    if section.crystal is None or section.element is None or not any(indices):
         raise InputError(f"{name}: a surface is that of a crystal given by name, with indices that are not all zero")
     slab = surface(bulk(section.element, section.crystal, a=section.a, cubic=True), indices, section.layers)
     slab.pbc = (True, True, False)

@@ -88,25 +88,23 @@ def stacking_fault_energy(bulk: Relaxed, potential: Potential, params: Params, l
     up = (a[0] @ normal) / (normal @ normal) * normal  # from layer to layer
     step = a[0] - up
     turned = _frame(one, normal)
-    positions = torch.stack([k * (up + step) for k in range(layers)]) @ turned
-    through = torch.stack([one, other, layers * up + layers * step - step * 0.0])
-    perfect, faulted = through @ turned, (through + torch.stack([step * 0, step * 0, -step * 2])) @ turned
+    positions = torch.stack([k * a[0] for k in range(layers)]) @ turned
     # Beyond the top layer the sequence goes on one place aside: ...ABC|BC... instead of ...ABC|ABC...
+    faulted = torch.stack([one, other, layers * a[0] - 2.0 * step]) @ turned
     movable = torch.tensor([False, False, True]).expand(layers, 3)
-    base = crystal.select([0] * 1)
     built = replace(
-        base,
+        crystal,
         names=(f"stacking fault in {crystal.names[0]}",),
-        counts=base.counts * layers,
-        numbers=base.numbers.repeat(layers),
-        masses=base.masses.repeat(layers),
+        counts=crystal.counts * layers,
+        numbers=crystal.numbers.repeat(layers),
+        masses=crystal.masses.repeat(layers),
         positions=positions,
         cells=faulted.unsqueeze(0),
         movable=movable,
         loads=torch.zeros_like(positions),
     )
     rest = relax(built, potential, params, cell=False)
-    return (rest.energies[0] - layers * bulk.energies[0]) / _area(perfect)
+    return (rest.energies[0] - layers * bulk.energies[0]) / torch.linalg.cross(one, other).norm()
 
 
 def _frame(along: Tensor, normal: Tensor) -> Tensor:
