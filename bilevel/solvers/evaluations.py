@@ -158,7 +158,9 @@ class Evaluations:
         norms = (torch.linalg.vector_norm(x, dim=-1) for x in (change - image, change, image))
         missed, changed, predicted = norms
         noticed = neighbour.finite & (changed > 0.5 * predicted)
-        return (neighbour.merit - point.merit - slope).abs(), missed, noticed
+        off = (neighbour.merit - point.merit - slope).abs()
+        # A neighbour beyond the energy's domain says nothing of noise.
+        return torch.where(neighbour.finite, off, 0.0), torch.where(neighbour.finite, missed, 0.0), noticed
 
     def at_rounding_level(self, point: Point) -> Tensor:
         """Whether the residual (*batch) is no larger than its noise."""

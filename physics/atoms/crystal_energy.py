@@ -94,7 +94,7 @@ class CrystalEnergy(EnergyProblem):
         held = torch.where(self.free, 0.0, u - self.start()).reshape(-1, self.n)
         work = (params["loads"] * positions).sum(-1)
         total = self.energies(u, params) + 0.5 * (held * held).sum(-1)
-        total = torch.where(self._out_of_shape(plain(u)), torch.inf, total)
+        total = torch.where(self.out_of_shape(plain(u)), torch.inf, total)
         total = (
             total
             + params["pressure"] * determinant(cells).abs()
@@ -192,17 +192,18 @@ class CrystalEnergy(EnergyProblem):
         nodes = free.reshape(-1, 3)
         return strain_matrix(free[:, : 3 * STRAIN_NODES] / self.lengths.unsqueeze(-1)), nodes[self.layout.nodes]
 
-    def _out_of_shape(self, u: Tensor) -> Tensor:
-        """Structures (S) that a trial step has deformed beyond all measure: they would have bonds without end."""
+    def out_of_shape(self, u: Tensor, margin: float = 1.0) -> Tensor:
+        """Structures (S) that a trial step has deformed by LARGEST_STRETCH * margin: they would have bonds without end."""
         strain, moved = self._split(u)
+        limit = LARGEST_STRETCH * margin
         finite = torch.isfinite(strain).all((-2, -1)).index_fill(0, self.owner[~torch.isfinite(moved).all(-1)], False)
         stretches = torch.linalg.eigvalsh(torch.eye(3).to(strain) + torch.where(finite[:, None, None], strain, 0.0))
-        return ~finite | (stretches[:, 0] < 1.0 / LARGEST_STRETCH) | (stretches[:, 2] > LARGEST_STRETCH)
+        return ~finite | (stretches[:, 0] < 1.0 / limit) | (stretches[:, 2] > limit)
 
     def _pairs(self, u: Tensor, params: Params) -> tuple[Tensor, Tensor, Tensor]:
         numbers = {name: plain(params[name]) for name in ("positions", "cells")}
         positions, cells = self.placed(plain(u), numbers)
-        lost = self._out_of_shape(plain(u))
+        lost = self.out_of_shape(plain(u))
         positions = torch.where(lost[self.owner].unsqueeze(-1), numbers["positions"], positions)
         cells = torch.where(lost[:, None, None], numbers["cells"], cells)
         return self.neighbours.within(positions, cells, self.potential.cutoff(params["potential"]))

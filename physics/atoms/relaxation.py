@@ -15,7 +15,7 @@ from bilevel.report import GradientReport, InputError, OnFail, Solution, SolveRe
 from bilevel.solvers.evaluations import Tolerance
 from bilevel.solvers.loop import Solver
 from bilevel.solvers.newton import Newton
-from physics.atoms.crystal_energy import CrystalEnergy
+from physics.atoms.crystal_energy import LARGEST_STRETCH, CrystalEnergy
 from physics.atoms.potential import Potential
 from physics.atoms.structures import Structures
 from physics.atoms.units import GPA
@@ -27,6 +27,9 @@ ALONE_FROM = 100
 
 UNEVEN = 1.5
 """Structures are solved side by side where the largest has at most so many times the unknowns of the smallest."""
+
+NEARLY = 0.99
+"""Which share of the largest stretch is counted as having reached it."""
 
 
 @dataclass
@@ -108,7 +111,7 @@ def relax(
         )
         out.solutions.append(solution)
         out.members.append(members)
-        _complain(some.names, solution.report, on_fail)
+        _complain(problem, solution, on_fail)
         for s, piece in zip(members, _at_rest(problem, solution.u, given)):
             pieces[s] = piece
             out.displacements[s] = piece[4]
@@ -190,21 +193,24 @@ def _start(problem: CrystalEnergy, members: list[int], start: Sequence[Tensor] |
     return torch.stack(padded).reshape(u.shape)
 
 
-def _complain(names: tuple[str, ...], report: SolveReport, on_fail: OnFail) -> None:
+def _complain(problem: CrystalEnergy, solution: Solution, on_fail: OnFail) -> None:
+    names, report = problem.structures.names, solution.report
     failed = [s for s, status in enumerate(report.status) if not status.ok]
-    if failed:
-        first = failed[0]
-        others = (
-            f" ({len(failed)} of {len(names)} structures: {', '.join(names[s] for s in failed[:5])})"
-            if len(failed) > 1
-            else ""
+    if not failed:
+        return
+    first = failed[0]
+    among = f"{len(failed)} of {len(names)} structures: {', '.join(names[s] for s in failed[:5])}"
+    others = f" ({among})" if len(failed) > 1 else ""
+    sentence = (
+        f"{names[first]} did not come to rest{others}: {report.status[first].value} ({report.iterations} iterations, forces "
+        f"{float(report.residual.reshape(-1)[first]):.3g} eV/angstrom)"
+    )
+    if bool(problem.out_of_shape(solution.u.detach(), NEARLY)[first]):
+        sentence += (
+            f"; its cell has changed by the factor {LARGEST_STRETCH:g}, as far as one relaxation goes: start from a cell nearer "
+            "to rest, unless the potential has no minimum there"
         )
-        residual = float(report.residual.reshape(-1)[first])
-        fail(
-            f"{names[first]} did not come to rest{others}: {report.status[first].value} ({report.iterations} iterations, "
-            f"forces {residual:.3g} eV/angstrom)",
-            on_fail,
-        )
+    fail(sentence, on_fail)
 
 
 def _at_rest(problem: CrystalEnergy, u: Tensor, params: Params) -> list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]:

@@ -19,6 +19,7 @@ from bilevel import FIRE, LBFGS, ConvergenceError, InputError, Newton
 from bilevel.problem import Params
 from physics.atoms import (
     AnyEnergy,
+    Buckingham,
     CaiYe,
     LennardJones,
     Morse,
@@ -322,6 +323,16 @@ def test_a_relaxation_that_does_not_converge_is_named() -> None:
     with pytest.warns(RuntimeWarning, match="bad did not come to rest"):
         rest = relax(start, SW, SI, solver=Newton(max_iterations=2), on_fail="warn")
     assert rest.converged == [True, False]
+
+
+@pytest.mark.slow
+def test_a_cell_far_from_rest_or_that_collapses_is_no_solution() -> None:
+    """Both end at the largest stretch, where no step is possible: that is no minimum."""
+    with pytest.raises(ConvergenceError, match=r"dense did not come to rest.*cell has changed by the factor 2"):
+        relax(Structures.of(named("dense", bulk("Ar", a=1.5))), LennardJones(("Ar",), 4.0), ARGON)
+    unbounded = tensors({"a": 1000.0, "rho": 0.3, "c": 5000.0})
+    with pytest.raises(ConvergenceError, match=r"collapsing did not come to rest"):
+        relax(Structures.of(named("collapsing", bulk("Ar", a=2.0))), Buckingham(("Ar",), 4.0), unbounded)
 
 
 def test_a_relaxation_that_leaves_the_table_is_named() -> None:
