@@ -48,6 +48,7 @@ class LinearisedSolve:
     constants: Constants = field(default_factory=Constants)
     derivative_checked: bool = False
     _linearised: tuple[Tensor, LinearOperator] | None = None
+    _dense: tuple[LinearOperator, Factor] | None = None
     _verified: bool = False
 
     @property
@@ -184,7 +185,9 @@ class LinearisedSolve:
         """H^-1 b (or H^-T b) for b (..., *batch, n); large problems start from the solver's last factorisation."""
         operator = self.operator(u, leaves)
         if isinstance(operator, Dense):
-            return refine(self.linear.factor(operator), operator, b, transposed=transposed, tolerance=tolerance)
+            if self._dense is None or self._dense[0] is not operator:
+                self._dense = operator, self.linear.factor(operator)
+            return refine(self._dense[1], operator, b, transposed=transposed, tolerance=tolerance)
         rows = b.numel() // u.numel()
         self._prepare_for_many(operator, rows)
         # The last factorisation of the solver is that of a tangent near this one: as a preconditioner it saves a new one.
