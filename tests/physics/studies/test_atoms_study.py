@@ -55,6 +55,7 @@ def test_silicon_from_a_start_that_is_far(tmp_path: Path) -> None:
     assert max(abs(r - 1.0) for r in ratio.values()) < 1e-4
 
 
+@pytest.mark.slow
 def test_argon_cannot_meet_three_properties_with_two_parameters() -> None:
     """The bulk modulus is 75.18 epsilon/sigma^3 whatever they are, and the spread of the estimates knows of it."""
     result, found, ratio = fitted(EXAMPLES / "argon" / "study.yml")
