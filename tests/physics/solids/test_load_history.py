@@ -14,6 +14,7 @@ from bilevel.report import ConvergenceError, InputError
 from bilevel.solvers import Newton, Tolerance
 from physics.constitutive import ElasticLaw, Hardening, Kinematics, LawParameter, LawParameters, Strain
 from physics.constitutive.inelastic.drucker_prager import DruckerPrager
+from physics.constitutive.inelastic.mohr_coulomb import MohrCoulomb
 from physics.discretisation import Mesh, box, rectangle
 from physics.discretisation.constraints import Dirichlet
 from physics.soil.control import Control, Quantity
@@ -276,3 +277,22 @@ def test_softening_beyond_release_is_said() -> None:
     law = Falling()
     with pytest.raises(ConvergenceError, match="does it fall faster than unloading"):
         law.growth(torch.tensor([2.0]), torch.zeros(1), torch.tensor(1.0), {"yield_stress": torch.tensor(1.0)})
+
+
+@pytest.mark.slow
+def test_a_load_beyond_the_strength_is_named_with_its_step() -> None:
+    """A block without lateral pressure bears 2 c cos(phi) / (1 - sin(phi)) in compression, here 34.6 kPa."""
+    mesh = rectangle(1, 1)
+    held = [mesh.fixed("bottom", [1]), mesh.fixed("left", [0])]
+    block = Solid(mesh, MohrCoulomb(), Kinematics.PLANE_STRAIN, held, [Traction("press", "top")])
+    values = {
+        "youngs_modulus": 2e7,
+        "poissons_ratio": 0.3,
+        "cohesion": 1e4,
+        "friction_angle": 0.5236,
+        "dilatancy_angle": 0.1,
+    }
+    material = {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
+    steps = {"press": torch.tensor([[0.0, -2e4], [0.0, -5e4]], dtype=torch.float64)}
+    with pytest.raises(ConvergenceError, match=r"load step 2: no equilibrium was found beyond 4.* % of its increment"):
+        load_history(block, {"material": material}, steps)

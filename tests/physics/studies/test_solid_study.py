@@ -13,7 +13,7 @@ from mesh_studies import misfit, study, worst_derivative, write_rows
 from bilevel.calibrate.fit.run import calibrate
 from bilevel.calibrate.study.loading import load_study
 from bilevel.calibrate.study.study import Study
-from bilevel.report import BilevelError, InputError
+from bilevel.report import InputError
 from physics.discretisation import Shape, rectangle
 from physics.discretisation.write import write_gmsh
 
@@ -312,21 +312,3 @@ def test_derivatives_of_a_strip_that_yields_in_ground_at_rest(tmp_path: Path) ->
         "{top:", "{strip:"
     )
     assert worst_derivative(study(tmp_path, text), (1e-4, 2e-5)) < 1e-4
-
-
-@pytest.mark.slow
-def test_a_load_that_the_ground_does_not_bear_is_named(tmp_path: Path) -> None:
-    write_rows(tmp_path / "load.csv", "t,p", [(0, 0), (1, 1e5)])
-    write_rows(tmp_path / "u.csv", "sensor,t,x,y,u", [("uy", 1, 0, 4, 0)])
-    mesh = rectangle(4, 3, (6.0, 4.0), order=2)
-    mesh = mesh.with_boundary("strip", lambda x: (x[:, 1] > 4 - 1e-9) & (x[:, 0] < 1.5))
-    write_gmsh(tmp_path / "ground.msh", mesh)
-    text = FOOTING.replace("mesh: {lengths: [6, 4], cells: [4, 3], order: 2}", "mesh: ground.msh").replace(
-        "{top:", "{strip:"
-    )
-    loaded = study(tmp_path, text)
-    with (
-        pytest.raises(BilevelError, match=r"load step 1: no equilibrium was found beyond .* limit load"),
-        torch.no_grad(),
-    ):
-        loaded.problem.predict(torch.as_tensor(loaded.problem.parameters.start()))
