@@ -194,6 +194,7 @@ TRUTH = np.array([2.0, 3.0])
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_coverage_under_correlated_errors():
     def make(dice):
         x = torch.linspace(0, 1, 200)
@@ -207,6 +208,7 @@ def test_coverage_under_correlated_errors():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("loss", [Loss.HUBER, Loss.SOFT_L1])
 def test_coverage_under_outliers(loss):
     def make(dice):
@@ -219,6 +221,7 @@ def test_coverage_under_outliers(loss):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_coverage_of_censored_readings():
     def make(dice):
         data = 2 + 3 * X + 0.1 * torch.as_tensor(dice.normal(size=N))
