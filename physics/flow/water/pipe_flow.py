@@ -22,7 +22,7 @@ from bilevel.linalg.operator import Sparse, SparsePattern, Structure
 from bilevel.problem import Params, Problem
 from bilevel.report import BilevelError, InputError, Solution
 from bilevel.solvers.newton import Newton
-from bilevel.torch_internals import plain
+from bilevel.torch_internals import is_transformed, plain
 from physics.flow.water.friction import FOOT, GRAVITY
 from physics.flow.water.network import Link, LinkStatus, Pipe, Pump, Valve, ValveKind, WaterNetwork
 
@@ -167,6 +167,12 @@ class PipeFlow(Problem):
         balance = torch.full_like(flow, self.scale)
         values = torch.cat((by_flow, by_first, by_second, balance, -balance))[self._kept]
         return Sparse(self._pattern, self._pattern.accumulate(self._scatter, values), self.structure)
+
+    def product(self, u: Tensor, params: Params, x: Tensor) -> Tensor:
+        # Forward derivatives of `where` and `clamp` run through decompositions in Python, at the price of twenty residuals.
+        if torch.is_grad_enabled() or any(map(is_transformed, (u, x, *params.values()))):
+            return super().product(u, params, x)
+        return self.tangent(u, params).matmul(x)
 
     def _require_valves(self, u: Tensor, params: Params) -> None:
         flow, head = plain(self.flows(u)), plain(self.heads(u, params))
