@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from bilevel.calibrate.model import Model, ModelConfig, ModelFigure, ModelReports, ParameterDefault
 from bilevel.calibrate.observations import ObservationTable
-from bilevel.calibrate.study.csv_file import CsvFile, read_csv
+from bilevel.calibrate.study.csv_file import read_csv
 from bilevel.calibrate.study.unit_table import LENGTH, PRESSURE
 from bilevel.calibrate.study.units import parse_unit
 from bilevel.calibrate.study.validated import hint
 from bilevel.report import InputError, Solution
 from physics.flow.water.epanet import read_epanet
-from physics.flow.water.friction import ChezyManning, DarcyWeisbach, HazenWilliams
-from physics.flow.water.network import LinkStatus, WaterNetwork
+from physics.flow.water.network import LinkStatus
 from physics.flow.water.pipe_flow import PipeFlow
-from physics.flow.water.tables import Row, read_tables
-from physics.studies.quantities import Length, Seconds
+from physics.studies.network_keys import StatusPeriod, TablesSection, TankLevel, listed, network_of_tables
 
 WATER = 9806.65
 """Weight of water, N/m3."""
@@ -32,52 +29,6 @@ WATER = 9806.65
 FLOW = parse_unit("m3/s").dimension
 QUANTITIES = {"head": (LENGTH,), "pressure": (LENGTH, PRESSURE), "flow": (FLOW,)}
 """What may be observed, and the dimensions that it may have: pressures also as metres of water."""
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-
-class StatusPeriod(_Section):
-    """From `start` on the link stands like this."""
-
-    start: Seconds = -math.inf
-    """of the period"""
-    status: Literal["open", "closed", "active"]
-    """active: a valve holds its setting"""
-
-
-class TankLevel(_Section):
-    """The level of a tank at a time; between two times it is interpolated."""
-
-    time: Seconds = 0.0
-    """of the reading"""
-    level: Length
-    """above the tank's bottom"""
-
-
-def _listed(key: str) -> BeforeValidator:
-    """A single value is a list of one, from the beginning on."""
-    return BeforeValidator(lambda given: given if isinstance(given, list) else [{key: given}])
-
-
-class TablesSection(_Section):
-    """A network of pipes alone, from two CSV files."""
-
-    nodes: str
-    """columns name, elevation, demand, head; a node with a head is a reservoir, the others have none"""
-    pipes: str
-    """columns name, start, end, length, diameter, roughness and, if need be, minor (loss coefficient)"""
-    formula: Literal["H-W", "D-W", "C-M"]
-    """Hazen-Williams, Darcy-Weisbach or Chezy-Manning"""
-    length_units: str = "m"
-    """of lengths, elevations and heads"""
-    diameter_units: str = "mm"
-    """of diameters"""
-    roughness_units: str = ""
-    """of the roughness, for Darcy-Weisbach"""
-    demand_units: str = "m3/s"
-    """of demands"""
 
 
 class NetworkModel(Model):
@@ -94,9 +45,9 @@ class NetworkModel(Model):
         """two CSV files in its place"""
         groups: dict[str, list[str]] | str
         """names of pipes by group, or a CSV with columns pipe and group"""
-        status: dict[str, Annotated[list[StatusPeriod], _listed("status")]] = Field(default={})
+        status: dict[str, Annotated[list[StatusPeriod], listed("status")]] = Field(default={})
         """how links stand, always or from times on, in place of the file; needed for links under the file's controls"""
-        levels: dict[str, Annotated[list[TankLevel], _listed("level")]] = Field(default={})
+        levels: dict[str, Annotated[list[TankLevel], listed("level")]] = Field(default={})
         """of tanks, in place of the file's; one for all times, or readings between which it is interpolated"""
 
         @model_validator(mode="after")
@@ -110,7 +61,10 @@ class NetworkModel(Model):
 
     def __init__(self, config: Config, observations: ObservationTable, folder: Path) -> None:
         super().__init__(config, observations, folder)
-        self.network = _network(config, folder)
+        if config.tables is not None:
+            self.network = network_of_tables(config.tables, folder)
+        else:
+            self.network = read_epanet(folder / str(config.file))
         self.groups = self._groups()
         self._require_known()
         times = observations.columns["time"].numpy()
@@ -262,41 +216,3 @@ def _interpolated(readings: Sequence[TankLevel], time: float, name: str) -> floa
     if not ordered or not ordered[0].time <= time <= ordered[-1].time:
         raise InputError(f"levels of '{name}': nothing is said of the time {time:g} s, which is observed")
     return float(np.interp(time, [x.time for x in ordered], [x.level for x in ordered]))
-
-
-def _network(config: NetworkModel.Config, folder: Path) -> WaterNetwork:
-    if config.file is not None:
-        return read_epanet(folder / config.file)
-    tables = config.tables
-    assert tables is not None
-    formula = {"H-W": HazenWilliams(), "D-W": DarcyWeisbach(), "C-M": ChezyManning()}[tables.formula]
-    metre, diameter = _scale(tables.length_units, "m"), _scale(tables.diameter_units, "m")
-    rough, demand = _scale(tables.roughness_units, formula.units), _scale(tables.demand_units, "m3/s")
-    nodes = _rows(
-        read_csv(folder / tables.nodes),
-        ("name",),
-        {"elevation": metre, "demand": demand, "head": metre},
-        ("demand", "head"),
-    )
-    sizes = {"length": metre, "diameter": diameter, "roughness": rough, "minor": 1.0}
-    pipes = _rows(read_csv(folder / tables.pipes), ("name", "start", "end"), sizes, ("minor",))
-    return read_tables(nodes, pipes, formula)
-
-
-def _scale(units: str, model: str) -> float:
-    return parse_unit(units).to(parse_unit(model)).scale
-
-
-def _rows(table: CsvFile, texts: Sequence[str], scales: Mapping[str, float], optional: Sequence[str]) -> list[Row]:
-    """The rows of a table in SI units; cells of optional columns may be empty, or the whole column may be missing."""
-    columns: dict[str, Sequence[str | float | None]] = {name: table.texts(name) for name in texts}
-    for name, scale in scales.items():
-        if name in optional and name not in table.header:
-            continue
-        empty = [name in optional and not cell for cell in table.texts(name)]
-        kept = CsvFile(
-            table.path, table.header, [r for r, e in zip(table.rows, empty) if not e], table.lines, table.header_line
-        )
-        numbers = iter((scale * kept.numbers(name)).tolist())
-        columns[name] = [None if e else next(numbers) for e in empty]
-    return [dict(zip(columns, cells)) for cells in zip(*columns.values())]

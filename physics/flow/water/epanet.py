@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from bilevel.report import InputError
+from physics.flow.water.file_units import (
+    FLOW_UNITS,
+    HORSEPOWER,
+    KILOWATT,
+    PSI,
+    US_UNITS,
+    WATER_VISCOSITY,
+    FileUnits,
+    seconds,
+)
 from physics.flow.water.friction import FOOT, ChezyManning, DarcyWeisbach, Friction, HazenWilliams
 from physics.flow.water.network import (
     Demand,
@@ -22,31 +30,6 @@ from physics.flow.water.network import (
 )
 from physics.flow.water.pump_curves import Piece, power_pump, pump_curve
 from physics.flow.water.sections import Line, Sections, read_sections
-
-GALLON, DAY, PSI = 231 * 0.0254**3, 86400.0, 0.4333 / FOOT
-FLOW_UNITS = {
-    "CFS": FOOT**3, "GPM": GALLON / 60.0, "MGD": 1e6 * GALLON / DAY, "IMGD": 1e6 * 4.54609e-3 / DAY,
-    "AFD": 43560.0 * FOOT**3 / DAY, "LPS": 1e-3, "LPM": 1e-3 / 60.0, "MLD": 1e3 / DAY, "CMH": 1.0 / 3600.0,
-    "CMD": 1.0 / DAY, "CMS": 1.0,
-}  # fmt: skip
-"""In m3/s."""
-US_UNITS = ("CFS", "GPM", "MGD", "IMGD", "AFD")
-HORSEPOWER, KILOWATT = 8.814 * FOOT**4 / 1.0, 8.814 * FOOT**4 / 0.7457
-"""Lift times flow, m4/s, of a pump of so much power; EPANET's number."""
-WATER_VISCOSITY = 1.1e-5 * FOOT**2
-
-
-@dataclass(frozen=True)
-class _Units:
-    """What the file's numbers are multiplied by."""
-
-    flow: float
-    length: float
-    diameter: float
-    roughness: float
-    pressure: float
-    power: float
-    viscosity: float
 
 
 def read_epanet(file: Path | str) -> WaterNetwork:
@@ -111,7 +94,7 @@ class _Reader:
 
     def _time(self, name: str, default: float) -> float:
         line = self.times.get(name)
-        return default if line is None else _seconds(line, line.words[len(name.split()) :])
+        return default if line is None else seconds(line, line.words[len(name.split()) :])
 
     def _friction(self) -> Friction:
         line = self._option("HEADLOSS", "H-W")
@@ -133,7 +116,7 @@ class _Reader:
             raise line.error(f"expected flow units, one of {', '.join(FLOW_UNITS)}, got '{name}'")
         return name
 
-    def _units(self) -> _Units:
+    def _units(self) -> FileUnits:
         flow = self._flow_unit()
         us = flow in US_UNITS
         length = FOOT if us else 1.0
@@ -145,7 +128,7 @@ class _Reader:
         # In US units EPANET takes settings in psi, whatever the report is in.
         head = (heads["PSI"] if us else heads[pressure]) / self._number("SPECIFIC GRAVITY", 1.0)
         diameter, power = (0.0254, HORSEPOWER) if us else (1e-3, KILOWATT)
-        return _Units(FLOW_UNITS[flow], length, diameter, wall, head, power, WATER_VISCOSITY)
+        return FileUnits(FLOW_UNITS[flow], length, diameter, wall, head, power, WATER_VISCOSITY)
 
     def _junctions(self) -> list[Junction]:
         factor = self.units.flow * self._number("DEMAND MULTIPLIER", 1.0)
@@ -298,19 +281,3 @@ def _status(name: str, statuses: Mapping[str, Sequence[Line]], own: LinkStatus) 
             raise row.error(f"a pipe can be OPEN or CLOSED, not '{word}'")
         own = LinkStatus[word]
     return own
-
-
-def _seconds(line: Line, words: Sequence[str]) -> float:
-    """A duration as EPANET writes it: 1:30, 1:30:15, 1.5 (hours), or a number and its unit."""
-    if not words:
-        raise line.error("a time is missing")
-    first, *rest = words
-    if ":" in first:
-        parts = [line.number_of(part, "a time") for part in first.split(":")]
-        return sum(part * size for part, size in zip(parts, (3600.0, 60.0, 1.0)))
-    unit = rest[0].upper() if rest else "HOURS"
-    sizes = {"SEC": 1.0, "MIN": 60.0, "HOU": 3600.0, "DAY": DAY}
-    size = sizes.get(unit[:3])
-    if size is None or not math.isfinite(value := line.number_of(first, "a time")):
-        raise line.error(f"expected a time such as 1:30 or 90 MIN, got '{' '.join(words)}'")
-    return value * size

@@ -6,7 +6,8 @@ import epanet_engine
 import pytest
 
 from bilevel.report import BilevelError, InputError
-from physics.flow.water.epanet import FLOW_UNITS, US_UNITS, read_epanet
+from physics.flow.water.epanet import read_epanet
+from physics.flow.water.file_units import FLOW_UNITS, US_UNITS
 from physics.flow.water.friction import FOOT
 from physics.flow.water.network import LinkStatus, Valve
 from physics.flow.water.pipe_flow import PipeFlow
