@@ -174,23 +174,11 @@ class _UserFunction:
 
 
 class _FromFunction(Problem):
-    """Shared by the three problems made from a user's function.
-
-    sparsity: where the tangent has entries, as a scipy.sparse matrix (n, n) or pairs of unknowns (m, 2). From some hundreds
-    of unknowns on it is found by itself, and checked by a random product at every tangent; where the tangent is not
-    sparse, it is dense or known by its products.
-    """
+    """Shared by the three problems made from a user's function."""
 
     closes_over = True
 
-    def __init__(
-        self,
-        function: Function,
-        *,
-        batch_dims: int = 0,
-        structure: Structure | None = None,
-        sparsity: Sparsity | None = None,
-    ) -> None:
+    def __init__(self, function: Function, *, batch_dims: int = 0, structure: Structure | None = None) -> None:
         if not callable(function):
             raise TypeError(
                 f"{type(function).__name__} is neither a Problem of the kind asked for nor a function of the unknown and its "
@@ -200,7 +188,6 @@ class _FromFunction(Problem):
         self._function = _UserFunction(function, batch_dims)
         if structure is not None:
             self.structure = structure
-        self._tangent = FoundSparsity(function, sparsity)
 
     def collect(self, params: Params) -> Params:
         return self._function.collect(params)
@@ -214,6 +201,26 @@ class _FromFunction(Problem):
         ready._function = self._function.for_unknown(u0)  # type: ignore[attr-defined]
         return ready
 
+
+class _MaybeSparse(_FromFunction):
+    """A user's function whose tangent is sparse where that is known or found.
+
+    sparsity: where the tangent has entries, as a scipy.sparse matrix (n, n) or pairs of unknowns (m, 2). From some hundreds
+    of unknowns on it is found by itself, and checked by a random product at every tangent; where the tangent is not
+    sparse, it is dense or known by its products.
+    """
+
+    def __init__(
+        self,
+        function: Function,
+        *,
+        batch_dims: int = 0,
+        structure: Structure | None = None,
+        sparsity: Sparsity | None = None,
+    ) -> None:
+        super().__init__(function, batch_dims=batch_dims, structure=structure)
+        self._tangent = FoundSparsity(function, sparsity)
+
     def tangent(self, u: Tensor, params: Params) -> LinearOperator:
         if u.dim() == 1 and self._tangent.worthwhile(len(u)):
             sparse = self._tangent.at(lambda v: self.residual(v, params), u, self.structure)
@@ -222,7 +229,7 @@ class _FromFunction(Problem):
         return super().tangent(u, params)
 
 
-class Energy(_FromFunction, EnergyProblem):
+class Energy(_MaybeSparse, EnergyProblem):
     """The energy E(u, params) (E(u) where no parameters are given) -> scalar, or one value per sample when `batch_dims` > 0, as a Python function or module.
 
     A `torch.nn.Module` is called as module(u) or module(u, params); its own parameters are collected by themselves.
@@ -248,7 +255,7 @@ class Energy(_FromFunction, EnergyProblem):
         return energy, residual
 
 
-class Residual(_FromFunction):
+class Residual(_MaybeSparse):
     """The residual r(u, params), shaped like u, as a Python function or module; its tangent need not be symmetric."""
 
     def residual(self, u: Tensor, params: Params) -> Tensor:

@@ -8,10 +8,11 @@ from typing import ClassVar, Literal
 from pydantic import model_validator
 
 from bilevel.calibrate.model import ModelConfig, ParameterDefault
+from bilevel.calibrate.study.section import Section
 from physics.studies.on_mesh.diffusion import DiffusionModel
 from physics.studies.on_mesh.drives import Boundaries, Words
 from physics.studies.on_mesh.mesh_section import MeshSection
-from physics.studies.on_mesh.quantities import Given, Section
+from physics.studies.on_mesh.quantities import Given
 from physics.studies.on_mesh.sensors import PointsSection, SensorSection
 from physics.studies.on_mesh.spread import SpreadSection
 from physics.studies.on_mesh.time_section import TimeSection

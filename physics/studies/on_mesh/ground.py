@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from bilevel.calibrate.model import ConfigError
+from bilevel.calibrate.study.section import Section
 from physics.discretisation import Mesh
 from physics.solids.loads import BodyForce
-from physics.studies.on_mesh.quantities import Given, Section, Signal, quantity
+from physics.studies.on_mesh.quantities import Given, Signal, quantity
 
 
 class Geostatic(Section):

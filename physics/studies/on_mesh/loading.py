@@ -12,11 +12,12 @@ from pydantic import model_validator
 from torch import Tensor
 
 from bilevel.calibrate.model import ConfigError
+from bilevel.calibrate.study.section import Section
 from physics.discretisation import Mesh
 from physics.discretisation.constraints import Dirichlet
 from physics.solids.loads import BodyForce, Load, Traction
 from physics.studies.on_mesh.mesh_section import require_boundary
-from physics.studies.on_mesh.quantities import Given, Key, Section, Signal
+from physics.studies.on_mesh.quantities import Given, Key, Signal
 from physics.studies.on_mesh.sensors import AXES
 
 

@@ -9,11 +9,11 @@ import torch
 from pydantic import Field, model_validator
 
 from bilevel.calibrate.model import ConfigError
+from bilevel.calibrate.study.section import Section
 from bilevel.calibrate.study.units import parse_unit
 from bilevel.report import InputError
 from physics.discretisation import Mesh, Shape, box, rectangle
 from physics.discretisation.read import read_mesh
-from physics.studies.on_mesh.quantities import Section
 
 
 class MeshSection(Section):

@@ -10,25 +10,18 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import model_validator
 from torch import Tensor
 
 from bilevel.calibrate.model import ConfigError, ParameterDefault
 from bilevel.calibrate.study.csv_file import read_csv
 from bilevel.calibrate.study.observation_schema import ColumnSection
+from bilevel.calibrate.study.section import Section
 from bilevel.calibrate.study.units import parse_unit
 from bilevel.report import InputError
 
 Key = tuple[str | int, ...]
 NAME = re.compile(r"[A-Za-z_]\w*(\[[^\]]+\])?")
-
-
-class Section(BaseModel):
-    """A part of the keys of a kind."""
-
-    model_config = ConfigDict(
-        extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, coerce_numbers_to_str=True
-    )
 
 
 class Given(Section):

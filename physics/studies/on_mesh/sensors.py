@@ -15,10 +15,11 @@ from bilevel.calibrate.model import ConfigError
 from bilevel.calibrate.observations import ObservationTable
 from bilevel.calibrate.study.csv_file import read_csv
 from bilevel.calibrate.study.observation_schema import ColumnSection
+from bilevel.calibrate.study.section import Section
 from bilevel.calibrate.study.units import parse_unit
 from bilevel.calibrate.study.validated import hint
 from bilevel.report import InputError
-from physics.studies.on_mesh.quantities import Section, numbers, quantity
+from physics.studies.on_mesh.quantities import numbers, quantity
 
 AXES = "xyz"
 

@@ -10,10 +10,11 @@ from pydantic import Field as Key
 from pydantic import model_validator
 
 from bilevel.calibrate.model import ConfigError, ParameterDefault
+from bilevel.calibrate.study.section import Section
 from bilevel.calibrate.study.validated import hint
 from physics.discretisation import Mesh
 from physics.studies.on_mesh.fields import CellField, PilotField
-from physics.studies.on_mesh.quantities import Section, quantity
+from physics.studies.on_mesh.quantities import quantity
 from physics.studies.on_mesh.sensors import PointsSection
 from physics.studies.on_mesh.zones import Field, ZoneField, Zones
 
@@ -64,7 +65,9 @@ class SpreadSection(Section):
         if self.layout == "zones":
             assert zones is not None
             return ZoneField(name, default, zones)
-        reference = None if self.reference is None else quantity(self.reference, default.units or "", (*key, "reference"))
+        reference = (
+            None if self.reference is None else quantity(self.reference, default.units or "", (*key, "reference"))
+        )
         if reference is not None and not reference > 0:
             raise ConfigError((*key, "reference"), "it must be positive")
         if self.layout == "cells":

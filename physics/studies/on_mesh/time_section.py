@@ -11,8 +11,9 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from bilevel.calibrate.model import ConfigError
+from bilevel.calibrate.study.section import Section
 from physics.flow.time_steps import TimeSteps
-from physics.studies.on_mesh.quantities import Section, quantity
+from physics.studies.on_mesh.quantities import quantity
 
 
 class TimeSection(Section):

@@ -132,6 +132,7 @@ def test_forecasts_are_written(study, no_pictures):
     assert rows["std"][0] > rows["std"][7]  # the amplitude is what is known least
 
 
+@pytest.mark.slow
 def test_verdicts_do_not_depend_on_the_start():
     """A sum of exponentials of which data of this noise see one and a half; fifty starts, one verdict."""
     data = 2 * torch.exp(-0.3 * X) + 1.0 + 0.05 * NOISE

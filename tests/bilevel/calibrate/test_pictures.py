@@ -50,6 +50,7 @@ def long_study(study):
     return study
 
 
+@pytest.mark.slow
 def test_a_report_of_a_hundred_thousand_rows_is_small(long_study, tmp_path):
     study = load_study(long_study.path)
     result = calibrate(study.problem, settings=study.settings)

@@ -7,7 +7,8 @@ from typer.testing import CliRunner
 
 from bilevel.cli import app
 
-KINDS = ["python", "expression", "command", "strength_envelope", "flow_curve"]
+SLOW = [pytest.param("command", marks=pytest.mark.slow)]
+KINDS = ["python", "expression", "strength_envelope", "flow_curve", *SLOW]
 
 
 @pytest.mark.parametrize("kind", KINDS)

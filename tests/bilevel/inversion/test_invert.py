@@ -205,6 +205,7 @@ def test_units_of_operator_and_data_do_not_matter(name: str, rule: str) -> None:
         assert float((solved(a, b) - reference).norm() / reference.norm()) < 2e-3, (a, b)
 
 
+@pytest.mark.slow
 def test_total_variation_by_gcv_and_l_curve_on_a_tomography() -> None:
     """Twenty-four by twenty-four cells, fewer rays than cells: every trial converges, and GCV's comes close to the best."""
     A = tomography(24, 12)

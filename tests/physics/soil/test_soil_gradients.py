@@ -103,7 +103,11 @@ def test_tangents_are_unsymmetric_where_flow_is_not_associated() -> None:
     assert (tangent - tangent.T).abs().max().item() > 1e-2 * tangent.abs().max().item()
 
 
-@every_model
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=[pytest.mark.slow] * (len(case.values) > 10)) for case in CASES],
+    ids=lambda c: type(c.material).__name__,
+)
 def test_gradient_through_load_unload_reload(case: Case) -> None:
     """Forward and reverse sweeps against central differences, for each parameter alone and for all together."""
     control = Control((Quantity.STRAIN_AXIAL, Quantity.STRAIN_RADIAL))

@@ -57,6 +57,7 @@ def study(tmp_path: Path):
     return loaded
 
 
+@pytest.mark.slow
 def test_stages_find_the_parameters_that_made_the_tests(study) -> None:
     """The lateral stress of an oedometer depends on the strength, so only a last stage of everything ends at the truth."""
     result = staged(study.problem, study.stages, settings=study.settings)

@@ -79,9 +79,10 @@ CASES = {
     "mean dilatation": lambda: loaded(NeoHookean(), mean_dilatation=True),
     "ogden": lambda: loaded(Ogden(2)),
 }
+LONG = {"mean dilatation", "ogden"}
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [pytest.param(c, marks=[pytest.mark.slow] * (c in LONG)) for c in CASES])
 def test_gradient_in_all_parameters_at_once(case: str) -> None:
     solid, params = CASES[case]()
     check = bilevel.check_gradient(misfit(solid), params, direction=direction(params))

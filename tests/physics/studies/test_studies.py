@@ -35,6 +35,7 @@ def estimates(study: Path) -> tuple[dict[str, float], dict[str, float]]:
     return values, {group.label: group.rmse for group in result.groups}
 
 
+@pytest.mark.slow
 def test_plate_with_hole_from_raw_points(shared_data: Path, tmp_path: Path) -> None:
     example = EXAMPLES / "plate_with_hole"
     shutil.copy(example / "study.yml", tmp_path)

@@ -115,6 +115,7 @@ def test_the_answer_is_that_of_the_same_model_in_python(folder, derivatives):
     assert found.phi == pytest.approx(expected.phi, rel=1e-7)
 
 
+@pytest.mark.slow
 def test_updates_between_jacobians_spare_runs_and_the_end_has_a_jacobian_of_its_own(folder):
     edit(folder, "seconds: 60", "seconds: 60\n  increment: 1e-6\n  derivatives: central\n  runs: runs0\n  updates: 0")
     expected, runs = exact(folder), []
@@ -184,6 +185,7 @@ def test_a_run_that_fails_on_one_side_costs_that_side_only(folder):
     assert abs(from_below - at_start(folder).jacobian).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_points_at_which_the_program_fails_are_stepped_back_from(folder):
     edit(folder, "a, k =", "if numbers['a'] > 2.3: raise SystemExit(1)\na, k =", "program.py")
     edit(folder, "value: 1, lower: 0.1", "value: 0.2, lower: 0.1")
