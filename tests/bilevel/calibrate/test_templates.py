@@ -22,10 +22,3 @@ def test_template(kind, tmp_path, no_pictures):
     assert run(app, ["run", study]).exit_code == 0
     again = run(app, ["init", str(tmp_path / "new"), "--kind", kind])
     assert (again.exit_code, "is there already" in again.stderr) == (2, True)
-
-
-def test_kinds_without_a_template(tmp_path):
-    outcome = CliRunner().invoke(app, ["init", str(tmp_path / "new"), "--kind", "tension_test"])
-    assert outcome.exit_code == 2
-    assert "bilevel models tension_test lists its keys" in outcome.stderr
-    assert not (tmp_path / "new").exists()
