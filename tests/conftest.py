@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import pytest
-import torch
+# The tests themselves run side by side; must be said before NumPy, SciPy and MKL are imported.
+for library in ("OMP", "MKL", "OPENBLAS"):
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
 
 torch.set_default_dtype(torch.float64)
 torch.set_warn_always(True)  # else a warning, an error here, would come once a process and move from test to test
-torch.set_num_threads(1)  # the tests themselves run side by side
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -85,7 +85,7 @@ def test_the_order_of_nodes_does_not_matter():
 
 
 @pytest.mark.parametrize("solver", [Newton, LBFGS, GradientDescent])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in (1, 2))])
 def test_any_descent_converges_under_any_network(solver, seed):
     energy, graph = ring()
     fallback = BarzilaiBorwein() if solver is GradientDescent else solver().step

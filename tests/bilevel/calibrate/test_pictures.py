@@ -85,6 +85,7 @@ def test_groups_of_different_units_share_no_axis(study):
     assert [p.figures[0].axes[0].get_ylabel() for p in pictures] == ["value [cm]", "value [kPa]"]
 
 
+@pytest.mark.slow
 def test_a_printed_result_is_short(long_study):
     study = load_study(long_study.path)
     text = str(calibrate(study.problem, settings=study.settings))

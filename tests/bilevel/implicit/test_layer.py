@@ -66,7 +66,11 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("name", LAYERS)
+LONG = {"argmin-gradient-constant"}
+every_layer = pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LONG)) for n in LAYERS])
+
+
+@every_layer
 def test_gradient_passes_taylor_test_in_all_parameters_together(name):
     loss, params = LAYERS[name]
     check = bilevel.check_gradient(loss, params(), verbose=False)
@@ -74,7 +78,7 @@ def test_gradient_passes_taylor_test_in_all_parameters_together(name):
     assert check.best <= 1e-6, check
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@every_layer
 def test_hessian_passes_taylor_test(name):
     loss, params = LAYERS[name]
     check = bilevel.check_hessian(loss, params(), step=3e-2, verbose=False)

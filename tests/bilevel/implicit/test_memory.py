@@ -25,7 +25,7 @@ def living_tensors() -> int:
 def test_retained_memory_is_flat_in_the_number_of_inner_iterations():
     scale = torch.tensor(1.0, requires_grad=True)
     kept = {}
-    for iterations in (10, 10, 10_000):  # the first solve also finds the pattern of the tangent, which is kept
+    for iterations in (10, 10, 2_000):  # the first solve also finds the pattern of the tangent, which is kept
         before = living_tensors()
         solver = GradientDescent(step=Constant(1e-4), max_iterations=iterations, check_minimum=False)
         solution = bilevel.argmin(
@@ -35,7 +35,7 @@ def test_retained_memory_is_flat_in_the_number_of_inner_iterations():
         kept[iterations] = living_tensors() - before
         del solution
     assert kept[10] > 2000 * 8
-    assert abs(kept[10_000] - kept[10]) <= 0.02 * kept[10]
+    assert abs(kept[2_000] - kept[10]) <= 0.02 * kept[10]
 
 
 def resident_bytes() -> int:

@@ -183,7 +183,7 @@ def case(name: str) -> tuple[Prior, Matrix, np.ndarray, float]:
         ("l1", "gcv"),
         ("l1", "discrepancy"),
         ("total variation", "discrepancy"),
-        ("learned", "discrepancy"),
+        pytest.param("learned", "discrepancy", marks=pytest.mark.slow),
     ],
 )
 def test_units_of_operator_and_data_do_not_matter(name: str, rule: str) -> None:

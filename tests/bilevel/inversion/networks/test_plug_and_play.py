@@ -85,7 +85,7 @@ def test_with_a_true_prox_it_is_proximal_gradient() -> None:
     assert torch.allclose(split.x, exact, atol=1e-6)
 
 
-@pytest.mark.parametrize("unit", [1.0, 1e4])
+@pytest.mark.parametrize("unit", [1.0, pytest.param(1e4, marks=pytest.mark.slow)])
 def test_both_schemes_solve_one_problem_with_one_denoiser(unit: float) -> None:
     """By default and wherever rho = 1 / step, whatever the units of the operator."""
     A = Matrix(unit * torch.randn(60, 81) / 9, (9, 9), (60,))
