@@ -31,7 +31,11 @@ def describe_kind(kind: str) -> str:
         if "properties" in section:
             lines += ["", f"{name}: {section.get('description', '')}".rstrip(": "), *_rows(section, sections)]
     columns = ", ".join(f"{name} ({units or '-'})" for name, units in model.columns.items())
-    values = "as written" if model.as_written else model.value_units or "SI units; the study says in which units its own values are"
+    values = (
+        "as written"
+        if model.as_written
+        else model.value_units or "SI units; the study says in which units its own values are"
+    )
     lines += ["", f"columns: {columns or 'as the study gives them'}", f"values in: {values}"]
     return "\n".join([*lines, "parameters, with units and bounds: bilevel check names those that a study lacks"])
 
