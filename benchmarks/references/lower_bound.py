@@ -27,7 +27,9 @@ def pardiso_seconds(systems: Systems, with_analysis: bool = True) -> float:
     started = started if with_analysis else time.perf_counter()
     for matrix, b, _ in systems:
         entries = stored.entries(matrix.values)
-        factor = analysis.factor(entries)
+        slot = analysis.take_slot()
+        assert slot is not None
+        factor = analysis.factor(entries, slot)
         if factor is None:
             return float("inf")
         factor.solve(b.numpy()[None])

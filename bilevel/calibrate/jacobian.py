@@ -11,6 +11,7 @@ from torch import Tensor
 from bilevel.calibrate.model import Model
 from bilevel.calibrate.settings import Sweep
 from bilevel.report import BilevelError
+from bilevel.torch_internals import full_tangents
 
 _FORWARD_MODE = threading.Lock()
 """torch has one forward-mode level for the whole process, so threads take turns."""
@@ -59,7 +60,7 @@ def _forward(function: Function, x: Tensor, batched: bool) -> tuple[Tensor, Tens
         return prediction, column
 
     basis = torch.eye(len(x), dtype=x.dtype)
-    with _FORWARD_MODE:
+    with _FORWARD_MODE, full_tangents():
         if batched:
             predictions, columns = torch.vmap(jvp)(basis)
             return predictions[0].detach(), columns.detach()

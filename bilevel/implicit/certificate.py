@@ -32,23 +32,29 @@ CONTRACTION = 0.1
 """A correction that leaves more than this share of the residual is followed by full Newton iterations."""
 
 
-def polish(linearised: LinearisedSolve, u: Tensor, leaves: Sequence[Tensor]) -> Tensor:
-    """A state clearly closer to the solution than u: one Newton correction with what is factorised, more if needed."""
+def polish(linearised: LinearisedSolve, u: Tensor, leaves: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """A state clearly closer to the solution than u, and its residual: one Newton correction with what is factorised, or more.
+
+    A problem that is no longer the one that was solved shows in a residual that does not shrink; DerivativeError then.
+    """
     residual = linearised.residual_at(u, leaves)
     size = torch.linalg.vector_norm(residual, dim=-1)
     if not bool((size > 0).any()):
-        return u
+        linearised.require_unchanged(u, leaves)
+        return u, residual
     corrected = u - linearised.solve(residual, u, leaves, transposed=False, tolerance=CORRECTION)
-    left = torch.linalg.vector_norm(linearised.residual(corrected, *leaves), dim=-1)
+    residual = linearised.residual(corrected, *leaves)
+    left = torch.linalg.vector_norm(residual, dim=-1)
     level = 1e3 * torch.finfo(u.dtype).eps * torch.linalg.vector_norm(linearised.operator(u, leaves).matmul(u), dim=-1)
     if bool((left <= torch.maximum(CONTRACTION * size, level)).all()):
-        return corrected
+        return corrected, residual
+    linearised.require_unchanged(u, leaves)
     closer = Tolerance(relative=0.0, absolute=CONTRACTION * float(size[size > 0].min()))
     newton = Newton(linear=linearised.linear, tolerance=closer, max_iterations=50, check_minimum=False)
     found = newton.solve(linearised.problem, u, linearised.rebuild(leaves))
     if not found.report.converged and bool((found.report.residual > CONTRACTION * size).any()):
         raise ConvergenceError("no state closer to a solution was found, so the error of the gradient is unknown")
-    return found.u
+    return found.u, linearised.residual(found.u, *leaves)
 
 
 @dataclass
@@ -67,8 +73,8 @@ class Polish(Solver):
         flat, _ = pytree.tree_flatten(params)
         leaves = [leaf for leaf in flat if isinstance(leaf, Tensor) and leaf.is_floating_point()]
         with torch.no_grad():
-            u = polish(self.earlier, self.earlier.outcome.u, leaves)
-            norm = torch.linalg.vector_norm(self.earlier.residual(u, *leaves), dim=-1)
+            u, residual = polish(self.earlier, self.earlier.outcome.u, leaves)
+            norm = torch.linalg.vector_norm(residual, dim=-1)
         report = SolveReport([Status.CONVERGED] * max(1, norm.numel()), norm, norm, 1, Counts(), 0.0)
         return Outcome(u, report, self.earlier.factor)
 
@@ -84,13 +90,13 @@ def corrected_gradient(
     started = time.perf_counter()
     adjoint = linearised.solve_adjoint(cotangent, u, leaves)
     try:
-        better = polish(linearised, u, leaves)
+        better, residual = polish(linearised, u, leaves)
         image, *gradient = linearised.parameter_vjp(adjoint, better, leaves, wanted, with_unknown=True)
         if _misfit(cotangent, image) > SUSPICIOUS and not linearised.verify_tangent(u, leaves):
             return corrected_gradient(linearised, cotangent, u, leaves, wanted)
         if _misfit(cotangent, image) > CONTRACTION:
             return _degenerate_gradient(linearised, cotangent, adjoint, u, better, leaves, wanted, started)
-        require_derivative(linearised, better, leaves, wanted, adjoint, [image, *gradient])
+        require_derivative(linearised, better, residual, leaves, wanted, adjoint, [image, *gradient])
         change = linearised.solve(cotangent - image, u, leaves, transposed=True, tolerance=CORRECTION)
         missing = linearised.parameter_vjp(change, better, leaves, wanted, with_unknown=False)
         names = [name for name, want in zip(linearised.names, wanted, strict=True) if want]
@@ -147,7 +153,7 @@ def certify(
 ) -> GradientReport:
     """The report of the vector-Jacobian product with adjoint `adjoint` (..., *batch, n) for `cotangent` held fixed."""
     try:
-        better = polish(linearised, u, leaves)
+        better, _ = polish(linearised, u, leaves)
         better_adjoint = _corrected(linearised, cotangent, adjoint, u, better, leaves)
         errors = relative_errors(
             _parameter_vjp(linearised, adjoint, u, leaves),
@@ -206,7 +212,7 @@ def certify_against_exact(
     u = linearised.outcome.u
     with torch.no_grad():
         try:
-            better = polish(linearised, u, leaves)
+            better, _ = polish(linearised, u, leaves)
             adjoint = linearised.solve(cotangent, better, leaves, transposed=True, tolerance=1e-13)
             errors = relative_errors(gradient, _parameter_vjp(linearised, adjoint, better, leaves), linearised.names)
         except BilevelError:

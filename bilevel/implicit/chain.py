@@ -14,7 +14,6 @@ from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from bilevel.problem import Params
 from bilevel.report import BilevelError, InputError, UndeclaredTensorError
@@ -27,6 +26,7 @@ from bilevel.torch_internals import (
     refuse_nested_forward,
     unwrapped,
     vjp_of_batched_cotangents,
+    with_tangent,
 )
 
 State: TypeAlias = Any
@@ -88,18 +88,13 @@ def chain(
     """
     program, tensors = _Program.compile(step, observe or _whole_state, state, params, loads, steps, segment)
     if any(has_tangent(tensor) for tensor in tensors):
-        return program.trajectory(program.sweep([_with_tangent(tensor) for tensor in tensors]))
+        return program.trajectory(program.sweep([with_tangent(tensor) for tensor in tensors]))
     program.refuse_undeclared(tensors)
     return program.trajectory(_Chain.apply(program, *tensors))
 
 
 def _whole_state(state: State, params: Params, load: Any) -> State:
     return state
-
-
-def _with_tangent(tensor: Tensor) -> Tensor:
-    """With a tangent of zeros where there was none: PyTorch works out mixed operands in Python, ten times slower."""
-    return tensor if has_tangent(tensor) else forward_ad.make_dual(tensor, torch.zeros_like(tensor))
 
 
 @dataclass

@@ -16,7 +16,7 @@ from bilevel.linalg.krylov.solvers import IterativeFactor
 from bilevel.linalg.operator import Dense, LinearOperator, MatrixFree, Sparse
 from bilevel.linalg.solver import Factor, LinearSolver
 from bilevel.problem import DENSE_LIMIT, FixedPoint, Params, Problem
-from bilevel.report import BilevelError, GradientReport, OnFail, fail
+from bilevel.report import BilevelError, DerivativeError, GradientReport, OnFail, fail
 from bilevel.solvers.loop import Outcome, Solver
 from bilevel.torch_internals import Constants, jvp
 
@@ -160,7 +160,7 @@ class LinearisedSolve:
         return self.residual(u, *leaves)
 
     def require_unchanged(self, u: Tensor, leaves: Leaves) -> None:
-        """Raise BilevelError if the problem is no longer the one whose solution u is.
+        """Raise DerivativeError if the problem is no longer the one whose solution u is.
 
         A function may close over what changes between forward and backward: a loop's variable, a tensor changed in place,
         an attribute, random numbers. The derivative would then be that of another problem.
@@ -175,7 +175,7 @@ class LinearisedSolve:
         change = torch.linalg.vector_norm(now - then, dim=-1)
         allowed = torch.maximum(outcome.report.tolerance.reshape(change.shape).to(change), rounding)
         if bool((change > allowed).any()):
-            raise BilevelError(
+            raise DerivativeError(
                 f"the problem has changed since it was solved: its residual at the solution moved by {float(change.max()):.2g}. "
                 "It depends on something that is not among its parameters and has another value now (the variable of a "
                 "loop, a tensor changed in place, an attribute, random numbers); pass it in `params`"

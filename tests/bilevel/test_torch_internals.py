@@ -1,5 +1,8 @@
 """Canaries: each private part of PyTorch that is used still behaves as it did when the code that uses it was written."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.autograd import forward_ad
@@ -7,6 +10,7 @@ from torch.autograd import forward_ad
 import bilevel
 from bilevel.torch_internals import (
     forward_mode,
+    full_tangents,
     has_tangent,
     is_batched_cotangent,
     is_transformed,
@@ -206,3 +210,58 @@ def test_compilers_go_round_the_solver() -> None:
     assert torch.equal(found, plain)
     assert not any(seen)
     assert 1 <= len(frames) <= 3
+
+
+OTHER = torch.tensor([0.5, 1.5, 2.5], dtype=torch.float64)
+OF_TWO = {
+    "x * 2": lambda x: x * 2.0,
+    "2 * x": lambda x: 2 * x,
+    "x + 2": lambda x: x + 2.0,
+    "2 - x": lambda x: 2.0 - x,
+    "x - 2": lambda x: x - 2.0,
+    "x / 2": lambda x: x / 2.0,
+    "2 / x": lambda x: 2.0 / x,
+    "torch.mul, integers": lambda x: torch.mul(torch.arange(3), x) + torch.arange(3) * 2,
+    "x * c": lambda x: x * OTHER,
+    "c - x": lambda x: OTHER - x,
+    "c / x": lambda x: OTHER / x,
+    "x ** c": lambda x: x**OTHER,
+    "2 ** x": lambda x: 2.0**x,
+    "maximum": lambda x: torch.maximum(x, OTHER),
+    "atan2": lambda x: torch.atan2(OTHER, x),
+    "matmul": lambda x: torch.outer(x, OTHER) @ OTHER + OTHER @ torch.outer(OTHER, x),
+    "added in place": lambda x: x.clone().add_(OTHER).mul_(2.0),
+    "with alpha": lambda x: torch.add(x, OTHER, alpha=3.0),
+    "a scalar and a vector": lambda x: x.sum() * OTHER + x[0] * 2,
+    "no tangent at all": lambda x: OTHER * 2.0 + x,
+}
+
+
+@pytest.mark.parametrize("name", OF_TWO)
+def test_full_tangents_change_no_derivative(name):
+    x, function = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64), OF_TWO[name]
+    expected = torch.stack([torch.func.vjp(function, x)[1](row)[0] for row in torch.eye(3, dtype=torch.float64)])
+    with full_tangents():
+        value, moved = torch.func.jvp(function, (x,), (torch.ones_like(x),))
+        found = torch.vmap(lambda v: torch.func.jvp(function, (x,), (v,))[1])(torch.eye(3, dtype=torch.float64)).T
+        twice = torch.func.hessian(lambda y: function(y).square().sum())(x)
+    torch.testing.assert_close(value, function(x), rtol=1e-15, atol=0.0)
+    torch.testing.assert_close(found, expected, rtol=1e-14, atol=1e-15)
+    torch.testing.assert_close(moved, expected.sum(1), rtol=1e-14, atol=1e-15)
+    torch.testing.assert_close(
+        twice, torch.func.hessian(lambda y: function(y).square().sum())(x), rtol=1e-14, atol=1e-14
+    )
+
+
+def test_forward_mode_does_without_the_compiler():
+    code = """
+import sys, torch
+from bilevel.torch_internals import full_tangents
+with full_tangents():
+    torch.func.jvp(lambda x: 2 * x / (1 + x) - 1 / x, (torch.ones(3),), (torch.ones(3),))
+assert not any(name.startswith("torch._dynamo") for name in sys.modules), "the compiler was imported"
+torch._dynamo.config, torch._dynamo.disable
+assert torch.compile(lambda x: 2 * x, backend="eager")(torch.ones(2)).tolist() == [2.0, 2.0]
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
