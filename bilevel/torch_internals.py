@@ -62,7 +62,10 @@ def without_tangent(tensor: Tensor) -> Tensor:
 
 def with_tangent(tensor: Tensor) -> Tensor:
     """The tensor with a tangent at the innermost level, of zeros where it has none."""
-    return tensor if has_tangent(tensor) else forward_ad.make_dual(tensor, torch.zeros_like(tensor))
+    if has_tangent(tensor):
+        return tensor
+    tensor = tensor.contiguous()  # PyTorch refuses tangents for tensors that are expanded
+    return forward_ad.make_dual(tensor, torch.zeros_like(tensor))
 
 
 def is_batched_cotangent(tensor: Tensor) -> bool:

@@ -69,7 +69,7 @@ def cam_clay() -> list[Record]:
     }  # fmt: skip
     model = CamClayConstantPoissonsRatio(specific_volume=1.788)
     p0 = number(200e3).reshape(1)
-    start = model.initial_state(axisymmetric(-p0, -p0), number(0.788).reshape(1), p0)
+    start = model.initial_state(axisymmetric(-p0, -p0), void_ratio=number(0.788).reshape(1), preconsolidation=p0)
 
     def run(quantities: tuple[Quantity, Quantity], target: list[float], steps: int):  # type: ignore[no-untyped-def]
         path = LoadStage(Control(quantities), torch.tensor([target], dtype=torch.float64), steps)

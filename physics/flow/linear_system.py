@@ -12,6 +12,7 @@ from torch import Tensor
 from bilevel.problem import Params
 from physics.constitutive.flow.anisotropic import AnisotropicConduction
 from physics.discretisation.operator import LocalOperator
+from physics.flow.condensed import Places
 from physics.flow.darcy import Diffusion
 
 
@@ -53,6 +54,11 @@ class LinearSystem:
         loaded = [n for n in operators if n not in ("flow", "storage")]
         self.shares = {name: _shares(operators[name]) for name in loaded}
         self.cells = {name: operators[name].cells for name in loaded}
+
+    @property
+    def places(self) -> tuple[Places, Places]:
+        """Where the entries of K and of C are."""
+        return (self.rows.numpy(), self.columns.numpy()), (self.store.rows.numpy(), self.store.columns.numpy())
 
     def _conduction(self, operator: LocalOperator) -> Entries:
         matrix, weight = operator.evaluate(None, slice(None))

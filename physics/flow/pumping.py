@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from bilevel.report import BilevelError, InputError, Solution
-from bilevel.solvers.newton import Newton
-from bilevel.solvers.steps.constant import Constant
+from bilevel.report import BilevelError, InputError
 from bilevel.torch_internals import plain
+from physics.flow.linear_march import LinearMarch
 from physics.flow.radial import RadialFlow, RadialGrid
-from physics.flow.time_stepping import SDIRK2, Scheme, march
+from physics.flow.time_stepping import SDIRK2, Scheme
 from physics.flow.time_steps import TimeSteps
-
-FULL_STEP = Newton(step=Constant(1.0))
-"""The energy is quadratic: a full Newton step ends at its minimum, and a line search would only see rounding errors."""
 
 
 @dataclass(frozen=True)
@@ -72,18 +69,21 @@ class Drawdown:
                 f"reading {int(time.argmin()) + 1} at {time.min():g} d is earlier than pumping, from {starts[0]:g} d"
             )
         radii, well = np.unique(distance, return_inverse=True)
-        self.test, self.scheme = test, scheme
+        self.test = test
         grid = RadialGrid.between(test.well_radius, test.outer_radius, spacing)
         self.flow = RadialFlow(grid)
         self.initial = torch.zeros_like(grid.radius)
         self.initial[0] = test.slug
         self.at_wells = grid.interpolation(radii.tolist()).T.contiguous()
         self.well = torch.from_numpy(well)
-        self.steps = TimeSteps.graded(starts, time, per_decade)
-        self.in_time = self.steps.interpolation(time)[:, 1:]  # no reading is at the start
+        steps = TimeSteps.graded(starts, time, per_decade)
+        self.march = LinearMarch(self.flow.places, self.flow.places, sp.identity(len(grid.radius)), steps, scheme)
+        self.in_time = steps.interpolation(time)[:, 1:]  # no reading is at the start
         rates = np.array([rate for _, rate in test.discharge])
-        middles = 0.5 * (self.steps.times[:-1] + self.steps.times[1:])
-        self.forces = self.flow.force(torch.from_numpy(rates[np.searchsorted(starts, middles) - 1]))
+        middles = 0.5 * (steps.times[:-1] + steps.times[1:])
+        forces = self.flow.force(torch.from_numpy(rates[np.searchsorted(starts, middles) - 1]))
+        self.forces = forces.unsqueeze(1).expand(-1, len(scheme.rows), -1)
+        self.held = torch.zeros(len(forces), 1 + len(scheme.rows), len(grid.radius))
 
     def __call__(
         self,
@@ -91,7 +91,6 @@ class Drawdown:
         specific_storage: Tensor,
         aquitard_resistance: Tensor | None = None,
         casing_radius: Tensor | None = None,
-        watch: Callable[[Solution], None] = lambda solution: None,
     ) -> Tensor:
         """Drawdowns (n,) [m] for K [m/d], Ss [1/m]; in a leaky aquifer the resistance c [d] of the aquitard; the radius [m] of the
         casing of a well that stores water.
@@ -99,21 +98,11 @@ class Drawdown:
         Raises BilevelError if the drawdown reaches the outer radius.
         """
         thickness = self.test.thickness
-        trajectory = march(
-            self.flow,
-            self.initial,
-            self.flow.assemble(
-                hydraulic_conductivity * thickness, specific_storage * thickness, aquitard_resistance, casing_radius
-            ),
-            self.steps,
-            {"force": self.forces},
-            observe=lambda drawdown: drawdown @ self.at_wells,
-            scheme=self.scheme,
-            solver=FULL_STEP,
-            watch=watch,
-        )
-        self._require_far_boundary(trajectory.final)
-        return (self.in_time * trajectory.observed[:, self.well].T).sum(1)
+        stiffness = self.flow.stiffness(hydraulic_conductivity * thickness, aquitard_resistance)
+        capacity = self.flow.capacity(specific_storage * thickness, casing_radius)
+        ends = self.march(stiffness, capacity, self.forces, self.held, self.initial).heads[:, -1]
+        self._require_far_boundary(ends[-1])
+        return (self.in_time * (ends @ self.at_wells)[:, self.well].T).sum(1)
 
     def _require_far_boundary(self, final: Tensor) -> None:
         final = plain(final).abs()  # an evaluation takes value and Jacobian in one sweep, under transforms

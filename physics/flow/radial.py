@@ -8,7 +8,7 @@ whose minimum is the steady cone of depression; a storage term turns it into one
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bilevel.linalg.operator import Dense, Structure
-from bilevel.problem import EnergyProblem
 from bilevel.report import InputError
 
 Array = NDArray[np.float64]
@@ -82,61 +80,29 @@ class RadialGrid:
         return torch.from_numpy(matrix)
 
 
-class RadialFlow(EnergyProblem):
-    """Flow to a well in a uniform aquifer, confined or leaky: E = 1/2 s . A s - f . s, with small dense matrices.
+class RadialFlow:
+    """Flow to a well in a uniform aquifer, confined or leaky: K s + C ds/dt = f by the nodes of a grid.
 
-    params, as `assemble` makes them: matrix A (n, n), force f (n,), and for transient flow storage C (n, n).
-    Source: the Euler equations are those of Theis 1935 and Jacob 1946.
+    places: row and column (k,) of the entries of both matrices. Source: Theis 1935 and Jacob 1946.
     """
-
-    structure = Structure(symmetric=True)
 
     def __init__(self, grid: RadialGrid) -> None:
         self.grid = grid
+        rows, columns = (grid.gradient + grid.area).nonzero(as_tuple=True)
+        self.places = rows.numpy(), columns.numpy()
+        self._gradient, self._area = grid.gradient[rows, columns], grid.area[rows, columns]
+        self._at_well = torch.where((rows == 0) & (columns == 0), math.pi, 0.0).to(self._area)
 
-    def assemble(
-        self,
-        transmissivity: Tensor,
-        storativity: Tensor,
-        resistance: Tensor | None = None,
-        casing_radius: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """The matrices for T [m2/d], S [-]; the resistance c [d] of an aquitard; the radius [m] where a well's water rises and falls."""
-        matrix = transmissivity * self.grid.gradient
-        if resistance is not None:
-            matrix = matrix + self.grid.area / resistance
-        storage = storativity * self.grid.area
-        if casing_radius is not None:
-            at_well = torch.zeros_like(storage)
-            at_well[0, 0] = math.pi
-            storage = storage + casing_radius**2 * at_well
-        return {"matrix": matrix, "storage": storage}
+    def stiffness(self, transmissivity: Tensor, resistance: Tensor | None = None) -> Tensor:
+        """The entries (k,) of K for T [m2/d]; the resistance c [d] of an aquitard."""
+        entries = transmissivity * self._gradient
+        return entries if resistance is None else entries + self._area / resistance
+
+    def capacity(self, storativity: Tensor, casing_radius: Tensor | None = None) -> Tensor:
+        """The entries (k,) of C for S [-]; the radius [m] where a well's water rises and falls."""
+        entries = storativity * self._area
+        return entries if casing_radius is None else entries + casing_radius**2 * self._at_well
 
     def force(self, discharge: Tensor) -> Tensor:
         """The forces (..., n) of discharges (...) [m3/d] at the well."""
         return torch.cat((discharge[..., None], discharge.new_zeros(*discharge.shape, len(self.grid.radius) - 1)), -1)
-
-    def expand(self, u: Tensor, params: Mapping[str, Tensor]) -> Tensor:
-        """The drawdowns (n,) themselves: none is prescribed."""
-        return u
-
-    def stage(self, params: Mapping[str, Tensor], anchor: Tensor, tau: Tensor) -> dict[str, Tensor]:
-        """The parameters of one implicit step of length tau from `anchor`."""
-        storage = params["storage"] / tau
-        return {"matrix": params["matrix"] + storage, "force": params["force"] + anchor @ storage}
-
-    def value(self, u: Tensor, params: Mapping[str, Tensor]) -> Tensor:
-        return self.value_and_residual(u, params)[0]
-
-    def residual(self, u: Tensor, params: Mapping[str, Tensor]) -> Tensor:
-        return u @ params["matrix"] - params["force"]
-
-    def value_and_residual(self, u: Tensor, params: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        inner, force = u @ params["matrix"], params["force"]
-        return (u * (0.5 * inner - force)).sum(-1), inner - force
-
-    def product(self, u: Tensor, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        return x @ params["matrix"]
-
-    def tangent(self, u: Tensor, params: Mapping[str, Tensor]) -> Dense:
-        return Dense(params["matrix"].detach(), self.structure)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,9 +13,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from bilevel.calibrate.model import Model, ModelConfig, ModelFigure, ModelReports, ParameterDefault
+from bilevel.calibrate.model import Model, ModelConfig, ModelFigure, ParameterDefault
 from bilevel.calibrate.observations import ObservationTable
-from bilevel.report import InputError, Solution
+from bilevel.report import InputError
 from physics.flow.pumping import Drawdown, PumpingTest
 from physics.flow.wells.closed_form import ClosedForm
 from physics.flow.wells.layout import PumpedWell, with_images
@@ -34,20 +34,19 @@ from physics.studies.quantities import Length
 class SummedDrawdown:
     """The drawdowns (count,) of all wells and images together, each on its own radial mesh.
 
-    rows: those of the readings that a well had begun to act on. watch: told of each solve.
+    rows: those of the readings that a well had begun to act on.
     """
 
     models: Sequence[Drawdown]
     rows: Sequence[Tensor]
     count: int
-    watch: Callable[[Solution], None]
 
     def __call__(self, parameters: Mapping[str, Tensor]) -> Tensor:
         main = parameters["hydraulic_conductivity"], parameters["specific_storage"]
         more = {name: parameters[name] for name in ("aquitard_resistance", "casing_radius") if name in parameters}
         total = main[0].new_zeros(self.count)
         for model, rows in zip(self.models, self.rows):
-            total = total.index_add(0, rows, model(*main, **more, watch=self.watch))
+            total = total.index_add(0, rows, model(*main, **more))
         return total
 
 
@@ -97,7 +96,6 @@ class PumpingTestModel(Model):
 
     def __init__(self, config: Config, observations: ObservationTable, folder: Path) -> None:
         super().__init__(config, observations, folder)
-        self.solutions: list[Solution] = []
         self._require_known()
         self.wells = self._pumped()
         self.drawdown = self._prepared(observations.columns["time"].numpy(), observations.labels["well"])
@@ -151,7 +149,7 @@ class PumpingTestModel(Model):
             if len(read):
                 models.append(Drawdown(test, time[read], distance))
                 rows.append(torch.from_numpy(read))
-        return SummedDrawdown(models, rows, len(time), self.solutions.append)
+        return SummedDrawdown(models, rows, len(time))
 
     def _nearest(self, well: PumpedWell) -> float:
         """Readings in a well that stores water are those of its wall; others must lie outside."""
@@ -188,12 +186,7 @@ class PumpingTestModel(Model):
         return {**defaults, **{name: more[name] for name, has in taken.items() if has}}
 
     def simulate(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        self.solutions.clear()
         return self.drawdown(parameters)
-
-    def reports(self) -> ModelReports:
-        gradients = [gradient for solution in self.solutions for gradient in solution.gradients]
-        return ModelReports([solution.report for solution in self.solutions], gradients)
 
     def figures(self, parameters: Mapping[str, Tensor]) -> list[ModelFigure]:
         """Drawdown against the logarithm of time, measured and calibrated, by well."""

@@ -233,6 +233,7 @@ OF_TWO = {
     "added in place": lambda x: x.clone().add_(OTHER).mul_(2.0),
     "with alpha": lambda x: torch.add(x, OTHER, alpha=3.0),
     "a scalar and a vector": lambda x: x.sum() * OTHER + x[0] * 2,
+    "an expanded constant": lambda x: x * OTHER[0].expand(3) + x.sum().expand(3) * OTHER,
     "no tangent at all": lambda x: OTHER * 2.0 + x,
 }
 

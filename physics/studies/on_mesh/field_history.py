@@ -26,7 +26,7 @@ class FieldHistory:
         # As NumPy's arrays: inside torch.func's transforms no tensor turns into them, as interpolation needs.
         self.stage_times = steps.stage_times(SDIRK2.nodes)
         self.last_stages = torch.from_numpy(steps.stage_lengths(SDIRK2.diagonal, SDIRK2.nodes)[:, -1:])
-        self.march = LinearMarch(system, flow.constraints, steps, SDIRK2)
+        self.march = LinearMarch(*system.places, flow.constraints.matrix, steps, SDIRK2)
         names = [drive.entry[1] for drive in drives if len(drive.entry) == 2]
         self.indicators = {name: self._indicator(name, names) for name in names}
 

@@ -225,7 +225,7 @@ def test_nan_is_refused() -> None:
 
 @needs_pardiso
 def test_the_table() -> None:
-    flat, space = poisson(4, 2), poisson(4, 3)
+    flat, space = poisson(12, 2), poisson(4, 3)
     assert isinstance(pick(flat), PardisoCholesky)
     assert isinstance(pick(Sparse(flat.pattern, flat.values)), PardisoLU)
     assert isinstance(pick(flat.with_structure(Structure(symmetric=True, positive_definite=False))), PardisoLDL)
@@ -239,7 +239,7 @@ def test_the_table() -> None:
 
 def test_without_pardiso_superlu_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pardiso_library, "library", lambda: None)
-    A = poisson(6, 2)
+    A = poisson(12, 2)
     assert isinstance(pick(A), SuperLU)
     b = torch.randn(A.n)
     torch.testing.assert_close(A.matmul(factorise(A).solve(b)), b)

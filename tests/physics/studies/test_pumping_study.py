@@ -126,17 +126,6 @@ def test_picture_shows_every_well(folder):
     np.testing.assert_allclose(line.get_ydata(), exact, rtol=1e-3)
 
 
-def test_solves_are_reported(folder):
-    study = load_study(folder / "study.yml")
-    model = study.problem.experiments[0].model
-    t = torch.from_numpy(study.problem.parameters.start()).requires_grad_()
-    study.problem.predict(t).sum().backward()
-    reports = model.reports()
-    assert all(report.converged for report in reports.solves)
-    assert len(reports.solves) >= 2 * (len(model.drawdown.models[0].steps.times) - 1)
-    assert max(gradient.relative_error for gradient in reports.gradients) < 1e-6
-
-
 VARIANTS = {
     "leaky": ("  aquifer: leaky\n", {"aquitard_resistance": "200, units: d"}),
     "stored": ("  aquifer: confined\n  wellbore_storage: true\n", {"casing_radius": "0.2, units: m"}),
