@@ -18,7 +18,7 @@ from bilevel.linalg.solver import Factor, LinearSolver
 from bilevel.problem import DENSE_LIMIT, FixedPoint, Params, Problem
 from bilevel.report import BilevelError, DerivativeError, GradientReport, OnFail, fail
 from bilevel.solvers.loop import Outcome, Solver
-from bilevel.torch_internals import Constants, jvp
+from bilevel.torch_internals import Constants, is_transformed, jvp
 
 Leaves = Sequence[Tensor]
 
@@ -49,6 +49,7 @@ class LinearisedSolve:
     derivative_checked: bool = False
     _linearised: tuple[Tensor, LinearOperator] | None = None
     _dense: tuple[LinearOperator, Factor] | None = None
+    _tangents: list[tuple[Tensor, LinearOperator]] = field(default_factory=list)
     _verified: bool = False
 
     @property
@@ -116,13 +117,26 @@ class LinearisedSolve:
     def operator(self, u: Tensor, leaves: Leaves) -> LinearOperator:
         """The tangent at u: dense where it is small, sparse where the problem assembles it, else by products."""
         if u.shape[-1] <= DENSE_LIMIT or u.dim() > 1:
-            return self.problem.tangent(u, self.rebuild(leaves))
+            return self._dense_tangent(u, leaves)
         if self._linearised is None or not torch.equal(self._linearised[0], u):
             known = self.outcome.tangent if self.outcome is not None and torch.equal(self.outcome.u, u) else None
             tangent = self.problem.tangent(u, self.rebuild(leaves)) if known is None else known
             self._verified = not isinstance(tangent, Sparse)
             self._linearised = (u, tangent if isinstance(tangent, Sparse) else self._products(u, leaves))
         return self._linearised[1]
+
+    def _dense_tangent(self, u: Tensor, leaves: Leaves) -> LinearOperator:
+        """As `operator`; made once for the solution and once for a better one, as a gradient and its certificate ask for it."""
+        if any(is_transformed(x) for x in (u, *leaves)):
+            return self.problem.tangent(u, self.rebuild(leaves))
+        if not self._tangents and self.outcome is not None and self.outcome.tangent is not None:
+            self._tangents.append((self.outcome.u, self.outcome.tangent))
+        for at, tangent in self._tangents:
+            if at is u or torch.equal(at, u):
+                return tangent
+        tangent = self.problem.tangent(u, self.rebuild(leaves))
+        self._tangents = [*self._tangents[-1:], (u.detach(), tangent)]
+        return tangent
 
     def verify_tangent(self, u: Tensor, leaves: Leaves) -> bool:
         """Whether the tangent at u is the residual's derivative; if not, its products are taken by autodiff from now on.
