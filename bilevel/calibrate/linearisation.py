@@ -35,9 +35,9 @@ class Linearisation:
         self.t, self.precision, self.noise = evaluation.t, evaluation.precision, noise
         self.low, self.high = parameters.limits()
         rows = evaluation.data_rows
-        scale = np.where(np.arange(len(evaluation.residual)) < rows, 1 / noise, 1.0)
-        self.residual = scale * evaluation.residual
-        self.jacobian = scale[:, None] * evaluation.jacobian
+        self._scale = np.where(np.arange(len(evaluation.residual)) < rows, 1 / noise, 1.0)
+        self.residual = self.scaled(evaluation.residual)
+        self.jacobian = self._scale[:, None] * evaluation.jacobian
         self.size = evaluation.size / noise
         effect = np.linalg.norm(self.jacobian[:rows], axis=0)
         effect = np.multiply(effect, parameters.reach(self.t), out=np.zeros_like(effect), where=effect > 0)
@@ -100,6 +100,20 @@ class Linearisation:
             target = np.clip(target, self.low, self.high)
             movable &= ~beyond
         return target
+
+    def scaled(self, residual: np.ndarray) -> np.ndarray:
+        """An evaluation's residual (m,) as it is here."""
+        return self._scale * residual
+
+    def accelerated(self, target: np.ndarray, bend: np.ndarray, longest: float, metric: np.ndarray) -> np.ndarray:
+        """The target and half the a that minimises |bend + J a| for |metric a| <= longest; the target itself at limits."""
+        movable = self.free & (target > self.low) & (target < self.high)
+        columns = self.jacobian[:, movable] / metric[movable]
+        a = _within(columns, bend, longest, self.precision)
+        moved = target.copy()
+        moved[movable] += 0.5 * a / metric[movable]
+        inside = bool(((moved >= self.low) & (moved <= self.high)).all())
+        return moved if inside else target
 
     def predicted(self, t: np.ndarray) -> np.ndarray:
         """The residual (m,) of the linear model at another point."""
