@@ -90,7 +90,7 @@ class Factor(ABC):
                 f"the right-hand side must have shape (..., {', '.join(map(str, event))}), got {tuple(b.shape)}"
             )
         rows = self.A.structure.project(b.detach()).reshape(-1, *event)
-        self.counts.back_substitutions += len(rows)
+        self.counts.back_substitutions += rows.shape[0]
         with torch.no_grad():
             x = self._back_substitute(rows, transposed)
         return self.A.structure.project(x.reshape(b.shape))

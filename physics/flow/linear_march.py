@@ -86,6 +86,8 @@ class LinearMarch:
                 free = stages.solve(tau, right[t, s] + stages.capacity @ anchor / tau)
                 changes.append(free - anchor)
                 found[t, s], anchors[t, s] = free, anchor
+        if not np.isfinite(found).all():
+            raise BilevelError("a time step has no finite solution; check storage, conductivities and loads")
         return self._extended(found) + fixed, self._extended(anchors) + anchored
 
     def reverse(self, k: Array, c: Array, of_heads: Array, of_anchors: Array) -> tuple[Array, Array, Array]:
@@ -154,7 +156,7 @@ class _Stages:
         self.factors: dict[float, Factor] = {}
 
     def solve(self, tau: float, right: Array) -> Array:
-        """(K + C / tau)^-1 right (n, m); BilevelError where that is not finite."""
+        """(K + C / tau)^-1 right (n, m)."""
         factor = self.factors.get(tau)
         if factor is None:
             matrix = torch.from_numpy(self.k + self.c / tau)
@@ -162,10 +164,7 @@ class _Stages:
             if len(self.factors) >= self.kept:
                 del self.factors[next(iter(self.factors))]
             self.factors[tau] = factor
-        found = factor.solve(torch.from_numpy(np.ascontiguousarray(right.T))).numpy().T
-        if not np.isfinite(found).all():
-            raise BilevelError("a time step has no finite solution; check storage, conductivities and loads")
-        return found
+        return factor.solve(torch.from_numpy(np.ascontiguousarray(right.T))).numpy().T
 
 
 def _arrays(*tensors: Tensor) -> tuple[Array, ...]:

@@ -15,20 +15,24 @@ from torch import Tensor
 from bilevel.linalg.direct.condition import check_null_space
 from bilevel.linalg.operator import Sparse
 
+_NONE = torch.empty(0, dtype=torch.long)
+
 
 class Grounding:
     """A sparse matrix made regular on its own pattern: held unknowns keep a diagonal entry alone."""
 
     def __init__(self, A: Sparse) -> None:
+        self.held, self.matrix = _NONE, A
+        if A.structure.null_space is None:
+            return
         check_null_space(A)
         self.held = _well_chosen(A.structure.null_space)
         self.matrix = replace(A, structure=replace(A.structure, null_space=None))
-        if len(self.held):
-            self.matrix.values = self._hold(A)
+        self.matrix.values = self._hold(A)
 
     def rows(self, b: Tensor) -> Tensor:
         """Right-hand sides (m, n) for the regular matrix."""
-        return b.index_fill(-1, self.held, 0.0) if len(self.held) else b
+        return b.index_fill(-1, self.held, 0.0) if self.held.numel() else b
 
     def _hold(self, A: Sparse) -> Tensor:
         held = torch.zeros(A.n, dtype=torch.bool)
@@ -42,10 +46,8 @@ class Grounding:
         return values
 
 
-def _well_chosen(z: Tensor | None) -> Tensor:
+def _well_chosen(z: Tensor) -> Tensor:
     """The unknowns whose rows of Z are most independent (QR with column pivoting of Z^T)."""
-    if z is None:
-        return torch.empty(0, dtype=torch.long)
     from scipy.linalg import qr
 
     order = qr(z.detach().cpu().numpy().T, mode="r", pivoting=True)[1]
