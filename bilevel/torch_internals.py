@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import lru_cache
-from types import ModuleType
 from typing import Any, ParamSpec, TypeVar
 
 import torch
-from torch import Tensor
+import torch._refs
+from torch import Tensor, _compile
 from torch._C._dynamo import eval_frame
 from torch._functorch.pyfunctorch import JvpInterpreter, retrieve_all_functorch_interpreters
 from torch.autograd import forward_ad
@@ -311,14 +310,12 @@ def _is_number(x: Any) -> bool:
 
 @lru_cache(maxsize=1)
 def _spare_the_compiler() -> None:
-    """Let PyTorch's functions for shapes, when they first run, not import the compiler merely to be left out by it."""
-    if "torch._dynamo" in sys.modules:
-        return
-    absent = ModuleType("torch._dynamo")
-    absent.disable = lambda function, *_, **__: function  # type: ignore[attr-defined]
-    sys.modules["torch._dynamo"] = torch._dynamo = absent  # type: ignore[assignment]
-    try:
-        x = torch.ones(2)
-        torch.func.jvp(lambda y: (2 * y + 1 - y) / 2 - 1 / y + (1 + y) * x / x + x - x, (x,), (x,))
-    finally:
-        del sys.modules["torch._dynamo"], torch._dynamo
+    """Let PyTorch's functions for shapes not import the compiler, at their first call, merely to be left out by it."""
+    for name in ("add", "div", "mul", "sub", "true_divide"):
+        function = getattr(torch._refs, name, None)
+        while function is not None:
+            free = function.__code__.co_freevars
+            if function.__code__.co_filename == _compile.__file__ and "fn" in free:
+                left_out = function.__closure__[free.index("fn")].cell_contents
+                left_out.__dynamo_disable = left_out
+            function = getattr(function, "__wrapped__", None)

@@ -7,7 +7,6 @@ what converged means: the relative offset, as for every method.
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import minimize
 
 from bilevel.calibrate.evaluation import Evaluation
 from bilevel.calibrate.fit.ending import Ending
@@ -38,6 +37,8 @@ def minimise_lbfgsb(evaluator: Evaluator, settings: Settings) -> Ending:
 
 def _round(evaluator: Evaluator, first: Evaluation, tolerance: float) -> Evaluation:
     """Entries are scaled by their own size where this is not 0, so that untransformed ones of any size move."""
+    from scipy.optimize import minimize  # half a second, for this method alone
+
     scale = np.where(first.t == 0, 1.0, np.abs(first.t))
     low, high = evaluator.problem.parameters.limits()
     objective = _Objective(evaluator, first, scale)

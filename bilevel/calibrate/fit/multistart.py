@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.stats import qmc
 
 from bilevel.calibrate.fit.run import calibrate
 from bilevel.calibrate.parameters import ParameterSet
@@ -56,6 +55,8 @@ def _starts(parameters: ParameterSet, count: int, seed: int) -> list[np.ndarray]
     for label, entry in zip(parameters.entry_labels, np.isfinite(high - low)):
         if not entry:
             raise InputError(f"parameter '{label}': several starts need a lower and an upper bound, and no logit")
+    from scipy.stats import qmc
+
     shares = qmc.LatinHypercube(len(low), rng=seed).random(count - 1)
     return [parameters.start(), *(low + shares * (high - low))]
 

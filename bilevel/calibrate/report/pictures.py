@@ -9,7 +9,6 @@ from functools import partial
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from scipy import stats
 
 from bilevel.calibrate.experiment import Experiment
 from bilevel.calibrate.report.axes import COLOURS, MANY, new_figure, plain
@@ -77,7 +76,9 @@ def _against_prediction(result: CalibrationResult, weighted: np.ndarray) -> Figu
 def _against_normal(weighted: np.ndarray) -> Figure:
     figure, axis = new_figure(1, 1, 3.0, width=4.0)
     if len(weighted) > 2:
-        (theory, ordered), (slope, shift, _) = stats.probplot(weighted)
+        from scipy.stats import probplot
+
+        (theory, ordered), (slope, shift, _) = probplot(weighted)
         axis.plot(theory, ordered, "o", ms=3, color=COLOURS[0], rasterized=len(weighted) > MANY)
         axis.plot(theory, slope * theory + shift, "-", color=COLOURS[1])
     axis.set(xlabel="normal quantile", ylabel="residual quantile")

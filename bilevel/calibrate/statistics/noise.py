@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from scipy import stats
+from scipy.special import chdtrc, ndtri, stdtrit
 
 from bilevel.calibrate.evaluation import Evaluation
 from bilevel.calibrate.linearisation import Linearisation, estimated_noise
@@ -45,17 +45,17 @@ def noise_level(problem: CalibrationProblem, evaluation: Evaluation, noise: Nois
     normal = problem.misfit.normal[problem.fitted].numpy()
     chi_square = evaluation.phi / freedom if freedom > 0 else math.nan
     if noise is Noise.KNOWN:
-        return NoiseLevel(1.0, freedom, float(stats.norm.ppf(0.975)), chi_square)
+        return NoiseLevel(1.0, freedom, float(ndtri(0.975)), chi_square)
     if evaluation.priors:
         scale, freedom = estimated_noise(evaluation, problem.parameters)
-        quantile = stats.t.ppf(0.975, freedom) if freedom > 0 else stats.norm.ppf(0.975)
+        quantile = stdtrit(freedom, 0.975) if freedom > 0 else ndtri(0.975)
         return NoiseLevel(scale**2, freedom, float(quantile), scale**2 if freedom > 0 else math.nan, scale)
     if freedom <= 0:
         return NoiseLevel(math.nan, freedom, math.nan, math.nan)
     if not normal.all():  # robust losses and censored rows take std at its word, and say nothing of its size
         share = evaluation.residual[: evaluation.data_rows][normal]
         chi_square = float(share @ share) / (freedom * normal.mean()) if normal.any() else 1.0
-    return NoiseLevel(chi_square, freedom, float(stats.t.ppf(0.975, freedom)), chi_square)
+    return NoiseLevel(chi_square, freedom, float(stdtrit(freedom, 0.975)), chi_square)
 
 
 def require_sigma(problem: CalibrationProblem, noise: Noise) -> None:
@@ -81,7 +81,7 @@ def noise_sentence(problem: CalibrationProblem, evaluation: Evaluation, noise: N
             f"std was given and the noise is estimated: standard deviations are rescaled by {math.sqrt(level.variance):.3g} "
             f"(reduced chi-square {level.chi_square:.3g}); noise: known takes std at its word"
         )
-    tail = stats.chi2.sf(level.freedom * level.chi_square, level.freedom)
+    tail = chdtrc(level.freedom, level.freedom * level.chi_square)
     doubt = ""
     if not bool(problem.misfit.normal[problem.fitted].all()):
         pass  # losses and limits have no chi-square distribution
