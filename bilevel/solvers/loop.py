@@ -192,7 +192,7 @@ class _Run:
         """
         tolerance = self.solver.tolerance
         candidates = active & (point.norm <= self.threshold)
-        if bool(candidates.any()):
+        if bool((candidates & (point.norm > tolerance.absolute)).any()):  # below it, the terms do not matter
             if self.descent.linearises and self._must_check():
                 self.evaluations.tangent(point.u)  # the check needs it, so the scale may use it
             here = self.evaluations.scale(point)
