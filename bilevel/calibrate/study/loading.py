@@ -10,12 +10,15 @@ from typing import Any
 
 from bilevel.calibrate.derivation import Derivation, needed_by
 from bilevel.calibrate.experiment import Experiment
+from bilevel.calibrate.fit.executors import Workers
+from bilevel.calibrate.fit.multistart import start_points
 from bilevel.calibrate.fit.stages import restricted
 from bilevel.calibrate.model import ConfigError, Model
 from bilevel.calibrate.observations import ObservationTable, join
 from bilevel.calibrate.parameter import Parameter
 from bilevel.calibrate.problem import CalibrationProblem
-from bilevel.calibrate.settings import Settings, Stage
+from bilevel.calibrate.settings import Settings, Stage, Starts
+from bilevel.calibrate.statistics.quantity import find_quantity
 from bilevel.calibrate.study.contents import contents
 from bilevel.calibrate.study.named_runs import with_run
 from bilevel.calibrate.study.observation_files import read_observations
@@ -73,6 +76,9 @@ class _Loader:
             text=self.document.text,
             contents=contents(self.path, self.section, self.files),
             notes=tuple(dict.fromkeys(self.notes)),
+            starts=self._starts(problem),
+            profiles=tuple(self._profiles(problem)),
+            workers=self._workers(),
         )
 
     def _experiment_sections(self) -> Iterator[tuple[str, dict[str, Any], Sequence[ObservationSection], KeyPath]]:
@@ -172,6 +178,25 @@ class _Loader:
             with self._at(("stages", i)):
                 restricted(problem, stage, {p.label: p.start for p in problem.parameters.parameters})
             yield stage
+
+    def _starts(self, problem: CalibrationProblem) -> Starts | None:
+        section = self.section.starts
+        if section is None:
+            return None
+        starts = Starts(section.count, section.sampling, section.seed)
+        with self._at(("starts",)):
+            start_points(problem.parameters, starts)
+        return starts
+
+    def _profiles(self, problem: CalibrationProblem) -> Iterator[str]:
+        for i, name in enumerate(self.section.profiles):
+            with self._at(("profiles", i)):
+                find_quantity(problem, name)
+            yield name
+
+    def _workers(self) -> Workers:
+        with self._at(("executor",)):
+            return Workers(self.section.executor.kind, self.section.executor.workers, self.section.executor.timeout)
 
     def _check_plot(self, experiments: list[Experiment]) -> None:
         x = self.section.plot.x

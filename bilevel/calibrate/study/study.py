@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from bilevel.calibrate.fit.executors import Workers
 from bilevel.calibrate.problem import CalibrationProblem
-from bilevel.calibrate.settings import Settings, Stage
+from bilevel.calibrate.settings import Settings, Stage, Starts
 from bilevel.calibrate.study.schema import PlotSection
 
 
@@ -19,6 +20,7 @@ class Study:
 
     text: study.yml as it was read. contents: hashes and versions of all on which the answer depends, by name.
     run: which of its named runs this is, None = the study itself. notes: sentences on what was read and may not be meant.
+    starts, profiles, workers: further fits, and where they are computed.
     """
 
     path: Path
@@ -32,6 +34,9 @@ class Study:
     text: str
     contents: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    starts: Starts | None = None
+    profiles: tuple[str, ...] = ()
+    workers: Workers = Workers()
     run: str | None = None
 
     @property
