@@ -209,7 +209,9 @@ def profile(
     study: StudyPath,
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="Parameters, entries or rows of weight 0; without any, those of the study.", metavar="[NAME]..."),
+        typer.Argument(
+            help="Parameters, entries or rows of weight 0; without any, those of the study.", metavar="[NAME]..."
+        ),
     ] = None,
     out: Out = None,
     named: RunName = None,
@@ -226,7 +228,9 @@ def profile(
 @app.command()
 def multistart(
     study: StudyPath,
-    count: Annotated[int | None, typer.Option("--count", min=2, help="How many starts (default: the study's, or 16).")] = None,
+    count: Annotated[
+        int | None, typer.Option("--count", min=2, help="How many starts (default: the study's, or 16).")
+    ] = None,
     out: Out = None,
     force: Force = False,
     named: RunName = None,

@@ -29,7 +29,7 @@ from bilevel.report import InputError
 SERIAL, PROCESSES, DASK, MPI = "serial", "processes", "dask", "mpi"
 ATTEMPTS = 3
 """A task whose worker died or hung so often is given up; the last time it runs alone, so that it takes no other along."""
-_ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,16 @@ class Workers:
                 yield pool
             return
         quiet = {"dashboard_address": None, "silence_logs": True}
-        with LocalCluster(n_workers=self.count or os.cpu_count(), threads_per_worker=1, **quiet) as cluster:
-            with Client(cluster) as client, client.get_executor() as pool:
-                yield pool
+        with (
+            LocalCluster(n_workers=self.count or os.cpu_count(), threads_per_worker=1, **quiet) as cluster,
+            Client(cluster) as client,
+            client.get_executor() as pool,
+        ):
+            yield pool
+
+
+HERE = Workers()
+"""One task after the other, in this process."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,7 @@ class TaskFailure:
 def run_tasks(
     function: Callable[..., Any],
     jobs: Sequence[tuple[Any, ...]],
-    workers: Workers = Workers(),
+    workers: Workers = HERE,
     *,
     keep: Path | None = None,
     keys: Sequence[str] = (),

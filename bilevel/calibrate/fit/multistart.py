@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from scipy.stats import qmc
 
-from bilevel.calibrate.fit.executors import TaskFailure, Workers, run_tasks
+from bilevel.calibrate.fit.executors import HERE, TaskFailure, Workers, run_tasks
 from bilevel.calibrate.fit.problem_source import GivenProblem, ProblemSource
 from bilevel.calibrate.fit.stages import staged
 from bilevel.calibrate.fit.start_outcomes import StartOutcome
@@ -29,7 +29,7 @@ def multistart(
     *,
     stages: Sequence[Stage] = (),
     settings: Settings | None = None,
-    workers: Workers = Workers(),
+    workers: Workers = HERE,
     source: ProblemSource | None = None,
     keep: Path | None = None,
 ) -> list[StartOutcome]:

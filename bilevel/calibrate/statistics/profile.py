@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from bilevel.calibrate.evaluation import Evaluation
-from bilevel.calibrate.fit.executors import TaskFailure, Workers, run_tasks
+from bilevel.calibrate.fit.executors import HERE, TaskFailure, Workers, run_tasks
 from bilevel.calibrate.fit.problem_source import GivenProblem, ProblemSource
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.settings import Noise, Settings
@@ -73,6 +73,8 @@ class Profile:
             said = f"{self.label} is only bounded from above, by {high}: {self._open(0)}"
         else:
             said = f"{self.label} is not bounded by the data: {self._open(0)}, and {self._open(1)}"
+        for end, reason in zip(self.bounded, self.reasons):
+            said += f"; {reason}" if end and reason else ""
         if self.phi.min() < self.least - 1e-3 * (self.threshold - self.least):
             better = self._text(float(self.values[np.argmin(self.phi)]))
             said += f"; a better fit lies at {better} (phi {self.phi.min():.6g}), so start from there"
@@ -102,8 +104,8 @@ def profiles(
     evaluation: Evaluation,
     names: Sequence[str],
     *,
-    settings: Settings = Settings(),
-    workers: Workers = Workers(),
+    settings: Settings | None = None,
+    workers: Workers = HERE,
     source: ProblemSource | None = None,
     keep: Path | None = None,
 ) -> list[Profile]:
@@ -112,11 +114,14 @@ def profiles(
     Both sides of each are tasks; source and keep as of `run_tasks`. Raises InputError where there is no such quantity, or
     no noise to measure phi by.
     """
+    settings = settings or Settings()
     plans = [profile_plan(problem, evaluation, name, settings) for name in names]
     source = source or GivenProblem(problem)
     jobs = [(source, walk) for plan in plans for walk in plan.walks]
     keys = [f"profile of {source.key}: {walk.key}" for _, walk in jobs]
-    sides = [_side(walk, each) for (_, walk), each in zip(jobs, run_tasks(_walked, jobs, workers, keep=keep, keys=keys))]
+    sides = [
+        _side(walk, each) for (_, walk), each in zip(jobs, run_tasks(_walked, jobs, workers, keep=keep, keys=keys))
+    ]
     return [_joined(problem, plan, sides[2 * k : 2 * k + 2]) for k, plan in enumerate(plans)]
 
 

@@ -27,6 +27,8 @@ RISE = 0.35
 """Wanted rise of sqrt((phi - least) / threshold) in a step, so that three or four steps make a side."""
 CLOSE = 1e-2
 """How closely that root must be one next to an end, between which and the end it is taken for linear."""
+_TOLERANCE = 1e-4
+"""Relative offset of the fits, which leaves phi with an error of its square: 1e-8 of the variance of the residuals."""
 _GROWTH, _SHORTER, _POINTS = 3.0, 0.25, 60
 
 
@@ -114,9 +116,12 @@ class ProfileWalk:
                 return crossing
             # past an end that secants creep towards, halve the way
             share = min(max(share, 0.1), 0.9)
-            target, near = below.at + share * (above.at - below.at), below if share < 0.5 else above
-            point = self._fit(problem, near, target, abs(above.at - below.at))
-            if isinstance(point, str):
+            for near, part in ((below if share < 0.5 else above, share), (below, 0.5 * share)):
+                point = self._fit(problem, near, below.at + part * (above.at - below.at), abs(above.at - below.at))
+                if not isinstance(point, str):
+                    break
+            else:
+                found.reason = f"its end is interpolated, as a fit near it failed: {point}"
                 return crossing
             found.points.append(point)
             below, above = (point, above) if self._root(point) < 1 else (below, point)
@@ -138,4 +143,5 @@ class ProfileWalk:
 
 def walk_settings(settings: Settings) -> Settings:
     """Those of the fits along a profile: weights are as they stand, for the noise is that of the optimum."""
-    return Settings(noptmax=settings.noptmax, tolerance=settings.tolerance, noise=Noise.KNOWN, statistics=False, verify=False)
+    tolerance = max(settings.tolerance, _TOLERANCE)
+    return Settings(noptmax=settings.noptmax, tolerance=tolerance, noise=Noise.KNOWN, statistics=False, verify=False)

@@ -212,8 +212,9 @@ def _prediction(problem: CalibrationProblem, name: str, others: list[str]) -> Pr
             raise InputError(f"profile of '{name}': group '{group}' has rows 1 to {len(rows)}")
         row = int(rows[int(number) - 1])
         if problem.weight[row] > 0:
-            raise InputError(f"profile of '{name}': the row is fitted; profiles are of parameters and of rows of weight 0")
+            raise InputError(
+                f"profile of '{name}': the row is fitted; profiles are of parameters and of rows of weight 0"
+            )
         units = experiment.observations.units_of(own)
         return Prediction(name, units.name, row, units.conversion)
     raise InputError(f"profile of '{name}': there is no such parameter or row{hint(name, others)}")
-

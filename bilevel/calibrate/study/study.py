@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bilevel.calibrate.fit.executors import Workers
+from bilevel.calibrate.fit.executors import HERE, Workers
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.settings import Settings, Stage, Starts
 from bilevel.calibrate.study.schema import PlotSection
@@ -36,7 +36,7 @@ class Study:
     notes: tuple[str, ...] = ()
     starts: Starts | None = None
     profiles: tuple[str, ...] = ()
-    workers: Workers = Workers()
+    workers: Workers = HERE
     run: str | None = None
 
     @property

@@ -41,5 +41,7 @@ def _read(source: StudySource) -> CalibrationProblem:
     with double_precision():
         study = load_study(source.path, source.run)
     if study.fingerprint != source.fingerprint:
-        raise InputError(f"{source.path}: the study or its data changed while it ran; start again with bilevel run --force")
+        raise InputError(
+            f"{source.path}: the study or its data changed while it ran; start again with bilevel run --force"
+        )
     return study.problem
