@@ -13,6 +13,7 @@ from bilevel.calibrate.fit.start_outcomes import StartOutcome, starts_verdict
 from bilevel.calibrate.parameter import Parameter
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.settings import Noise, Transform
+from bilevel.calibrate.statistics.forecast_worth import Forecast
 from bilevel.calibrate.statistics.forecasts import Forecasts
 from bilevel.calibrate.statistics.identifiability import Identifiability
 from bilevel.calibrate.statistics.profile import Profile
@@ -74,7 +75,7 @@ class CalibrationResult:
     status: a sentence. noise_sentence: how large the noise is, where that needs saying. jacobian_error: the final
     Jacobian against finite differences, relative (NaN if not checked).
     certificate: what the implicit layers say of a gradient at the end, None if not asked for. starts, profiles: what
-    further fits led to, where there were any.
+    further fits led to, where there were any. predicted: the study's forecasts.
     """
 
     problem: CalibrationProblem
@@ -98,6 +99,7 @@ class CalibrationResult:
     notes: list[str] = field(default_factory=list)
     starts: list[StartOutcome] = field(default_factory=list)
     profiles: list[Profile] = field(default_factory=list)
+    predicted: list[Forecast] = field(default_factory=list)
 
     def __repr__(self) -> str:
         """The verdict, phi, and the first parameters; bilevel.calibrate.report has longer texts."""
@@ -157,9 +159,9 @@ class CalibrationResult:
 
     @property
     def findings(self) -> list[str]:
-        """What several starts and profiles say, where there are any."""
+        """What several starts, profiles and forecasts say, where there are any."""
         said = [starts_verdict(self.problem.parameters, self.starts)] if self.starts else []
-        return said + [each.sentence for each in self.profiles]
+        return said + [each.sentence for each in (*self.profiles, *self.predicted)]
 
     def _estimate(self, parameter: Parameter, label: str, value: float, entry: int, index: int) -> ParameterEstimate:
         nan = math.nan

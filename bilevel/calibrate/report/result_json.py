@@ -10,6 +10,7 @@ import numpy as np
 
 from bilevel.calibrate.fit.start_outcomes import StartOutcome
 from bilevel.calibrate.result import CalibrationResult
+from bilevel.calibrate.statistics.forecast_worth import Forecast
 from bilevel.calibrate.statistics.profile import Profile
 from bilevel.calibrate.statistics.randomness import randomness
 from bilevel.calibrate.study.study import Study
@@ -73,6 +74,7 @@ def as_json(study: Study, result: CalibrationResult) -> dict[str, Any]:
         "singular_values": None if identified is None else [float(s) for s in identified.singular_values],
         "starts": [_start(outcome) for outcome in result.starts],
         "profiles": {profile.label: _profile(profile) for profile in result.profiles},
+        "forecasts": {forecast.label: _forecast(forecast) for forecast in result.predicted},
         "findings": result.findings,
         "method": result.method,
         "iterations": len(result.iterations) - 1,
@@ -110,6 +112,23 @@ def _profile(profile: Profile) -> dict[str, Any]:
         "values": profile.values.tolist(),
         "phi": profile.phi.tolist(),
         "parameters": {label: values.tolist() for label, values in profile.path.items()},
+    }
+
+
+def _forecast(forecast: Forecast) -> dict[str, Any]:
+    return {
+        "value": forecast.value,
+        "units": forecast.units,
+        "prior_std": _finite(forecast.prior_std),
+        "std": _finite(forecast.std),
+        "interval95": [_finite(forecast.lower95), _finite(forecast.upper95)],
+        "variance_rises_without": {
+            "groups": {worth.label: _finite(worth.share) for worth in forecast.groups},
+            "readings": {worth.label: _finite(worth.share) for worth in forecast.readings},
+        },
+        "variance_falls_with": {worth.label: worth.share for worth in forecast.candidates},
+        "plan": [{"reading": worth.label, "variance_gone": worth.share} for worth in forecast.plan],
+        "sentence": forecast.sentence,
     }
 
 

@@ -155,7 +155,7 @@ class Prediction(Quantity):
         return float(evaluation.prediction[self.row])
 
     def slope(self, problem: CalibrationProblem, evaluation: Evaluation) -> np.ndarray:
-        return problem.prediction_jacobian(evaluation.t, np.arange(len(problem.value)) == self.row)[0]
+        return problem.predictions_at(evaluation.t, np.arange(len(problem.value)) == self.row)[1][0]
 
     def shown(self, value: float) -> float:
         return float(self.conversion.inverse(value))
@@ -178,7 +178,7 @@ class Prediction(Quantity):
                 value[own], weight[own] = target, (target if logarithmic else 1.0) / width
                 kept = tuple(Censored.NO if i == own else c for i, c in enumerate(table.censored))
                 table = replace(table, value=value, weight=weight, censored=kept)
-            experiments.append(Experiment(experiment.name, experiment.model, table))
+            experiments.append(replace(experiment, observations=table))
             start += len(experiment.observations)
         fitted = int((problem.weight[: self.row] > 0).sum())
         return ReadingAdded(problem, t, prior_factor, experiments, row=fitted)
@@ -204,9 +204,12 @@ def find_quantity(problem: CalibrationProblem, name: str) -> Quantity:
 
 
 def _prediction(problem: CalibrationProblem, name: str, others: list[str]) -> Prediction:
-    group, _, number = name.rstrip("]").rpartition("[")
     for experiment, own, rows in problem.groups:
-        if problem.group_label(experiment, own) != group or not number.isdigit():
+        group = problem.group_label(experiment, own)
+        number = (
+            "1" if name == group and len(rows) == 1 else name.removeprefix(group).removeprefix("[").removesuffix("]")
+        )
+        if not (name.startswith(group) and number.isdigit()):
             continue
         if not 1 <= int(number) <= len(rows):
             raise InputError(f"profile of '{name}': group '{group}' has rows 1 to {len(rows)}")

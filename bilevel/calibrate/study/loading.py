@@ -18,11 +18,12 @@ from bilevel.calibrate.observations import ObservationTable, join
 from bilevel.calibrate.parameter import Parameter
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.settings import Settings, Stage, Starts
+from bilevel.calibrate.statistics.forecast_worth import with_scenarios
 from bilevel.calibrate.statistics.quantity import find_quantity
 from bilevel.calibrate.study.contents import contents
 from bilevel.calibrate.study.named_runs import with_run
-from bilevel.calibrate.study.observation_files import read_observations
-from bilevel.calibrate.study.observation_schema import ObservationSection
+from bilevel.calibrate.study.observation_files import read_observations, read_places
+from bilevel.calibrate.study.observation_schema import ForecastSection, ObservationSection
 from bilevel.calibrate.study.parameter_keys import read_parameter
 from bilevel.calibrate.study.registry import find_model, model_from_file
 from bilevel.calibrate.study.schema import StudySection
@@ -56,6 +57,8 @@ class _Loader:
         calibration = self.section.calibration
         with self._at(("parameters",)):
             problem = CalibrationProblem(parameters, experiments, calibration.jacobian)
+        forecasts = self._scenarios("forecasts", self.section.forecasts, problem)
+        candidates = self._scenarios("candidates", self.section.candidates, problem)
         self._check_plot(experiments)
         return Study(
             path=self.path,
@@ -77,7 +80,9 @@ class _Loader:
             contents=contents(self.path, self.section, self.files),
             notes=tuple(dict.fromkeys(self.notes)),
             starts=self._starts(problem),
-            profiles=tuple(self._profiles(problem)),
+            profiles=tuple(self._profiles(problem, forecasts)),
+            forecasts=tuple(forecasts),
+            candidates=tuple(candidates),
             workers=self._workers(),
         )
 
@@ -188,11 +193,45 @@ class _Loader:
             start_points(problem.parameters, starts)
         return starts
 
-    def _profiles(self, problem: CalibrationProblem) -> Iterator[str]:
+    def _profiles(self, problem: CalibrationProblem, forecasts: list[Experiment]) -> Iterator[str]:
+        whole = with_scenarios(problem, forecasts)
         for i, name in enumerate(self.section.profiles):
             with self._at(("profiles", i)):
-                find_quantity(problem, name)
+                find_quantity(whole, name)
             yield name
+
+    def _scenarios(
+        self, key: str, sections: Sequence[ForecastSection], problem: CalibrationProblem
+    ) -> list[Experiment]:
+        """Rows without readings as experiments of their own, with the parameters of those that they belong to."""
+        found: list[Experiment] = []
+        for i, section in enumerate(sections):
+            with self._at((key, i)):
+                taken = [e.name for e in (*problem.experiments, *found)] + [g for _, g, _ in problem.groups]
+                if section.name in taken:
+                    raise InputError(f"name: there is something called '{section.name}' already; choose another name")
+                owner, keys = self._owner(section, problem)
+            document = self._model_document({**keys, **section.model}, (key, i))
+            model_class, options = self._model_class(document, {**keys, **section.model})
+            config = validated(document, model_class.Config, options, ("model",))
+            with self._at((key, i)):
+                table = read_places(section, self.folder, model_class)
+                scenario = Experiment(section.name, _made(model_class, config, table, self.folder), table, owner)
+                scenario.model.require_units({p.name: p.units for p in problem.parameters.belonging_to(owner)})
+                with_scenarios(problem, [scenario])
+            found.append(scenario)
+        return found
+
+    def _owner(self, section: ForecastSection, problem: CalibrationProblem) -> tuple[str, dict[str, Any]]:
+        """The experiment to which a scenario belongs, and the keys of its model."""
+        names = [e.name for e in problem.experiments]
+        if section.experiment is None and len(names) > 1:
+            raise InputError(f"experiment: say to which it belongs (there are: {', '.join(names)})")
+        owner = section.experiment or names[0]
+        if owner not in names:
+            raise InputError(f"experiment: there is no experiment '{owner}'{hint(owner, names)}")
+        own = [e.model for e in self.section.experiments or () if e.name == owner]
+        return owner, {**self.section.model, **(own[0] if own else {})}
 
     def _workers(self) -> Workers:
         with self._at(("executor",)):

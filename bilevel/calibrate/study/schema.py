@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from bilevel.calibrate.settings import Method, Noise, Sampling, Sweep, TransformName
-from bilevel.calibrate.study.observation_schema import ObservationSection
+from bilevel.calibrate.study.observation_schema import CandidateSection, ForecastSection, ObservationSection
 from bilevel.calibrate.study.section import Section, is_number, is_text
 from bilevel.calibrate.study.yaml_lines import kind_of
 
@@ -203,6 +203,10 @@ class StudySection(Section):
     """fits from several starts; the best is reported"""
     profiles: list[str] = Field(default=[])
     """parameters, entries (`k[3]`) or rows of weight 0 (`heads[2]`, the second of its group) whose profile likelihood is followed"""
+    forecasts: list[ForecastSection] = Field(default=[])
+    """what is predicted after the calibration, with its uncertainty and the readings that it rests on"""
+    candidates: list[CandidateSection] = Field(default=[])
+    """possible new readings, and how much they would help the forecasts"""
     executor: ExecutorSection = ExecutorSection()
     """where starts and profiles are computed"""
     plot: PlotSection = PlotSection()

@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bilevel.calibrate.evaluation import Iteration
+import numpy as np
+
+from bilevel.calibrate.evaluation import Evaluation, Iteration
 from bilevel.calibrate.fit.journal import Journal
 from bilevel.calibrate.fit.multistart import multistart
 from bilevel.calibrate.fit.progress import Progress
@@ -20,6 +22,7 @@ from bilevel.calibrate.report.outputs import RESULT, file_names, write_numbers, 
 from bilevel.calibrate.report.page import REPORT, write_pictures, write_report
 from bilevel.calibrate.result import CalibrationResult
 from bilevel.calibrate.settings import Noise, Settings, Starts
+from bilevel.calibrate.statistics.forecast_worth import forecasts_of, with_scenarios
 from bilevel.calibrate.statistics.profile import Profile, profile_plan, profiles
 from bilevel.calibrate.study.files import locked
 from bilevel.calibrate.study.manifest import Manifest
@@ -116,8 +119,9 @@ class Session:
         free = result.problem.parameters.entry_labels
         asked = list(names or self.study.profiles or free)
         with self._held():
+            whole = self._whole(result)
             for name in asked:
-                profile_plan(result.problem, result.evaluation, name, settings)
+                profile_plan(*whole, name, settings)
             return self._written(result, settings, list(dict.fromkeys([*self.study.profiles, *asked])))
 
     def draw(self) -> tuple[list[Path], list[str]]:
@@ -184,20 +188,37 @@ class Session:
 
     def _profiles(self, result: CalibrationResult, settings: Settings, names: Sequence[str]) -> list[Profile]:
         study = self.study
+        problem, evaluation = self._whole(result)
         return profiles(
-            result.problem,
-            result.evaluation,
+            problem,
+            evaluation,
             names,
             settings=settings,
             workers=study.workers,
-            source=StudySource.of(study),
+            source=StudySource.of(study, with_forecasts=True),
             keep=self._checkpoint / _TASKS,
         )
+
+    def _whole(self, result: CalibrationResult) -> tuple[CalibrationProblem, Evaluation]:
+        """The problem and the optimum with the rows of the forecasts, of which there may be profiles."""
+        if not self.study.forecasts:
+            return result.problem, result.evaluation
+        problem = with_scenarios(result.problem, self.study.forecasts)
+        wanted = np.arange(len(problem.value)) >= len(result.problem.value)
+        predicted, _ = problem.predictions_at(result.evaluation.t, wanted)
+        return problem, replace(result.evaluation, prediction=np.concatenate([result.evaluation.prediction, predicted]))
 
     def _written(self, result: CalibrationResult, settings: Settings, names: Sequence[str]) -> CalibrationResult:
         """The result with its profiles and its files; its numbers are written before any profile is begun."""
         study = self.study
         result.notes += study.notes
+        if study.forecasts and result.statistics is not None:
+            try:
+                result.predicted = forecasts_of(
+                    result.problem, result.evaluation, settings.noise, study.forecasts, study.candidates
+                )
+            except Exception as error:  # a scenario may be beyond a model; the fit is done
+                result.notes.append(f"the forecasts could not be made: {error}")
         write_numbers(study, result, self.folder)
         if names and result.statistics is not None:
             try:

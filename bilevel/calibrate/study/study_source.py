@@ -22,13 +22,15 @@ class StudySource(ProblemSource):
     path: Path
     run: str | None
     fingerprint: str
+    with_forecasts: bool = False
 
     @staticmethod
-    def of(study: Study) -> StudySource:
-        return StudySource(study.path.resolve(), study.run, study.fingerprint)
+    def of(study: Study, with_forecasts: bool = False) -> StudySource:
+        return StudySource(study.path.resolve(), study.run, study.fingerprint, with_forecasts)
 
     def problem(self) -> CalibrationProblem:
-        return copy.deepcopy(_read(self))
+        study = _read(self)
+        return copy.deepcopy(study.whole if self.with_forecasts else study.problem)
 
     @property
     def key(self) -> str:
@@ -36,7 +38,7 @@ class StudySource(ProblemSource):
 
 
 @lru_cache(maxsize=2)
-def _read(source: StudySource) -> CalibrationProblem:
+def _read(source: StudySource) -> Study:
     """InputError where the study is not what it was when the task was made."""
     with double_precision():
         study = load_study(source.path, source.run)
@@ -44,4 +46,4 @@ def _read(source: StudySource) -> CalibrationProblem:
         raise InputError(
             f"{source.path}: the study or its data changed while it ran; start again with bilevel run --force"
         )
-    return study.problem
+    return study

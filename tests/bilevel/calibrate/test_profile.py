@@ -128,7 +128,7 @@ def test_a_better_fit_along_the_way_is_told():
     problem = problem_from_function([Parameter("x", -1.0, -3.0, 3.0)], wells, torch.zeros(2), weight=2.0)
     result, found = profiled(problem, "x", KNOWN)
     assert result.phi > 1.0
-    assert found.phi.min() < 0.5
+    assert found.phi.min() < result.phi - 0.05
     assert "a better fit lies at" in found.sentence
 
 
