@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bilevel.calibrate.parameter import Parameter
     from bilevel.calibrate.problem import CalibrationProblem, problem_from_function
     from bilevel.calibrate.result import CalibrationResult
-    from bilevel.calibrate.settings import Loss, Method, Noise, Sampling, Settings, Stage, Starts, Transform
+    from bilevel.calibrate.settings import Loss, Method, Noise, Settings, Stage, Starts, StartSampling, Transform
     from bilevel.calibrate.statistics.profile import Profile, profiles
     from bilevel.calibrate.study.loading import load_study
     from bilevel.calibrate.study.registry import register_model, works_in

@@ -161,7 +161,8 @@ class CalibrationResult:
     def findings(self) -> list[str]:
         """What several starts, profiles and forecasts say, where there are any."""
         said = [starts_verdict(self.problem.parameters, self.starts)] if self.starts else []
-        return said + [each.sentence for each in (*self.profiles, *self.predicted)]
+        said += [profile.sentence for profile in self.profiles]
+        return said + [forecast.sentence for forecast in self.predicted]
 
     def _estimate(self, parameter: Parameter, label: str, value: float, entry: int, index: int) -> ParameterEstimate:
         nan = math.nan

@@ -83,7 +83,7 @@ class Settings:
         return Settings(**{**values, "method": Method(values["method"]), "noise": Noise(values["noise"])})
 
 
-class Sampling(Enum):
+class StartSampling(Enum):
     """How starts fill the space within the bounds of the transformed parameters."""
 
     LATIN_HYPERCUBE = "latin_hypercube"
@@ -95,7 +95,7 @@ class Starts:
     """How many starts, the given one among them, and how the others are drawn."""
 
     count: int
-    sampling: Sampling = Sampling.LATIN_HYPERCUBE
+    sampling: StartSampling = StartSampling.LATIN_HYPERCUBE
     seed: int = 0
 
     def as_dict(self) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class Starts:
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Starts:
         """The inverse of `as_dict`."""
-        return Starts(**{**values, "sampling": Sampling(values["sampling"])})
+        return Starts(**{**values, "sampling": StartSampling(values["sampling"])})
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from bilevel.calibrate.fit.stages import staged
 from bilevel.calibrate.fit.start_outcomes import StartOutcome
 from bilevel.calibrate.parameters import ParameterSet
 from bilevel.calibrate.problem import CalibrationProblem
-from bilevel.calibrate.settings import Sampling, Settings, Stage, Starts
+from bilevel.calibrate.settings import Settings, Stage, Starts, StartSampling
 from bilevel.calibrate.statistics.derivative_check import require_right_derivatives
 from bilevel.report import InputError
 
@@ -64,7 +64,7 @@ def start_points(parameters: ParameterSet, starts: Starts) -> list[np.ndarray]:
         if not entry:
             raise InputError(f"parameter '{label}': several starts need a lower and an upper bound, and no logit")
     count = starts.count - 1
-    if starts.sampling is Sampling.SOBOL:
+    if starts.sampling is StartSampling.SOBOL:
         power = math.ceil(math.log2(max(count, 1)))
         shares = qmc.Sobol(len(low), rng=starts.seed).random_base2(power)[:count]
     else:

@@ -26,7 +26,7 @@ from bilevel.calibrate.settings import Noise, Settings
 from bilevel.calibrate.statistics.correlated import correlated_covariance
 from bilevel.calibrate.statistics.information import Information, information
 from bilevel.calibrate.statistics.profile_walk import ProfilePoint, ProfileSide, ProfileWalk, walk_settings
-from bilevel.calibrate.statistics.quantity import Quantity, find_quantity
+from bilevel.calibrate.statistics.quantity import ProfiledQuantity, find_quantity
 from bilevel.report import InputError
 
 _FIRST = 0.3
@@ -94,7 +94,7 @@ class Profile:
 class ProfilePlan:
     """What is known before a profile is followed: the quantity, its two walks, and the linear interval."""
 
-    quantity: Quantity
+    quantity: ProfiledQuantity
     walks: tuple[ProfileWalk, ProfileWalk]
     linear: tuple[float, float]
 
@@ -200,7 +200,7 @@ def _joined(problem: CalibrationProblem, plan: ProfilePlan, sides: Sequence[Prof
 
 
 def _rise(
-    problem: CalibrationProblem, evaluation: Evaluation, quantity: Quantity, informed: Information, noise: Noise
+    problem: CalibrationProblem, evaluation: Evaluation, quantity: ProfiledQuantity, informed: Information, noise: Noise
 ) -> tuple[float, float]:
     """By how much phi may rise within the interval, and the linear standard deviation of the quantity."""
     level, linear = informed.level, informed.linear

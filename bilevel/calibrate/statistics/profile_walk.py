@@ -18,7 +18,7 @@ from bilevel.calibrate.fit.journal import Journal
 from bilevel.calibrate.fit.least_squares import LeastSquaresLoop
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.settings import Noise, Settings
-from bilevel.calibrate.statistics.quantity import Quantity
+from bilevel.calibrate.statistics.quantity import ProfiledQuantity
 from bilevel.report import BilevelError
 
 WIDTH = 0.02
@@ -58,7 +58,7 @@ class ProfileWalk:
     value on that side. prior_factor: what priors are multiplied by, so that they stand beside data of unknown noise.
     """
 
-    quantity: Quantity
+    quantity: ProfiledQuantity
     start: ProfilePoint
     rise: float
     first: float

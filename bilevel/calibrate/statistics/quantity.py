@@ -67,7 +67,7 @@ class _ParameterRead(ReadingAdded):
         return torch.cat([super().prior_residual(t), reading.reshape(1)])
 
 
-class Quantity(ABC):
+class ProfiledQuantity(ABC):
     """A scalar of a fit; steps along its profile are counted in `at`, which `shown` turns into the user's units."""
 
     label: str
@@ -101,7 +101,7 @@ class Quantity(ABC):
 
 
 @dataclass(frozen=True)
-class ParameterEntry(Quantity):
+class ParameterEntry(ProfiledQuantity):
     """An entry of a parameter; index: its place in t, None where a formula gives it. Steps are those of its transform."""
 
     label: str
@@ -143,7 +143,7 @@ class ParameterEntry(Quantity):
 
 
 @dataclass(frozen=True)
-class Prediction(Quantity):
+class Prediction(ProfiledQuantity):
     """A prediction that is not fitted: a row of weight 0, or a forecast."""
 
     label: str
@@ -184,7 +184,7 @@ class Prediction(Quantity):
         return ReadingAdded(problem, t, prior_factor, experiments, row=fitted)
 
 
-def find_quantity(problem: CalibrationProblem, name: str) -> Quantity:
+def find_quantity(problem: CalibrationProblem, name: str) -> ProfiledQuantity:
     """A parameter, an entry of a field ("k[3]"), or a row that is not fitted ("heads[2]": the second of its group).
 
     InputError where there is none, where it is fixed, or where the row is fitted.

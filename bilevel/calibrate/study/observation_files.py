@@ -19,7 +19,7 @@ from bilevel.calibrate.study.observation_schema import (
     ColumnSection,
     ForecastSection,
     ObservationSection,
-    TableSection,
+    TableFileSection,
     Weighting,
 )
 from bilevel.calibrate.study.readings import with_readings
@@ -100,12 +100,12 @@ def read_places(section: ForecastSection, folder: Path, model: type[Model]) -> O
     )
 
 
-def _opened(section: TableSection, folder: Path) -> CsvFile:
+def _opened(section: TableFileSection, folder: Path) -> CsvFile:
     layout = TableLayout(section.delimiter, section.decimal, section.comment, section.second_header, section.sheet)
     return read_csv(folder / section.file, layout=layout)
 
 
-def _kept(section: TableSection, file: CsvFile) -> CsvFile:
+def _kept(section: TableFileSection, file: CsvFile) -> CsvFile:
     """The rows that `where` keeps; InputError where there is none."""
     for column, wanted in section.where.items():
         file = file.keep(column, wanted)
@@ -161,7 +161,7 @@ def _require_fit(
             )
 
 
-def _labels(section: TableSection, model: type[Model]) -> dict[str, ColumnSection]:
+def _labels(section: TableFileSection, model: type[Model]) -> dict[str, ColumnSection]:
     """The columns that the model wants as texts; InputError for columns that it misses."""
     for name, units in model.columns.items():
         if name not in section.columns:

@@ -133,7 +133,7 @@ class WideSection(Section):
     """what the new column with their names is called; the readings stand in the column that `value` names"""
 
 
-class TableSection(Section):
+class TableFileSection(Section):
     """A file, and its rows; `where` keeps those whose columns have the given texts."""
 
     file: str
@@ -154,7 +154,7 @@ class TableSection(Section):
     """of an .xlsx file; left out: its first"""
 
     @model_validator(mode="after")
-    def _commas(self) -> TableSection:
+    def _commas(self) -> TableFileSection:
         if self.decimal == self.delimiter:
             raise ValueError(
                 "a comma cannot be both decimal sign and delimiter; give delimiter: ';' or what the file has"
@@ -170,7 +170,7 @@ class TableSection(Section):
         return given
 
 
-class ForecastSection(TableSection):
+class ForecastSection(TableFileSection):
     """Rows to predict after the calibration, perhaps in another scenario: a file of places and times without readings."""
 
     name: str = Field(min_length=1)
@@ -190,7 +190,7 @@ class CandidateSection(ForecastSection):
     """standard deviation that such a reading would have, in its units"""
 
 
-class ObservationSection(Weighting, TableSection):
+class ObservationSection(Weighting, TableFileSection):
     """A file of observations; `where` keeps the rows whose columns have the given texts."""
 
     value: ColumnSection

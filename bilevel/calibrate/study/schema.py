@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from bilevel.calibrate.settings import Method, Noise, Sampling, Sweep, TransformName
+from bilevel.calibrate.settings import Method, Noise, StartSampling, Sweep, TransformName
 from bilevel.calibrate.study.observation_schema import CandidateSection, ForecastSection, ObservationSection
 from bilevel.calibrate.study.section import Section, is_number, is_text
 from bilevel.calibrate.study.yaml_lines import kind_of
@@ -140,7 +140,7 @@ class StartsSection(Section):
 
     count: int = Field(ge=2, le=100_000)
     """how many, the given start among them"""
-    sampling: Sampling = Sampling.LATIN_HYPERCUBE
+    sampling: StartSampling = StartSampling.LATIN_HYPERCUBE
     """how the others are drawn within the bounds of the transformed parameters"""
     seed: int = Field(default=0, ge=0)
     """of the random numbers"""
