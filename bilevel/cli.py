@@ -1,4 +1,5 @@
-"""The command line: bilevel init | models | check | run | resume | compare | jacobian | uncertainty | profile | multistart | plot | train-steps ...
+"""The command line: bilevel init | models | check | run | resume | compare | jacobian | uncertainty | profile | multistart | pest |
+plot | train-steps ...
 
 Nothing heavy is imported before a command needs it, so that `bilevel --help` answers at once.
 Exit codes: 0 done; 1 the calibration, an inner solve or a user's model failed; 2 bad input, and earlier results are as
@@ -223,6 +224,14 @@ def profile(
     with _errors(debug):
         session = _elsewhere(_session(study, out, named), executor, workers)
         _finish(session, session.profile(names or ()))
+
+
+@app.command()
+def pest(study: StudyPath, out: Out = None, named: RunName = None, debug: Debug = False) -> None:
+    """Write an earlier run as a PEST case (.pst, .jcb, covariances) into results/pest, for pyEMU and PEST++."""
+    with _errors(debug):
+        for path in _session(study, out, named).write_pest_case():
+            _say(path)
 
 
 @app.command()

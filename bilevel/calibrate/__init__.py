@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from bilevel.calibrate.model import ConfigError, Model, ModelConfig, ModelFigure, ModelReports, ParameterDefault
     from bilevel.calibrate.observations import ObservationTable
     from bilevel.calibrate.parameter import Parameter
+    from bilevel.calibrate.pest.control_file import PestCase, read_pst, write_pst
+    from bilevel.calibrate.pest.matrices import read_jcb, write_jcb
     from bilevel.calibrate.problem import CalibrationProblem, problem_from_function
     from bilevel.calibrate.result import CalibrationResult
     from bilevel.calibrate.settings import Loss, Method, Noise, Settings, Stage, Starts, StartSampling, Transform

@@ -88,10 +88,10 @@ def forecasts_of(
     count = sum(len(e.observations) for e in scenarios)
     possible = whole.weight.numpy()[first + count :, None] * slopes[count:]
     informed = information(problem, evaluation, noise)
-    spread = np.broadcast_to(np.nan_to_num(np.asarray(informed.spread, dtype=float), nan=1.0), len(evaluation.residual))
-    rows = informed.linear.jacobian / np.sqrt(np.maximum(spread, 1e-300))[:, None]
-    data, priors = np.split(rows, [evaluation.data_rows])
-    priors = np.concatenate([priors, _bounds_as_priors(problem.parameters, priors)])
+    spread = np.nan_to_num(np.asarray(informed.spread, dtype=float), nan=1.0)
+    spread = np.broadcast_to(spread, len(evaluation.residual))[: evaluation.data_rows]
+    data = informed.linear.jacobian[: evaluation.data_rows] / np.sqrt(np.maximum(spread, 1e-300))[:, None]
+    priors = prior_rows(problem, evaluation)
     labels = row_labels(whole)
     quantile = informed.level.quantile if math.isfinite(informed.level.quantile) else 1.96
     found = []
@@ -117,6 +117,13 @@ def forecasts_of(
             )
         )
     return found
+
+
+def prior_rows(problem: CalibrationProblem, evaluation: Evaluation) -> np.ndarray:
+    """What is known before the calibration, as rows (k, p) of unit variance: priors, and bounds where there is none."""
+    assert evaluation.jacobian is not None
+    priors = evaluation.jacobian[evaluation.data_rows :]
+    return np.concatenate([priors, _bounds_as_priors(problem.parameters, priors)])
 
 
 def with_scenarios(problem: CalibrationProblem, scenarios: Sequence[Experiment]) -> CalibrationProblem:

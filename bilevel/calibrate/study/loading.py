@@ -57,8 +57,8 @@ class _Loader:
         calibration = self.section.calibration
         with self._at(("parameters",)):
             problem = CalibrationProblem(parameters, experiments, calibration.jacobian)
-        forecasts = self._scenarios("forecasts", self.section.forecasts, problem)
-        candidates = self._scenarios("candidates", self.section.candidates, problem)
+        forecasts = self._scenarios("forecasts", self.section.forecasts, problem, [])
+        candidates = self._scenarios("candidates", self.section.candidates, problem, forecasts)
         self._check_plot(experiments)
         return Study(
             path=self.path,
@@ -201,13 +201,13 @@ class _Loader:
             yield name
 
     def _scenarios(
-        self, key: str, sections: Sequence[ForecastSection], problem: CalibrationProblem
+        self, key: str, sections: Sequence[ForecastSection], problem: CalibrationProblem, others: Sequence[Experiment]
     ) -> list[Experiment]:
         """Rows without readings as experiments of their own, with the parameters of those that they belong to."""
         found: list[Experiment] = []
         for i, section in enumerate(sections):
             with self._at((key, i)):
-                taken = [e.name for e in (*problem.experiments, *found)] + [g for _, g, _ in problem.groups]
+                taken = [e.name for e in (*problem.experiments, *others, *found)] + [g for _, g, _ in problem.groups]
                 if section.name in taken:
                     raise InputError(f"name: there is something called '{section.name}' already; choose another name")
                 owner, keys = self._owner(section, problem)

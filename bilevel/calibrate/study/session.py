@@ -9,30 +9,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
-from bilevel.calibrate.evaluation import Evaluation, Iteration
+from bilevel.calibrate.evaluation import Iteration
 from bilevel.calibrate.fit.journal import Journal
-from bilevel.calibrate.fit.multistart import multistart
 from bilevel.calibrate.fit.progress import Progress
 from bilevel.calibrate.fit.stages import staged
 from bilevel.calibrate.fit.start_outcomes import StartOutcome
+from bilevel.calibrate.pest.export import write_pest_case
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.report.outputs import RESULT, file_names, write_numbers, write_states
 from bilevel.calibrate.report.page import REPORT, write_pictures, write_report
 from bilevel.calibrate.result import CalibrationResult
 from bilevel.calibrate.settings import Noise, Settings, Starts
-from bilevel.calibrate.statistics.forecast_worth import forecasts_of, with_scenarios
-from bilevel.calibrate.statistics.profile import Profile, profile_plan, profiles
 from bilevel.calibrate.study.files import locked
+from bilevel.calibrate.study.further_fits import FurtherFits
 from bilevel.calibrate.study.manifest import Manifest
 from bilevel.calibrate.study.study import Study
-from bilevel.calibrate.study.study_source import StudySource
-from bilevel.report import BilevelError, InputError
+from bilevel.report import InputError
 
-STATE, CHECKPOINT, PICTURES = "state", "checkpoint", "pictures"
+STATE, CHECKPOINT, PICTURES, PEST = "state", "checkpoint", "pictures", "pest"
 _NEXT = ".checkpoint.next"
-_TASKS = "tasks"
 _STARTS = 16
 
 
@@ -119,16 +114,24 @@ class Session:
         free = result.problem.parameters.entry_labels
         asked = list(names or self.study.profiles or free)
         with self._held():
-            whole = self._whole(result)
-            for name in asked:
-                profile_plan(*whole, name, settings)
+            FurtherFits(self.study, settings, self._checkpoint).require_profiles(result, asked)
             return self._written(result, settings, list(dict.fromkeys([*self.study.profiles, *asked])))
+
+    def write_pest_case(self) -> list[Path]:
+        """Write the optimum of an earlier run as a PEST case into its folder; returns the paths, the Jacobian's among them."""
+        result = self._earlier(replace(self._settings(), statistics=True, verify=False))
+        with self._held():
+            file = self.folder / PEST / f"{self.study.case}.pst"
+            paths = write_pest_case(
+                result, file, self.study.forecasts, f"bilevel run {self.study.path.name} --noptmax 0"
+            )
+            self._list(paths)
+            return paths
 
     def draw(self) -> tuple[list[Path], list[str]]:
         """Draw the pictures of an earlier run as PNG files; returns their paths, and what could not be drawn."""
         result = self.earlier_result()
-        if self.study.profiles and result.statistics is not None:
-            result.profiles = self._profiles(result, self._settings(), self.study.profiles)
+        FurtherFits(self.study, self._settings(), self._checkpoint).follow(result, self.study.profiles)
         with self._held():
             paths, failed = write_pictures(self.study, result, self.folder / PICTURES)
             self._list(paths)
@@ -166,65 +169,21 @@ class Session:
         return self._written(result, settings, study.profiles)
 
     def _started(self, settings: Settings, journal: Journal) -> tuple[list[StartOutcome], CalibrationProblem]:
-        """The fits from several starts, those that the checkpoint keeps from there, and the problem at the best end."""
-        study, problem = self.study, self.study.problem
+        """What several starts found, as many as the run in the journal's folder began with, and the problem from there."""
         assert journal.folder is not None
         starts = Journal.about(journal.folder).get("starts")
-        if starts is None or settings.noptmax <= 0:
-            return [], problem
-        outcomes = multistart(
-            problem,
-            Starts.from_dict(starts),
-            stages=study.stages,
-            settings=settings,
-            workers=study.workers,
-            source=StudySource.of(study),
-            keep=journal.folder / _TASKS,
-        )
-        if not outcomes[0].values:
-            raise BilevelError(f"the model failed at all {len(outcomes)} starts; the first said: {outcomes[0].status}")
-        started = problem.parameters.with_start(outcomes[0].values).parameters
-        return outcomes, CalibrationProblem(started, problem.experiments, problem.sweep)
-
-    def _profiles(self, result: CalibrationResult, settings: Settings, names: Sequence[str]) -> list[Profile]:
-        study = self.study
-        problem, evaluation = self._whole(result)
-        return profiles(
-            problem,
-            evaluation,
-            names,
-            settings=settings,
-            workers=study.workers,
-            source=StudySource.of(study, with_forecasts=True),
-            keep=self._checkpoint / _TASKS,
-        )
-
-    def _whole(self, result: CalibrationResult) -> tuple[CalibrationProblem, Evaluation]:
-        """The problem and the optimum with the rows of the forecasts, of which there may be profiles."""
-        if not self.study.forecasts:
-            return result.problem, result.evaluation
-        problem = with_scenarios(result.problem, self.study.forecasts)
-        wanted = np.arange(len(problem.value)) >= len(result.problem.value)
-        predicted, _ = problem.predictions_at(result.evaluation.t, wanted)
-        return problem, replace(result.evaluation, prediction=np.concatenate([result.evaluation.prediction, predicted]))
+        further = FurtherFits(self.study, settings, journal.folder)
+        return further.started(None if starts is None else Starts.from_dict(starts))
 
     def _written(self, result: CalibrationResult, settings: Settings, names: Sequence[str]) -> CalibrationResult:
         """The result with its profiles and its files; its numbers are written before any profile is begun."""
         study = self.study
         result.notes += study.notes
-        if study.forecasts and result.statistics is not None:
-            try:
-                result.predicted = forecasts_of(
-                    result.problem, result.evaluation, settings.noise, study.forecasts, study.candidates
-                )
-            except Exception as error:  # a scenario may be beyond a model; the fit is done
-                result.notes.append(f"the forecasts could not be made: {error}")
+        further = FurtherFits(study, settings, self._checkpoint)
+        further.predict(result)
         write_numbers(study, result, self.folder)
-        if names and result.statistics is not None:
-            try:
-                result.profiles = self._profiles(result, settings, names)
-            except (BilevelError, InputError) as error:
-                result.notes.append(f"no profile could be followed: {error}")
+        if names:
+            further.follow(result, names)
             write_numbers(study, result, self.folder)
         states, trouble = write_states(result, self.folder / STATE)
         self._list(states)

@@ -91,6 +91,15 @@ def test_a_task_that_hangs_every_time_is_given_up_alone(tmp_path):
     assert "it took more than 1 s" in failure.sentence
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # what dask says as its workers die
+def test_dask_gives_the_same_and_survives_a_worker_that_is_killed(tmp_path):
+    pytest.importorskip("distributed")
+    jobs = [(str(tmp_path), k) for k in range(4)]
+    assert run_tasks(dies_once, jobs, Workers("dask", 2)) == [0, 1, 2, 3]
+    assert (tmp_path / "died").exists()
+
+
 @pytest.mark.parametrize(
     ("given", "what"),
     [
