@@ -10,6 +10,7 @@ from __future__ import annotations
 import faulthandler
 import hashlib
 import json
+import logging
 import multiprocessing
 import os
 import sys
@@ -77,14 +78,14 @@ class Workers:
         except ImportError:
             raise InputError("executor dask needs distributed: pip install 'bilevel[dask]'") from None
         if self.executor != DASK:
-            with Client(self.executor) as client, client.get_executor() as pool:
+            with Client(self.executor) as client, client.get_executor(pure=False) as pool:
                 yield pool
             return
-        quiet = {"dashboard_address": None, "silence_logs": True}
+        quiet = {"dashboard_address": None, "silence_logs": logging.ERROR}
         with (
             LocalCluster(n_workers=self.count or os.cpu_count(), threads_per_worker=1, **quiet) as cluster,
             Client(cluster) as client,
-            client.get_executor() as pool,
+            client.get_executor(pure=False) as pool,
         ):
             yield pool
 

@@ -1,6 +1,9 @@
 """Several starts find the deeper of two minima, alike with and without an executor."""
 
 import json
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -119,3 +122,25 @@ def test_64_starts_are_the_same_bit_for_bit_in_this_process_and_in_others(study,
         result = json.loads((study.results / "multistart" / "result.json").read_text())
         found.append((result["starts"], result["parameters"], result["phi"]))
     assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.slow
+def test_a_driver_that_is_killed_loses_no_finished_start(study, no_pictures):
+    wavy(study)
+    assert study.call("multistart", "--count", "12").code == 0
+    whole = json.loads((study.results / "multistart" / "result.json").read_text())
+    other = study.folder / "killed"
+    command = [sys.executable, "-m", "bilevel", "multistart", str(study.path), "--count", "12", "--out", str(other)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    kept = other / ".checkpoint.next" / "tasks"
+    while process.poll() is None and len(list(kept.glob("*.json"))) < 3:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    done = {file: file.stat().st_mtime_ns for file in kept.glob("*.json")}
+    assert 3 <= len(done) < 12
+    assert study.call("resume", "--out", str(other)).code == 0
+    resumed = json.loads((other / "result.json").read_text())
+    assert (resumed["starts"], resumed["parameters"]) == (whole["starts"], whole["parameters"])
+    for file, when in done.items():
+        assert (other / "checkpoint" / "tasks" / file.name).stat().st_mtime_ns == when
