@@ -1,4 +1,5 @@
-"""The command line: bilevel init | models | check | run | resume | compare | jacobian | uncertainty | plot | train-steps ...
+"""The command line: bilevel init | models | check | run | resume | compare | jacobian | uncertainty | profile | multistart | pest |
+plot | train-steps ...
 
 Nothing heavy is imported before a command needs it, so that `bilevel --help` answers at once.
 Exit codes: 0 done; 1 the calibration, an inner solve or a user's model failed; 2 bad input, and earlier results are as
@@ -44,6 +45,10 @@ NoiseOption = Annotated[
     Noise | None, typer.Option("--noise", help="'known': weights are 1/sigma; 'estimated': s2 = phi/(m - p).")
 ]
 RunName = Annotated[str | None, typer.Option("--run", help="One of the study's named runs.", metavar="NAME")]
+ExecutorOption = Annotated[
+    str | None, typer.Option("--executor", help="serial, processes, dask, tcp://host:port or mpi.", metavar="KIND")
+]
+WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="How many workers (default: one a core).")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
@@ -148,21 +153,29 @@ def run(
     noptmax: Noptmax = None,
     method: MethodOption = None,
     named: RunName = None,
+    executor: ExecutorOption = None,
+    workers: WorkersOption = None,
     debug: Debug = False,
 ) -> None:
     """Calibrate: fit the parameters, write the results and the report."""
     with _errors(debug):
-        session = _session(study, out, named)
+        session = _elsewhere(_session(study, out, named), executor, workers)
         _finish(session, session.run(_settings(session, noptmax, method), force))
 
 
 @app.command()
 def resume(
-    study: StudyPath, out: Out = None, named: RunName = None, noptmax: Noptmax = None, debug: Debug = False
+    study: StudyPath,
+    out: Out = None,
+    named: RunName = None,
+    noptmax: Noptmax = None,
+    executor: ExecutorOption = None,
+    workers: WorkersOption = None,
+    debug: Debug = False,
 ) -> None:
     """Go on with an interrupted run, to the answer that it would have reached; or further, with more iterations."""
     with _errors(debug):
-        session = _session(study, out, named)
+        session = _elsewhere(_session(study, out, named), executor, workers)
         _finish(session, session.resume(noptmax))
 
 
@@ -190,6 +203,55 @@ def uncertainty(
         _say(summary(session.study.title, result))
         _say()
         _say(correlation_table(result))
+
+
+@app.command()
+def profile(
+    study: StudyPath,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Parameters, entries or rows of weight 0; without any, those of the study.", metavar="[NAME]..."
+        ),
+    ] = None,
+    out: Out = None,
+    named: RunName = None,
+    executor: ExecutorOption = None,
+    workers: WorkersOption = None,
+    debug: Debug = False,
+) -> None:
+    """Profile likelihood about an earlier run: 95 % intervals where linear theory fails, and what the data do not bound."""
+    with _errors(debug):
+        session = _elsewhere(_session(study, out, named), executor, workers)
+        _finish(session, session.profile(names or ()))
+
+
+@app.command()
+def pest(study: StudyPath, out: Out = None, named: RunName = None, debug: Debug = False) -> None:
+    """Write an earlier run as a PEST case (.pst, .jcb, covariances) into results/pest, for pyEMU and PEST++."""
+    with _errors(debug):
+        for path in _session(study, out, named).write_pest_case():
+            _say(path)
+
+
+@app.command()
+def multistart(
+    study: StudyPath,
+    count: Annotated[
+        int | None, typer.Option("--count", min=2, help="How many starts (default: the study's, or 16).")
+    ] = None,
+    out: Out = None,
+    force: Force = False,
+    named: RunName = None,
+    executor: ExecutorOption = None,
+    workers: WorkersOption = None,
+    debug: Debug = False,
+) -> None:
+    """Calibrate from several starts within the bounds; results of the best go to results/multistart."""
+    with _errors(debug):
+        session = _elsewhere(_session(study, out, named), executor, workers).with_starts(count)
+        session = session if out else replace(session, folder=session.folder / "multistart")
+        _finish(session, session.run(None, force))
 
 
 @app.command()
@@ -279,6 +341,15 @@ def _session(study: Path, out: Path | None, run: str | None) -> Session:
     torch.set_default_dtype(torch.float64)  # before the user's file is imported; the process is ours
     loaded = load_study(study, run)
     return Session.beside(loaded) if out is None else Session(loaded, out)
+
+
+def _elsewhere(session: Session, executor: str | None, workers: int | None) -> Session:
+    """The session whose further fits are computed where the command line says."""
+    from bilevel.calibrate.fit.executors import Workers
+
+    given = session.study.workers
+    chosen = Workers(executor or given.executor, workers or given.count, given.timeout)
+    return replace(session, study=replace(session.study, workers=chosen))
 
 
 def _settings(session: Session, noptmax: int | None, method: Method | None) -> Settings:

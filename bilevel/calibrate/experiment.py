@@ -14,11 +14,20 @@ from bilevel.report import InputError
 
 @dataclass(frozen=True)
 class Experiment:
-    """A model, and the observations that it predicts."""
+    """A model, and the observations that it predicts.
+
+    parameters_of: for a scenario, which is no experiment of its own, the one whose parameters it takes.
+    """
 
     name: str
     model: Model
     observations: ObservationTable
+    parameters_of: str = ""
+
+    @property
+    def owner(self) -> str:
+        """The experiment to which its parameters belong."""
+        return self.parameters_of or self.name
 
 
 def require_consistent(parameters: ParameterSet, experiments: Sequence[Experiment]) -> None:
@@ -39,7 +48,7 @@ def require_consistent(parameters: ParameterSet, experiments: Sequence[Experimen
 
 
 def _check_names(parameters: ParameterSet, experiment: Experiment) -> None:
-    given = [p.name for p in parameters.belonging_to(experiment.name)]
+    given = [p.name for p in parameters.belonging_to(experiment.owner)]
     for name in given:
         if given.count(name) > 1:
             raise InputError(f"parameter '{name}' is given more than once for experiment '{experiment.name}'")
@@ -48,7 +57,7 @@ def _check_names(parameters: ParameterSet, experiment: Experiment) -> None:
             raise InputError(
                 f"the model of experiment '{experiment.name}' needs a parameter '{name}'; add it to parameters"
             )
-    for p in parameters.belonging_to(experiment.name):
+    for p in parameters.belonging_to(experiment.owner):
         size = experiment.model.parameter_defaults().get(p.name)
         if size is not None and p.start.ndim and size.size != p.size:
             wanted = "a single number" if size.size is None else f"{size.size} values"
@@ -61,7 +70,7 @@ def _check_names(parameters: ParameterSet, experiment: Experiment) -> None:
 def _check_all_used(parameters: ParameterSet, experiments: Sequence[Experiment]) -> None:
     named = parameters.derivation.used
     for p in parameters.parameters:
-        places = [e for e in experiments if not p.experiments or e.name in p.experiments]
+        places = [e for e in experiments if not p.experiments or e.owner in p.experiments]
         names = {n for e in places for n in (*e.model.parameter_defaults(), *e.observations.offset) if n}
         if p.name not in names and p.label not in named:
             near = difflib.get_close_matches(p.name, names, n=1)

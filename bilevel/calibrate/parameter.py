@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -88,6 +88,12 @@ class Parameter:
     def entry_names(self) -> list[str]:
         """What stands in the brackets of the entries of a field."""
         return list(self.entries) or [str(i) for i in range(self.size)]
+
+    def started_at(self, value: np.ndarray) -> Parameter:
+        """The same from another start; transforms may carry a value at a bound a rounding error beyond it."""
+        if self.free:
+            value = np.clip(value, self.coordinate.lower, self.coordinate.upper)
+        return replace(self, value=value)
 
     def _check_bounds(self) -> None:
         if any(bound is not None and math.isnan(bound) for bound in (self.lower, self.upper)):

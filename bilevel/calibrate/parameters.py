@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -118,7 +117,7 @@ class ParameterSet:
 
     def with_start(self, natural: Mapping[str, np.ndarray]) -> ParameterSet:
         """The same parameters with other start values (user's units)."""
-        return ParameterSet(replace(p, value=natural.get(p.label, p.start)) for p in self.parameters)
+        return ParameterSet(p.started_at(natural.get(p.label, p.start)) for p in self.parameters)
 
 
 def _room(p: Parameter) -> np.ndarray:

@@ -60,7 +60,7 @@ class CalibrationProblem:
 
     def group_label(self, experiment: Experiment, group: str) -> str:
         """The group's name, made unique by its experiment's when there are several experiments."""
-        if len(self.experiments) == 1 or group == experiment.name:
+        if group == experiment.name or sum(not e.parameters_of for e in self.experiments) == 1:
             return group
         return f"{experiment.name}/{group}"
 
@@ -79,7 +79,7 @@ class CalibrationProblem:
 
         Experiments that share all their parameters share the prior of their field, too.
         """
-        own = {tuple(self.parameters.entries_of(e.name)): e for e in reversed(self.experiments)}
+        own = {tuple(self.parameters.entries_of(e.owner)): e for e in reversed(self.experiments)}
         fields = [e.model.prior_residual(self.arguments(e, t)) for e in own.values()]
         return torch.cat([self.parameters.prior_residual(t), *fields])
 
@@ -97,7 +97,7 @@ class CalibrationProblem:
         for experiment in self.experiments:
             table = experiment.observations
             rows = torch.nonzero(table.weight > 0).reshape(-1)
-            entries = torch.as_tensor(self.parameters.entries_of(experiment.name))
+            entries = torch.as_tensor(self.parameters.entries_of(experiment.owner))
             function = self._restricted(experiment, point, entries)
             if with_jacobian:
                 prediction, block = jacobian_of(function, point[entries], rows, experiment.model, self.sweep)
@@ -135,23 +135,26 @@ class CalibrationProblem:
         with torch.no_grad():
             return self.misfit.residual(self.predict(torch.as_tensor(t)))[self.fitted].numpy()
 
-    def prediction_jacobian(self, t: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-        """d y / d t (k, p) of the rows that a mask (n,) wants, in their order; the models keep their states."""
+    def predictions_at(self, t: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """y (k,) and d y / d t (k, p) of the rows that a mask (n,) wants, in their order; the models keep their states."""
         point = torch.as_tensor(np.asarray(t, dtype=float))
-        blocks, parts = [], torch.as_tensor(wanted).split([len(e.observations) for e in self.experiments])
+        predictions, blocks = [], []
+        parts = torch.as_tensor(wanted).split([len(e.observations) for e in self.experiments])
         with self.undisturbed():
             for experiment, mask in zip(self.experiments, parts):
                 rows = torch.nonzero(mask).reshape(-1)
-                entries = torch.as_tensor(self.parameters.entries_of(experiment.name))
+                entries = torch.as_tensor(self.parameters.entries_of(experiment.owner))
                 if len(rows):
                     function = self._restricted(experiment, point, entries)
-                    _, block = jacobian_of(function, point[entries], rows, experiment.model, self.sweep)
+                    prediction, block = jacobian_of(function, point[entries], rows, experiment.model, self.sweep)
+                    self._require_finite(experiment, prediction)
+                    predictions.append(prediction[rows])
                     blocks.append(_widened(block, entries, len(point)))
-        return torch.cat(blocks).numpy()
+        return torch.cat(predictions).numpy(), torch.cat(blocks).numpy()
 
     def arguments(self, experiment: Experiment, t: Tensor) -> dict[str, Tensor]:
         """What a model's `simulate` is given at t: its parameters in its units, fields filled, defaults added."""
-        given = self.parameters.for_experiment(self.parameters.natural(t), experiment.name)
+        given = self.parameters.for_experiment(self.parameters.natural(t), experiment.owner)
         known = experiment.model.parameter_defaults()
         offsets = set(experiment.observations.offset)
         arguments = {name: v for name, v in given.items() if (name in known if known else name not in offsets)}
@@ -171,7 +174,7 @@ class CalibrationProblem:
             )
         if y.dtype != torch.float64:
             self.single_precision.add(experiment.name)
-        given = self.parameters.for_experiment(self.parameters.natural(t), experiment.name)
+        given = self.parameters.for_experiment(self.parameters.natural(t), experiment.owner)
         for name in dict.fromkeys(n for n in experiment.observations.offset if n):
             mask = torch.tensor([o == name for o in experiment.observations.offset], dtype=torch.float64)
             y = y + mask * given[name]

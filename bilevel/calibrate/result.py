@@ -9,11 +9,14 @@ import numpy as np
 import torch
 
 from bilevel.calibrate.evaluation import Evaluation, Iteration
+from bilevel.calibrate.fit.start_outcomes import StartOutcome, starts_verdict
 from bilevel.calibrate.parameter import Parameter
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.settings import Noise, Transform
+from bilevel.calibrate.statistics.forecast_worth import Forecast
 from bilevel.calibrate.statistics.forecasts import Forecasts
 from bilevel.calibrate.statistics.identifiability import Identifiability
+from bilevel.calibrate.statistics.profile import Profile
 from bilevel.calibrate.statistics.uncertainty import Statistics
 from bilevel.report import Counts, GradientReport
 
@@ -71,7 +74,8 @@ class CalibrationResult:
 
     status: a sentence. noise_sentence: how large the noise is, where that needs saying. jacobian_error: the final
     Jacobian against finite differences, relative (NaN if not checked).
-    certificate: what the implicit layers say of a gradient at the end, None if not asked for.
+    certificate: what the implicit layers say of a gradient at the end, None if not asked for. starts, profiles: what
+    further fits led to, where there were any. predicted: the study's forecasts.
     """
 
     problem: CalibrationProblem
@@ -93,6 +97,9 @@ class CalibrationResult:
     forecasts: Forecasts | None = None
     noise_sentence: str = ""
     notes: list[str] = field(default_factory=list)
+    starts: list[StartOutcome] = field(default_factory=list)
+    profiles: list[Profile] = field(default_factory=list)
+    predicted: list[Forecast] = field(default_factory=list)
 
     def __repr__(self) -> str:
         """The verdict, phi, and the first parameters; bilevel.calibrate.report has longer texts."""
@@ -148,7 +155,14 @@ class CalibrationResult:
         found = [self.status]
         if self.identifiability is not None:
             found += list(self.identifiability.sentences.values())
-        return found + self.notes + [self.noise_sentence] * bool(self.noise_sentence)
+        return found + self.findings + self.notes + [self.noise_sentence] * bool(self.noise_sentence)
+
+    @property
+    def findings(self) -> list[str]:
+        """What several starts, profiles and forecasts say, where there are any."""
+        said = [starts_verdict(self.problem.parameters, self.starts)] if self.starts else []
+        said += [profile.sentence for profile in self.profiles]
+        return said + [forecast.sentence for forecast in self.predicted]
 
     def _estimate(self, parameter: Parameter, label: str, value: float, entry: int, index: int) -> ParameterEstimate:
         nan = math.nan

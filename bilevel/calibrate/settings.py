@@ -83,6 +83,31 @@ class Settings:
         return Settings(**{**values, "method": Method(values["method"]), "noise": Noise(values["noise"])})
 
 
+class StartSampling(Enum):
+    """How starts fill the space within the bounds of the transformed parameters."""
+
+    LATIN_HYPERCUBE = "latin_hypercube"
+    SOBOL = "sobol"
+
+
+@dataclass(frozen=True)
+class Starts:
+    """How many starts, the given one among them, and how the others are drawn."""
+
+    count: int
+    sampling: StartSampling = StartSampling.LATIN_HYPERCUBE
+    seed: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for a file."""
+        return {**asdict(self), "sampling": self.sampling.value}
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> Starts:
+        """The inverse of `as_dict`."""
+        return Starts(**{**values, "sampling": StartSampling(values["sampling"])})
+
+
 @dataclass(frozen=True)
 class Stage:
     """What one stage frees and fits: labels of parameters, labels of groups; () = all that the study frees or fits."""

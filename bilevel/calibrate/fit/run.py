@@ -100,7 +100,7 @@ def _assembled(evaluator: Evaluator, settings: Settings, ending: Ending) -> Cali
         predicted = forecasts(problem, best, settings.noise)
         noise = noise_sentence(problem, best, settings.noise)
         if ending.converged and settings.noptmax > 0:
-            notes += filter(None, [sentence(randomness(problem, best))])
+            notes += filter(None, [sentence(randomness(problem, best), statistics.factors)])
         if settings.verify:
             check = check_derivatives(problem, best)
             for label in check.cut:

@@ -16,7 +16,6 @@ from bilevel.calibrate.evaluation import Evaluation, Iteration
 from bilevel.calibrate.experiment import Experiment
 from bilevel.calibrate.fit.journal import Journal
 from bilevel.calibrate.fit.run import calibrate
-from bilevel.calibrate.parameter import Parameter
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.result import CalibrationResult
 from bilevel.calibrate.settings import Method, Settings, Stage
@@ -94,15 +93,8 @@ def _require_known(stage: Stage, what: str, names: Sequence[str], known: Sequenc
 
 def _from(problem: CalibrationProblem, values: dict[str, np.ndarray]) -> CalibrationProblem:
     """The same problem from other start values."""
-    parameters = [_started(p, values[p.label]) for p in problem.parameters.parameters]
+    parameters = [p.started_at(values[p.label]) for p in problem.parameters.parameters]
     return CalibrationProblem(parameters, problem.experiments, problem.sweep)
-
-
-def _started(parameter: Parameter, value: np.ndarray) -> Parameter:
-    """Transforms may carry a value at a bound a rounding error beyond it."""
-    if parameter.free:
-        value = np.clip(value, parameter.coordinate.lower, parameter.coordinate.upper)
-    return replace(parameter, value=value)
 
 
 def _joined(

@@ -27,6 +27,7 @@ from bilevel.calibrate.report.summary import (
 )
 from bilevel.calibrate.result import CalibrationResult, ParameterEstimate
 from bilevel.calibrate.settings import Noise
+from bilevel.calibrate.statistics.forecast_worth import Forecast
 from bilevel.calibrate.study.files import write_atomically
 from bilevel.calibrate.study.study import Study
 
@@ -77,6 +78,7 @@ def report(
         correlated=correlated_rows(result)[:ROWS],
         correlated_header=CORRELATED_HEADER,
         correlated_sentences=correlated_sentences(result),
+        forecasts=[_forecast_row(forecast) for forecast in result.predicted[:ROWS]],
         variance=_variance(result),
         misfit=_misfit(result),
         pictures=[_placed(picture, images) for picture, images in drawn],
@@ -123,6 +125,14 @@ def _parameter_row(e: ParameterEstimate) -> list[str]:
     bounds = "–" if e.lower is None and e.upper is None else f"{number(e.lower)} … {number(e.upper)}"
     remarks = ", ".join(filter(None, [remark(e), e.transform if e.transform != "none" else ""]))
     return [e.label, number(e.value), number(e.std, 3), relative, interval, e.units, bounds, number(e.start), remarks]
+
+
+def _forecast_row(f: Forecast) -> list[str]:
+    rests = [f"{worth.label} (x {number(1 + worth.share, 3)})" for worth in (*f.groups[:2], *f.readings[:2])]
+    plan = [f"{worth.label} ({100 * worth.share:.2g} %)" for worth in f.plan[:3]]
+    interval = f"{number(f.lower95, 4)} … {number(f.upper95, 4)}"
+    numbers = [number(f.value), number(f.prior_std, 3), number(f.std, 3)]
+    return [f.label, *numbers, interval, f.units, ", ".join(rests), ", ".join(plan)]
 
 
 def _variance(result: CalibrationResult) -> str:

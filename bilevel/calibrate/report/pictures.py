@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from bilevel.calibrate.experiment import Experiment
 from bilevel.calibrate.report.axes import COLOURS, MANY, new_figure, plain
 from bilevel.calibrate.report.data_pictures import data_pictures
+from bilevel.calibrate.report.fit_pictures import profile_pictures, start_pictures
 from bilevel.calibrate.report.picture import Picture
 from bilevel.calibrate.result import CalibrationResult
 from bilevel.calibrate.study.schema import PlotSection
@@ -36,6 +37,9 @@ class Pictures:
         yield "the picture of the residuals", lambda: [residual_picture(result)]
         yield "the picture of the way there", lambda: trace_pictures(result)
         yield "the picture of the correlations", lambda: correlation_pictures(result)
+        yield "the picture of the starts", lambda: start_pictures(result)
+        for profile in result.profiles:
+            yield f"the profile of {profile.label}", partial(profile_pictures, profile)
         for e in experiments:
             yield f"a picture of the model of experiment '{e.name}'", partial(model_pictures, result, e)
 

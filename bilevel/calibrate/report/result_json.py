@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from bilevel.calibrate.fit.start_outcomes import StartOutcome
 from bilevel.calibrate.result import CalibrationResult
+from bilevel.calibrate.statistics.forecast_worth import Forecast
+from bilevel.calibrate.statistics.profile import Profile
 from bilevel.calibrate.statistics.randomness import randomness
 from bilevel.calibrate.study.study import Study
 
@@ -69,6 +72,10 @@ def as_json(study: Study, result: CalibrationResult) -> dict[str, Any]:
         else [asdict(group) for group in statistics.correlated.groups],
         "not_identifiable": {} if identified is None else identified.sentences,
         "singular_values": None if identified is None else [float(s) for s in identified.singular_values],
+        "starts": [_start(outcome) for outcome in result.starts],
+        "profiles": {profile.label: _profile(profile) for profile in result.profiles},
+        "forecasts": {forecast.label: _forecast(forecast) for forecast in result.predicted},
+        "findings": result.findings,
         "method": result.method,
         "iterations": len(result.iterations) - 1,
         "evaluations": result.evaluations,
@@ -79,6 +86,49 @@ def as_json(study: Study, result: CalibrationResult) -> dict[str, Any]:
         "derivatives": {e.name: e.model.derivatives for e in result.problem.experiments},
         "jacobian_finite_difference_error": _finite(result.jacobian_error),
         "seconds": result.seconds,
+    }
+
+
+def _start(outcome: StartOutcome) -> dict[str, Any]:
+    return {
+        "number": outcome.number,
+        "start": {label: value.tolist() for label, value in outcome.start.items()},
+        "values": {label: value.tolist() for label, value in outcome.values.items()},
+        "phi": _finite(outcome.phi),
+        "converged": outcome.converged,
+        "status": outcome.status,
+    }
+
+
+def _profile(profile: Profile) -> dict[str, Any]:
+    return {
+        "estimate": profile.estimate,
+        "units": profile.units,
+        "interval95": [_finite(profile.lower), _finite(profile.upper)],
+        "interval95_linear": [_finite(end) for end in profile.linear],
+        "bounded": list(profile.bounded),
+        "sentence": profile.sentence,
+        "threshold": profile.threshold,
+        "values": profile.values.tolist(),
+        "phi": profile.phi.tolist(),
+        "parameters": {label: values.tolist() for label, values in profile.path.items()},
+    }
+
+
+def _forecast(forecast: Forecast) -> dict[str, Any]:
+    return {
+        "value": forecast.value,
+        "units": forecast.units,
+        "prior_std": _finite(forecast.prior_std),
+        "std": _finite(forecast.std),
+        "interval95": [_finite(forecast.lower95), _finite(forecast.upper95)],
+        "variance_rises_without": {
+            "groups": {worth.label: _finite(worth.share) for worth in forecast.groups},
+            "readings": {worth.label: _finite(worth.share) for worth in forecast.readings},
+        },
+        "variance_falls_with": {worth.label: worth.share for worth in forecast.candidates},
+        "plan": [{"reading": worth.label, "variance_gone": worth.share} for worth in forecast.plan],
+        "sentence": forecast.sentence,
     }
 
 

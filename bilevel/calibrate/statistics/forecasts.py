@@ -34,7 +34,7 @@ def forecasts(problem: CalibrationProblem, evaluation: Evaluation, noise: Noise)
     fitted = problem.fitted.numpy()
     slopes[fitted] = evaluation.jacobian[: len(fitted)] / np.where(slope == 0, 1.0, slope)[fitted, None]
     if (silent := slope == 0).any():  # not fitted, or censored so far from the limit that its residual is flat
-        slopes[silent] = problem.prediction_jacobian(evaluation.t, silent)
+        slopes[silent] = problem.predictions_at(evaluation.t, silent)[1]
     std = np.sqrt(informed.variances(slopes))
     half = informed.level.quantile * std
     return Forecasts(std, evaluation.prediction - half, evaluation.prediction + half)

@@ -2,13 +2,14 @@
 
 Linear statistics take the errors for independent. Neighbouring residuals of equal sign say that they are not, and then
 the standard deviations are too small. Runs: the sign changes of independent errors, symmetric about zero, are binomial
-(n - 1, 1/2), so that a group that lies on one side of its model is told as well. Factor: variance of the estimates
-under first-order autoregressive errors and smooth sensitivities, (1 + r) / (1 - r).
+(n - 1, 1/2), so that a group that lies on one side of its model is told as well. By how much they are too small differs
+between parameters, and only the covariance for correlated errors says it.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,12 +44,6 @@ class Randomness:
         """False where runs are too few, or neighbours too alike, by more than CLEAR standard errors."""
         return self.runs_deviation > -CLEAR and self.autocorrelation * math.sqrt(self.rows) < CLEAR
 
-    @property
-    def factor(self) -> float:
-        """How many times too small the standard deviations are, roughly; at least 1."""
-        r = min(max(self.autocorrelation, 0.0), 0.99)
-        return math.sqrt((1 + r) / (1 - r))
-
 
 def randomness(problem: CalibrationProblem, evaluation: Evaluation) -> list[Randomness]:
     """One entry for each group with at least FEWEST fitted rows whose residuals are more than round-off."""
@@ -66,8 +61,11 @@ def randomness(problem: CalibrationProblem, evaluation: Evaluation) -> list[Rand
     return found
 
 
-def sentence(groups: list[Randomness]) -> str:
-    """What a reader must know of groups whose residuals are not random, "" if there are none."""
+def sentence(groups: list[Randomness], factors: Mapping[str, float]) -> str:
+    """What a reader must know of groups whose residuals are not random, "" if there are none.
+
+    factors: label -> how many times too small its standard deviation is, by the covariance for correlated errors.
+    """
     bad = [g for g in groups if not g.random]
     if not bad:
         return ""
@@ -76,12 +74,19 @@ def sentence(groups: list[Randomness]) -> str:
         for g in bad[:NAMED]
     ]
     more = f" and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
-    worst = max(g.factor for g in bad)
-    size = f", by a factor of about {worst:.1f}," if worst > 1.05 else ""
     return (
-        f"The residuals of {', '.join(named)}{more} are not random: the model or the data err systematically there, "
-        f"and the standard deviations are too small{size} because they take the errors for independent; those for correlated errors stand beside them"
+        f"The residuals of {', '.join(named)}{more} are not random: the model or the data err systematically there, and "
+        f"the standard deviations are too small{_by_how_much(factors)} because they take the errors for independent"
+        + ("; those for correlated errors stand beside them" if factors else "")
     )
+
+
+def _by_how_much(factors: Mapping[str, float]) -> str:
+    grown = sorted(((f, label) for label, f in factors.items() if f > 1.05), reverse=True)
+    if not grown:
+        return ""
+    more = f" and {len(grown) - NAMED} more" if len(grown) > NAMED else ""
+    return ", by a factor of " + ", ".join(f"{f:.1f} ({label})" for f, label in grown[:NAMED]) + more + ","
 
 
 def _of_group(label: str, residual: np.ndarray) -> Randomness:

@@ -47,6 +47,14 @@ class Statistics:
     chi_square: float
     correlated: CorrelatedStatistics | None = None
 
+    @property
+    def factors(self) -> dict[str, float]:
+        """Label -> how many times its standard deviation is larger under correlated errors; {} where errors look independent."""
+        if self.correlated is None:
+            return {}
+        pairs = zip(self.labels, self.correlated.std, self.std)
+        return {label: float(wide / plain) for label, wide, plain in pairs if plain > 0 and np.isfinite(wide)}
+
 
 @dataclass(frozen=True)
 class CorrelatedStatistics:

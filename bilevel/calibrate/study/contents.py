@@ -21,7 +21,20 @@ PACKAGES = ("bilevel", "torch", "numpy", "scipy")
 
 def contents(study: Path, section: StudySection, files: Iterable[Path]) -> dict[str, str]:
     """Name -> hash or version. Titles and pictures do not count; settings are compared one by one elsewhere."""
-    keys = section.model_dump(mode="json", exclude={"title", "description", "plot", "calibration", "runs"})
+    keys = section.model_dump(
+        mode="json",
+        exclude={
+            "title",
+            "description",
+            "plot",
+            "calibration",
+            "runs",
+            "profiles",
+            "executor",
+            "forecasts",
+            "candidates",
+        },
+    )
     keys["jacobian"] = section.calibration.jacobian.value
     named = [study.parent / text for text in _texts([section.model, *(e.model for e in section.experiments or ())])]
     read = [*files, *(path for path in named if _is_file(path))]

@@ -10,16 +10,20 @@ from typing import Any
 
 from bilevel.calibrate.derivation import Derivation, needed_by
 from bilevel.calibrate.experiment import Experiment
+from bilevel.calibrate.fit.executors import Workers
+from bilevel.calibrate.fit.multistart import start_points
 from bilevel.calibrate.fit.stages import restricted
 from bilevel.calibrate.model import ConfigError, Model
 from bilevel.calibrate.observations import ObservationTable, join
 from bilevel.calibrate.parameter import Parameter
 from bilevel.calibrate.problem import CalibrationProblem
-from bilevel.calibrate.settings import Settings, Stage
+from bilevel.calibrate.settings import Settings, Stage, Starts
+from bilevel.calibrate.statistics.forecast_worth import with_scenarios
+from bilevel.calibrate.statistics.quantity import find_quantity
 from bilevel.calibrate.study.contents import contents
 from bilevel.calibrate.study.named_runs import with_run
-from bilevel.calibrate.study.observation_files import read_observations
-from bilevel.calibrate.study.observation_schema import ObservationSection
+from bilevel.calibrate.study.observation_files import read_observations, read_places
+from bilevel.calibrate.study.observation_schema import ForecastSection, ObservationSection
 from bilevel.calibrate.study.parameter_keys import read_parameter
 from bilevel.calibrate.study.registry import find_model, model_from_file
 from bilevel.calibrate.study.schema import StudySection
@@ -53,6 +57,8 @@ class _Loader:
         calibration = self.section.calibration
         with self._at(("parameters",)):
             problem = CalibrationProblem(parameters, experiments, calibration.jacobian)
+        forecasts = self._scenarios("forecasts", self.section.forecasts, problem, [])
+        candidates = self._scenarios("candidates", self.section.candidates, problem, forecasts)
         self._check_plot(experiments)
         return Study(
             path=self.path,
@@ -73,6 +79,11 @@ class _Loader:
             text=self.document.text,
             contents=contents(self.path, self.section, self.files),
             notes=tuple(dict.fromkeys(self.notes)),
+            starts=self._starts(problem),
+            profiles=tuple(self._profiles(problem, forecasts)),
+            forecasts=tuple(forecasts),
+            candidates=tuple(candidates),
+            workers=self._workers(),
         )
 
     def _experiment_sections(self) -> Iterator[tuple[str, dict[str, Any], Sequence[ObservationSection], KeyPath]]:
@@ -172,6 +183,59 @@ class _Loader:
             with self._at(("stages", i)):
                 restricted(problem, stage, {p.label: p.start for p in problem.parameters.parameters})
             yield stage
+
+    def _starts(self, problem: CalibrationProblem) -> Starts | None:
+        section = self.section.starts
+        if section is None:
+            return None
+        starts = Starts(section.count, section.sampling, section.seed)
+        with self._at(("starts",)):
+            start_points(problem.parameters, starts)
+        return starts
+
+    def _profiles(self, problem: CalibrationProblem, forecasts: list[Experiment]) -> Iterator[str]:
+        whole = with_scenarios(problem, forecasts)
+        for i, name in enumerate(self.section.profiles):
+            with self._at(("profiles", i)):
+                find_quantity(whole, name)
+            yield name
+
+    def _scenarios(
+        self, key: str, sections: Sequence[ForecastSection], problem: CalibrationProblem, others: Sequence[Experiment]
+    ) -> list[Experiment]:
+        """Rows without readings as experiments of their own, with the parameters of those that they belong to."""
+        found: list[Experiment] = []
+        for i, section in enumerate(sections):
+            with self._at((key, i)):
+                taken = [e.name for e in (*problem.experiments, *others, *found)] + [g for _, g, _ in problem.groups]
+                if section.name in taken:
+                    raise InputError(f"name: there is something called '{section.name}' already; choose another name")
+                owner, keys = self._owner(section, problem)
+            document = self._model_document({**keys, **section.model}, (key, i))
+            model_class, options = self._model_class(document, {**keys, **section.model})
+            config = validated(document, model_class.Config, options, ("model",))
+            with self._at((key, i)):
+                table = read_places(section, self.folder, model_class)
+                scenario = Experiment(section.name, _made(model_class, config, table, self.folder), table, owner)
+                scenario.model.require_units({p.name: p.units for p in problem.parameters.belonging_to(owner)})
+                with_scenarios(problem, [scenario])
+            found.append(scenario)
+        return found
+
+    def _owner(self, section: ForecastSection, problem: CalibrationProblem) -> tuple[str, dict[str, Any]]:
+        """The experiment to which a scenario belongs, and the keys of its model."""
+        names = [e.name for e in problem.experiments]
+        if section.experiment is None and len(names) > 1:
+            raise InputError(f"experiment: say to which it belongs (there are: {', '.join(names)})")
+        owner = section.experiment or names[0]
+        if owner not in names:
+            raise InputError(f"experiment: there is no experiment '{owner}'{hint(owner, names)}")
+        own = [e.model for e in self.section.experiments or () if e.name == owner]
+        return owner, {**self.section.model, **(own[0] if own else {})}
+
+    def _workers(self) -> Workers:
+        with self._at(("executor",)):
+            return Workers(self.section.executor.kind, self.section.executor.workers, self.section.executor.timeout)
 
     def _check_plot(self, experiments: list[Experiment]) -> None:
         x = self.section.plot.x

@@ -15,7 +15,7 @@ from bilevel.calibrate.study.yaml_lines import Document, KeyPath, kind_of
 from bilevel.report import InputError
 
 MAX_BYTES = 100_000_000
-_TAKEN = ("checkpoint", "jacobian", "pictures", "state")
+_TAKEN = ("checkpoint", "jacobian", "multistart", "pest", "pictures", "state")
 _KEYS = ("model", "parameters", "calibration", "title", "description")
 
 

@@ -14,7 +14,14 @@ from bilevel.calibrate.observations import GroupUnits, ObservationTable, Sigma
 from bilevel.calibrate.settings import WeightRule
 from bilevel.calibrate.study.csv_file import CsvFile, TableLayout, read_csv
 from bilevel.calibrate.study.dates import seconds_since
-from bilevel.calibrate.study.observation_schema import ColumnSection, ObservationSection, Weighting
+from bilevel.calibrate.study.observation_schema import (
+    CandidateSection,
+    ColumnSection,
+    ForecastSection,
+    ObservationSection,
+    TableFileSection,
+    Weighting,
+)
 from bilevel.calibrate.study.readings import with_readings
 from bilevel.calibrate.study.units import Conversion, Unit, parse_unit
 from bilevel.calibrate.study.validated import hint
@@ -25,15 +32,10 @@ def read_observations(
     section: ObservationSection, folder: Path, model: type[Model], notes: list[str]
 ) -> ObservationTable:
     """The table of one `observations` entry, in the units of a class of models; what seems odd goes to `notes`."""
-    layout = TableLayout(section.delimiter, section.decimal, section.comment, section.second_header, section.sheet)
-    file = read_csv(folder / section.file, layout=layout)
+    file = _opened(section, folder)
     if section.wide is not None:
         file = file.long(section.wide.columns, section.wide.name, section.value.column)
-    for column, wanted in section.where.items():
-        file = file.keep(column, wanted)
-    if not file.rows:
-        chosen = f" with {section.where}" if section.where else ""
-        raise InputError(f"{file.path}: there is no row{chosen}; an observation group may not be empty")
+    file = _kept(section, file)
     file, limits = with_readings(file, section, notes)
     if repeated := file.repeated_rows:
         more = f" and {len(repeated) - 1} more" if len(repeated) > 1 else ""
@@ -69,6 +71,48 @@ def read_observations(
         noise=noise,
         censored=limits,
     )
+
+
+def read_places(section: ForecastSection, folder: Path, model: type[Model]) -> ObservationTable:
+    """The table of rows without readings; those of candidates have the weight that a reading would have."""
+    file = _kept(section, _opened(section, folder))
+    labels, known = _labels(section, model), {**model.columns, **model.optional_columns}
+    numeric = {name: c for name, c in section.columns.items() if name not in labels}
+    values = _conversion(ColumnSection(column=section.name, units=section.units), model, model.value_units, "values")
+    converted = {name: _conversion(c, model, known.get(name), f"columns.{name}") for name, c in numeric.items()}
+    columns = {name: converted[name](_numbers(file, c)) for name, c in numeric.items()}
+    for name, numbers in columns.items():
+        _require_finite(file, name, numbers)
+    rows = len(file.rows)
+    weight = 1 / (section.std * values.scale) if isinstance(section, CandidateSection) else 0.0
+    return ObservationTable(
+        value=torch.zeros(rows, dtype=torch.float64),
+        weight=torch.full((rows,), weight, dtype=torch.float64),
+        group=(section.name,) * rows,
+        columns={name: torch.as_tensor(numbers) for name, numbers in columns.items()},
+        labels={name: tuple(file.texts(c.column)) for name, c in labels.items()},
+        source=tuple(file.where(i) for i in range(rows)),
+        group_units={section.name: GroupUnits(section.units or "", values)},
+        column_units={
+            name: GroupUnits("s" if numeric[name].origin else numeric[name].units or "", c)
+            for name, c in converted.items()
+        },
+    )
+
+
+def _opened(section: TableFileSection, folder: Path) -> CsvFile:
+    layout = TableLayout(section.delimiter, section.decimal, section.comment, section.second_header, section.sheet)
+    return read_csv(folder / section.file, layout=layout)
+
+
+def _kept(section: TableFileSection, file: CsvFile) -> CsvFile:
+    """The rows that `where` keeps; InputError where there is none."""
+    for column, wanted in section.where.items():
+        file = file.keep(column, wanted)
+    if not file.rows:
+        chosen = f" with {section.where}" if section.where else ""
+        raise InputError(f"{file.path}: there is no row{chosen}; an observation group may not be empty")
+    return file
 
 
 def _numbers(file: CsvFile, column: ColumnSection) -> np.ndarray:
@@ -117,7 +161,7 @@ def _require_fit(
             )
 
 
-def _labels(section: ObservationSection, model: type[Model]) -> dict[str, ColumnSection]:
+def _labels(section: TableFileSection, model: type[Model]) -> dict[str, ColumnSection]:
     """The columns that the model wants as texts; InputError for columns that it misses."""
     for name, units in model.columns.items():
         if name not in section.columns:

@@ -133,23 +133,15 @@ class WideSection(Section):
     """what the new column with their names is called; the readings stand in the column that `value` names"""
 
 
-class ObservationSection(Weighting):
-    """A file of observations; `where` keeps the rows whose columns have the given texts."""
+class TableFileSection(Section):
+    """A file, and its rows; `where` keeps those whose columns have the given texts."""
 
     file: str
     """a CSV beside the study; lines that begin with # are comments"""
-    value: ColumnSection
-    """the column of measurements"""
     columns: dict[str, ColumnSection] = Field(default={})
     """what the model needs for each row, by the model's name for it"""
-    group: GroupSection = GroupSection(name="data")
-    """what is reported together"""
-    groups: dict[str, Weighting] = Field(default={})
-    """weights of single groups, in place of the file's"""
     where: dict[str, list[str]] = Field(default={})
     """keeps the rows whose column has one of these texts"""
-    offset: str | None = Field(default=None, min_length=1)
-    """a parameter that is added to all predictions of this file"""
     delimiter: str = Field(default=",", pattern=r"^[^\w\s\"'.+#-]$|^\t$|^ $")
     """between columns"""
     decimal: Literal[".", ","] = "."
@@ -160,6 +152,55 @@ class ObservationSection(Weighting):
     """whether a line follows the header, as of units, that is passed over"""
     sheet: str | None = Field(default=None, min_length=1)
     """of an .xlsx file; left out: its first"""
+
+    @model_validator(mode="after")
+    def _commas(self) -> TableFileSection:
+        if self.decimal == self.delimiter:
+            raise ValueError(
+                "a comma cannot be both decimal sign and delimiter; give delimiter: ';' or what the file has"
+            )
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _where_lists(cls, given: Any) -> Any:
+        """A single text in `where` is a list of one."""
+        if isinstance(given, dict) and isinstance(where := given.get("where"), dict):
+            return {**given, "where": {k: [v] if is_text(v) else v for k, v in where.items()}}
+        return given
+
+
+class ForecastSection(TableFileSection):
+    """Rows to predict after the calibration, perhaps in another scenario: a file of places and times without readings."""
+
+    name: str = Field(min_length=1)
+    """in reports; its rows are `name[1]`, `name[2]`, ..."""
+    units: str | None = None
+    """of the predictions; left out: those that the model works in"""
+    model: dict[str, Any] = Field(default={})
+    """keys that differ from the study's `model`"""
+    experiment: str | None = Field(default=None, min_length=1)
+    """whose model and parameters it takes, where the study has several experiments"""
+
+
+class CandidateSection(ForecastSection):
+    """Readings that could be taken, for which it is told how much they would help the forecasts."""
+
+    std: float = Field(gt=0)
+    """standard deviation that such a reading would have, in its units"""
+
+
+class ObservationSection(Weighting, TableFileSection):
+    """A file of observations; `where` keeps the rows whose columns have the given texts."""
+
+    value: ColumnSection
+    """the column of measurements"""
+    group: GroupSection = GroupSection(name="data")
+    """what is reported together"""
+    groups: dict[str, Weighting] = Field(default={})
+    """weights of single groups, in place of the file's"""
+    offset: str | None = Field(default=None, min_length=1)
+    """a parameter that is added to all predictions of this file"""
     wide: WideSection | None = None
     """columns that are readings of one thing each"""
     omit: list[str] = Field(default=[])
@@ -171,18 +212,6 @@ class ObservationSection(Weighting):
     def _signs(self) -> ObservationSection:
         if self.value.origin is not None:
             raise ValueError("a value is a number, no date; origin belongs to columns")
-        if self.decimal == self.delimiter:
-            raise ValueError(
-                "a comma cannot be both decimal sign and delimiter; give delimiter: ';' or what the file has"
-            )
         if self.censored == "fit" and any(w.std is None for w in (self, *self.groups.values())):
             raise ValueError("censored: fit needs a std, with which a prediction may pass a limit")
         return self
-
-    @model_validator(mode="before")
-    @classmethod
-    def _where_lists(cls, given: Any) -> Any:
-        """A single text in `where` is a list of one."""
-        if isinstance(given, dict) and isinstance(where := given.get("where"), dict):
-            return {**given, "where": {k: [v] if is_text(v) else v for k, v in where.items()}}
-        return given

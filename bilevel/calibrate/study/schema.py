@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from bilevel.calibrate.settings import Method, Noise, Sweep, TransformName
-from bilevel.calibrate.study.observation_schema import ObservationSection
+from bilevel.calibrate.settings import Method, Noise, StartSampling, Sweep, TransformName
+from bilevel.calibrate.study.observation_schema import CandidateSection, ForecastSection, ObservationSection
 from bilevel.calibrate.study.section import Section, is_number, is_text
 from bilevel.calibrate.study.yaml_lines import kind_of
 
@@ -135,6 +135,38 @@ class StageSection(Section):
     """fitted in this stage; left out: all"""
 
 
+class StartsSection(Section):
+    """Several starts, of which the best is reported; a bare number is the count."""
+
+    count: int = Field(ge=2, le=100_000)
+    """how many, the given start among them"""
+    sampling: StartSampling = StartSampling.LATIN_HYPERCUBE
+    """how the others are drawn within the bounds of the transformed parameters"""
+    seed: int = Field(default=0, ge=0)
+    """of the random numbers"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_number(cls, given: Any) -> Any:
+        return {"count": given} if is_number(given) else given
+
+
+class ExecutorSection(Section):
+    """Where starts and profiles are computed; a bare text is the kind."""
+
+    kind: str = Field(default="serial", pattern=r"^(serial|processes|dask|mpi|tcp://\S+)$")
+    """`serial`, `processes`, `dask` (a cluster on this machine), `tcp://host:port` (a dask scheduler), `mpi`"""
+    workers: int | None = Field(default=None, ge=1, le=100_000)
+    """how many; left out: one a core"""
+    timeout: float | None = Field(default=None, gt=0)
+    """seconds after which a task is given up and run again elsewhere; left out: none"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, given: Any) -> Any:
+        return {"kind": given} if isinstance(given, str) else given
+
+
 class PlotSection(Section):
     """What stands on the pictures' horizontal axis."""
 
@@ -167,6 +199,16 @@ class StudySection(Section):
     """named runs (--run NAME): keys of model, calibration and parameters (by name) that differ in them"""
     stages: list[StageSection] = Field(default=[])
     """fits one after another, each from the last one's values"""
+    starts: StartsSection | None = None
+    """fits from several starts; the best is reported"""
+    profiles: list[str] = Field(default=[])
+    """parameters, entries (`k[3]`) or rows of weight 0 (`heads[2]`, the second of its group) whose profile likelihood is followed"""
+    forecasts: list[ForecastSection] = Field(default=[])
+    """what is predicted after the calibration, with its uncertainty and the readings that it rests on"""
+    candidates: list[CandidateSection] = Field(default=[])
+    """possible new readings, and how much they would help the forecasts"""
+    executor: ExecutorSection = ExecutorSection()
+    """where starts and profiles are computed"""
     plot: PlotSection = PlotSection()
     """the pictures' horizontal axis"""
 

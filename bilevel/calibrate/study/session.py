@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,17 +13,22 @@ from bilevel.calibrate.evaluation import Iteration
 from bilevel.calibrate.fit.journal import Journal
 from bilevel.calibrate.fit.progress import Progress
 from bilevel.calibrate.fit.stages import staged
+from bilevel.calibrate.fit.start_outcomes import StartOutcome
+from bilevel.calibrate.pest.export import write_pest_case
+from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.report.outputs import RESULT, file_names, write_numbers, write_states
 from bilevel.calibrate.report.page import REPORT, write_pictures, write_report
 from bilevel.calibrate.result import CalibrationResult
-from bilevel.calibrate.settings import Noise, Settings
+from bilevel.calibrate.settings import Noise, Settings, Starts
 from bilevel.calibrate.study.files import locked
+from bilevel.calibrate.study.further_fits import FurtherFits
 from bilevel.calibrate.study.manifest import Manifest
 from bilevel.calibrate.study.study import Study
 from bilevel.report import InputError
 
-STATE, CHECKPOINT, PICTURES = "state", "checkpoint", "pictures"
+STATE, CHECKPOINT, PICTURES, PEST = "state", "checkpoint", "pictures", "pest"
 _NEXT = ".checkpoint.next"
+_STARTS = 16
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,12 @@ class Session:
         results = results if study.path.stem == "study" else results / study.path.stem
         return Session(study, results if study.run is None else results / study.run)
 
+    def with_starts(self, count: int | None) -> Session:
+        """From several starts, though the study may ask for one."""
+        starts = self.study.starts or Starts(_STARTS)
+        starts = starts if count is None else replace(starts, count=count)
+        return replace(self, study=replace(self.study, starts=starts))
+
     def run(self, settings: Settings | None = None, force: bool = False) -> CalibrationResult:
         """Begin anew; InputError if results or an interrupted run are there, unless `force` replaces them.
 
@@ -52,6 +63,7 @@ class Session:
                 "contents": dict(self.study.contents),
                 "settings": settings.as_dict(),
                 "study_settings": self.study.settings.as_dict(),
+                "starts": None if self.study.starts is None else self.study.starts.as_dict(),
             }
             shutil.rmtree(self.folder / _NEXT, ignore_errors=True)  # of a run killed before its first evaluation
             journal = Journal.create(self.folder / _NEXT, about)
@@ -80,15 +92,46 @@ class Session:
         InputError if that run was interrupted.
         """
         settings = replace(self._settings(), verify=False)
+        return self._earlier(settings if noise is None else replace(settings, noise=noise))
+
+    def _earlier(self, settings: Settings) -> CalibrationResult:
         if not (self.folder / RESULT).exists():
             raise InputError(f"{self.folder}: the run was interrupted; finish it with bilevel resume")
-        settings = settings if noise is None else replace(settings, noise=noise)
         journal = Journal(self._checkpoint, writes=False)
-        return staged(self.study.problem, self.study.stages, settings=settings, journal=journal, on_fail="ignore")
+        outcomes, problem = self._started(settings, journal)
+        result = staged(problem, self.study.stages, settings=settings, journal=journal, on_fail="ignore")
+        result.starts = outcomes
+        return result
+
+    def profile(self, names: Sequence[str]) -> CalibrationResult:
+        """Follow profiles about the optimum of an earlier run, and write its files again with them.
+
+        names: () = those of the study, else all free parameters. InputError if that run was interrupted, for names that
+        are none, and where nothing says how large the noise is.
+        """
+        settings = replace(self._settings(), statistics=True)
+        result = self._earlier(settings)
+        free = result.problem.parameters.entry_labels
+        asked = list(names or self.study.profiles or free)
+        with self._held():
+            FurtherFits(self.study, settings, self._checkpoint).require_profiles(result, asked)
+            return self._written(result, settings, list(dict.fromkeys([*self.study.profiles, *asked])))
+
+    def write_pest_case(self) -> list[Path]:
+        """Write the optimum of an earlier run as a PEST case into its folder; returns the paths, the Jacobian's among them."""
+        result = self._earlier(replace(self._settings(), statistics=True, verify=False))
+        with self._held():
+            file = self.folder / PEST / f"{self.study.case}.pst"
+            paths = write_pest_case(
+                result, file, self.study.forecasts, f"bilevel run {self.study.path.name} --noptmax 0"
+            )
+            self._list(paths)
+            return paths
 
     def draw(self) -> tuple[list[Path], list[str]]:
         """Draw the pictures of an earlier run as PNG files; returns their paths, and what could not be drawn."""
         result = self.earlier_result()
+        FurtherFits(self.study, self._settings(), self._checkpoint).follow(result, self.study.profiles)
         with self._held():
             paths, failed = write_pictures(self.study, result, self.folder / PICTURES)
             self._list(paths)
@@ -113,18 +156,35 @@ class Session:
 
     def _calibrate(self, settings: Settings, journal: Journal) -> CalibrationResult:
         study = self.study
-        with Progress(study.problem, settings.noptmax) as progress:
+        outcomes, problem = self._started(settings, journal)
+        with Progress(problem, settings.noptmax) as progress:
 
             def watch(iteration: Iteration) -> None:
                 if journal.folder == self.folder / _NEXT:
                     self._replace_earlier(journal)
                 progress(iteration)
 
-            result = staged(
-                study.problem, study.stages, settings=settings, journal=journal, watch=watch, on_fail="ignore"
-            )
+            result = staged(problem, study.stages, settings=settings, journal=journal, watch=watch, on_fail="ignore")
+        result.starts = outcomes
+        return self._written(result, settings, study.profiles)
+
+    def _started(self, settings: Settings, journal: Journal) -> tuple[list[StartOutcome], CalibrationProblem]:
+        """What several starts found, as many as the run in the journal's folder began with, and the problem from there."""
+        assert journal.folder is not None
+        starts = Journal.about(journal.folder).get("starts")
+        further = FurtherFits(self.study, settings, journal.folder)
+        return further.started(None if starts is None else Starts.from_dict(starts))
+
+    def _written(self, result: CalibrationResult, settings: Settings, names: Sequence[str]) -> CalibrationResult:
+        """The result with its profiles and its files; its numbers are written before any profile is begun."""
+        study = self.study
         result.notes += study.notes
+        further = FurtherFits(study, settings, self._checkpoint)
+        further.predict(result)
         write_numbers(study, result, self.folder)
+        if names:
+            further.follow(result, names)
+            write_numbers(study, result, self.folder)
         states, trouble = write_states(result, self.folder / STATE)
         self._list(states)
         result.notes += trouble

@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from bilevel.calibrate.experiment import Experiment
+from bilevel.calibrate.fit.executors import HERE, Workers
 from bilevel.calibrate.problem import CalibrationProblem
-from bilevel.calibrate.settings import Settings, Stage
+from bilevel.calibrate.settings import Settings, Stage, Starts
+from bilevel.calibrate.statistics.forecast_worth import with_scenarios
 from bilevel.calibrate.study.schema import PlotSection
 
 
@@ -19,6 +22,8 @@ class Study:
 
     text: study.yml as it was read. contents: hashes and versions of all on which the answer depends, by name.
     run: which of its named runs this is, None = the study itself. notes: sentences on what was read and may not be meant.
+    starts, profiles, workers: further fits, and where they are computed.
+    forecasts, candidates: what is predicted, and what might be read, besides.
     """
 
     path: Path
@@ -32,11 +37,21 @@ class Study:
     text: str
     contents: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    starts: Starts | None = None
+    profiles: tuple[str, ...] = ()
+    workers: Workers = HERE
+    forecasts: tuple[Experiment, ...] = ()
+    candidates: tuple[Experiment, ...] = ()
     run: str | None = None
 
     @property
     def folder(self) -> Path:
         return self.path.parent
+
+    @property
+    def whole(self) -> CalibrationProblem:
+        """The problem that predicts the forecasts too."""
+        return with_scenarios(self.problem, self.forecasts) if self.forecasts else self.problem
 
     @property
     def fingerprint(self) -> str:

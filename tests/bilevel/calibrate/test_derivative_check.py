@@ -9,7 +9,7 @@ import torch
 import bilevel
 from bilevel.calibrate import Parameter, Settings, Stage, calibrate, problem_from_function, staged
 from bilevel.calibrate.fit.multistart import multistart
-from bilevel.calibrate.settings import Method
+from bilevel.calibrate.settings import Method, Starts
 from bilevel.calibrate.statistics.derivative_check import check_derivatives
 from bilevel.report import BilevelError, InputError
 
@@ -56,7 +56,7 @@ def test_stages_and_several_starts_check_first():
         lambda p: p["a"] * X + p["b"].detach(),
         2 * X + 3,
     )
-    for run in (lambda: staged(made, [Stage("one", ("a",))]), lambda: multistart(made, 3)):
+    for run in (lambda: staged(made, [Stage("one", ("a",))]), lambda: multistart(made, Starts(3))):
         with pytest.raises(InputError, match="cuts the graph"):
             run()
 

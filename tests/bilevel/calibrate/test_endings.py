@@ -11,6 +11,7 @@ import torch
 from bilevel.calibrate import CalibrationResult, Method, Parameter, Settings, calibrate, problem_from_function
 from bilevel.calibrate.fit.multistart import multistart
 from bilevel.calibrate.linearisation import Linearisation
+from bilevel.calibrate.settings import Starts
 
 X = torch.linspace(0.0, 10.0, 40)
 NOISE = torch.as_tensor(np.random.default_rng(0).normal(size=40))
@@ -210,7 +211,7 @@ def test_steps_along_what_data_cannot_see_are_zero():
 def test_every_start_that_converged_is_below_the_tolerance():
     start = [Parameter("a", 5.0, 0.1, 50.0), Parameter("b", 0.5, 0.01, 2.0), Parameter("c", 0.0, -5.0, 5.0)]
     problem = problem_from_function(start, decay, 7 * torch.exp(-0.3 * X) + 1 + 0.01 * NOISE)
-    for outcome in multistart(problem, 8, settings=Settings(tolerance=1e-5)):
+    for outcome in multistart(problem, Starts(8), settings=Settings(tolerance=1e-5)):
         if outcome.converged:
             evaluation = problem.evaluate(
                 np.array([float(outcome.values[label]) for label in problem.parameters.entry_labels])

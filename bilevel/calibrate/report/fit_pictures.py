@@ -1,0 +1,80 @@
+"""Pictures of further fits: profiles of phi, and where several starts ended."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from bilevel.calibrate.fit.start_outcomes import StartOutcome, minima
+from bilevel.calibrate.report.axes import COLOURS, logarithmic, new_figure, plain, with_units
+from bilevel.calibrate.report.picture import Picture
+from bilevel.calibrate.result import CalibrationResult
+from bilevel.calibrate.statistics.profile import Profile
+
+_PARAMETERS = 12
+"""Parameters that the picture of starts shows."""
+
+
+def profile_pictures(profile: Profile) -> list[Picture]:
+    """phi along a profile, beside the parabola of linear theory."""
+    figure, axis = new_figure(1, 1, 3.4, width=5.5)
+    axis.plot(profile.values, profile.phi, "o-", ms=3, color=COLOURS[0], label="least φ")
+    low, high = profile.linear
+    if math.isfinite(high - low) and high > low:
+        x = np.linspace(max(low, profile.values.min()), min(high, profile.values.max()), 80)
+        half = np.where(x < profile.estimate, profile.estimate - low, high - profile.estimate)
+        rise = (profile.threshold - profile.least) * ((x - profile.estimate) / half) ** 2
+        axis.plot(x, profile.least + rise, "--", lw=1, color=COLOURS[1], label="linear theory")
+    axis.axhline(profile.threshold, color="#888888", lw=0.8)
+    for end in (profile.lower, profile.upper):
+        if math.isfinite(end):
+            axis.axvline(end, color="#888888", lw=0.8, ls=":")
+    axis.axvline(profile.estimate, color=COLOURS[2], lw=0.8)
+    axis.set_ylim(top=profile.least + 1.6 * (profile.threshold - profile.least))
+    axis.set(xlabel=with_units(profile.label, profile.units), ylabel="φ")
+    if profile.values.min() > 0 and profile.values.max() / profile.values.min() > 50:
+        logarithmic(axis, profile.values)
+    axis.legend(fontsize=8, frameon=False)
+    caption = f"{profile.sentence}. Below the grey line values agree with the data; each point is a fit of all other parameters."
+    return [Picture(f"Profile of {profile.label}", (figure,), caption)]
+
+
+def start_pictures(result: CalibrationResult) -> list[Picture]:
+    """phi of all starts in order, and each parameter at their ends."""
+    ended = [outcome for outcome in result.starts if math.isfinite(outcome.phi)]
+    if len(ended) < 2:
+        return []
+    caption = "Left: φ at the end of each start, in order; steps are minima. Right: where parameters ended within their bounds."
+    return [Picture("Several starts", (_waterfall(result, ended), _ends(result, ended)), caption)]
+
+
+def _waterfall(result: CalibrationResult, ended: list[StartOutcome]) -> Figure:
+    figure, axis = new_figure(1, 1, 3.4, width=4.0)
+    colour = {
+        outcome.number: COLOURS[k % len(COLOURS)]
+        for k, minimum in enumerate(minima(result.problem.parameters, result.starts))
+        for outcome in minimum.outcomes
+    }
+    for k, outcome in enumerate(ended, 1):
+        axis.plot(k, outcome.phi, "o" if outcome.converged else "x", ms=4, color=colour.get(outcome.number, "#888888"))
+    phi = np.array([outcome.phi for outcome in ended])
+    if phi.min() > 0 and phi.max() / phi.min() > 20:
+        axis.set_yscale("log")
+    axis.set(xlabel="start, in order of φ (x: not converged)", ylabel="φ")
+    return figure
+
+
+def _ends(result: CalibrationResult, ended: list[StartOutcome]) -> Figure:
+    parameters = result.problem.parameters
+    (low, high), labels = parameters.bounds(), parameters.entry_labels[:_PARAMETERS]
+    figure, axis = new_figure(1, 1, 3.4, width=4.0)
+    for rank, outcome in enumerate(reversed(ended)):
+        t = parameters.with_start(outcome.values).start()
+        share = ((t - low) / (high - low))[: len(labels)]
+        best = rank == len(ended) - 1
+        axis.plot(range(len(labels)), share, "o-", ms=3, lw=2 if best else 0.7, color=COLOURS[0] if best else "#bbbbbb")
+    axis.set_xticks(range(len(labels)), [plain(label) for label in labels], rotation=30, ha="right", fontsize=8)
+    axis.set(ylabel="place between the bounds", ylim=(-0.05, 1.05))
+    return figure

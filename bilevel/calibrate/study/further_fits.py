@@ -1,0 +1,96 @@
+"""What a study asks for besides its fit: starts before it, forecasts and profiles after it; finished tasks are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from bilevel.calibrate.evaluation import Evaluation
+from bilevel.calibrate.fit.multistart import multistart
+from bilevel.calibrate.fit.start_outcomes import StartOutcome
+from bilevel.calibrate.problem import CalibrationProblem
+from bilevel.calibrate.result import CalibrationResult
+from bilevel.calibrate.settings import Settings, Starts
+from bilevel.calibrate.statistics.forecast_worth import forecasts_of, with_scenarios
+from bilevel.calibrate.statistics.profile import profile_plan, profiles
+from bilevel.calibrate.study.study import Study
+from bilevel.calibrate.study.study_source import StudySource
+from bilevel.report import BilevelError, InputError
+
+_TASKS = "tasks"
+
+
+@dataclass(frozen=True)
+class FurtherFits:
+    """Of a study, with the settings of its run; tasks are kept in a folder of the checkpoint."""
+
+    study: Study
+    settings: Settings
+    checkpoint: Path
+
+    def started(self, starts: Starts | None) -> tuple[list[StartOutcome], CalibrationProblem]:
+        """The fits from several starts, and the problem at the best end; BilevelError where the model failed at all."""
+        study, problem = self.study, self.study.problem
+        if starts is None or self.settings.noptmax <= 0:
+            return [], problem
+        outcomes = multistart(
+            problem,
+            starts,
+            stages=study.stages,
+            settings=self.settings,
+            workers=study.workers,
+            source=StudySource.of(study),
+            keep=self.checkpoint / _TASKS,
+        )
+        if not outcomes[0].values:
+            raise BilevelError(f"the model failed at all {len(outcomes)} starts; the first said: {outcomes[0].status}")
+        started = problem.parameters.with_start(outcomes[0].values).parameters
+        return outcomes, CalibrationProblem(started, problem.experiments, problem.sweep)
+
+    def predict(self, result: CalibrationResult) -> None:
+        """Add the forecasts, or a note why there are none."""
+        study = self.study
+        if not study.forecasts or result.statistics is None:
+            return
+        try:
+            result.predicted = forecasts_of(
+                result.problem, result.evaluation, self.settings.noise, study.forecasts, study.candidates
+            )
+        except Exception as error:  # a scenario may be beyond a model; the fit is done
+            result.notes.append(f"the forecasts could not be made: {error}")
+
+    def follow(self, result: CalibrationResult, names: Sequence[str]) -> None:
+        """Add profiles, or a note why there are none."""
+        if not names or result.statistics is None:
+            return
+        problem, evaluation = self._whole(result)
+        try:
+            result.profiles = profiles(
+                problem,
+                evaluation,
+                names,
+                settings=self.settings,
+                workers=self.study.workers,
+                source=StudySource.of(self.study, with_forecasts=True),
+                keep=self.checkpoint / _TASKS,
+            )
+        except (BilevelError, InputError) as error:
+            result.notes.append(f"no profile could be followed: {error}")
+
+    def require_profiles(self, result: CalibrationResult, names: Sequence[str]) -> None:
+        """InputError for names that are none, and where nothing says how large the noise is."""
+        whole = self._whole(result)
+        for name in names:
+            profile_plan(*whole, name, self.settings)
+
+    def _whole(self, result: CalibrationResult) -> tuple[CalibrationProblem, Evaluation]:
+        """The problem and the optimum with the rows of the forecasts, of which there may be profiles."""
+        if not self.study.forecasts:
+            return result.problem, result.evaluation
+        problem = with_scenarios(result.problem, self.study.forecasts)
+        wanted = np.arange(len(problem.value)) >= len(result.problem.value)
+        predicted, _ = problem.predictions_at(result.evaluation.t, wanted)
+        return problem, replace(result.evaluation, prediction=np.concatenate([result.evaluation.prediction, predicted]))
