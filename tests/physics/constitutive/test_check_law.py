@@ -55,6 +55,12 @@ INELASTIC: dict[str, tuple[dict[str, float], dict[str, float], float]] = {
         {**SAND, **INTERGRANULAR}, {"void_ratio": 0.7, "h_xx": 2e-3, "h_yy": -1e-3, "h_zz": -1e-3}, 1e-3,
     ),
 }  # fmt: skip
+LONG = (
+    "cam_clay_constant_shear_modulus",
+    "cam_clay_constant_poissons_ratio",
+    "hypoplastic",
+    "hypoplastic_intergranular",
+)
 PRESSED = torch.tensor([-1.1e5, -1e5, -1e5, 0.0, 0.0, 0.0])
 
 
@@ -69,13 +75,15 @@ def test_every_law_of_ours_is_here() -> None:
     assert ours == set(INELASTIC)
 
 
-@pytest.mark.parametrize("size", [1e-3, 0.1])
+@pytest.mark.parametrize("size", [pytest.param(1e-3, marks=pytest.mark.slow), 0.1])
 @pytest.mark.parametrize("name", ELASTIC)
 def test_elastic_laws_hold(name: str, size: float) -> None:
     check_law(make_law(name, ElasticLaw), numbers(ELASTIC[name]), size=size)
 
 
-@pytest.mark.parametrize("name", INELASTIC)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in INELASTIC]
+)
 def test_inelastic_laws_hold(name: str) -> None:
     values, variables, size = INELASTIC[name]
     law = make_law(name, InelasticLaw)
