@@ -180,8 +180,6 @@ def compare(name: str, change: Callable[[Copy], None], folder: Path) -> None:
     "name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in LONG)], ids=lambda n: n
 )
 def test_an_answer_does_not_depend_on(name: str, change: Callable[[Copy], None], tmp_path: Path) -> None:
-    if change is split_experiments and "pumping" in (EXAMPLES / name).read_text(encoding="utf-8"):
-        pytest.xfail("time steps follow the readings of an experiment: 1.1e-5 of a standard deviation, seen once")
     compare(name, change, tmp_path)
 
 
