@@ -32,7 +32,8 @@ LONG = {
     "oude_korendijk/study.yml": EVERYWHERE,
     "dalem/study.yml": EVERYWHERE,
     "treloar/study_ogden.yml": EVERYWHERE,
-    "net3/study.yml": [*EVERYWHERE, shuffled_network, other_datum],
+    "net3/study.yml": [c for c in EVERYWHERE if c is not heavier_weights]
+    + [shuffled_network, other_datum],  # noise is known
     "argon/study.yml": [other_units, shuffled_rows, another_start, heavier_weights],
     "hochstetten_sand/study.yml": CURVE,
 }
@@ -52,6 +53,8 @@ def compare(source: Path, change: Change, folder: Path) -> None:
     assert first.converged
     assert second.converged
     for one, other in zip(first.estimates, second.estimates, strict=True):
+        if one.label not in {parameter.label for parameter in first.problem.parameters.free}:
+            continue
         factor = after.factors.get(one.label, 1.0)
         assert other.value / factor == pytest.approx(one.value, rel=1e-13, abs=1e-6 * one.std), one.label
         assert other.std / factor == pytest.approx(one.std, rel=1e-4), one.label

@@ -35,6 +35,8 @@ OTHER_UNITS = {
     "eV": ("meV", 1e3),
 }
 Content = dict[str, Any]
+TOLERANCE = 1e-7
+"""Of the offset, in standard deviations: phi does not tell smaller ones from rounding."""
 
 
 class Copy:
@@ -72,11 +74,20 @@ class Copy:
             writer.writeheader()
             writer.writerows(rows)
 
+    def scale(self, entry: Content, column: str, factor: float) -> None:
+        def change(rows: list[dict[str, str]]) -> None:
+            for row in rows:
+                row[column] = repr(float(row[column]) * factor) if row[column] else row[column]
+
+        self.rows(entry, change)
+
     def run(self) -> CalibrationResult:
         study = self.folder / "study.yml"
         study.write_text(yaml.safe_dump(self.content), encoding="utf-8")
         loaded = load_study(study)
-        return calibrate(loaded.problem, settings=replace(loaded.settings, verify=False, tolerance=1e-8, noptmax=200))
+        return calibrate(
+            loaded.problem, settings=replace(loaded.settings, verify=False, tolerance=TOLERANCE, noptmax=200)
+        )
 
 
 def unchanged(copy: Copy) -> None:
@@ -86,19 +97,15 @@ def unchanged(copy: Copy) -> None:
 def other_units(copy: Copy) -> None:
     """Everything that has a unit is written in another one: tables, parameters with their bounds, the model's quantities."""
 
-    def scale(rows: list[dict[str, str]], column: str, factor: float) -> None:
-        for row in rows:
-            row[column] = repr(float(row[column]) * factor) if row[column] else row[column]
-
     for entry in copy.observations():
         for quantity in (entry["value"], *entry.get("columns", {}).values()):
             if isinstance(quantity, dict) and quantity.get("units") in OTHER_UNITS:
                 quantity["units"], factor = OTHER_UNITS[quantity["units"]]
-                copy.rows(entry, lambda rows, c=quantity["column"], f=factor: scale(rows, c, f))
+                copy.scale(entry, quantity["column"], factor)
                 if quantity is entry["value"] and isinstance(entry.get("std"), int | float):
                     entry["std"] *= factor
                 elif quantity is entry["value"] and isinstance(entry.get("std"), dict):
-                    copy.rows(entry, lambda rows, c=entry["std"]["column"], f=factor: scale(rows, c, f))
+                    copy.scale(entry, entry["std"]["column"], factor)
     for parameter in copy.content["parameters"]:
         if parameter.get("units") in OTHER_UNITS:
             parameter["units"], factor = OTHER_UNITS[parameter["units"]]
@@ -134,7 +141,12 @@ def another_start(copy: Copy) -> None:
 
 def heavier_weights(copy: Copy) -> None:
     for entry in copy.observations():
-        entry["weight"] = 1000.0 * entry.get("weight", 1.0)
+        if "std" not in entry:
+            entry["weight"] = 1000.0 * entry.get("weight", 1.0)
+        elif isinstance(entry["std"], dict):
+            copy.scale(entry, entry["std"]["column"], 1e-3)
+        else:
+            entry["std"] *= 1e-3
 
 
 def split_rows(copy: Copy) -> None:
