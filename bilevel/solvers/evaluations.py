@@ -86,6 +86,13 @@ class Evaluations:
 
     def point(self, u: Tensor) -> Point:
         self.counts.residuals += 1
+        try:
+            return self._point(u)
+        except torch.linalg.LinAlgError:  # LAPACK refuses NaN, where other functions hand it on for a step to be shortened
+            nowhere = torch.full_like(u, torch.nan)
+            return Point(u, nowhere.sum(-1), nowhere)
+
+    def _point(self, u: Tensor) -> Point:
         if isinstance(self.problem, EnergyProblem):
             self.counts.values += 1
             value, residual = self.problem.value_and_residual(u, self.params)

@@ -98,7 +98,10 @@ class _Excess(_Function):
 
 def _trace(f: _Function, c: Tensor, p: Tensor) -> Tensor:
     """The sum (..., N) of f over the eigenvalues of C."""
-    values, vectors = torch.linalg.eigh(c.detach())
+    fixed = c.detach()
+    finite = torch.isfinite(fixed).all(-1, keepdim=True).all(-2, keepdim=True)
+    # LAPACK refuses NaN; a trial state that has some keeps it in `change`, for the solver to see.
+    values, vectors = torch.linalg.eigh(torch.where(finite, fixed, torch.eye(3).to(fixed)))
     change = vectors.mT @ c @ vectors - torch.diag_embed(values)
     x, d, p = values[..., None, :], change[..., None, :, :], p[..., None]
     second = _first_difference(f, x[..., :, None], x[..., None, :], p[..., None])

@@ -58,7 +58,7 @@ class Drawdown:
         distance: ArrayLike,
         *,
         spacing: float = 0.15,
-        per_decade: int = 10,
+        per_decade: int = 12,
         scheme: Scheme = SDIRK2,
     ) -> None:
         """Lay out the grids for readings at `time` (n,) [d] and `distance` (n,) [m] from the pumped well."""

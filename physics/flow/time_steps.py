@@ -15,6 +15,13 @@ from bilevel.report import InputError
 Array = NDArray[np.float64]
 
 
+EARLIEST = 1e-6
+"""The first step after a change [d], a tenth of a second; shorter by decades where a reading would be within ten of it."""
+
+UNREAD = 1e-3
+"""The first step in a period without readings, over its length."""
+
+
 @dataclass(frozen=True)
 class TimeSteps:
     """The times of a transient problem, and when something changes.
@@ -32,23 +39,24 @@ class TimeSteps:
             raise InputError("time steps: there must be at least two times, and they must increase")
 
     @staticmethod
-    def graded(changes: Sequence[float], readings: ArrayLike, per_decade: int = 10) -> TimeSteps:
-        """Steps from changes[0] to the last reading.
+    def graded(changes: Sequence[float], readings: ArrayLike, per_decade: int = 12) -> TimeSteps:
+        """Steps from changes[0] to past the last reading; times in days.
 
-        After each change the first step is a tenth of the time to the first reading that follows, and the time since
-        the change then takes `per_decade` steps to grow tenfold.
+        After each change the time since takes `per_decade` steps to grow tenfold. The moments are powers of ten, which
+        depend on readings only in how far they go: cut into several tests, readings get the same answer.
         """
         readings = np.asarray(readings, float)
-        begun = [t for t in changes if t < readings.max(initial=-np.inf)]
-        if readings.size == 0 or not begun or readings.min() < begun[0]:
+        last = readings.max(initial=-np.inf)
+        begun = [t for t in changes if t < last]
+        if not begun or readings.min() < begun[0]:
             raise InputError("time steps: there must be readings, and none before the first change")
         times, starts = [np.array([begun[0]])], []
-        for start, end in zip(begun, [*begun[1:], float(readings.max())]):
+        for start, end in zip(begun, [*changes[1:], np.inf]):
             starts.append(sum(map(len, times)) - 1)
-            after = readings[readings > start]
-            first = min(0.1 * (after.min() - start), 0.5 * (end - start))
-            count = int(np.ceil(per_decade * np.log10((end - start) / first)))
-            times.append(start + np.append(np.geomspace(first, end - start, count + 1)[:-1], end - start))
+            inside = readings[(readings > start) & (readings <= end)] - start
+            since = _since(end - start, inside, per_decade)
+            # Cubic interpolation at the last reading takes the two moments that follow it.
+            times.append(start + (since if end <= last else since[: np.searchsorted(since, last - start) + 2]))
         return TimeSteps(np.concatenate(times), tuple(starts))
 
     def stage_lengths(self, diagonal: float, nodes: Array) -> Array:
@@ -94,6 +102,15 @@ class TimeSteps:
             nodes = x[first : first + 4]
             row[start + 1 + first : start + 1 + first + len(nodes)] = _lagrange(nodes, np.log(t - self.times[start]))
         return torch.from_numpy(matrix)
+
+
+def _since(length: float, readings: Array, per_decade: int) -> Array:
+    """The moments of a period, from its start: powers of ten, and its end, or two moments after its last reading."""
+    first = min(EARLIEST, 10.0 ** np.floor(np.log10(readings.min()) - 1.0)) if readings.size else UNREAD * length
+    first = round(per_decade * np.log10(min(first, 0.1 * length)))
+    until = length if np.isfinite(length) else readings.max() * 10.0 ** (3.0 / per_decade)
+    powers = 10.0 ** (np.arange(first, np.ceil(per_decade * np.log10(until))) / per_decade)
+    return np.append(powers[powers < until * 10.0 ** (-0.5 / per_decade)], until)
 
 
 def _lagrange(nodes: Array, x: float) -> Array:

@@ -17,7 +17,7 @@ from torch import Tensor
 from bilevel.calibrate.command.broyden import Broyden
 from bilevel.calibrate.command.differences import Differences, DifferenceScheme
 from bilevel.calibrate.command.input_file import Template
-from bilevel.calibrate.command.outputs import OutputSection
+from bilevel.calibrate.command.outputs import FileOfRun, OutputSection
 from bilevel.calibrate.command.program import Program
 from bilevel.calibrate.model import Model, ModelConfig, ParameterDefault
 from bilevel.calibrate.observations import ObservationTable
@@ -31,7 +31,7 @@ class TemplateSection(ModelConfig):
 
     template: str = Field(min_length=1)
     """beside the study; `{{name}}` stands for a parameter, or `~name  ~` where the first line is `ptf ~`"""
-    file: str = Field(min_length=1)
+    file: FileOfRun
     """its name where the program runs"""
 
 
@@ -65,7 +65,7 @@ class CommandModel(Model):
         """absolute increments of single parameters, in their units"""
         updates: int = Field(default=0, ge=0, le=100)
         """Broyden's updates between two Jacobians by differences: one run in the place of one or two a parameter"""
-        jacobian: str | None = Field(default=None, min_length=1)
+        jacobian: FileOfRun | None = None
         """a table that the program writes, a column a parameter and a row a prediction, in place of differences"""
         runs: str | None = Field(default=None, min_length=1)
         """a folder beside the study in which all runs stay; left out: only those that failed stay"""
@@ -100,8 +100,7 @@ class CommandModel(Model):
                 raise InputError(f"increments: '{name}' stands in no template{hint(name, self.names)}")
         files = [folder / name for name in config.files]
         for path in files:
-            if not path.exists():
-                raise InputError(f"files: {path}: there is no such file")
+            _require_copyable(path, folder)
         self._match_groups()
         words = config.command if isinstance(config.command, list) else _words(config.command)
         self.program = Program(
@@ -228,6 +227,16 @@ class CommandModel(Model):
         return found
 
 
+def _require_copyable(path: Path, folder: Path) -> None:
+    """InputError for what cannot be copied into every run: nothing, a device, a folder in which the study itself is."""
+    if not os.path.exists(path):  # Path.exists raises for names that are too long
+        raise InputError(f"files: {path}: there is no such file")
+    if not (os.path.isfile(path) or os.path.isdir(path)):
+        raise InputError(f"files: {path}: is a device; expected a file or a folder")
+    if path.resolve() in (folder.resolve(), *folder.resolve().parents):
+        raise InputError(f"files: {path}: the study itself is in it; name what the program needs")
+
+
 def _words(line: str) -> list[str]:
     try:
         return shlex.split(line)
@@ -239,7 +248,7 @@ def _found(words: Sequence[str], folder: Path, files: Sequence[Path]) -> list[st
     """The command with its program found: on the path, beside the study, or among the files of a run."""
     first = words[0]
     beside = folder / first
-    if beside.is_file() and os.access(beside, os.X_OK):
+    if os.path.isfile(beside) and os.access(beside, os.X_OK):
         return [str(beside.resolve()), *words[1:]]
     if shutil.which(first) is None and first.removeprefix("./") not in {path.name for path in files}:
         raise InputError(f"command: there is no program '{first}' on the path or beside the study")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from bilevel.calibrate.model import ModelConfig
 from bilevel.calibrate.study.csv_file import as_number, read_csv
@@ -19,10 +19,21 @@ from bilevel.report import BilevelError, InputError
 MAX_BYTES = 1_000_000_000
 
 
+def _in_the_run(name: str) -> str:
+    path = PurePath(name)
+    if path.is_absolute() or not path.parts or ".." in path.parts or not name.isprintable():
+        raise ValueError("must name a file inside the folder in which the program runs")
+    return name
+
+
+FileOfRun = Annotated[str, AfterValidator(_in_the_run)]
+"""The name of a file in a run's own folder: runs go side by side and must not share what they write."""
+
+
 class OutputSection(ModelConfig):
     """Where the predictions of a group stand: one for each of its rows, in their order."""
 
-    file: str = Field(min_length=1)
+    file: FileOfRun
     """that the program writes"""
     column: str | None = None
     """of a table with a header"""
@@ -52,7 +63,7 @@ class OutputSection(ModelConfig):
         """The numbers; BilevelError, in a sentence, where they are not there: then the run has failed."""
         try:
             return np.array(self._numbers(folder / self.file), dtype=float)
-        except (InputError, ValueError) as error:
+        except (InputError, ValueError, RecursionError) as error:
             raise BilevelError(f"its output cannot be read: {error}") from None
 
     def _numbers(self, path: Path) -> list[float] | np.ndarray:

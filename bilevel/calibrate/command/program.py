@@ -21,6 +21,8 @@ _T = TypeVar("_T")
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _QUOTED = 300
 """Characters of a program's last words that are told."""
+_READ = 10_000
+"""Bytes from the end of what it printed in which they are sought."""
 
 
 @dataclass
@@ -56,14 +58,16 @@ class Program:
                 raise
 
     def _run(self, point: Mapping[str, float], read: Callable[[Path], _T]) -> _T | BilevelError:
-        folder = self._folder()
+        folder = None
         try:
+            folder = self._folder()
             self._prepare(folder, point)
             self._execute(folder)
             found = read(folder)
-        except BilevelError as error:
+        except (BilevelError, OSError) as error:  # OSError: a full disk, a file that must not be read
             values = ", ".join(f"{name} = {value:.6g}" for name, value in point.items())
-            return BilevelError(f"the program failed at {values}: {error} (see {folder})")
+            seen = "" if folder is None else f" (see {folder})"
+            return BilevelError(f"the program failed at {values}: {error}{seen}")
         if self.runs is None:
             shutil.rmtree(folder, ignore_errors=True)
         return found
@@ -130,7 +134,9 @@ def _how(code: int) -> str:
 
 def _last_words(folder: Path) -> str:
     for name in ("stderr.txt", "stdout.txt"):
-        lines = (folder / name).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        with open(folder / name, "rb") as file:
+            file.seek(-min(_READ, file.seek(0, os.SEEK_END)), os.SEEK_END)
+            lines = file.read().decode("utf-8", errors="replace").strip().splitlines()
         if lines:
             return f", and said last: {lines[-1].strip()[:_QUOTED]}"
     return ""

@@ -49,13 +49,13 @@ def _curves(
         convert, x, colour = table.units_of(group).conversion, abscissa.values[own], COLOURS[k % len(COLOURS)]
         data, model = (convert.inverse(v[rows]) for v in (result.problem.value.numpy(), result.evaluation.prediction))
         marker = {"ms": 4.5 if len(x) <= MANY else 2, "alpha": 0.9 if len(x) <= MANY else 0.4, "color": colour}
-        some = _thin(np.argsort(x, kind="stable"))
-        thinned |= len(some) < len(x)
+        some = _thin(abscissa.shown(x, np.argsort(x, kind="stable")))
+        thinned |= len(x) > DRAWN
         label = f"{plain(group)}, measured" if named else None
         above.plot(x[some], data[some], "o", mfc="white", label=label, **marker)
         below.plot(x[some], data[some] - model[some], "o", **marker)
         for n, curve in enumerate(series(x, _keys(table, own, abscissa.name))):
-            curve, label = _thin(curve), f"{plain(group)}, model" if named and n == 0 else None
+            curve, label = _thin(abscissa.shown(x, curve)), f"{plain(group)}, model" if named and n == 0 else None
             if result.forecasts is not None:
                 low, high = (
                     convert.inverse(v[rows])[curve] for v in (result.forecasts.lower95, result.forecasts.upper95)
@@ -68,7 +68,7 @@ def _curves(
     below.axhline(0, color="#888888", lw=0.8)
     below.set_xlabel(abscissa.label)
     if abscissa.log:
-        logarithmic(below, abscissa.values)
+        logarithmic(below, abscissa.values[abscissa.values > 0])
     if named:
         above.legend(fontsize=8, frameon=False)
     name = "" if len(result.problem.experiments) == 1 else f": {experiment.name}"
@@ -77,7 +77,7 @@ def _curves(
     if result.forecasts is not None:
         caption += " Bands: 95 % intervals of the prediction, from the uncertainty of the parameters alone."
     caption += f" Of long groups {DRAWN} rows are drawn; all are in the .rei.csv file." if thinned else ""
-    return Picture(f"Data against model{name}", (figure,), caption)
+    return Picture(f"Data against model{name}", (figure,), caption + abscissa.missing(plot))
 
 
 def _keys(table: ObservationTable, rows: np.ndarray, abscissa: str) -> np.ndarray:
@@ -157,8 +157,19 @@ class _Abscissa:
         values = np.asarray(table.columns[name])
         values = units.conversion.inverse(values) if units else values
         spread = bool(values.min() > 0 and values.max() / values.min() > 50)
-        log = spread if plot.log is None else plot.log and bool(values.min() > 0)
+        log = spread if plot.log is None else plot.log and bool(values.max() > 0)
         return _Abscissa(name, values, with_units(name, units.name if units else ""), log)
+
+    def shown(self, x: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Those of the rows that have a place on the axis."""
+        return rows[x[rows] > 0] if self.log else rows
+
+    def missing(self, plot: PlotSection) -> str:
+        """What the caption says of values without a logarithm."""
+        if plot.log and not self.log and self.name:
+            return f" The axis is not logarithmic as asked, since no {self.name} is positive."
+        count = int((self.values <= 0).sum()) if self.log else 0
+        return f" Rows of which {self.name} is not positive are not drawn: {count}." if count else ""
 
 
 def _varies(experiment: Experiment, column: str) -> bool:

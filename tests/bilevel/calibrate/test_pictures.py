@@ -94,3 +94,34 @@ def test_a_printed_result_is_short(long_study):
     assert "converged" in text
     assert "amplitude: 2.0" in text
     assert "+-" in text
+
+
+AXIS = """\
+title: An axis
+model: {kind: expression, expr: amplitude * exp(-0.3 * time)}
+parameters: [{name: amplitude, value: 1}]
+observations: [{file: data.csv, value: height, columns: {time: t}}]
+plot: {x: time, log: true}
+"""
+
+
+@pytest.mark.parametrize(
+    ("times", "scale", "says"),
+    [
+        ([-1.0, 0.0, 1.0, 100.0], "log", "Rows of which time is not positive are not drawn: 2."),
+        ([-3.0, -2.0, -1.0, 0.0], "linear", "not logarithmic as asked, since no time is positive"),
+    ],
+)
+def test_a_logarithmic_axis_has_no_place_for_what_is_not_positive(study, times, scale, says):
+    study.path.write_text(AXIS)
+    rows = [f"{t},{2.0 * np.exp(-0.3 * t) + 0.01 * (-1) ** k}" for k, t in enumerate(times)]
+    (study.folder / "data.csv").write_text("\n".join(["t,height", *rows]))
+    loaded = load_study(study.path)
+    result = calibrate(loaded.problem, settings=loaded.settings)
+    (picture,) = data_pictures(result, loaded.problem.experiments[0], loaded.plot)
+    above = picture.figures[0].axes[0]
+    assert above.get_xscale() == scale
+    assert says in picture.caption
+    picture.figures[0].savefig(study.folder / "picture.png")
+    if scale == "log":
+        assert all((line.get_xdata() > 0).all() for line in above.lines)

@@ -194,6 +194,14 @@ def test_points_at_which_the_program_fails_are_stepped_back_from(folder):
     assert found.values["a"] == pytest.approx(exact(folder).values["a"], rel=1e-4)
 
 
+def test_what_the_system_refuses_is_a_failed_run(folder):
+    edit(folder, "file: input.txt", f"file: {'x' * 300}.txt")
+    outcome = CliRunner().invoke(app, ["check", str(folder / "study.yml")])
+    assert outcome.exit_code == 1, outcome.output
+    assert outcome.stderr.startswith("error: the program failed at a = 1")
+    assert "File name too long" in outcome.stderr
+
+
 BAD = {
     "a mark that no parameter fills": ("input.tpl", "a = {{a}}", "a = {{b}}", "needs a parameter 'b'"),
     "a parameter without a mark": ("input.tpl", "a = {{a}}\n", "", "parameter 'a' is not known to the model"),
@@ -202,6 +210,11 @@ BAD = {
     "a program that is not there": ("study.yml", f'"{sys.executable}"', "no_such_program", "there is no program 'no_such_program'"),
     "no output of a group": ("study.yml", "group: flows", "group: flux", "there is none for the group 'flux' of the observations"),
     "a file that is not there": ("study.yml", "[program.py]", "[program.py, mesh.dat]", "mesh.dat: there is no such file"),
+    "a device": ("study.yml", "[program.py]", "[program.py, /dev/zero]", "/dev/zero: is a device"),
+    "a folder around the study": ("study.yml", "[program.py]", "[program.py, ..]", "the study itself is in it"),
+    "an input file elsewhere": ("study.yml", "file: input.txt", "file: ../input.txt", "inside the folder in which the program runs"),
+    "an output elsewhere": ("study.yml", "file: log.txt", "file: /log.txt", "inside the folder in which the program runs"),
+    "a name that is too long": ("study.yml", "[program.py]", f"[{'x' * 3000}]", "there is no such file"),
     "a pattern without a group": ("study.yml", "(\\\\S+)", "x", "pattern needs one group"),
     "a pattern that is none": ("study.yml", "(\\\\S+)", "(", "is no regular expression"),
     "two places": ("study.yml", "column: h", "column: h, pointer: /a", "give one of column"),
