@@ -88,7 +88,9 @@ class Evaluations:
         self.counts.residuals += 1
         try:
             return self._point(u)
-        except torch.linalg.LinAlgError:  # LAPACK refuses NaN, where other functions hand it on for a step to be shortened
+        except (
+            torch.linalg.LinAlgError
+        ):  # LAPACK refuses NaN, where other functions hand it on for a step to be shortened
             nowhere = torch.full_like(u, torch.nan)
             return Point(u, nowhere.sum(-1), nowhere)
 
