@@ -360,8 +360,8 @@ def _settings(session: Session, noptmax: int | None, method: Method | None) -> S
 
 
 def _finish(session: Session, result: CalibrationResult) -> None:
-    from bilevel.calibrate.report.page import REPORT
     from bilevel.calibrate.report.summary import summary
+    from bilevel.calibrate.study.files import REPORT
 
     _say(summary(session.study.title, result))
     _say(f"\nreport: {session.folder / REPORT}")

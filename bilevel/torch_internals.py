@@ -234,7 +234,7 @@ def unwrapped(tensor: Tensor) -> Tensor | None:
     return tensor  # as it is: an operation here would wrap it again
 
 
-FULL_UP_TO = 4096
+FULL_UP_TO = 32_768
 """Entries of a constant up to which its tangent of zeros costs less than PyTorch's way of doing without."""
 
 _aten = torch.ops.aten

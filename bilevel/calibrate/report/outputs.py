@@ -14,14 +14,12 @@ import numpy as np
 import torch
 
 from bilevel.calibrate.fit.progress import describe
-from bilevel.calibrate.report.page import REPORT
 from bilevel.calibrate.report.result_json import as_json
 from bilevel.calibrate.report.summary import summary
 from bilevel.calibrate.result import CalibrationResult
-from bilevel.calibrate.study.files import write_atomically
+from bilevel.calibrate.study.files import REPORT, RESULT, write_atomically
 from bilevel.calibrate.study.study import Study
 
-RESULT = "result.json"
 _SUFFIXES = (".rec", ".par.csv", ".rei.csv", ".jac.npz", ".post.cov.csv")
 
 

@@ -28,10 +28,9 @@ from bilevel.calibrate.report.summary import (
 from bilevel.calibrate.result import CalibrationResult, ParameterEstimate
 from bilevel.calibrate.settings import Noise
 from bilevel.calibrate.statistics.forecast_worth import Forecast
-from bilevel.calibrate.study.files import write_atomically
+from bilevel.calibrate.study.files import REPORT, write_atomically
 from bilevel.calibrate.study.study import Study
 
-REPORT = "report.html"
 _HERE = Path(__file__).parent
 
 

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from bilevel.report import InputError
 
+RESULT, REPORT = "result.json", "report.html"
+"""What a run leaves: all numbers, and the page to read."""
+
 
 def read_bytes(path: Path, limit: int) -> bytes:
     """The content of an ordinary file of at most `limit` bytes; InputError, in a sentence, for anything else.

@@ -7,9 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bilevel.calibrate.report.outputs import RESULT
 from bilevel.calibrate.report.summary import number, text_table
-from bilevel.calibrate.study.files import read_text
+from bilevel.calibrate.study.files import RESULT, read_text
 from bilevel.calibrate.study.validated import hint
 from bilevel.calibrate.study.yaml_lines import Document, KeyPath, kind_of
 from bilevel.report import InputError
