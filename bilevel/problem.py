@@ -61,6 +61,10 @@ class Problem(ABC):
             device=u.device,
         )
 
+    def definite_tangent(self, u: Tensor, params: Params) -> LinearOperator | None:
+        """A positive definite matrix near an energy's tangent that is not, where a model knows one; for Newton's method."""
+        return None
+
     def product(self, u: Tensor, params: Params, x: Tensor) -> Tensor:
         """Tangent times x, differentiable in u, params and x."""
         if self.structure.symmetric:

@@ -62,7 +62,7 @@ class NewtonDirection(Descent):
         if isinstance(tangent, Dense):
             bent = -_absolute_solve(tangent, point.residual)
             return torch.where(sound.unsqueeze(-1), -self.factor.solve(point.residual), bent)
-        bent = -self._shifted(evaluations, tangent).solve(point.residual)
+        bent = -self._definite(evaluations, point, tangent).solve(point.residual)
         if not bool(sound.any()):
             return bent
         return torch.where(sound.unsqueeze(-1), -self.factor.solve(point.residual), bent)
@@ -83,6 +83,16 @@ class NewtonDirection(Descent):
             return 0.0
         forcing = FIRST_FORCING if last is None else min(FIRST_FORCING, 0.9 * (norm / last) ** 2)
         return max(forcing, 0.01 * float(evaluations.goal.min()) / norm)
+
+    def _definite(self, evaluations: Evaluations, point: Point, tangent: LinearOperator) -> Factor:
+        """Of the matrix that the problem offers in place of a tangent that is not positive definite, or of a shifted one."""
+        offered = evaluations.problem.definite_tangent(point.u, evaluations.params)
+        if offered is not None:
+            evaluations.counts.factorisations += 1
+            factor = evaluations.linear.factor(offered, on_fail="ignore")
+            if bool(torch.as_tensor(factor.positive_definite).all()):
+                return factor
+        return self._shifted(evaluations, tangent)
 
     def _shifted(self, evaluations: Evaluations, tangent: LinearOperator) -> Factor:
         """Factor H + t I, positive definite, with t not far above -lambda_min (Nocedal & Wright 2006, section 3.4)."""

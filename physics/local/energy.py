@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from bilevel.torch_internals import pytree
 from physics.discretisation.constraints import Constraint, ConstraintSet
 from physics.discretisation.rigid_body_modes import unconstrained_modes
 from physics.local.assembly import Scatter
+from physics.local.definite import absolute
 from physics.local.density import FunctionDensity, fields_of
 from physics.local.parameter_jvp import jvp_by_pieces
 from physics.local.parameter_vjp import vjp_by_pieces
@@ -122,19 +123,26 @@ class LocalEnergy(EnergyProblem):
                 total = _added(term, total, [force.abs() for force in forces] if sizes else forces)
         return total
 
-    @torch.no_grad()
     def tangent(self, u: Tensor, params: Params) -> Sparse:
-        params = pytree.tree_map(
-            lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, self._checked(params)
+        return self.assembled(self.expand(u.detach(), params), params)
+
+    def definite_tangent(self, u: Tensor, params: Params) -> Sparse | None:
+        """The tangent with the absolute eigenvalues of each element's matrix."""
+        return self.assembled(self.expand(u.detach(), params), params, absolute) if self._symmetric else None
+
+    @torch.no_grad()
+    def assembled(self, full: Tensor, params: Params, change: Callable[[Tensor], Tensor] | None = None) -> Sparse:
+        """The tangent at a full field (nodes, components); each element's planes (P, e, A, A) are changed before they are added."""
+        full, params = pytree.tree_map(
+            lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, (full, self._checked(params))
         )
-        full = self.expand(u.detach(), params)
         sums = self.scatter.zeros(full)
         for group, term in enumerate(self._stiff):
             if params is not None and term.name in params:
                 term.density.check(params[term.name])
             for p in self._pieces([term], full, params):
                 planes = p.term.stiffness(p.local, p.matrix, p.weights, p.params, self._symmetric)
-                self.scatter.add(sums, planes, group, p.rows)
+                self.scatter.add(sums, planes if change is None else change(planes), group, p.rows)
         return Sparse(self.scatter.pattern, self.scatter.finish(sums), self.structure)
 
     def parameter_vjp(self, u: Tensor, params: Params, adjoint: Tensor, wanted: Sequence[Tensor]) -> list[Tensor]:

@@ -31,6 +31,7 @@ from physics.solids.loads import Load
 from physics.solids.locking import REMARK, STIFF, stiffness_ratio
 from physics.solids.material_points import MaterialFlux, MaterialTerm
 from physics.solids.mean_dilatation import MeanDilatation
+from physics.solids.moved_start import moved_start
 from physics.solids.rest import require_derivatives_at_rest
 
 EQUILIBRIUM = Newton(tolerance=Tolerance(relative=1e-9), max_iterations=50)
@@ -167,7 +168,7 @@ class ElasticSolid(LocalEnergy, Solid):
         return self.nodal_forces(self.expand(u, params), params)
 
     def solve(self, params: Params, start: Tensor | None = None, solver: Solver | None = None) -> Solution:
-        return bilevel.argmin(self, self.start() if start is None else start, params, solver=solver)
+        return bilevel.argmin(self, moved_start(self, params) if start is None else start, params, solver=solver)
 
     @torch.no_grad()
     def tangent(self, u: Tensor, params: Params) -> Sparse:

@@ -35,7 +35,7 @@ def test_help_is_quick():
 
 
 def test_template_runs_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("bilevel.calibrate.report.page.write_report", lambda *arguments: [])
+    monkeypatch.setattr("bilevel.calibrate.study.session.write_report", lambda *arguments: [])
     runner = CliRunner()
     folder = tmp_path / "new"
     assert runner.invoke(app, ["init", str(folder)]).exit_code == 0

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+
+if TYPE_CHECKING:  # it takes most of a second to load
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS = ("#0b6e99", "#d9730d", "#0f7b6c", "#ad1a72", "#6940a5", "#9a6700", "#e03e3e", "#4f5b66")
 MANY = 400
@@ -37,6 +38,8 @@ def new_figure(
     height_ratios: Sequence[float] | None = None,
 ) -> tuple[Figure, Any]:
     """A figure and its axes."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(
         rows, columns, sharex=sharex, gridspec_kw={"height_ratios": height_ratios} if height_ratios else None
@@ -53,6 +56,8 @@ def new_figure(
 
 def logarithmic(axis: Axes, values: np.ndarray) -> None:
     """A logarithmic horizontal axis whose labels are plain numbers and do not overlap."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     axis.set_xscale("log")
     axis.xaxis.set_minor_formatter(NullFormatter())
     if values.max() / values.min() < 1e3:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from bilevel.calibrate.fit.start_outcomes import StartOutcome, minima
 from bilevel.calibrate.report.axes import COLOURS, logarithmic, new_figure, plain, with_units
 from bilevel.calibrate.report.picture import Picture
 from bilevel.calibrate.result import CalibrationResult
 from bilevel.calibrate.statistics.profile import Profile
+
+if TYPE_CHECKING:  # it takes most of a second to load
+    from matplotlib.figure import Figure
 
 _PARAMETERS = 12
 """Parameters that the picture of starts shows."""

@@ -10,11 +10,10 @@ import warnings
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from bilevel.calibrate.report.pictures import Picture, Pictures
 from bilevel.calibrate.report.summary import (
@@ -30,6 +29,9 @@ from bilevel.calibrate.settings import Noise
 from bilevel.calibrate.statistics.forecast_worth import Forecast
 from bilevel.calibrate.study.files import REPORT, write_atomically
 from bilevel.calibrate.study.study import Study
+
+if TYPE_CHECKING:  # it takes most of a second to load
+    from matplotlib.figure import Figure
 
 _HERE = Path(__file__).parent
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
+if TYPE_CHECKING:  # it takes most of a second to load
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)

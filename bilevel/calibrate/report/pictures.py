@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
 from bilevel.calibrate.experiment import Experiment
 from bilevel.calibrate.report.axes import COLOURS, MANY, new_figure, plain
@@ -17,6 +17,9 @@ from bilevel.calibrate.report.fit_pictures import profile_pictures, start_pictur
 from bilevel.calibrate.report.picture import Picture
 from bilevel.calibrate.result import CalibrationResult
 from bilevel.calibrate.study.schema import PlotSection
+
+if TYPE_CHECKING:  # it takes most of a second to load
+    from matplotlib.figure import Figure
 
 EXPERIMENTS = 24
 """Experiments that get pictures of their data."""

@@ -17,6 +17,7 @@ from bilevel.calibrate.fit.start_outcomes import StartOutcome
 from bilevel.calibrate.pest.export import write_pest_case
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.report.outputs import file_names, write_numbers, write_states
+from bilevel.calibrate.report.page import write_pictures, write_report
 from bilevel.calibrate.result import CalibrationResult
 from bilevel.calibrate.settings import Noise, Settings, Starts
 from bilevel.calibrate.study.files import REPORT, RESULT, locked
@@ -132,8 +133,6 @@ class Session:
         result = self.earlier_result()
         FurtherFits(self.study, self._settings(), self._checkpoint).follow(result, self.study.profiles)
         with self._held():
-            from bilevel.calibrate.report.page import write_pictures
-
             paths, failed = write_pictures(self.study, result, self.folder / PICTURES)
             self._list(paths)
             return paths, failed
@@ -190,8 +189,6 @@ class Session:
         self._list(states)
         result.notes += trouble
         try:
-            from bilevel.calibrate.report.page import write_report  # loads matplotlib
-
             result.notes += write_report(study, result, self.folder)
         except Exception as error:  # the numbers are safe; a page is no reason to fail
             result.notes.append(f"{REPORT} could not be written: {type(error).__name__}: {error}")

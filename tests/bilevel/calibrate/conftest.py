@@ -88,7 +88,7 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
         (folder / "report.html").write_text("no pictures in this test")
         return []
 
-    monkeypatch.setattr("bilevel.calibrate.report.page.write_report", write)
+    monkeypatch.setattr("bilevel.calibrate.study.session.write_report", write)
 
 
 @pytest.fixture

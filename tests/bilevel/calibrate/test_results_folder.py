@@ -161,7 +161,7 @@ def test_a_page_that_cannot_be_written_is_a_note(study, monkeypatch):
     def write(*arguments):
         raise TypeError("no template")
 
-    monkeypatch.setattr("bilevel.calibrate.report.page.write_report", write)
+    monkeypatch.setattr("bilevel.calibrate.study.session.write_report", write)
     outcome = study.call("run")
     assert outcome.code == 0
     assert "report.html could not be written: TypeError: no template" in outcome.out
