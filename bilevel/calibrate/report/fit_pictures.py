@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bilevel.calibrate.fit.start_outcomes import StartOutcome, minima
+from bilevel.calibrate.fit.start_outcomes import EQUAL, StartOutcome, minima
 from bilevel.calibrate.report.axes import COLOURS, logarithmic, new_figure, plain, with_units
 from bilevel.calibrate.report.picture import Picture
 from bilevel.calibrate.result import CalibrationResult
@@ -27,9 +27,7 @@ def profile_pictures(profile: Profile) -> list[Picture]:
     low, high = profile.linear
     if math.isfinite(high - low) and high > low:
         x = np.linspace(max(low, profile.values.min()), min(high, profile.values.max()), 80)
-        half = np.where(x < profile.estimate, profile.estimate - low, high - profile.estimate)
-        rise = (profile.threshold - profile.least) * ((x - profile.estimate) / half) ** 2
-        axis.plot(x, profile.least + rise, "--", lw=1, color=COLOURS[1], label="linear theory")
+        axis.plot(x, profile.linear_phi(x), "--", lw=1, color=COLOURS[1], label="linear theory")
     axis.axhline(profile.threshold, color="#888888", lw=0.8)
     for end in (profile.lower, profile.upper):
         if math.isfinite(end):
@@ -65,6 +63,8 @@ def _waterfall(result: CalibrationResult, ended: list[StartOutcome]) -> Figure:
     phi = np.array([outcome.phi for outcome in ended])
     if phi.min() > 0 and phi.max() / phi.min() > 20:
         axis.set_yscale("log")
+    elif np.ptp(phi) <= EQUAL * phi.max():
+        axis.set_ylim(0, 1.2 * phi.max() or 1.0)
     axis.set(xlabel="start, in order of φ (x: not converged)", ylabel="φ")
     return figure
 
