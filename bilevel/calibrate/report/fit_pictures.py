@@ -42,6 +42,30 @@ def profile_pictures(profile: Profile) -> list[Picture]:
     return [Picture(f"Profile of {profile.label}", (figure,), caption)]
 
 
+def ensemble_pictures(result: CalibrationResult) -> list[Picture]:
+    """Where the samples of each free entry and forecast lie, beside the normal distribution of linear theory."""
+    samples = result.ensemble
+    if samples is None:
+        return []
+    numbers = np.concatenate([samples.values, samples.forecasts], axis=1)
+    linear = {e.label: (e.value, e.std, e.units) for e in result.estimates if e.state != "fixed"}
+    linear |= {f.label: (f.value, f.std, f.units) for f in result.predicted}
+    shown = [label for label in (*samples.labels, *samples.forecast_labels) if label in linear][:_PARAMETERS]
+    rows = (len(shown) + 2) // 3
+    figure, axes = new_figure(rows, min(len(shown), 3), 2.2 * rows + 0.4)
+    for axis, label in zip(np.atleast_1d(axes).flat, shown):
+        own = numbers[:, [*samples.labels, *samples.forecast_labels].index(label)]
+        axis.hist(own, bins=int(np.clip(len(own) ** 0.5, 5, 40)), density=True, color=COLOURS[0], alpha=0.8)
+        value, std, units = linear[label]
+        if math.isfinite(std) and std > 0:
+            x = np.linspace(value - 3 * std, value + 3 * std, 80)
+            density = np.exp(-0.5 * ((x - value) / std) ** 2) / (std * math.sqrt(2 * math.pi))
+            axis.plot(x, density, "--", lw=1, color=COLOURS[1])
+        axis.set(xlabel=with_units(label, units), yticks=[])
+    caption = f"{samples.sentence}. Bars: samples; dashed: linear theory."
+    return [Picture("Samples", (figure,), caption)]
+
+
 def start_pictures(result: CalibrationResult) -> list[Picture]:
     """phi of all starts in order, and each parameter at their ends."""
     ended = [outcome for outcome in result.starts if math.isfinite(outcome.phi)]
