@@ -21,7 +21,19 @@ if TYPE_CHECKING:
     from bilevel.calibrate.pest.matrices import read_jcb, write_jcb
     from bilevel.calibrate.problem import CalibrationProblem, problem_from_function
     from bilevel.calibrate.result import CalibrationResult
-    from bilevel.calibrate.settings import Loss, Method, Noise, Settings, Stage, Starts, StartSampling, Transform
+    from bilevel.calibrate.settings import (
+        Ensemble,
+        EnsembleMethod,
+        Loss,
+        Method,
+        Noise,
+        Settings,
+        Stage,
+        Starts,
+        StartSampling,
+        Transform,
+    )
+    from bilevel.calibrate.statistics.ensemble import EnsembleResult, ensemble
     from bilevel.calibrate.statistics.profile import Profile, profiles
     from bilevel.calibrate.study.loading import load_study
     from bilevel.calibrate.study.registry import register_model, works_in

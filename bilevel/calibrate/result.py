@@ -13,6 +13,7 @@ from bilevel.calibrate.fit.start_outcomes import StartOutcome, starts_verdict
 from bilevel.calibrate.parameter import Parameter
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.settings import Noise, Transform
+from bilevel.calibrate.statistics.ensemble import EnsembleResult
 from bilevel.calibrate.statistics.forecast_worth import Forecast
 from bilevel.calibrate.statistics.forecasts import Forecasts
 from bilevel.calibrate.statistics.identifiability import Identifiability
@@ -76,6 +77,7 @@ class CalibrationResult:
     Jacobian against finite differences, relative (NaN if not checked).
     certificate: what the implicit layers say of a gradient at the end, None if not asked for. starts, profiles: what
     further fits led to, where there were any. predicted: the study's forecasts.
+    ensemble: samples of the parameters.
     """
 
     problem: CalibrationProblem
@@ -100,6 +102,7 @@ class CalibrationResult:
     starts: list[StartOutcome] = field(default_factory=list)
     profiles: list[Profile] = field(default_factory=list)
     predicted: list[Forecast] = field(default_factory=list)
+    ensemble: EnsembleResult | None = None
 
     def __repr__(self) -> str:
         """The verdict, phi, and the first parameters; bilevel.calibrate.report has longer texts."""
@@ -162,7 +165,8 @@ class CalibrationResult:
         """What several starts, profiles and forecasts say, where there are any."""
         said = [starts_verdict(self.problem.parameters, self.starts)] if self.starts else []
         said += [profile.sentence for profile in self.profiles]
-        return said + [forecast.sentence for forecast in self.predicted]
+        said += [forecast.sentence for forecast in self.predicted]
+        return said + ([] if self.ensemble is None else [self.ensemble.sentence])
 
     def _estimate(self, parameter: Parameter, label: str, value: float, entry: int, index: int) -> ParameterEstimate:
         nan = math.nan

@@ -108,6 +108,22 @@ class Starts:
         return Starts(**{**values, "sampling": StartSampling(values["sampling"])})
 
 
+class EnsembleMethod(Enum):
+    """rml: randomised maximum likelihood; smoother: ES-MDA, an iterative ensemble smoother."""
+
+    RML = "rml"
+    SMOOTHER = "smoother"
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """How many samples of the parameters, how they are made, and the seed of their errors."""
+
+    count: int
+    method: EnsembleMethod = EnsembleMethod.RML
+    seed: int = 0
+
+
 @dataclass(frozen=True)
 class Stage:
     """What one stage frees and fits: labels of parameters, labels of groups; () = all that the study frees or fits."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bilevel.calibrate.fit.start_outcomes import StartOutcome, minima
+from bilevel.calibrate.fit.start_outcomes import EQUAL, StartOutcome, minima
 from bilevel.calibrate.report.axes import COLOURS, logarithmic, new_figure, plain, with_units
 from bilevel.calibrate.report.picture import Picture
 from bilevel.calibrate.result import CalibrationResult
@@ -27,9 +27,7 @@ def profile_pictures(profile: Profile) -> list[Picture]:
     low, high = profile.linear
     if math.isfinite(high - low) and high > low:
         x = np.linspace(max(low, profile.values.min()), min(high, profile.values.max()), 80)
-        half = np.where(x < profile.estimate, profile.estimate - low, high - profile.estimate)
-        rise = (profile.threshold - profile.least) * ((x - profile.estimate) / half) ** 2
-        axis.plot(x, profile.least + rise, "--", lw=1, color=COLOURS[1], label="linear theory")
+        axis.plot(x, profile.linear_phi(x), "--", lw=1, color=COLOURS[1], label="linear theory")
     axis.axhline(profile.threshold, color="#888888", lw=0.8)
     for end in (profile.lower, profile.upper):
         if math.isfinite(end):
@@ -42,6 +40,30 @@ def profile_pictures(profile: Profile) -> list[Picture]:
     axis.legend(fontsize=8, frameon=False)
     caption = f"{profile.sentence}. Below the grey line values agree with the data; each point is a fit of all other parameters."
     return [Picture(f"Profile of {profile.label}", (figure,), caption)]
+
+
+def ensemble_pictures(result: CalibrationResult) -> list[Picture]:
+    """Where the samples of each free entry and forecast lie, beside the normal distribution of linear theory."""
+    samples = result.ensemble
+    if samples is None:
+        return []
+    numbers = np.concatenate([samples.values, samples.forecasts], axis=1)
+    linear = {e.label: (e.value, e.std, e.units) for e in result.estimates if e.state != "fixed"}
+    linear |= {f.label: (f.value, f.std, f.units) for f in result.predicted}
+    shown = [label for label in (*samples.labels, *samples.forecast_labels) if label in linear][:_PARAMETERS]
+    rows = (len(shown) + 2) // 3
+    figure, axes = new_figure(rows, min(len(shown), 3), 2.2 * rows + 0.4)
+    for axis, label in zip(np.atleast_1d(axes).flat, shown):
+        own = numbers[:, [*samples.labels, *samples.forecast_labels].index(label)]
+        axis.hist(own, bins=int(np.clip(len(own) ** 0.5, 5, 40)), density=True, color=COLOURS[0], alpha=0.8)
+        value, std, units = linear[label]
+        if math.isfinite(std) and std > 0:
+            x = np.linspace(value - 3 * std, value + 3 * std, 80)
+            density = np.exp(-0.5 * ((x - value) / std) ** 2) / (std * math.sqrt(2 * math.pi))
+            axis.plot(x, density, "--", lw=1, color=COLOURS[1])
+        axis.set(xlabel=with_units(label, units), yticks=[])
+    caption = f"{samples.sentence}. Bars: samples; dashed: linear theory."
+    return [Picture("Samples", (figure,), caption)]
 
 
 def start_pictures(result: CalibrationResult) -> list[Picture]:
@@ -65,6 +87,8 @@ def _waterfall(result: CalibrationResult, ended: list[StartOutcome]) -> Figure:
     phi = np.array([outcome.phi for outcome in ended])
     if phi.min() > 0 and phi.max() / phi.min() > 20:
         axis.set_yscale("log")
+    elif np.ptp(phi) <= EQUAL * phi.max():
+        axis.set_ylim(0, 1.2 * phi.max() or 1.0)
     axis.set(xlabel="start, in order of φ (x: not converged)", ylabel="φ")
     return figure
 

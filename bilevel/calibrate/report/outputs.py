@@ -20,7 +20,7 @@ from bilevel.calibrate.result import CalibrationResult
 from bilevel.calibrate.study.files import REPORT, RESULT, write_atomically
 from bilevel.calibrate.study.study import Study
 
-_SUFFIXES = (".rec", ".par.csv", ".rei.csv", ".jac.npz", ".post.cov.csv")
+_SUFFIXES = (".rec", ".par.csv", ".rei.csv", ".jac.npz", ".post.cov.csv", ".ensemble.csv")
 
 
 def file_names(study: Study) -> list[str]:
@@ -42,6 +42,9 @@ def write_numbers(study: Study, result: CalibrationResult, folder: Path) -> None
         write(".jac.npz", _jacobian(result))
     if result.statistics is not None:
         write(".post.cov.csv", _matrix(result.statistics.labels, result.statistics.covariance))
+    if (samples := result.ensemble) is not None:
+        rows = np.concatenate([samples.values, samples.forecasts], axis=1).tolist()
+        write(".ensemble.csv", _csv([*samples.labels, *samples.forecast_labels], rows))
     write_atomically(folder / RESULT, json.dumps(as_json(study, result), indent=1, allow_nan=False) + "\n")
 
 

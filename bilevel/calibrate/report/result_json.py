@@ -10,6 +10,7 @@ import numpy as np
 
 from bilevel.calibrate.fit.start_outcomes import StartOutcome
 from bilevel.calibrate.result import CalibrationResult
+from bilevel.calibrate.statistics.ensemble import EnsembleResult
 from bilevel.calibrate.statistics.forecast_worth import Forecast
 from bilevel.calibrate.statistics.profile import Profile
 from bilevel.calibrate.statistics.randomness import randomness
@@ -75,6 +76,7 @@ def as_json(study: Study, result: CalibrationResult) -> dict[str, Any]:
         "starts": [_start(outcome) for outcome in result.starts],
         "profiles": {profile.label: _profile(profile) for profile in result.profiles},
         "forecasts": {forecast.label: _forecast(forecast) for forecast in result.predicted},
+        "ensemble": None if result.ensemble is None else _ensemble(result.ensemble),
         "findings": result.findings,
         "method": result.method,
         "iterations": len(result.iterations) - 1,
@@ -129,6 +131,19 @@ def _forecast(forecast: Forecast) -> dict[str, Any]:
         "variance_falls_with": {worth.label: worth.share for worth in forecast.candidates},
         "plan": [{"reading": worth.label, "variance_gone": worth.share} for worth in forecast.plan],
         "sentence": forecast.sentence,
+    }
+
+
+def _ensemble(ensemble: EnsembleResult) -> dict[str, Any]:
+    names = ("mean", "std", "lower95", "upper95")
+    return {
+        "method": ensemble.method.value,
+        "members": len(ensemble.values),
+        "failed": ensemble.failed,
+        "evaluations": ensemble.evaluations,
+        "summary": {
+            label: dict(zip(names, ensemble.summary(label))) for label in (*ensemble.labels, *ensemble.forecast_labels)
+        },
     }
 
 

@@ -60,6 +60,14 @@ class Profile:
         """Whether the data bound it from below, and from above."""
         return math.isfinite(self.lower), math.isfinite(self.upper)
 
+    def linear_phi(self, values: np.ndarray) -> np.ndarray:
+        """phi as linear theory has it: a parabola, in logarithms where the interval is symmetric in them."""
+        low, high = self.linear
+        x, best, end = values, self.estimate, high
+        if low > 0 and abs(low * high / best**2 - 1) < 1e-6:
+            x, best, end = np.log(values), math.log(best), math.log(high)
+        return self.least + (self.threshold - self.least) * ((x - best) / (end - best)) ** 2
+
     @property
     def sentence(self) -> str:
         """The verdict: bounded, one-sided, or flat."""

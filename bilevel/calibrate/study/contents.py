@@ -33,6 +33,7 @@ def contents(study: Path, section: StudySection, files: Iterable[Path]) -> dict[
             "executor",
             "forecasts",
             "candidates",
+            "ensemble",
         },
     )
     keys["jacobian"] = section.calibration.jacobian.value

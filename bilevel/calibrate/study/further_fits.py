@@ -14,6 +14,7 @@ from bilevel.calibrate.fit.start_outcomes import StartOutcome
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.result import CalibrationResult
 from bilevel.calibrate.settings import Settings, Starts
+from bilevel.calibrate.statistics.ensemble import ensemble
 from bilevel.calibrate.statistics.forecast_worth import forecasts_of, with_scenarios
 from bilevel.calibrate.statistics.profile import profile_plan, profiles
 from bilevel.calibrate.study.study import Study
@@ -79,6 +80,25 @@ class FurtherFits:
             )
         except (BilevelError, InputError) as error:
             result.notes.append(f"no profile could be followed: {error}")
+
+    def sample(self, result: CalibrationResult) -> None:
+        """Add samples, or a note why there are none."""
+        study = self.study
+        if study.ensemble is None or result.statistics is None:
+            return
+        problem, evaluation = self._whole(result)
+        try:
+            result.ensemble = ensemble(
+                problem,
+                evaluation,
+                study.ensemble,
+                settings=self.settings,
+                workers=study.workers,
+                source=StudySource.of(study, with_forecasts=True),
+                keep=self.checkpoint / _TASKS,
+            )
+        except (BilevelError, InputError) as error:
+            result.notes.append(f"no ensemble could be made: {error}")
 
     def require_profiles(self, result: CalibrationResult, names: Sequence[str]) -> None:
         """InputError for names that are none, and where nothing says how large the noise is."""

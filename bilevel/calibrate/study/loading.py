@@ -17,7 +17,7 @@ from bilevel.calibrate.model import ConfigError, Model
 from bilevel.calibrate.observations import ObservationTable, join
 from bilevel.calibrate.parameter import Parameter
 from bilevel.calibrate.problem import CalibrationProblem
-from bilevel.calibrate.settings import Settings, Stage, Starts
+from bilevel.calibrate.settings import Ensemble, Settings, Stage, Starts
 from bilevel.calibrate.statistics.forecast_worth import with_scenarios
 from bilevel.calibrate.statistics.quantity import find_quantity
 from bilevel.calibrate.study.contents import contents
@@ -83,6 +83,7 @@ class _Loader:
             profiles=tuple(self._profiles(problem, forecasts)),
             forecasts=tuple(forecasts),
             candidates=tuple(candidates),
+            ensemble=self._ensemble(),
             workers=self._workers(),
         )
 
@@ -192,6 +193,10 @@ class _Loader:
         with self._at(("starts",)):
             start_points(problem.parameters, starts)
         return starts
+
+    def _ensemble(self) -> Ensemble | None:
+        section = self.section.ensemble
+        return None if section is None else Ensemble(section.count, section.method, section.seed)
 
     def _profiles(self, problem: CalibrationProblem, forecasts: list[Experiment]) -> Iterator[str]:
         whole = with_scenarios(problem, forecasts)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from bilevel.calibrate.settings import Method, Noise, StartSampling, Sweep, TransformName
+from bilevel.calibrate.settings import EnsembleMethod, Method, Noise, StartSampling, Sweep, TransformName
 from bilevel.calibrate.study.observation_schema import CandidateSection, ForecastSection, ObservationSection
 from bilevel.calibrate.study.section import Section, is_number, is_text
 from bilevel.calibrate.study.yaml_lines import kind_of
@@ -151,8 +151,24 @@ class StartsSection(Section):
         return {"count": given} if is_number(given) else given
 
 
+class EnsembleSection(Section):
+    """Samples of the parameters that the readings allow; a bare number is the count."""
+
+    count: int = Field(ge=10, le=100_000)
+    """how many"""
+    method: EnsembleMethod = EnsembleMethod.RML
+    """`rml` (randomised maximum likelihood) calibrates to moved readings; `smoother` (ES-MDA) moves draws from the priors"""
+    seed: int = Field(default=0, ge=0)
+    """of the random numbers"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_number(cls, given: Any) -> Any:
+        return {"count": given} if is_number(given) else given
+
+
 class ExecutorSection(Section):
-    """Where starts and profiles are computed; a bare text is the kind."""
+    """Where starts, profiles and ensembles are computed; a bare text is the kind."""
 
     kind: str = Field(default="serial", pattern=r"^(serial|processes|dask|mpi|tcp://\S+)$")
     """`serial`, `processes`, `dask` (a cluster on this machine), `tcp://host:port` (a dask scheduler), `mpi`"""
@@ -203,12 +219,14 @@ class StudySection(Section):
     """fits from several starts; the best is reported"""
     profiles: list[str] = Field(default=[])
     """parameters, entries (`k[3]`) or rows of weight 0 (`heads[2]`, the second of its group) whose profile likelihood is followed"""
+    ensemble: EnsembleSection | None = None
+    """samples of the parameters and of the forecasts"""
     forecasts: list[ForecastSection] = Field(default=[])
     """what is predicted after the calibration, with its uncertainty and the readings that it rests on"""
     candidates: list[CandidateSection] = Field(default=[])
     """possible new readings, and how much they would help the forecasts"""
     executor: ExecutorSection = ExecutorSection()
-    """where starts and profiles are computed"""
+    """where starts, profiles and ensembles are computed"""
     plot: PlotSection = PlotSection()
     """the pictures' horizontal axis"""
 

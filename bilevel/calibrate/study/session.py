@@ -131,7 +131,9 @@ class Session:
     def draw(self) -> tuple[list[Path], list[str]]:
         """Draw the pictures of an earlier run as PNG files; returns their paths, and what could not be drawn."""
         result = self.earlier_result()
-        FurtherFits(self.study, self._settings(), self._checkpoint).follow(result, self.study.profiles)
+        further = FurtherFits(self.study, self._settings(), self._checkpoint)
+        further.follow(result, self.study.profiles)
+        further.sample(result)
         with self._held():
             paths, failed = write_pictures(self.study, result, self.folder / PICTURES)
             self._list(paths)
@@ -182,8 +184,9 @@ class Session:
         further = FurtherFits(study, settings, self._checkpoint)
         further.predict(result)
         write_numbers(study, result, self.folder)
-        if names:
+        if names or study.ensemble is not None:
             further.follow(result, names)
+            further.sample(result)
             write_numbers(study, result, self.folder)
         states, trouble = write_states(result, self.folder / STATE)
         self._list(states)

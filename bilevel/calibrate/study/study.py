@@ -11,7 +11,7 @@ from pathlib import Path
 from bilevel.calibrate.experiment import Experiment
 from bilevel.calibrate.fit.executors import HERE, Workers
 from bilevel.calibrate.problem import CalibrationProblem
-from bilevel.calibrate.settings import Settings, Stage, Starts
+from bilevel.calibrate.settings import Ensemble, Settings, Stage, Starts
 from bilevel.calibrate.statistics.forecast_worth import with_scenarios
 from bilevel.calibrate.study.schema import PlotSection
 
@@ -24,6 +24,7 @@ class Study:
     run: which of its named runs this is, None = the study itself. notes: sentences on what was read and may not be meant.
     starts, profiles, workers: further fits, and where they are computed.
     forecasts, candidates: what is predicted, and what might be read, besides.
+    ensemble: samples that are wanted.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class Study:
     workers: Workers = HERE
     forecasts: tuple[Experiment, ...] = ()
     candidates: tuple[Experiment, ...] = ()
+    ensemble: Ensemble | None = None
     run: str | None = None
 
     @property
