@@ -43,12 +43,16 @@ class Status(Enum):
 
     CONVERGED = "converged: the residual met its tolerance"
     MAX_ITERATIONS = "stopped at the iteration limit before the residual met its tolerance; raise max_iterations, start closer, or use load stepping"
-    STAGNATED = "no step length reduced the objective although the residual is above its tolerance; loosen the tolerance, rescale the unknown, or use a trust region"
+    STAGNATED = "no step length reduced the objective although the residual is above its tolerance; loosen the tolerance, rescale the unknown, or use a trust region; where the energy has a kink, as |u|, use bilevel.composite"
     NOT_FINITE = "the energy or residual became NaN or infinite and shorter steps did not help; check the start and the parameters, or use load stepping"
     INDEFINITE = (
         "ended at a stationary point that is not a minimum and could not leave it; the energy may be unbounded below"
     )
     UNBOUNDED = "ran away: the objective falls for ever along the path; it has no minimum, or a load is not held"
+    UNBALANCED = (
+        "the load has a part along a motion that costs no energy, which nothing can balance; hold what moves, or balance the "
+        "load"
+    )
     SINGULAR = "the tangent is singular; constrain the problem or declare its null space"
 
     @property

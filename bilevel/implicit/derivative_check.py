@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from bilevel.implicit.linearised_solve import LinearisedSolve
-from bilevel.linalg.direct.condition import random_signs
 from bilevel.problem import DENSE_LIMIT
 from bilevel.report import DerivativeError
 
@@ -43,7 +43,8 @@ def require_derivative(
     if linearised.derivative_checked or u.dtype != torch.float64:
         return
     linearised.derivative_checked = True
-    moves = [_direction(tensor) for tensor in (u, *(leaf for leaf, want in zip(leaves, wanted, strict=True) if want))]
+    moved = (u, *(leaf for leaf, want in zip(leaves, wanted, strict=True) if want))
+    moves = [_direction(tensor, place) for place, tensor in enumerate(moved)]
     rise = _difference(linearised, u, leaves, wanted, moves, STEP, here)
     expected = sum(float((d * move).sum()) for d, move in zip(derivatives, moves, strict=True))
     scale = float((adjoint * rise).abs().sum())
@@ -66,6 +67,13 @@ def require_derivative(
         return
     if not abs(float((adjoint * rise).sum()) - expected) > allowed:
         return
+    half = _difference(linearised, u, leaves, wanted, moves, 0.5 * STEP, here)
+    if float((adjoint * half).sum().abs()) > 1.5 * float((adjoint * rise).sum().abs()):
+        raise DerivativeError(
+            f"{type(linearised.problem).__name__}: the residual jumps at the solution: the energy has a kink there, as |u| at 0, "
+            "so the state has no derivative by the implicit function theorem; give the kink to a solver of "
+            "bilevel.composite, which knows it, or smooth it"
+        )
     raise DerivativeError(
         f"{type(linearised.problem).__name__}: autograd's derivative of the residual differs from its difference by "
         f"{abs(float((adjoint * rise).sum()) - expected) / scale:.0%}. Something in it leaves PyTorch's graph: float(p), "
@@ -73,13 +81,18 @@ def require_derivative(
     )
 
 
-def _direction(tensor: Tensor) -> Tensor:
-    """Random signs times the size of each entry, at least that of the mean one."""
+def _direction(tensor: Tensor, place: int) -> Tensor:
+    """Random numbers in the size of each entry, at least in that of the mean one.
+
+    Of different magnitudes: along equal ones |u - q| would not show the kink where u equals q.
+    """
     size = tensor.detach().abs()
     typical = size.mean() if tensor.numel() else size.new_zeros(())
     typical = torch.where(typical > SMALL, typical, torch.ones_like(typical))
-    signs = random_signs(max(tensor.numel(), 1)).to(tensor)[: tensor.numel()].reshape(tensor.shape)
-    return torch.maximum(size, typical) * signs
+    # NumPy draws them: torch refuses random numbers under vmap, where Jacobians are taken.
+    dice = np.random.default_rng((tensor.numel(), place))
+    drawn = dice.choice([-1.0, 1.0], tensor.shape) * dice.uniform(0.5, 1.0, tensor.shape)
+    return torch.maximum(size, typical) * torch.as_tensor(drawn).to(tensor)
 
 
 def _difference(

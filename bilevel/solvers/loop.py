@@ -16,6 +16,7 @@ from bilevel.linalg.registry import Automatic
 from bilevel.linalg.solver import Factor, LinearSolver
 from bilevel.problem import EnergyProblem, Params, Problem
 from bilevel.report import BilevelError, Counts, SingularError, SolveReport, Status
+from bilevel.solvers.balance import ASTRAY, unbalanced
 from bilevel.solvers.descent import Descent, Metric
 from bilevel.solvers.evaluations import Evaluations, Point, Tolerance
 from bilevel.solvers.saddle import leave_saddle
@@ -124,6 +125,7 @@ class _Run:
             self.evaluations.tangent(point.u)  # the first direction needs it, so the scale may use it
         self.scale = self.evaluations.scale(point)
         self.start = u0
+        self.rounded = torch.zeros_like(point.finite)  # samples that no step moves, whose residual is noise
         self.last: Point | None = None
         self._aim_at(self.solver.tolerance.threshold(self.scale))
         self.bound = UNBOUNDED * torch.linalg.vector_norm(u0, dim=-1).clamp(min=1.0)
@@ -153,7 +155,7 @@ class _Run:
             level = self.evaluations.at_rounding_level(point)
             if self.descent.singular is not None:
                 self._mark(failed & ~level & self.descent.singular, Status.SINGULAR)
-            self._mark(failed & level, Status.CONVERGED)
+            self.rounded = failed & level
             self._mark(failed & ~level, Status.STAGNATED)
             if bool((failed & level).any()):
                 self.notes.append("ended at rounding level: no step reduces the residual further in this precision")
@@ -167,21 +169,22 @@ class _Run:
         self.evaluations.goal = None if self.record else threshold
 
     def _settle_converged(self, point: Point) -> Point:
-        """Mark the samples whose residual is small; those that stand on a saddle are moved off it instead."""
-        done = self._small(point, self._active(point))
-        if not bool(done.any()):
-            return point
-        self._mark(done & self._runs_away(point), Status.UNBOUNDED)
-        done = done & self._active(point)
-        if bool(done.any()) and self._must_check():
-            left = leave_saddle(self.evaluations, self.descent, point, done, self.notes)
-            if left is not None:
-                self._mark(done & left.stuck, Status.INDEFINITE)
-                self._mark(done & ~left.escaped & ~left.stuck, Status.CONVERGED)
-                self.scale = torch.maximum(self.scale, left.point.norm)
-                self._aim_at(self.solver.tolerance.threshold(self.scale))
-                return select(left.escaped, left.point, point)
-        self._mark(done, Status.CONVERGED)
+        """Mark the samples whose residual is small; those on a saddle are moved off it instead, perhaps onto the next."""
+        while bool((done := self._small(point, self._active(point))).any()):
+            self._mark(done & self._runs_away(point), Status.UNBOUNDED)
+            done = done & self._active(point)
+            left = None
+            if bool(done.any()) and self._must_check():
+                left = leave_saddle(self.evaluations, self.descent, point, done, self.notes)
+            if left is None:
+                self._mark(done, Status.CONVERGED)
+                break
+            self._mark(done & left.stuck, Status.INDEFINITE)
+            self._mark(done & ~left.escaped & ~left.stuck, Status.CONVERGED)
+            self.scale = torch.maximum(self.scale, left.point.norm)
+            self._aim_at(self.solver.tolerance.threshold(self.scale))
+            self.rounded = self.rounded & ~left.escaped
+            point = select(left.escaped, left.point, point)
         return point
 
     def _small(self, point: Point, active: Tensor) -> Tensor:
@@ -201,7 +204,7 @@ class _Run:
             self._mark(candidates & ~passed & self._runs_away(point), Status.UNBOUNDED)
             self._aim_at(torch.where(candidates & ~passed, torch.minimum(aim, self.threshold), self.threshold))
             candidates = passed
-        return candidates | self._lost_in_rounding(point, active & ~candidates)
+        return candidates | self.rounded & active | self._lost_in_rounding(point, active & ~candidates & ~self.rounded)
 
     def _vanished(self, point: Point, scale: Tensor) -> Tensor:
         """Which samples come to rest at u = 0, where all terms are zero: only the start can tell what is small there."""
@@ -265,6 +268,12 @@ class _Run:
         return all(status is not None for status in self.status)
 
     def _outcome(self, point: Point, iterations: int) -> Outcome:
+        if any(status in ASTRAY for status in self.status):
+            lost = unbalanced(self.evaluations, self.descent, point).reshape(-1).tolist()
+            self.status = [
+                Status.UNBALANCED if hit and status in ASTRAY else status for hit, status in zip(lost, self.status)
+            ]
+        tangent = self.evaluations.known_tangent(point.u)
         counts: Counts = self.evaluations.counts
         report = SolveReport(
             status=[status for status in self.status if status is not None],
@@ -276,5 +285,4 @@ class _Run:
             history=self.history,
             notes=self.notes,
         )
-        tangent = self.evaluations.known_tangent(point.u)
         return Outcome(point.u, report, self.descent.factor, self.tape, tangent, point.residual)

@@ -7,7 +7,7 @@ any change of the field to the change of the forces.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -16,14 +16,11 @@ from torch import Tensor
 
 from bilevel.problem import Params
 from bilevel.torch_internals import pytree
-from physics.local.pieces import Piece, pieces
+from physics.local.pieces import Piece, SumOfTerms, pieces
 from physics.local.term import Term
 
-if TYPE_CHECKING:
-    from physics.local.energy import LocalEnergy
 
-
-def jvp_by_pieces(energy: LocalEnergy, u: Tensor, params: Params, moved: Sequence[Params]) -> Tensor | None:
+def jvp_by_pieces(energy: SumOfTerms, u: Tensor, params: Params, moved: Sequence[Params]) -> Tensor | None:
     """The derivatives (m, n) of the residual at u (n,) in m directions, structured like params with None for no motion.
 
     None where it is not only fields with one number per cell, or shared ones, that move.

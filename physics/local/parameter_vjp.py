@@ -8,22 +8,19 @@ unknown and the parameters.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bilevel.problem import Params
 from bilevel.torch_internals import pytree
-from physics.local.pieces import pieces
+from physics.local.pieces import SumOfTerms, pieces
 from physics.local.term import Term
-
-if TYPE_CHECKING:
-    from physics.local.energy import LocalEnergy
 
 
 def vjp_by_pieces(
-    energy: LocalEnergy, u: Tensor, params: Params, adjoint: Tensor, wanted: Sequence[Tensor]
+    energy: SumOfTerms, u: Tensor, params: Params, adjoint: Tensor, wanted: Sequence[Tensor]
 ) -> list[Tensor]:
     """The derivatives of adjoint . residual(u, params) in the tensors `wanted`, of which u (n,) and params are made."""
     with torch.enable_grad():

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
 from bilevel.problem import Params
+from physics.discretisation.constraints import ConstraintSet
 from physics.local.density import rows_of
 from physics.local.term import Term
 
@@ -16,6 +18,17 @@ CHUNK_BYTES = 32 * 2**20
 
 Smaller groups cost more in calls than they save, measured from 2 to 64 MiB.
 """
+
+
+class SumOfTerms(Protocol):
+    """What derivatives piece by piece need of a local energy or residual."""
+
+    terms: tuple[Term, ...]
+    constraints: ConstraintSet
+
+    def expand(self, u: Tensor, params: Params = None) -> Tensor: ...
+
+    def fields(self, term: Term, params: Params) -> Params: ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,60 +7,43 @@ from typing import Any
 import torch
 from torch import Tensor
 
-
-class _K0(torch.autograd.Function):
-    """K0' = - K1."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return torch.special.modified_bessel_k0(x)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, cotangent: Tensor) -> Tensor:  # type: ignore[override]
-        return -cotangent * k1(ctx.saved_tensors[0])
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor) -> Tensor:  # type: ignore[override]
-        return -tangent * k1(ctx.saved_tensors[0])
+VALUES = (torch.special.modified_bessel_k0, torch.special.modified_bessel_k1)
 
 
-class _K1(torch.autograd.Function):
-    """K1' = - K0 - K1 / x."""
+class _K(torch.autograd.Function):
+    """K0 and K1, by their order."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return torch.special.modified_bessel_k1(x)
+    def forward(x: Tensor, order: int) -> Tensor:
+        return VALUES[order](x)  # type: ignore[no-any-return]
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
+        x, ctx.order = inputs
+        ctx.save_for_backward(x)
+        ctx.save_for_forward(x)
 
     @staticmethod
-    def backward(ctx: Any, cotangent: Tensor) -> Tensor:  # type: ignore[override]
-        (x,) = ctx.saved_tensors
-        return -cotangent * (k0(x) + k1(x) / x)
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return cotangent * _slope(ctx.saved_tensors[0], ctx.order), None
 
     @staticmethod
-    def jvp(ctx: Any, tangent: Tensor) -> Tensor:  # type: ignore[override]
-        (x,) = ctx.saved_tensors
-        return -tangent * (k0(x) + k1(x) / x)
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:  # type: ignore[override]
+        return tangent * _slope(ctx.saved_tensors[0], ctx.order)
+
+
+def _slope(x: Tensor, order: int) -> Tensor:
+    """K0' = - K1, K1' = - K0 - K1 / x."""
+    return -k1(x) if order == 0 else -k0(x) - k1(x) / x
 
 
 def k0(x: Tensor) -> Tensor:
     """K0 at x > 0 (...)."""
-    return _K0.apply(x)  # type: ignore[no-any-return]
+    return _K.apply(x, 0)  # type: ignore[no-any-return]
 
 
 def k1(x: Tensor) -> Tensor:
     """K1 at x > 0 (...)."""
-    return _K1.apply(x)  # type: ignore[no-any-return]
+    return _K.apply(x, 1)  # type: ignore[no-any-return]

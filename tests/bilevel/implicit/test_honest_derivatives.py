@@ -67,6 +67,13 @@ def test_a_kink_at_the_solution_is_noted() -> None:
     assert any("kink" in note for note in found.report.notes)
 
 
+def test_a_minimum_in_a_kink_of_the_energy_has_no_gradient_by_this_rule() -> None:
+    """The state follows q, du/dq = 1; autograd, for which |.| has slope 0 at 0, would say 0."""
+    found = bilevel.argmin(lambda u, q: ((u - q).abs() + 0.5 * (u - 1.0) ** 2).sum(), torch.zeros(1), value(1.0))
+    with pytest.raises(DerivativeError, match="the energy has a kink there"):
+        found.u.sum().backward()
+
+
 def test_an_infinite_cotangent_is_an_error() -> None:
     found = bilevel.argmin(quartic, torch.zeros(2), value(1.5))
     with pytest.raises(BilevelError, match="NaN or infinite"):

@@ -8,10 +8,12 @@ import torch
 import bilevel
 import physics.discretisation as meshes
 from bilevel.problem import Energy
-from bilevel.report import Status
+from bilevel.report import ConvergenceError, Status
 from bilevel.solvers import LBFGS, GradientDescent, Newton
 from bilevel.solvers.evaluations import Evaluations
 from bilevel.solvers.steps import TrustRegion
+from physics.constitutive import Kinematics
+from physics.constitutive.elastic.linear_elastic import LinearElastic
 from physics.constitutive.elastic.mooney_rivlin import MooneyRivlin
 from physics.constitutive.elastic.neo_hookean import NeoHookean
 from physics.constitutive.flow.power_law import PowerLaw
@@ -152,3 +154,47 @@ def test_the_noise_of_an_energy_is_that_of_the_terms_that_cancel_in_it() -> None
     assert 1e-10 < float(noise.merit) < 1e-5
     quiet = Evaluations(Energy(lambda u: (u**2).sum()).for_unknown(torch.ones(50)), None)
     assert float(quiet.noise(quiet.point(torch.linspace(0.5, 1.5, 50))).merit) < 1e-12
+
+
+@pytest.mark.parametrize("power", [4, 6])
+@pytest.mark.parametrize("unknowns", [1, 2, 3])
+def test_every_direction_of_a_saddle_is_left(power: int, unknowns: int) -> None:
+    """From the stationary point at 0 along one direction to the next saddle, down to a minimum at +-1 in all."""
+
+    def energy(u, p):
+        return (u**power / power - p * u ** (power - 2) / (power - 2)).sum()
+
+    found = bilevel.argmin(energy, torch.zeros(unknowns), ONE)
+    torch.testing.assert_close(found.u.abs(), torch.ones(unknowns), rtol=1e-7, atol=0.0)
+
+
+@pytest.mark.parametrize("law", [LinearElastic(), NeoHookean()], ids=lambda law: type(law).__name__)
+def test_a_load_that_moves_a_floating_body_is_named(law) -> None:
+    mesh = meshes.rectangle(3, 3)
+    solid = Solid(mesh, law, Kinematics.PLANE_STRAIN, [], [Traction("pull", "right")], floating=True)
+    params = {"material": {"mu": ONE, "lame_lambda": 2.0 * ONE}, "pull": torch.tensor([1e-3, 0.0])}
+    with pytest.raises(ConvergenceError, match="a motion that costs no energy, which nothing can balance"):
+        bilevel.argmin(solid, solid.start(), params)
+
+
+@pytest.mark.parametrize(
+    ("solver", "status"), [(Newton(), Status.UNBALANCED), (Newton(step=TrustRegion()), Status.UNBOUNDED)]
+)
+def test_a_load_along_a_null_space_that_was_not_declared_is_named(solver, status: Status) -> None:
+    stiffness = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])
+    found = bilevel.argmin(
+        lambda u, p: 0.5 * u @ stiffness @ u - p * u[0], torch.zeros(2), ONE, solver=solver, on_fail="ignore"
+    )
+    assert found.report.status == [status]
+
+
+def test_a_trial_that_lapack_refuses_is_stepped_back_from() -> None:
+    """Eigenvalues of NaN raise; the first step goes where the volume is negative and its root NaN."""
+
+    def energy(u, p):
+        stretches = 1.0 + u
+        eigenvalues = torch.linalg.eigvalsh(torch.diag(stretches) + 0.0 * torch.sqrt(stretches.prod()))
+        return (0.1 * eigenvalues - 1.5 * torch.log(eigenvalues)).sum() - 0.0 * p
+
+    found = bilevel.argmin(energy, torch.tensor([24.0, 20.0]), ONE)
+    torch.testing.assert_close(found.u, torch.tensor([14.0, 14.0]), rtol=1e-9, atol=0.0)

@@ -54,6 +54,17 @@ def test_extended_tube_keeps_its_digits_as_beta_vanishes(beta: float) -> None:
         assert ((found - limit - third).abs() < 1e-12 + 0.2 * beta**2 * limit).all()
 
 
+@pytest.mark.parametrize("law", [ExtendedTube(), Ogden(1)], ids=lambda law: type(law).__name__)
+def test_through_zero_volume_and_beyond_the_limit_of_chains_there_is_no_energy(law: Hyperelastic) -> None:
+    """NaN where a trial step went too far, for the solver to step back from, and nothing else of the batch harmed."""
+    values = params({"gc": 0.2, "delta": 0.3, "ge": 0.2, "beta": 0.2, "mu_1": 0.6, "alpha_1": 1.5, "bulk_modulus": 3.0})
+    f = torch.diag_embed(torch.tensor([[1.1, 1.0, 0.9], [-1.0, 1.0, 1.0], [4.5, 0.5, 0.5]]))
+    energy, stress = law.energy_and_stress(f, values)
+    expected = [True, False, isinstance(law, Ogden)]
+    assert energy.isfinite().tolist() == expected
+    assert stress.isfinite().all(-1).all(-1).tolist() == expected
+
+
 def test_derivative_of_the_extended_tube_in_a_small_beta() -> None:
     stretches = torch.tensor([1.5, 0.9, 1.0 / 1.35])
     values = params({"gc": 0.2, "delta": 0.1, "ge": 0.3, "bulk_modulus": 0.0})
