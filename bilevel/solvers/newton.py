@@ -34,13 +34,24 @@ class NewtonDirection(Descent):
         self._plain = True
         self._last_norm: float | None = None
         self._shift: float | None = None
+        self._bent = False
+        self._taken: Tensor | None = None
 
     def direction(self, evaluations: Evaluations, point: Point) -> Tensor:
+        if self._bent and (step := self._offered_step(evaluations, point)) is not None:
+            self._taken = step
+            return step
         tangent = self.tangent = evaluations.tangent(point.u)
         self.factor = self._factorise(evaluations.linear, tangent)
         step = self._step(evaluations, point, tangent)
         evaluations.counts.factorisations += self.factor.counts.factorisations
+        self._taken = step
         return step
+
+    def moved(self, before: Point, after: Point) -> None:
+        """Where a step on a matrix other than the tangent had to be shortened, the next tangent will not do either."""
+        if self._bent and self._taken is not None:
+            self._bent = not torch.equal(after.u, before.u + self._taken)
 
     def _step(self, evaluations: Evaluations, point: Point, tangent: LinearOperator) -> Tensor:
         assert self.factor is not None
@@ -86,13 +97,26 @@ class NewtonDirection(Descent):
 
     def _definite(self, evaluations: Evaluations, point: Point, tangent: LinearOperator) -> Factor:
         """Of the matrix that the problem offers in place of a tangent that is not positive definite, or of a shifted one."""
+        factor = self._offered(evaluations, point)
+        self._bent = factor is not None
+        return self._shifted(evaluations, tangent) if factor is None else factor
+
+    def _offered(self, evaluations: Evaluations, point: Point) -> Factor | None:
+        """A factor of the problem's own positive definite matrix, where it has one."""
         offered = evaluations.problem.definite_tangent(point.u, evaluations.params)
-        if offered is not None:
-            evaluations.counts.factorisations += 1
-            factor = evaluations.linear.factor(offered, on_fail="ignore")
-            if bool(torch.as_tensor(factor.positive_definite).all()):
-                return factor
-        return self._shifted(evaluations, tangent)
+        if offered is None:
+            return None
+        evaluations.counts.factorisations += 1
+        factor = evaluations.linear.factor(offered, on_fail="ignore")
+        return factor if bool(torch.as_tensor(factor.positive_definite).all()) else None
+
+    def _offered_step(self, evaluations: Evaluations, point: Point) -> Tensor | None:
+        factor = self._offered(evaluations, point)
+        if factor is None:
+            return None
+        self._plain, self.safe, self.singular = False, False, torch.zeros_like(point.merit, dtype=torch.bool)
+        evaluations.counts.back_substitutions += 1
+        return -factor.solve(point.residual)
 
     def _shifted(self, evaluations: Evaluations, tangent: LinearOperator) -> Factor:
         """Factor H + t I, positive definite, with t not far above -lambda_min (Nocedal & Wright 2006, section 3.4)."""

@@ -10,7 +10,7 @@ is linear in the field, whether the F^ fit together or not; theta_lin is the mea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -78,15 +78,18 @@ class NearlyIncompressibleSolid(ElasticSolid):
         return torch.where((determinant(self.gradients(u, params)) > 0.0).all(), value, torch.inf)
 
     @torch.no_grad()
-    def tangent(self, u: Tensor, params: Params) -> Sparse:
-        gradients, law = self.gradients(u, params), self.split_law(params)
+    def assembled(self, full: Tensor, params: Params, change: Callable[[Tensor], Tensor] | None = None) -> Sparse:
+        gradients, law = self._gradients(full), self.split_law(params)
         theta = self.mean(determinant(gradients))
-        return LinearisedSolid(self, law, gradients, *law.pressure_and_slope(theta), theta).matrix()
+        return LinearisedSolid(self, law, gradients, *law.pressure_and_slope(theta), theta).matrix(change)
 
     def gradients(self, u: Tensor, params: Params) -> Tensor:
         """F (E, Q, d, d)."""
-        field = self.expand(u, params)[self.mesh.cells]
-        return local_state(field, self.geometry.matrix) + torch.eye(self.mesh.dim, dtype=torch.float64)
+        return self._gradients(self.expand(u, params))
+
+    def _gradients(self, full: Tensor) -> Tensor:
+        state = local_state(full[self.mesh.cells], self.geometry.matrix)
+        return state + torch.eye(self.mesh.dim, dtype=torch.float64)
 
     def mean(self, values: Tensor) -> Tensor:
         """Means over the points of each cell (E, ...) of values (E, Q, ...)."""
@@ -139,7 +142,7 @@ class LinearisedSolid:
         full = torch.zeros_like(solid.mesh.coordinates).index_add(0, solid.mesh.cells.reshape(-1), forces)
         return solid.constraints.reduce(full)
 
-    def matrix(self) -> Sparse:
+    def matrix(self, change: Callable[[Tensor], Tensor] | None = None) -> Sparse:
         """Distortion + p^ (the second derivative of det) + U''/V s s^T, s the derivative of V theta."""
         solid, geometry = self.solid, self.solid.geometry
         scatter, swelling = solid.scatter, solid.forces(self.cofactor)
@@ -151,7 +154,8 @@ class LinearisedSolid:
             if (i, k) in turned:
                 plane = torch.addcmul(plane, self.pressure[:, None, None], turned[i, k])
             planes.append(plane + distorted[i, k] if (i, k) in distorted else plane)
-        scatter.add(sums, torch.stack(planes))
+        stacked = torch.stack(planes)
+        scatter.add(sums, stacked if change is None else change(stacked))
         return Sparse(scatter.pattern, scatter.finish(sums), solid.structure)
 
     def _distorted(self) -> dict[tuple[int, int], Tensor]:
