@@ -101,8 +101,8 @@ class Solid(Problem):
         """The number of free degrees of freedom."""
         raise NotImplementedError
 
-    def start(self) -> Tensor:
-        """The body at rest: u = 0 (n,)."""
+    def start(self, params: Params = None) -> Tensor:
+        """The body at rest, u = 0 (n,); with params of an elastic body where `solve` begins (see `moved_start`)."""
         raise NotImplementedError
 
     def expand(self, u: Tensor, params: Params = None) -> Tensor:
@@ -167,8 +167,11 @@ class ElasticSolid(LocalEnergy, Solid):
     def reactions(self, u: Tensor, params: Params) -> Tensor:
         return self.nodal_forces(self.expand(u, params), params)
 
+    def start(self, params: Params = None) -> Tensor:
+        return super().start() if params is None else moved_start(self, params)
+
     def solve(self, params: Params, start: Tensor | None = None, solver: Solver | None = None) -> Solution:
-        return bilevel.argmin(self, moved_start(self, params) if start is None else start, params, solver=solver)
+        return bilevel.argmin(self, self.start(params) if start is None else start, params, solver=solver)
 
     @torch.no_grad()
     def tangent(self, u: Tensor, params: Params) -> Sparse:
@@ -238,6 +241,9 @@ class InelasticSolid(LocalResidual, Solid):
 
     def reactions(self, u: Tensor, params: Params) -> Tensor:
         return self.nodal_forces(self.expand(u, params), params)
+
+    def start(self, params: Params = None) -> Tensor:
+        return super().start()
 
     def solve(self, params: Params, start: Tensor | None = None, solver: Solver | None = None) -> Solution:
         return bilevel.root(self, self.start() if start is None else start, params, solver=solver or EQUILIBRIUM)
