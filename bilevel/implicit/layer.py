@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bilevel.implicit.certificate import certify, corrected_gradient
 from bilevel.implicit.linearised_solve import Leaves, LinearisedSolve
+from bilevel.implicit.memory import Remembering
 from bilevel.report import BilevelError
 from bilevel.torch_internals import (
     is_batched_cotangent,
@@ -65,9 +66,12 @@ class ImplicitState(torch.autograd.Function):
         refuse_nested_forward()
         u, *leaves = ctx.saved_tensors
         linearised = ctx.linearised
-        moved = [None if t is None else t.unsqueeze(0) for t in tangents]
-        force = ParameterJVP.apply(linearised, u, len(leaves), *leaves, *moved)[0]
-        return LinearSolve.apply(linearised, "forward", -force, u, *leaves)
+        directions = [None if t is None else t.unsqueeze(0) for t in tangents]
+        force = ParameterJVP.apply(linearised, u, len(leaves), *leaves, *directions)[0]
+        moved = LinearSolve.apply(linearised, "forward", -force, u, *leaves)
+        if isinstance(linearised.solver, Remembering):
+            linearised.solver.keep_tangent(moved)
+        return moved
 
     @staticmethod
     def vmap(info, in_dims, linearised, u0, *leaves):  # type: ignore[no-untyped-def]

@@ -74,6 +74,10 @@ class Solver(ABC):
         record: keep the frozen iterations, for the unrolled adjoint.
         """
 
+    def near(self) -> Solver:
+        """The solver to take from a guess close to the solution: this one, unless it has a way of its own to get there."""
+        return self
+
 
 @dataclass
 class DescentSolver(Solver):
