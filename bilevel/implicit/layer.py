@@ -70,7 +70,7 @@ class ImplicitState(torch.autograd.Function):
         force = ParameterJVP.apply(linearised, u, len(leaves), *leaves, *directions)[0]
         moved = LinearSolve.apply(linearised, "forward", -force, u, *leaves)
         if isinstance(linearised.solver, Remembering):
-            linearised.solver.keep_tangent(moved)
+            linearised.solver.spot.keep_tangent(moved)
         return moved
 
     @staticmethod

@@ -60,6 +60,7 @@ class Visit:
     bytes: int = 0
     _path: Place = ()
     _count: int = 0
+    _predicted: tuple[Place, Tensor] | None = None
 
     def next(self) -> Place:
         """The place of the solve (or chain) that begins now."""
@@ -87,15 +88,28 @@ class Visit:
         for v, solve in reversed(known):
             if v.frame == self.frame and torch.equal(v.x, self.x) and torch.equal(solve.start, start):
                 return [solve.state.to(start)], True
-        found = []
         moves = [(solve, move) for v, solve in known if (move := self._move(v, solve)) is not None]
-        if moves:
-            solve, move = min(moves, key=lambda pair: float(torch.linalg.vector_norm(pair[1])))
-            found.append(solve.state + move)
-        for _, solve in known[-1:]:
-            # What a step of a history added then, it may add now; of a solve that stands alone, this is the last state.
-            found.append(solve.state + (start - solve.start))
-        return [guess.to(start) for guess in found], False
+        if not moves:
+            return [self._transferred(solve, start) for _, solve in known[-1:]], False
+        solve, move = min(moves, key=lambda pair: float(torch.linalg.vector_norm(pair[1])))
+        predicted = (solve.state + move).to(start)
+        missed, self._predicted = self._missed_before(place), (place, predicted)
+        found = [predicted, self._transferred(solve, start)]
+        return found if missed is None else [*found, predicted + missed], False
+
+    @staticmethod
+    def _transferred(solve: RememberedSolve, start: Tensor) -> Tensor:
+        """What a step of a history added then, it may add now; of a solve that stands alone, this is its state."""
+        return (solve.state + (start - solve.start)).to(start)
+
+    def _missed_before(self, place: Place) -> Tensor | None:
+        """By how much the prediction for the step before, of a chain, was wrong: errors grow slowly along a history."""
+        if self._predicted is None or len(place) < 3:
+            return None
+        before, predicted = self._predicted
+        found = self.solves.get(before)
+        follows = before == (*place[:-2], place[-2] - 1, place[-1])
+        return found.state - predicted if follows and found is not None else None
 
     def _move(self, other: Visit, solve: RememberedSolve) -> Tensor | None:
         """How far the state moves, to first order, from another visit's point to this one."""
@@ -155,7 +169,7 @@ class Memory:
 
     def add(self, evaluation: dict[str, Visit]) -> None:
         """Remember an evaluation, and forget those that there is no room for."""
-        new = {name: replace(v, earlier=[]) for name, v in evaluation.items() if v.solves}
+        new = {name: replace(v, earlier=[], _predicted=None) for name, v in evaluation.items() if v.solves}
         if not new:
             return
         kept = [new, *reversed(self.evaluations)]
@@ -203,6 +217,10 @@ class Spot:
         with self.visit.from_the_top((*self.place, k)):
             yield
 
+    def keep_tangent(self, tangent: Tensor, *step: int) -> None:
+        """The derivatives (p, *batch, n) of what was found here, or by solve (k, number) of the chain that has this place."""
+        self.visit.keep_tangent((*self.place, *step), plain(tangent))
+
 
 def next_spot() -> Spot | None:
     """The place of the solve or chain that begins now, None without a memory."""
@@ -241,7 +259,3 @@ class Remembering(Solver):
         if outcome.report.converged:
             visit.keep(place, u0, outcome.u)
         return outcome
-
-    def keep_tangent(self, tangent: Tensor) -> None:
-        """The derivatives (p, *batch, n) of what was found."""
-        self.spot.visit.keep_tangent(self.spot.place, plain(tangent))

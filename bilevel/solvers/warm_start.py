@@ -18,6 +18,8 @@ from bilevel.solvers.steps.step import select
 
 SAME_MERIT = 1e-9
 """Energies that differ by less, relative to their size, count as equal."""
+FAR_BELOW = 1e-4
+"""Residuals below this share of their tolerance, as Newton's method leaves them, need no correction."""
 
 
 @dataclass
@@ -88,8 +90,10 @@ class WarmStart(Solver):
         return Outcome(end.u, report, found.factor, residual=end.residual)
 
     def _corrected(self, evaluations: Evaluations, found: Outcome) -> Point:
-        """One more step by the last factorisation, where it makes the residual smaller."""
+        """One more step by the last factorisation, where the residual is not far below its tolerance and it helps."""
         end = evaluations.point(found.u)
+        if bool((end.norm <= FAR_BELOW * found.report.tolerance).all()):
+            return end
         if found.factor is None and self._linearises():
             evaluations.counts.factorisations += 1
             found.factor = self.linear.factor(evaluations.tangent(end.u), on_fail="ignore")

@@ -175,7 +175,7 @@ def _cold_notes(evaluator: Evaluator, best: Evaluation) -> list[str]:
         return []
     return [
         f"the inner problem has more than one solution: those that follow from earlier evaluations and those from the model's "
-        f"own start predict differently, by {apart:.1e} of the predictions; calibrate with memory: off and compare"
+        f"own start predict differently, by {apart:.1e} of the predictions; calibrate with memory: false and compare"
     ]
 
 

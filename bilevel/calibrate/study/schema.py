@@ -123,7 +123,7 @@ class CalibrationSection(Section):
     verify: bool = True
     """whether the derivatives at the end are held against finite differences"""
     memory: bool = True
-    """inner solves start from the states of earlier evaluations; off: each starts as the first one did"""
+    """inner solves start from the states of earlier evaluations; false: each starts as the first one did"""
     memory_megabytes: float = Field(default=256.0, gt=0)
     """what these states may take; the latest are kept"""
 
