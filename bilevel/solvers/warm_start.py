@@ -11,25 +11,26 @@ from torch import Tensor
 
 from bilevel.linalg.solver import LinearSolver
 from bilevel.problem import Params, Problem
-from bilevel.report import BilevelError, Counts
+from bilevel.report import BilevelError, Counts, SolveReport, Status
+from bilevel.solvers.chord import FAR_BELOW, chord
 from bilevel.solvers.evaluations import Evaluations, Point, Tolerance
-from bilevel.solvers.loop import DescentSolver, Outcome, Solver
+from bilevel.solvers.loop import Outcome, Solver
+from bilevel.solvers.newton import Newton
 from bilevel.solvers.steps.step import select
 
 SAME_MERIT = 1e-9
 """Energies that differ by less, relative to their size, count as equal."""
-FAR_BELOW = 1e-4
-"""Residuals below this share of their tolerance, as Newton's method leaves them, need no correction."""
 
 
 @dataclass
 class WarmStart(Solver):
     """Solves by `solver` from the guess of least residual, or from the given start where that is better or the guess fails.
 
-    The guess is left to `solver.near()`, which begins where it is told. It fails where that does not converge, or ends
-    elsewhere: farther from the guess than from the given start, or with more energy than that has. What converged gets one correction
-    more by the last factorisation: a good guess meets a tolerance by chance, and what remains would be noise to
-    whoever compares states. exact: the first guess is a state found before at the same parameters, and taken as it is.
+    The guess is left to `solver.near()`, which begins where it is told; Newton's method goes as far as it can with the
+    factorisation there. The guess fails where that does not converge, or ends elsewhere: farther from the guess than from
+    the given start, or with more energy than that has. Newton's method ends far below its tolerance: a good guess meets a
+    tolerance by chance, and what remains would be noise to whoever compares states. exact: the first guess is a state
+    found before at the same parameters; it is taken as it is if it is a solution.
     """
 
     solver: Solver
@@ -67,6 +68,12 @@ class WarmStart(Solver):
 
     def _from_guess(self, evaluations: Evaluations, u0: Tensor) -> Outcome | None:
         """What is found from the best guess of each sample; None where that is the given start, or it fails."""
+        if self.exact:
+            known = evaluations.point(self.guesses[0])
+            threshold = self.tolerance.threshold(evaluations.scale(known))
+            if bool((known.norm <= threshold).all()):
+                evaluations.counts.warm_starts += 1
+                return _outcome(known, threshold, 0)
         cold = evaluations.point(u0)
         best, given = cold, torch.ones_like(cold.finite)
         for guess in self.guesses:
@@ -76,36 +83,39 @@ class WarmStart(Solver):
         if bool(given.all()):
             return None
         evaluations.counts.warm_starts += 1
-        found = self.solver.near().solve(evaluations.problem, best.u, evaluations.params)
-        evaluations.counts.add(found.report.counts)
-        if not found.report.converged:
+        found, end = self._near(evaluations, best)
+        if found is None or bool((_elsewhere(evaluations, end, best, cold) & ~given).any()):
             return None
-        end = evaluations.point(found.u) if self.exact else self._corrected(evaluations, found)
-        if bool((_elsewhere(evaluations, end, best, cold) & ~given).any()):
-            return None
-        found.report.counts = Counts()  # they are among those of the evaluations
-        if torch.equal(end.u, found.u):
-            return found
-        report = replace(found.report, residual=end.norm)
-        return Outcome(end.u, report, found.factor, residual=end.residual)
+        return found
 
-    def _corrected(self, evaluations: Evaluations, found: Outcome) -> Point:
-        """One more step by the last factorisation, where the residual is not far below its tolerance and it helps."""
+    def _near(self, evaluations: Evaluations, guess: Point) -> tuple[Outcome | None, Point]:
+        """What is found from a guess, and the point there."""
+        near = self.solver.near()
+        quick = chord(evaluations, guess, near.tolerance) if isinstance(near, Newton) else None
+        if quick is not None and quick.converged:
+            found = _outcome(quick.end, quick.threshold, quick.steps)
+            found.factor, found.contraction = quick.factor, quick.contraction
+            if quick.minimum or not near.check_minimum:  # type: ignore[attr-defined]
+                return found, quick.end
+        found = near.solve(evaluations.problem, guess.u if quick is None else quick.end.u, evaluations.params)
+        evaluations.counts.add(found.report.counts)
+        found.report.counts = Counts()
+        if not found.report.converged:
+            return None, guess
         end = evaluations.point(found.u)
-        if bool((end.norm <= FAR_BELOW * found.report.tolerance).all()):
-            return end
-        if found.factor is None and self._linearises():
-            evaluations.counts.factorisations += 1
-            found.factor = self.linear.factor(evaluations.tangent(end.u), on_fail="ignore")
-        if found.factor is None:
-            return end
+        if found.factor is None or not bool((end.norm > FAR_BELOW * found.report.tolerance).any()):
+            return found, end
         evaluations.counts.back_substitutions += 1
         moved = evaluations.point(end.u - found.factor.solve(end.residual))
-        return select(moved.finite & (moved.norm < end.norm), moved, end)
+        end = select(moved.finite & (moved.norm < end.norm), moved, end)
+        report = replace(found.report, residual=end.norm)
+        return Outcome(end.u, report, found.factor, residual=end.residual), end
 
-    def _linearises(self) -> bool:
-        near = self.solver.near()
-        return isinstance(near, DescentSolver) and near.descent().linearises
+
+def _outcome(end: Point, threshold: Tensor, iterations: int) -> Outcome:
+    status = [Status.CONVERGED] * max(1, end.norm.numel())
+    report = SolveReport(status, end.norm, threshold, iterations, Counts(), 0.0)
+    return Outcome(end.u, report, residual=end.residual)
 
 
 def _elsewhere(evaluations: Evaluations, end: Point, guess: Point, cold: Point) -> Tensor:

@@ -54,7 +54,7 @@ def at(*x):
 
 def test_tangents_are_those_of_the_jacobian_and_predict_to_second_order():
     memory, model, x = Memory(), Model(), at(0.3, 0.5)
-    u, jacobian = visited(memory, model, x)
+    _, jacobian = visited(memory, model, x)
     solve = memory.evaluations[-1]["model"].solves[0,]
     torch.testing.assert_close(solve.tangent.T, jacobian)
     direction, errors = at(1.0, -0.7), []
@@ -100,7 +100,7 @@ def test_without_tangents_the_last_state_starts():
     visited(memory, model, x, jacobian=False)
     visited(memory, model, x + 0.01, jacobian=False)
     assert model.reports[-1].counts.warm_starts == 1
-    assert model.reports[-1].iterations < model.reports[0].iterations
+    assert model.reports[-1].counts.factorisations < model.reports[0].counts.factorisations
 
 
 def test_tangents_of_other_coordinates_are_not_used():
@@ -112,9 +112,13 @@ def test_tangents_of_other_coordinates_are_not_used():
 
 def test_a_failed_evaluation_is_not_remembered():
     memory = Memory()
-    with pytest.raises(bilevel.ConvergenceError), memory.remembering(), visiting("model", at(0.3, 0.5), ("k", "a")):
-        Model()(at(0.3, 0.5))
-        Model(Newton(max_iterations=1))(at(0.3, 0.5))
+
+    def fails(x):
+        Model()(x)
+        return Model(Newton(max_iterations=1))(x)
+
+    with pytest.raises(bilevel.ConvergenceError):
+        visited(memory, fails, at(0.3, 0.5))
     assert memory.evaluations == []
 
 
@@ -226,15 +230,15 @@ class TestChains:
     def cold(self, x):
         return self.model([])(x)
 
-    @pytest.mark.parametrize(("forward", "share"), [(True, 0.5), (False, 0.6)])
+    @pytest.mark.parametrize(("forward", "share"), [(True, 0.35), (False, 0.5)])
     def test_steps_start_from_those_of_the_evaluation_before(self, forward, share):
         memory, x = Memory(), at(0.1, 0.4)
         first, second = [], []
         visited(memory, self.model(first), x, jacobian=forward)
         u, _ = visited(memory, self.model(second), x + 0.02, jacobian=forward)
         torch.testing.assert_close(u, self.cold(x + 0.02), rtol=1e-8, atol=1e-10)
-        iterations = [sum(report.iterations for report in reports) for reports in (first, second)]
-        assert iterations[1] <= share * iterations[0]
+        tangents = [sum(report.counts.tangents for report in reports) for reports in (first, second)]
+        assert tangents[1] <= share * tangents[0]
 
     def test_the_way_back_through_a_chain_finds_the_states_of_the_way_forward(self):
         memory, x = Memory(), at(0.1, 0.4).requires_grad_()
