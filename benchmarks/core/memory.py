@@ -253,6 +253,6 @@ def run(quick: bool) -> list[Record]:
         (pores(nodes), Promise(faster=2.0)),
         (block(n), Promise(faster=1.5)),
     ]
-    compared(power_law_grid(100), Promise())  # what a process loads and compiles once is nobody's time
+    compared(block(3), Promise())  # what a process loads and compiles once is nobody's time
     records = [record for case, promise in cases for record in compared(case, promise)]
     return [*records, *ensemble(8 if quick else 20, 16 if quick else 64)]
