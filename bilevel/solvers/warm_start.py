@@ -18,13 +18,15 @@ from bilevel.solvers.loop import Outcome, Solver
 from bilevel.solvers.newton import Newton
 from bilevel.solvers.steps.step import select
 
+SAME_ENERGY = 1e-12
+"""Energies that differ by less, relative to their size, are the same to round-off."""
 SAME_MERIT = 1e-9
-"""Energies that differ by less, relative to their size, count as equal."""
+"""A solution may have so much more energy than the given start, relative to its size."""
 
 
 @dataclass
 class WarmStart(Solver):
-    """Solves by `solver` from the guess of least residual, or from the given start where that is better or the guess fails.
+    """Solves by `solver` from the guess of least energy (or residual), or from the given start where that is better or the guess fails.
 
     The guess is left to `solver.near()`, which begins where it is told; Newton's method goes as far as it can with the
     factorisation there. The guess fails where that does not converge, or ends elsewhere: farther from the guess than from
@@ -78,7 +80,7 @@ class WarmStart(Solver):
         best, given = cold, torch.ones_like(cold.finite)
         for guess in self.guesses:
             point = evaluations.point(guess)
-            better = point.finite & (~best.finite | (point.norm < best.norm))
+            better = _better(point, best)
             best, given = select(better, point, best), given & ~better
         if bool(given.all()):
             return None
@@ -116,6 +118,16 @@ def _outcome(end: Point, threshold: Tensor, iterations: int) -> Outcome:
     status = [Status.CONVERGED] * max(1, end.norm.numel())
     report = SolveReport(status, end.norm, threshold, iterations, Counts(), 0.0)
     return Outcome(end.u, report, residual=end.residual)
+
+
+def _better(one: Point, other: Point) -> Tensor:
+    """Which samples (*batch) have less energy (or residual), or as much to round-off and less residual.
+
+    A residual alone would prefer a state that is far off in soft directions to one that is a little off in stiff ones.
+    """
+    slack = SAME_ENERGY * other.merit.abs()
+    lower = (one.merit < other.merit - slack) | ((one.merit <= other.merit + slack) & (one.norm < other.norm))
+    return one.finite & (~other.finite | lower)
 
 
 def _elsewhere(evaluations: Evaluations, end: Point, guess: Point, cold: Point) -> Tensor:
