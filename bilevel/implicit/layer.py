@@ -184,7 +184,8 @@ class LinearSolve(torch.autograd.Function):
             started = time.perf_counter()
             adjoint = linearised.solve_adjoint(b, u, leaves)
             if linearised.certifies:
-                linearised.gradients.append(certify(linearised, *_one_of_many(u, b, adjoint), u, leaves, started))
+                cotangent, seen = _one_of_many(u, b, adjoint)
+                linearised.gradients.append(certify(linearised, cotangent, seen, u, leaves, started))
             return adjoint
 
     @staticmethod

@@ -11,7 +11,6 @@ import numpy as np
 from bilevel.calibrate.evaluation import Evaluation, Iteration
 from bilevel.calibrate.fit.journal import Journal, JournalEntry
 from bilevel.calibrate.problem import CalibrationProblem
-from bilevel.implicit.memory import Memory
 from bilevel.report import BilevelError
 
 
@@ -23,7 +22,7 @@ class Evaluator:
     """Evaluate points once, remember them, and keep the list of accepted iterations.
 
     A point at which the model failed, in whatever way, gets NaN residuals and its sentence, so that the optimiser steps
-    back; at the start there is nothing to step back to, so the error is raised. memory: of inner states. check: told the first evaluation,
+    back; at the start there is nothing to step back to, so the error is raised. check: told the first evaluation,
     before it is remembered.
     """
 
@@ -31,12 +30,11 @@ class Evaluator:
         self,
         problem: CalibrationProblem,
         journal: Journal,
-        memory: Memory,
         noptmax: int,
         watch: Callable[[Iteration], None] = lambda iteration: None,
         check: Callable[[Evaluation], None] = lambda evaluation: None,
     ) -> None:
-        self.problem, self.journal, self.memory = problem, journal, memory
+        self.problem, self.journal = problem, journal
         self.noptmax, self.watch, self.check = noptmax, watch, check
         self.iterations: list[Iteration] = []
         self.used: dict[bytes, Evaluation] = {e.t.tobytes(): e for e in journal.used()}
@@ -88,7 +86,7 @@ class Evaluator:
     def _evaluate(self, t: np.ndarray, with_jacobian: bool) -> Evaluation:
         began = time.perf_counter()
         try:
-            with self.memory.remembering():
+            with self.journal.memory.remembering():
                 evaluation = self.problem.evaluate(t, with_jacobian)
         except Exception as error:  # a user's own model may raise anything
             if not self.used:

@@ -62,11 +62,11 @@ class Journal:
     go into the folder as well, or are only read from it.
     """
 
-    def __init__(self, folder: Path | None = None, writes: bool = True) -> None:
+    def __init__(self, folder: Path | None = None, writes: bool = True, memory: bool = True) -> None:
         self.folder, self.writes = folder, writes and folder is not None
         self.count = 0
         self.scope = ""
-        self.memory = Memory(megabytes=math.inf)  # what calls for a calibration says how much
+        self.memory = Memory() if memory else Memory(points=0)
         self.points: dict[tuple[str, bytes], JournalEntry] = {}
         self.path: list[Accepted] = []
         self.notes: list[str] = []
@@ -194,6 +194,7 @@ class Journal:
             if (earlier := self.points.get((scope, evaluation.t.tobytes()))) is not None:
                 self._replaced.add(earlier.number)
             self.points[scope, evaluation.t.tobytes()] = JournalEntry(number, evaluation, with_jacobian)
+        self.memory.megabytes = math.inf  # there is as much as there was room for
         for file in sorted(folder.glob(f"[0-9]*{MEMORY}")):
             if int(file.stem) < self.count:  # else a kill came before the evaluation's own file
                 try:

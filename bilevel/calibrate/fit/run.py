@@ -55,11 +55,12 @@ def calibrate(
     began = time.perf_counter()
     journal = journal or Journal()
     earlier = journal.seconds
-    memory = journal.memory if settings.memory else Memory(points=0)
-    memory.megabytes = settings.memory_megabytes
-    with memory.consulted():
-        start = _checked_at_start(problem, settings)
-        evaluator = Evaluator(problem, journal, memory, max(settings.noptmax, 1), watch, start)
+    if settings.memory:
+        journal.memory.megabytes = settings.memory_megabytes
+    else:
+        journal.memory = Memory(points=0)
+    with journal.memory.consulted():
+        evaluator = Evaluator(problem, journal, max(settings.noptmax, 1), watch, _checked_at_start(problem, settings))
         ending = _optimise(evaluator, settings)
         result = _assembled(evaluator, settings, ending)
     result.seconds = earlier + time.perf_counter() - began
@@ -163,7 +164,7 @@ def _certified(problem: CalibrationProblem, best: Evaluation) -> tuple[GradientR
 
 def _cold_notes(evaluator: Evaluator, best: Evaluation) -> list[str]:
     """Whether inner solves that start as the first ones did find other states at the optimum than remembered ones led to."""
-    if not evaluator.memory.evaluations:
+    if not evaluator.journal.memory.evaluations:
         return []
     try:
         with Memory(points=0).consulted(), evaluator.problem.undisturbed():
