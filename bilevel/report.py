@@ -64,7 +64,8 @@ class Status(Enum):
 class Counts:
     """How often each kind of work was done (a batch counts as one).
 
-    inferences: passes of a network. fallbacks: learned proposals that a safeguard replaced by the classical choice.
+    inferences: passes of a network. warm_starts: solves begun from remembered states. fallbacks: learned or remembered
+    proposals that a safeguard replaced by the classical choice.
     """
 
     values: int = 0
@@ -74,6 +75,7 @@ class Counts:
     factorisations: int = 0
     back_substitutions: int = 0
     inferences: int = 0
+    warm_starts: int = 0
     fallbacks: int = 0
 
     def add(self, other: Counts) -> None:

@@ -21,8 +21,7 @@ from bilevel.calibrate.fit.run import calibrate
 from bilevel.calibrate.parameter import Parameter
 from bilevel.calibrate.problem import problem_from_function
 from bilevel.calibrate.settings import Settings
-from bilevel.problem import Params, Problem
-from bilevel.solvers.loop import Outcome
+from bilevel.implicit.memory import Memory, visiting
 from physics.discretisation import rectangle
 from physics.flow import DarcyFlow
 
@@ -36,24 +35,6 @@ FAILED = 1e6
 """What peers are told of points where the inner solve fails, so that they step back."""
 DIFFERENCE = 1e-4
 """Relative step of finite differences: about the square root of what the inner tolerance leaves of a prediction."""
-
-
-@dataclass
-class WarmNewton(bilevel.Newton):
-    """Newton's method from where it ended the last time (if `warm`); from the given start where that fails."""
-
-    warm: bool = field(default=True, kw_only=True)
-    last: Tensor | None = field(default=None, kw_only=True)
-    solves: int = field(default=0, kw_only=True)
-
-    def solve(self, problem: Problem, u0: Tensor, params: Params, record: bool = False) -> Outcome:
-        self.solves += 1
-        outcome = super().solve(problem, u0 if self.last is None else self.last, params, record)
-        if not outcome.report.converged and self.last is not None:
-            outcome = super().solve(problem, u0, params, record)
-        if self.warm and outcome.report.converged:
-            self.last = outcome.u
-        return outcome
 
 
 @dataclass
@@ -71,8 +52,8 @@ class Case:
         with torch.no_grad():
             self.data = self.predict(torch.from_numpy(self.truth), self.solver())
 
-    def solver(self, warm: bool = True) -> WarmNewton:
-        return WarmNewton(tolerance=bilevel.Tolerance(self.tolerance), warm=warm)
+    def solver(self) -> bilevel.Newton:
+        return bilevel.Newton(tolerance=bilevel.Tolerance(self.tolerance))
 
     def cold_seconds(self) -> float:
         """One forward solve from the cold start, at the calibration's own start values; the best of three."""
@@ -80,7 +61,7 @@ class Case:
         for _ in range(3):
             began = time.perf_counter()
             with torch.no_grad():
-                self.predict(torch.from_numpy(self.start), self.solver(warm=False))
+                self.predict(torch.from_numpy(self.start), self.solver())
             times.append(time.perf_counter() - began)
         return min(times)
 
@@ -99,6 +80,12 @@ class Race:
     error: float = math.inf
     seconds: float = math.nan
     points: int = 0
+    solves: int = 0
+
+    def predict(self, values: Tensor) -> Tensor:
+        """The predictions, one forward solve."""
+        self.solves += 1
+        return self.case.predict(values, self.case.solver())
 
     def see(self, t: np.ndarray) -> None:
         """Note an iterate in logarithms; raises Reached at the goal or where patience ends."""
@@ -116,12 +103,12 @@ class Race:
         return self
 
 
-def ours(case: Case, limit: int = 40) -> tuple[Race, WarmNewton]:
+def ours(case: Case, limit: int = 40) -> Race:
     """Levenberg-Marquardt in log parameters with exact Jacobians."""
-    solver, race = case.solver(), Race(case)
+    race = Race(case)
 
     def predict(given: Mapping[str, Tensor]) -> Tensor:
-        return case.predict(given["values"], solver)
+        return race.predict(given["values"])
 
     problem = problem_from_function([Parameter("values", case.start, transform="log")], predict, case.data)
     settings = Settings(noptmax=limit, statistics=False, verify=False)
@@ -130,37 +117,38 @@ def ours(case: Case, limit: int = 40) -> tuple[Race, WarmNewton]:
         race.see(iteration.evaluation.t)
 
     race.run(lambda: calibrate(problem, settings=settings, watch=watch, on_fail="ignore"))
-    return race, solver
+    return race
 
 
-def finite_differences(case: Case) -> tuple[Race, WarmNewton]:
+def finite_differences(case: Case) -> Race:
     """SciPy's least squares with two-point differences, over the same forward solver.
 
-    Every solve starts cold: a warm one would be content with the state before the parameter was moved.
+    Every solve starts cold: nothing is remembered.
     """
-    solver, race = case.solver(warm=False), Race(case, PEER_SECONDS)
+    race = Race(case, PEER_SECONDS)
 
     def residual(t: np.ndarray) -> np.ndarray:
         race.see(t)
         try:
             with torch.no_grad():
-                return (case.predict(torch.from_numpy(np.exp(t)), solver) - case.data).numpy()
+                return (race.predict(torch.from_numpy(np.exp(t))) - case.data).numpy()
         except bilevel.BilevelError:
             return np.full(len(case.data), FAILED)
 
     options = {"ftol": 1e-15, "xtol": 1e-15, "gtol": None, "x_scale": "jac", "diff_step": DIFFERENCE}
-    return race.run(lambda: least_squares(residual, np.log(case.start), **options)), solver
+    return race.run(lambda: least_squares(residual, np.log(case.start), **options))
 
 
-def quasi_newton(case: Case) -> tuple[Race, WarmNewton]:
-    """SciPy's L-BFGS-B with our exact gradients, over the same warm-started forward solver."""
-    solver, race = case.solver(), Race(case, PEER_SECONDS)
+def quasi_newton(case: Case) -> Race:
+    """SciPy's L-BFGS-B with our exact gradients, from remembered states as ours."""
+    race, memory = Race(case, PEER_SECONDS), Memory()
 
     def value_and_gradient(t: np.ndarray) -> tuple[float, np.ndarray]:
         race.see(t)
         x = torch.from_numpy(t.copy()).requires_grad_()
         try:
-            phi = (case.predict(x.exp(), solver) - case.data).square().sum()
+            with memory.remembering(), visiting(case.name, x, (case.name,)):
+                phi = (race.predict(x.exp()) - case.data).square().sum()
         except bilevel.BilevelError:
             return FAILED, np.zeros_like(t)
         (gradient,) = torch.autograd.grad(phi, x)
@@ -168,7 +156,7 @@ def quasi_newton(case: Case) -> tuple[Race, WarmNewton]:
 
     options = {"ftol": 1e-30, "gtol": 1e-30, "maxiter": 10_000, "maxcor": 20}
     start = np.log(case.start)
-    return race.run(lambda: minimize(value_and_gradient, start, jac=True, method="L-BFGS-B", options=options)), solver
+    return race.run(lambda: minimize(value_and_gradient, start, jac=True, method="L-BFGS-B", options=options))
 
 
 def block_case(n: int, groups: int, goal: float, tolerance: float) -> Case:
@@ -227,24 +215,24 @@ def three_records(case: Case, promised: Callable[[str, float], Record]) -> list[
     torch.func.grad(lambda x: torch.func.jvp(torch.square, (x,), (x,))[1].sum())(one)  # PyTorch loads transforms late
     case.cold_seconds()  # patterns, analyses, first calls
     cold = case.cold_seconds()
-    race, solver = ours(case)
+    race = ours(case)
     name = f"3 parameters to {case.goal:g}, {case.name}"
     iterations = race.points
     rows = [
         stated(f"one cold forward solve, {case.name}", cold, "s"),
         stated(f"exact Jacobians, {name}", race.seconds, "s"),
         stated(f"exact Jacobians: outer iterations, {name}", iterations),
-        stated(f"exact Jacobians: forward solves, {name}", solver.solves),
+        stated(f"exact Jacobians: forward solves, {name}", race.solves),
         promised(f"total / (outer iterations x one cold forward solve), {name}", race.seconds / (iterations * cold)),
     ]
     for label, run in (("finite differences", finite_differences), ("L-BFGS-B with exact gradients", quasi_newton)):
-        other, peer_solver = run(case)
+        other = run(case)
         reached = (
             "" if not math.isnan(other.seconds) else f"not reached: error {other.error:.1e} after {PEER_SECONDS:.0f} s"
         )
         rows += [
             stated(f"{label}, {name}", other.seconds, "s", target=reached),
-            stated(f"{label}: forward solves, {name}", peer_solver.solves),
+            stated(f"{label}: forward solves, {name}", other.solves),
             stated(f"{label} / ours, {name}", other.seconds / race.seconds),
         ]
     return rows
@@ -252,14 +240,14 @@ def three_records(case: Case, promised: Callable[[str, float], Record]) -> list[
 
 def field_records(case: Case, most: int) -> list[Record]:
     """How many outer iterations a field takes."""
-    race, solver = ours(case)
+    race = ours(case)
     name = f"{len(case.truth)} unknowns to {case.goal:g}, {case.name}"
     iterations = float(race.points - 1) if race.error <= case.goal else math.nan
     return [
         at_most(f"outer iterations, {name}", iterations, most),
         stated(f"largest error of a logarithm, {name}", race.error),
         stated(f"seconds, {name}", race.seconds, "s"),
-        stated(f"forward solves, {name}", solver.solves),
+        stated(f"forward solves, {name}", race.solves),
     ]
 
 

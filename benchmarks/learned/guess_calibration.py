@@ -126,7 +126,7 @@ def calibrated(study: Study, inner: Solver, warm: bool) -> Run:
 
     theta = Parameter("theta", np.zeros(math.prod(GRID)), prior_mean=0.0, prior_std=1.0)
     problem = problem_from_function([theta], predict, study.heads, 1.0 / NOISE)
-    settings = Settings(tolerance=1e-8, statistics=False, verify=False)
+    settings = Settings(tolerance=1e-8, statistics=False, verify=False, memory=False)
     result = calibrate(problem, settings=settings)
     return Run(result.evaluation.t, result, solver)
 

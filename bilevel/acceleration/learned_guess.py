@@ -59,6 +59,9 @@ class LearnedGuess(Solver):
     def linear(self) -> LinearSolver:  # type: ignore[override]
         return self.solver.linear
 
+    def near(self) -> Solver:
+        return self.solver
+
     def solve(self, problem: Problem, u0: Tensor, params: Params, record: bool = False) -> Outcome:
         if not isinstance(problem, EnergyProblem):
             raise BilevelError("a learned guess minimises energies; this problem has none")

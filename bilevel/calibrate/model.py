@@ -144,7 +144,8 @@ class Model(ABC):
 
         parameters: name -> tensor in the model's units, shape () or (size,) for a field; only the names that this
         model knows (all of the study's when `parameter_defaults` is empty). Must depend on nothing but them, or carry
-        what it depends on (a warm start) through `state` and `restore`, else a resumed run would differ.
+        what else it depends on through `state` and `restore`, else a resumed run would differ. Inner solves start from
+        states of earlier evaluations by themselves.
         """
 
     def parameter_defaults(self) -> Mapping[str, ParameterDefault]:
@@ -181,7 +182,7 @@ class Model(ABC):
         return ModelReports()
 
     def state(self) -> Mapping[str, Tensor]:
-        """What the next `simulate` depends on besides its parameters, as a warm start; goes into the checkpoint."""
+        """What the next `simulate` depends on besides its parameters; goes into the checkpoint."""
         return {}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:  # noqa: B027 - most models have no state

@@ -21,6 +21,7 @@ from bilevel.calibrate.observations import ObservationTable, Sigma
 from bilevel.calibrate.parameter import Parameter
 from bilevel.calibrate.parameters import ParameterSet
 from bilevel.calibrate.settings import Sweep
+from bilevel.implicit.memory import visiting
 from bilevel.report import BilevelError, Counts, InputError
 
 
@@ -166,7 +167,10 @@ class CalibrationProblem:
         return arguments
 
     def _predictions(self, experiment: Experiment, t: Tensor) -> Tensor:
-        y = experiment.model.simulate(self.arguments(experiment, t))
+        entries = self.parameters.entries_of(experiment.name)
+        frame = tuple(self.parameters.entry_labels[i] for i in entries)
+        with visiting(experiment.name, t[entries], frame):
+            y = experiment.model.simulate(self.arguments(experiment, t))
         if y.shape != experiment.observations.value.shape:
             raise BilevelError(
                 f"experiment '{experiment.name}': the model returned predictions of shape {tuple(y.shape)}, "

@@ -63,7 +63,9 @@ class Settings:
     tolerance: relative offset at which the outer loop has converged, by whatever method: what of the residuals
     parameters can still explain, against what they cannot; parameters are then that share of their std off the minimum.
     statistics: intervals and verdicts at the end. verify: check the Jacobian by finite differences, at the start, before
-    the fit is paid for, and at the end (4 simulations each, 2 more for each parameter without effect).
+    the fit is paid for, and at the end (4 simulations each, 2 more for each parameter without effect), and whether a cold
+    start leads to the same states at the end. memory: inner solves start from the states of earlier evaluations;
+    memory_megabytes: what these may take.
     """
 
     method: Method = Method.LEAST_SQUARES
@@ -72,6 +74,8 @@ class Settings:
     noise: Noise = Noise.ESTIMATED
     statistics: bool = True
     verify: bool = True
+    memory: bool = True
+    memory_megabytes: float = 256.0
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for a file."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
+from bilevel.implicit.memory import Spot, next_spot
 from bilevel.problem import Params
 from bilevel.report import BilevelError, InputError, UndeclaredTensorError
 from bilevel.torch_internals import (
@@ -111,6 +113,7 @@ class _Program:
     constants: list[Any]
     """All leaves of params and loads, with _TENSOR where a differentiable tensor goes."""
     counts: tuple[int, int, int]
+    spot: Spot | None
     observed_spec: pytree.TreeSpec | None = None
 
     @staticmethod
@@ -133,7 +136,9 @@ class _Program:
         constants = [_TENSOR if _differentiable(leaf) else _constant(leaf) for leaf in rest]
         counts = (len(state_leaves), sum(map(_differentiable, params_leaves)), sum(map(_differentiable, loads_leaves)))
         segment = segment or math.isqrt(steps - 1) + 1
-        program = _Program(step, observe, steps, segment, state_spec, params_spec, loads_spec, constants, counts)
+        program = _Program(
+            step, observe, steps, segment, state_spec, params_spec, loads_spec, constants, counts, next_spot()
+        )
         return program, (*state_leaves, *(leaf for leaf in rest if _differentiable(leaf)))
 
     def split(self, tensors: Sequence[Tensor]) -> tuple[Leaves, Leaves, Leaves]:
@@ -159,12 +164,9 @@ class _Program:
         ]
         params_tree = pytree.tree_unflatten(leaves[:n_params], self.params_spec)
         load_tree = pytree.tree_unflatten(load_leaves, self.loads_spec)
-        new = self.step(
-            pytree.tree_unflatten(old, self.state_spec),
-            params_tree,
-            load_tree,
-            pytree.tree_unflatten(start, self.state_spec),
-        )
+        before, begin = (pytree.tree_unflatten(leaves, self.state_spec) for leaves in (old, start))
+        with nullcontext() if self.spot is None else self.spot.step(k):
+            new = self.step(before, params_tree, load_tree, begin)
         new_leaves, spec = pytree.tree_flatten(new)
         if spec != self.state_spec:
             raise TypeError(

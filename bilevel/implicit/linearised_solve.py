@@ -25,6 +25,9 @@ Leaves = Sequence[Tensor]
 SEVERAL = 2
 """Directions from which on a model's own derivative in all of its parameters is cheaper than one derivative each."""
 
+MANY = 16
+"""Right-hand sides beyond which the factorisation of a tangent that is a step away costs more than a new one."""
+
 CHANGED = 1e3
 """How many rounding errors of its terms the residual may move by when it is evaluated again."""
 
@@ -216,7 +219,9 @@ class LinearisedSolve:
         return refine(self.factor, operator, b, transposed=transposed, tolerance=tolerance)
 
     def _prepare_for_many(self, operator: LinearOperator, rows: int) -> None:
-        """Factorise anew where another solver pays for so many right-hand sides."""
+        """Factorise anew where that, or another solver, pays for so many right-hand sides."""
+        if rows > MANY and self.outcome is not None and self.outcome.contraction > 0 and isinstance(operator, Sparse):
+            self.outcome.contraction, self.factor = 0.0, self.linear.factor(operator)
         better = self.linear.resolve(operator, rows)
         iterative = self.factor is None or isinstance(self.factor, IterativeFactor)
         if iterative and isinstance(operator, Sparse) and better != self.linear.resolve(operator):

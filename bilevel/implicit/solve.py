@@ -9,7 +9,7 @@ from typing import ClassVar, get_args
 import torch
 from torch import Tensor
 
-from bilevel.implicit import outer_gradient
+from bilevel.implicit import memory, outer_gradient
 from bilevel.implicit.layer import ImplicitState
 from bilevel.implicit.leaves import refuse_undeclared, split_params
 from bilevel.implicit.linearised_solve import LinearisedSolve
@@ -75,6 +75,16 @@ def solve_implicitly(
     problem: Problem, u0: Tensor, params: Params, solver: Solver, adjoint: Adjoint | None, on_fail: OnFail
 ) -> Solution:
     """The layer behind argmin, root and fixed_point."""
+    spot = memory.next_spot()
+    if spot is None:
+        return _solve_implicitly(problem, u0, params, solver, adjoint, on_fail)
+    with memory.no_places():
+        return _solve_implicitly(problem, u0, params, memory.Remembering(solver, spot), adjoint, on_fail)
+
+
+def _solve_implicitly(
+    problem: Problem, u0: Tensor, params: Params, solver: Solver, adjoint: Adjoint | None, on_fail: OnFail
+) -> Solution:
     _require_usable(solver, on_fail)
     u0 = torch.as_tensor(u0).detach()
     if not u0.is_floating_point():

@@ -48,6 +48,9 @@ class LoadStepping(Solver):
     def linear(self) -> LinearSolver:  # type: ignore[override]
         return self.solver.linear
 
+    def near(self) -> Solver:
+        return self.solver
+
     def solve(self, problem: Problem, u0: Tensor, params: Params, record: bool = False) -> Outcome:
         started, total = time.perf_counter(), Counts()
         u0 = torch.zeros_like(u0) if self.from_rest else u0

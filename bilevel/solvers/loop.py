@@ -47,7 +47,8 @@ class TapeEntry:
 class Outcome:
     """What a solver found.
 
-    factor: a factorisation of the tangent at or near u, where one was made. tangent, residual: those at u, likewise.
+    factor: a factorisation of the tangent at or near u, where one was made. contraction: what share of an error a solve
+    with it leaves, where that was seen. tangent, residual: those at u, likewise.
     """
 
     u: Tensor
@@ -56,6 +57,7 @@ class Outcome:
     tape: list[TapeEntry] = field(default_factory=list)
     tangent: LinearOperator | None = None
     residual: Tensor | None = None
+    contraction: float = 0.0
 
 
 class Solver(ABC):
@@ -73,6 +75,10 @@ class Solver(ABC):
 
         record: keep the frozen iterations, for the unrolled adjoint.
         """
+
+    def near(self) -> Solver:
+        """The solver to take from a guess close to the solution: this one, unless it has a way of its own to get there."""
+        return self
 
 
 @dataclass

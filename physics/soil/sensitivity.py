@@ -7,13 +7,15 @@ back-substitution an increment, whatever the number of parameters; afterwards JV
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from bilevel.implicit.memory import Spot, next_spot
 from bilevel.report import InputError
-from bilevel.torch_internals import Constants
+from bilevel.torch_internals import Constants, plain
 from physics.constitutive.inelastic.law import InelasticLaw
 from physics.constitutive.inelastic.local_problem import unit_cotangents
 from physics.soil.element_test import (
@@ -41,7 +43,7 @@ def sensitive_march(
     names = list(params)
     if any(params[name].dim() for name in names):
         raise InputError("forward sensitivities are made for scalar parameters; use march for one value per test")
-    sweep = _Sweep(law, names, initial, schedule)
+    sweep = _Sweep(law, names, initial, schedule, next_spot())
     with sweep.constants.watched(list(params.values())):  # what `initial` closes over may be made inside a transform
         initial(params).clone()
     history, _ = _Swept.apply(sweep, torch.stack([params[name] for name in names]))
@@ -54,6 +56,7 @@ class _Sweep:
     names: list[str]
     initial: InitialStates
     schedule: IncrementSchedule
+    spot: Spot | None
     constants: Constants = field(default_factory=Constants)
 
     def run(self, theta: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,12 +66,21 @@ class _Sweep:
         history, slopes, move = [full], [slope], torch.zeros_like(full)
         for k in range(len(self.schedule)):
             problem = ControlledIncrement(self.law, self.schedule, k)
-            new = solve_increment(problem, self.schedule, k, problem.predict(full, move), full, values)
+            with nullcontext() if self.spot is None else self.spot.step(k):
+                new = solve_increment(problem, self.schedule, k, problem.predict(full, move), full, values)
             slope = self._carry(problem, new, full, theta, slope)
             full, move = new, new - full
             history.append(full)
             slopes.append(slope)
         return torch.stack(history), torch.stack(slopes)
+
+    def remember(self, slopes: Tensor, moved: Tensor) -> None:
+        """Tell the memory how all increments move, where theta moves in several directions (p, parameters) at once."""
+        if self.spot is None or moved.dim() != 2:
+            return
+        units = unknown_units(self.law, slopes)
+        for k, slope in enumerate(slopes[1:]):
+            self.spot.keep_tangent(torch.einsum("pi,sni->psn", moved, slope) / units, k, 0)
 
     def march(self, theta: Tensor) -> Tensor:
         """The same history by implicit layers, differentiable as often as one likes."""
@@ -125,6 +137,8 @@ class _Swept(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx, _sweep, tangent):  # type: ignore[no-untyped-def]
+        slopes, _ = ctx.saved_tensors
+        ctx.sweep.remember(plain(slopes), plain(tangent))
         return _SlopeProduct.apply(ctx.sweep, False, *ctx.saved_tensors, tangent), None
 
     @staticmethod

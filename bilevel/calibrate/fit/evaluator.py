@@ -86,7 +86,8 @@ class Evaluator:
     def _evaluate(self, t: np.ndarray, with_jacobian: bool) -> Evaluation:
         began = time.perf_counter()
         try:
-            evaluation = self.problem.evaluate(t, with_jacobian)
+            with self.journal.memory.remembering():
+                evaluation = self.problem.evaluate(t, with_jacobian)
         except Exception as error:  # a user's own model may raise anything
             if not self.used:
                 raise

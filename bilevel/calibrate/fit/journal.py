@@ -2,12 +2,14 @@
 
 A resumed run goes over the accepted points and on from the last one, or asks the optimiser's questions again and answers
 them from the journal, bit by bit; so it walks the path of the uninterrupted run. Each point is a file of its own, put in
-place in one step. Jacobians are large: only those of the last accepted and of the last evaluated point are kept.
+place in one step. Jacobians are large: only those of the last accepted and of the last evaluated point are kept. Inner
+states, from which the next solves start, are kept as long as the memory holds them.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import zipfile
@@ -22,9 +24,11 @@ import torch
 from torch import Tensor
 
 from bilevel.calibrate.evaluation import Evaluation
+from bilevel.calibrate.fit.memory_file import MEMORY, memory_bytes, memory_of
 from bilevel.calibrate.fit.point_file import VERSION, array_bytes, arrays_of, packed, unpacked
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.study.files import write_atomically
+from bilevel.implicit.memory import Memory, Visit
 from bilevel.report import InputError
 
 _ABOUT, _PATH = "about.json", "path.jsonl"
@@ -58,16 +62,18 @@ class Journal:
     go into the folder as well, or are only read from it.
     """
 
-    def __init__(self, folder: Path | None = None, writes: bool = True) -> None:
+    def __init__(self, folder: Path | None = None, writes: bool = True, memory: bool = True) -> None:
         self.folder, self.writes = folder, writes and folder is not None
         self.count = 0
         self.scope = ""
+        self.memory = Memory() if memory else Memory(points=0)
         self.points: dict[tuple[str, bytes], JournalEntry] = {}
         self.path: list[Accepted] = []
         self.notes: list[str] = []
         self._replaced: set[int] = set()  # points that were evaluated once more, with better derivatives
         self._jacobians: dict[int, np.ndarray] = {}
         self._initial: States = {}
+        self._written: dict[str, Visit] | None = None  # what the memory held last when a file was written
         if folder is not None:
             self._load(folder)
 
@@ -111,11 +117,27 @@ class Journal:
         if self.folder is not None and self.writes:
             if evaluation.jacobian is not None:
                 write_atomically(self._jacobian_file(number), array_bytes(evaluation.jacobian))
+            self._write_memory(number)
             states = {e.name: e.model.state() for e in problem.experiments}
             write_atomically(self.folder / f"{number:06d}.npz", packed(self.scope, evaluation, states))
+            self._forget()
         self._remember(number, self.scope, evaluation)
         if evaluation.jacobian is not None:
             self.keep_jacobian(number, evaluation.jacobian)
+
+    def _write_memory(self, number: int) -> None:
+        """Inner states found by this evaluation, before its own file: where that is, they are."""
+        latest = self.memory.evaluations[-1:]
+        if self.folder is not None and latest and latest[0] is not self._written:
+            write_atomically(self.folder / f"{number:06d}{MEMORY}", memory_bytes(latest[0]))
+            self._written = latest[0]
+
+    def _forget(self) -> None:
+        """Let go of the files of what the memory does not hold any more."""
+        assert self.folder is not None
+        files = sorted(self.folder.glob(f"[0-9]*{MEMORY}"))
+        for file in files[: len(files) - len(self.memory.evaluations)]:
+            file.unlink(missing_ok=True)
 
     def keep_jacobian(self, number: int, jacobian: np.ndarray) -> None:
         """Hold this Jacobian and that of the last accepted point, and let go of all others."""
@@ -172,6 +194,14 @@ class Journal:
             if (earlier := self.points.get((scope, evaluation.t.tobytes()))) is not None:
                 self._replaced.add(earlier.number)
             self.points[scope, evaluation.t.tobytes()] = JournalEntry(number, evaluation, with_jacobian)
+        self.memory.megabytes = math.inf  # there is as much as there was room for
+        for file in sorted(folder.glob(f"[0-9]*{MEMORY}")):
+            if int(file.stem) < self.count:  # else a kill came before the evaluation's own file
+                try:
+                    self.memory.add(memory_of(arrays_of(file)))
+                except (ValueError, KeyError, OSError, zipfile.BadZipFile):
+                    self.notes.append(f"inner states of point {int(file.stem)} of the checkpoint are damaged")
+        self._written = self.memory.evaluations[-1] if self.memory.evaluations else None
         if (folder / _PATH).exists():
             self.path = list(_lines(folder / _PATH))
 

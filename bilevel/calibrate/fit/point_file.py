@@ -14,7 +14,7 @@ from torch import Tensor
 from bilevel.calibrate.evaluation import Evaluation
 from bilevel.report import Counts
 
-VERSION = 3
+VERSION = 4
 SCALARS = (
     "priors",
     "size",

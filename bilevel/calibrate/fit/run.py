@@ -6,6 +6,8 @@ import math
 import time
 from collections.abc import Callable
 
+import numpy as np
+
 from bilevel.calibrate.evaluation import Evaluation, Iteration
 from bilevel.calibrate.fit.ending import Ending
 from bilevel.calibrate.fit.evaluator import Evaluator
@@ -26,7 +28,11 @@ from bilevel.calibrate.statistics.identifiability import identifiability
 from bilevel.calibrate.statistics.noise import noise_sentence, require_sigma
 from bilevel.calibrate.statistics.randomness import randomness, sentence
 from bilevel.calibrate.statistics.uncertainty import linear_statistics
+from bilevel.implicit.memory import Memory
 from bilevel.report import BilevelError, Counts, GradientReport, OnFail, fail
+
+SAME_STATE = 1e-5
+"""Relative difference of predictions that the tolerance of inner solves may explain."""
 
 
 def calibrate(
@@ -49,9 +55,14 @@ def calibrate(
     began = time.perf_counter()
     journal = journal or Journal()
     earlier = journal.seconds
-    evaluator = Evaluator(problem, journal, max(settings.noptmax, 1), watch, _checked_at_start(problem, settings))
-    ending = _optimise(evaluator, settings)
-    result = _assembled(evaluator, settings, ending)
+    if settings.memory:
+        journal.memory.megabytes = settings.memory_megabytes
+    else:
+        journal.memory = Memory(points=0)
+    with journal.memory.consulted():
+        evaluator = Evaluator(problem, journal, max(settings.noptmax, 1), watch, _checked_at_start(problem, settings))
+        ending = _optimise(evaluator, settings)
+        result = _assembled(evaluator, settings, ending)
     result.seconds = earlier + time.perf_counter() - began
     if not ending.converged and settings.noptmax > 0:
         fail(result.status, on_fail)
@@ -106,11 +117,16 @@ def _assembled(evaluator: Evaluator, settings: Settings, ending: Ending) -> Cali
             for label in check.cut:
                 identified.sentences.pop(label, None)
             error, certified, trouble = check.error, *_certified(problem, best)
-            notes += check.sentences + trouble
+            notes += check.sentences + trouble + _cold_notes(evaluator, best)
     used = list(evaluator.used.values())
     counts = Counts()
     for evaluation in used:
         counts.add(evaluation.counts)
+    if counts.warm_starts and counts.fallbacks:
+        notes.append(
+            f"{counts.fallbacks} of {counts.warm_starts} inner solves that began from remembered states fell back to the "
+            "model's own start"
+        )
     return CalibrationResult(
         problem=problem,
         evaluation=best,
@@ -143,6 +159,24 @@ def _certified(problem: CalibrationProblem, best: Evaluation) -> tuple[GradientR
         return certified, []
     return certified, [
         f"the certificate estimates a gradient error of {certified.relative_error:.1e}; tighten the inner solves"
+    ]
+
+
+def _cold_notes(evaluator: Evaluator, best: Evaluation) -> list[str]:
+    """Whether inner solves that start as the first ones did find other states at the optimum than remembered ones led to."""
+    if not evaluator.journal.memory.evaluations:
+        return []
+    try:
+        with Memory(points=0).consulted(), evaluator.problem.undisturbed():
+            cold = evaluator.problem.residual(best.t)
+    except BilevelError as failure:
+        return [f"the inner states follow those of earlier evaluations; from its own start the model fails: {failure}"]
+    apart = float(np.linalg.norm(cold - best.residual[: best.data_rows])) / max(best.size, 1e-300)
+    if apart <= SAME_STATE:
+        return []
+    return [
+        f"the inner problem has more than one solution: those that follow from earlier evaluations and those from the model's "
+        f"own start predict differently, by {apart:.1e} of the predictions; calibrate with memory: false and compare"
     ]
 
 

@@ -141,7 +141,7 @@ def _fitted(source: ProblemSource, plan: _Perturbation, member: int) -> dict[str
     try:
         problem = source.problem()
         moved = _Perturbed(problem, plan, member)
-        evaluator = Evaluator(moved, Journal(), max(plan.settings.noptmax, 1))
+        evaluator = Evaluator(moved, Journal(memory=plan.settings.memory), max(plan.settings.noptmax, 1))
         ending = LeastSquaresLoop(evaluator, plan.settings).minimise(moved.parameters.start())
         if not ending.converged:
             return {"reason": ending.sentence, "evaluations": len(evaluator.used)}

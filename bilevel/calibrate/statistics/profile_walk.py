@@ -131,7 +131,7 @@ class ProfileWalk:
         """The fit that a reading at `target` leads to, or why there is none."""
         read = self.quantity.read(problem, near.t, self.prior_factor, target, WIDTH * step)
         try:
-            evaluator = Evaluator(read, Journal(), max(self.settings.noptmax, 1))
+            evaluator = Evaluator(read, Journal(memory=self.settings.memory), max(self.settings.noptmax, 1))
             ending = LeastSquaresLoop(evaluator, self.settings).minimise(read.parameters.start())
         except BilevelError as error:
             return str(error)

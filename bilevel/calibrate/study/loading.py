@@ -73,6 +73,8 @@ class _Loader:
                 noise=calibration.noise,
                 statistics=calibration.statistics,
                 verify=calibration.verify,
+                memory=calibration.memory,
+                memory_megabytes=calibration.memory_megabytes,
             ),
             stages=tuple(self._stages(problem)),
             plot=self.section.plot,

@@ -122,6 +122,10 @@ class CalibrationSection(Section):
     """whether standard deviations are computed at the end"""
     verify: bool = True
     """whether the derivatives at the end are held against finite differences"""
+    memory: bool = True
+    """inner solves start from the states of earlier evaluations; false: each starts as the first one did"""
+    memory_megabytes: float = Field(default=256.0, gt=0)
+    """what these states may take; the latest are kept"""
 
 
 class StageSection(Section):

@@ -153,7 +153,9 @@ class Session:
                 "start again with bilevel run --force"
             )
         settings, as_begun = dict(about["settings"]), about["study_settings"]
-        edited = {key: value for key, value in self.study.settings.as_dict().items() if value != as_begun[key]}
+        edited = {
+            key: value for key, value in self.study.settings.as_dict().items() if value != as_begun.get(key, value)
+        }
         return Settings.from_dict(settings | edited)
 
     def _calibrate(self, settings: Settings, journal: Journal) -> CalibrationResult:

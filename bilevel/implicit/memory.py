@@ -1,0 +1,261 @@
+"""States that earlier evaluations of a model found, as guesses for its next inner solves.
+
+A model is evaluated at a point x, and its inner solves come in the same order each time; so a solve has a place: its
+number, or in a chain the step and its number there. At each place the memory holds the last few states with their points
+and, where forward mode passed by, their derivatives d state / d x: u + (d u / d x) (x' - x) is then wrong by second order
+only. Which guess is used, and whether it is any good, `WarmStart` decides by residuals. What is inside a solve (the local
+solves of a material, say) has no place of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from bilevel.linalg.solver import LinearSolver
+from bilevel.problem import Params, Problem
+from bilevel.solvers.evaluations import Tolerance
+from bilevel.solvers.loop import Outcome, Solver
+from bilevel.solvers.warm_start import WarmStart
+from bilevel.torch_internals import is_transformed, plain
+
+Place: TypeAlias = tuple[int, ...]
+
+POINTS = 8
+"""Evaluations that are remembered."""
+MEGABYTES = 256.0
+"""What they may take; the latest ones are kept."""
+
+
+@dataclass
+class RememberedSolve:
+    """The start (*batch, n) that was given, the state (*batch, n) found, and d state / d x (p, *batch, n) if known."""
+
+    start: Tensor
+    state: Tensor
+    tangent: Tensor | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Starts of chains are the states before, so they count for nothing."""
+        return sum(t.numel() * t.element_size() for t in (self.state, self.tangent) if t is not None)
+
+
+@dataclass
+class Visit:
+    """One model's solves in one evaluation at x (p,). frame: what the entries of x are; tangents hold within one frame."""
+
+    x: Tensor
+    frame: tuple[str, ...]
+    earlier: list[Visit] = field(default_factory=list)
+    limit: float = math.inf
+    solves: dict[Place, RememberedSolve] = field(default_factory=dict)
+    bytes: int = 0
+    _path: Place = ()
+    _count: int = 0
+    _predicted: tuple[Place, Tensor] | None = None
+
+    def next(self) -> Place:
+        """The place of the solve (or chain) that begins now."""
+        self._count += 1
+        return (*self._path, self._count - 1)
+
+    @contextmanager
+    def from_the_top(self, path: Place = ()) -> Iterator[None]:
+        """Within it, places are counted from 0 under a path of their own."""
+        before = self._path, self._count
+        self._path, self._count = path, 0
+        token = _current.set(self)
+        try:
+            yield
+        finally:
+            _current.reset(token)
+            self._path, self._count = before
+
+    def guesses(self, place: Place, start: Tensor) -> tuple[list[Tensor], bool]:
+        """States (*batch, n) near the one sought at a place, for the start given there; whether it is the one sought."""
+        if place in self.solves:  # once more, on the way back through a chain
+            return [self.solves[place].state], True
+        known = [(v, v.solves[place]) for v in self.earlier if place in v.solves]
+        known = [(v, solve) for v, solve in known if solve.state.shape == start.shape]
+        for v, solve in reversed(known):
+            if v.frame == self.frame and torch.equal(v.x, self.x) and torch.equal(solve.start, start):
+                return [solve.state.to(start)], True
+        moves = [(solve, move) for v, solve in known if (move := self._move(v, solve)) is not None]
+        if not moves:
+            return [self._transferred(solve, start) for _, solve in known[-1:]], False
+        solve, move = min(moves, key=lambda pair: float(torch.linalg.vector_norm(pair[1])))
+        predicted = (solve.state + move).to(start)
+        missed, self._predicted = self._missed_before(place), (place, predicted)
+        found = [predicted, self._transferred(solve, start)]
+        return found if missed is None else [*found, predicted + missed], False
+
+    @staticmethod
+    def _transferred(solve: RememberedSolve, start: Tensor) -> Tensor:
+        """What a step of a history added then, it may add now; of a solve that stands alone, this is its state."""
+        return (solve.state + (start - solve.start)).to(start)
+
+    def _missed_before(self, place: Place) -> Tensor | None:
+        """By how much the prediction for the step before, of a chain, was wrong: errors grow slowly along a history."""
+        if self._predicted is None or len(place) < 3:
+            return None
+        before, predicted = self._predicted
+        found = self.solves.get(before)
+        follows = before == (*place[:-2], place[-2] - 1, place[-1])
+        return found.state - predicted if follows and found is not None else None
+
+    def _move(self, other: Visit, solve: RememberedSolve) -> Tensor | None:
+        """How far the state moves, to first order, from another visit's point to this one."""
+        if solve.tangent is None or other.frame != self.frame:
+            return None
+        return torch.tensordot((self.x - other.x).to(solve.tangent), solve.tangent, 1)
+
+    def keep(self, place: Place, start: Tensor, state: Tensor) -> None:
+        if place in self.solves:
+            return
+        solve = RememberedSolve(start, state)
+        if self.bytes + solve.bytes <= self.limit:
+            self.bytes += solve.bytes
+            self.solves[place] = solve
+
+    def keep_tangent(self, place: Place, tangent: Tensor) -> None:
+        """Of a solve of this visit; (p, *batch, n)."""
+        solve = self.solves.get(place)
+        if solve is None or solve.tangent is not None or tangent.shape != (len(self.x), *solve.state.shape):
+            return
+        more = tangent.numel() * tangent.element_size()
+        if self.bytes + more <= self.limit:
+            self.bytes += more
+            solve.tangent = tangent
+
+
+_current: ContextVar[Visit | None] = ContextVar("visit", default=None)
+
+
+class Memory:
+    """The visits of the last evaluations, by model; which of them are held depends on the last POINTS evaluations alone."""
+
+    def __init__(self, points: int = POINTS, megabytes: float = MEGABYTES) -> None:
+        self.points, self.megabytes = points, megabytes
+        self.evaluations: list[dict[str, Visit]] = []
+        self._open: dict[str, Visit] | None = None
+
+    @contextmanager
+    def consulted(self) -> Iterator[None]:
+        """Within it, models that are visited start from what is remembered."""
+        token = _memory.set(self)
+        try:
+            yield
+        finally:
+            _memory.reset(token)
+
+    @contextmanager
+    def remembering(self) -> Iterator[None]:
+        """Within it the same, and what one evaluation finds is remembered, unless it fails."""
+        self._open = {}
+        try:
+            with self.consulted():
+                yield
+            self.add(self._open)
+        finally:
+            self._open = None
+
+    def add(self, evaluation: dict[str, Visit]) -> None:
+        """Remember an evaluation, and forget those that there is no room for."""
+        new = {name: replace(v, earlier=[], _predicted=None) for name, v in evaluation.items() if v.solves}
+        if not new:
+            return
+        kept = [new, *reversed(self.evaluations)]
+        room, count = self.megabytes * 2**20, 0
+        for one in kept[: self.points]:
+            room -= sum(v.bytes for v in one.values())
+            if room < 0:
+                break
+            count += 1
+        self.evaluations = kept[:count][::-1]
+
+    def visit(self, name: str, x: Tensor, frame: tuple[str, ...]) -> Visit:
+        earlier = [one[name] for one in self.evaluations if name in one]
+        visit = Visit(x, frame, earlier, self.megabytes * 2**19)
+        if self._open is not None:
+            self._open[name] = visit
+        return visit
+
+
+_memory: ContextVar[Memory | None] = ContextVar("memory", default=None)
+
+
+@contextmanager
+def visiting(name: str, x: Tensor, frame: tuple[str, ...]) -> Iterator[None]:
+    """Within it a model is evaluated at x (p,), its coordinates called `frame`; without a memory it is as if not there."""
+    memory = _memory.get()
+    x = x.detach() if memory is None or not is_transformed(x) else plain(x)
+    if memory is None or x.dim() != 1:
+        yield
+        return
+    with memory.visit(name, x.clone(), frame).from_the_top():
+        yield
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A place of a visit."""
+
+    visit: Visit
+    place: Place
+
+    @contextmanager
+    def step(self, k: int) -> Iterator[None]:
+        """Within it are the solves of step k of the chain that has this place."""
+        with self.visit.from_the_top((*self.place, k)):
+            yield
+
+    def keep_tangent(self, tangent: Tensor, *step: int) -> None:
+        """The derivatives (p, *batch, n) of what was found here, or by solve (k, number) of the chain that has this place."""
+        self.visit.keep_tangent((*self.place, *step), plain(tangent))
+
+
+def next_spot() -> Spot | None:
+    """The place of the solve or chain that begins now, None without a memory."""
+    visit = _current.get()
+    return None if visit is None else Spot(visit, visit.next())
+
+
+@contextmanager
+def no_places() -> Iterator[None]:
+    """Within it, solves have no places."""
+    token = _current.set(None)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+@dataclass
+class Remembering(Solver):
+    """A solver that starts from what is remembered of its place, and remembers what it finds."""
+
+    solver: Solver
+    spot: Spot
+
+    @property
+    def tolerance(self) -> Tolerance:  # type: ignore[override]
+        return self.solver.tolerance
+
+    @property
+    def linear(self) -> LinearSolver:  # type: ignore[override]
+        return self.solver.linear
+
+    def solve(self, problem: Problem, u0: Tensor, params: Params, record: bool = False) -> Outcome:
+        visit, place = self.spot.visit, self.spot.place
+        outcome = WarmStart(self.solver, *visit.guesses(place, u0)).solve(problem, u0, params, record)
+        if outcome.report.converged:
+            visit.keep(place, u0, outcome.u)
+        return outcome

@@ -1,0 +1,139 @@
+"""A solve from the best of several guesses of the solution; the start that was given, and its way, come to the rescue."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from bilevel.linalg.solver import LinearSolver
+from bilevel.problem import Params, Problem
+from bilevel.report import BilevelError, Counts, SolveReport, Status
+from bilevel.solvers.chord import FAR_BELOW, chord
+from bilevel.solvers.evaluations import Evaluations, Point, Tolerance
+from bilevel.solvers.loop import Outcome, Solver
+from bilevel.solvers.newton import Newton
+from bilevel.solvers.steps.step import select
+
+SAME_ENERGY = 1e-12
+"""Energies that differ by less, relative to their size, are the same to round-off."""
+SAME_MERIT = 1e-9
+"""A solution may have so much more energy than the given start, relative to its size."""
+
+
+@dataclass
+class WarmStart(Solver):
+    """Solves by `solver` from the guess of least energy (or residual), or from the given start where that is better or the guess fails.
+
+    The guess is left to `solver.near()`, which begins where it is told; Newton's method goes as far as it can with the
+    factorisation there. The guess fails where that does not converge, or ends elsewhere: farther from the guess than from
+    the given start, or with more energy than that has. Newton's method ends far below its tolerance: a good guess meets a
+    tolerance by chance, and what remains would be noise to whoever compares states. exact: the first guess is a state
+    found before at the same parameters; it is taken as it is if it is a solution.
+    """
+
+    solver: Solver
+    guesses: Sequence[Tensor]
+    exact: bool = False
+
+    @property
+    def tolerance(self) -> Tolerance:  # type: ignore[override]
+        return self.solver.tolerance
+
+    @property
+    def linear(self) -> LinearSolver:  # type: ignore[override]
+        return self.solver.linear
+
+    def solve(self, problem: Problem, u0: Tensor, params: Params, record: bool = False) -> Outcome:
+        if record or not self.guesses:
+            return self.solver.solve(problem, u0, params, record)
+        began = time.perf_counter()
+        evaluations = Evaluations(problem, params, self.linear)
+        with torch.no_grad():
+            try:
+                found = self._from_guess(evaluations, u0)
+            except BilevelError:  # ends the attempt, not the solve
+                found = None
+        if found is None:
+            found = self.solver.solve(problem, u0, params)
+            if evaluations.counts.warm_starts:
+                evaluations.counts.fallbacks += 1
+                found.report.notes.append(
+                    "a remembered state did not lead to a solution nearby; solved from the given start"
+                )
+        found.report.counts.add(evaluations.counts)
+        found.report.seconds = time.perf_counter() - began
+        return found
+
+    def _from_guess(self, evaluations: Evaluations, u0: Tensor) -> Outcome | None:
+        """What is found from the best guess of each sample; None where that is the given start, or it fails."""
+        if self.exact:
+            known = evaluations.point(self.guesses[0])
+            threshold = self.tolerance.threshold(evaluations.scale(known))
+            if bool((known.norm <= threshold).all()):
+                evaluations.counts.warm_starts += 1
+                return _outcome(known, threshold, 0)
+        cold = evaluations.point(u0)
+        best, given = cold, torch.ones_like(cold.finite)
+        for guess in self.guesses:
+            point = evaluations.point(guess)
+            better = _better(point, best)
+            best, given = select(better, point, best), given & ~better
+        if bool(given.all()):
+            return None
+        evaluations.counts.warm_starts += 1
+        found, end = self._near(evaluations, best)
+        if found is None or bool((_elsewhere(evaluations, end, best, cold) & ~given).any()):
+            return None
+        return found
+
+    def _near(self, evaluations: Evaluations, guess: Point) -> tuple[Outcome | None, Point]:
+        """What is found from a guess, and the point there."""
+        near = self.solver.near()
+        quick = chord(evaluations, guess, near.tolerance) if isinstance(near, Newton) else None
+        if quick is not None and quick.converged:
+            found = _outcome(quick.end, quick.threshold, quick.steps)
+            found.factor, found.contraction = quick.factor, quick.contraction
+            if quick.minimum or not near.check_minimum:  # type: ignore[attr-defined]
+                return found, quick.end
+        found = near.solve(evaluations.problem, guess.u if quick is None else quick.end.u, evaluations.params)
+        evaluations.counts.add(found.report.counts)
+        found.report.counts = Counts()
+        if not found.report.converged:
+            return None, guess
+        end = evaluations.point(found.u)
+        if found.factor is None or not bool((end.norm > FAR_BELOW * found.report.tolerance).any()):
+            return found, end
+        evaluations.counts.back_substitutions += 1
+        moved = evaluations.point(end.u - found.factor.solve(end.residual))
+        end = select(moved.finite & (moved.norm < end.norm), moved, end)
+        report = replace(found.report, residual=end.norm)
+        return Outcome(end.u, report, found.factor, residual=end.residual), end
+
+
+def _outcome(end: Point, threshold: Tensor, iterations: int) -> Outcome:
+    status = [Status.CONVERGED] * max(1, end.norm.numel())
+    report = SolveReport(status, end.norm, threshold, iterations, Counts(), 0.0)
+    return Outcome(end.u, report, residual=end.residual)
+
+
+def _better(one: Point, other: Point) -> Tensor:
+    """Which samples (*batch) have less energy (or residual), or as much to round-off and less residual.
+
+    A residual alone would prefer a state that is far off in soft directions to one that is a little off in stiff ones.
+    """
+    slack = SAME_ENERGY * other.merit.abs()
+    lower = (one.merit < other.merit - slack) | ((one.merit <= other.merit + slack) & (one.norm < other.norm))
+    return one.finite & (~other.finite | lower)
+
+
+def _elsewhere(evaluations: Evaluations, end: Point, guess: Point, cold: Point) -> Tensor:
+    """Which samples (*batch) ended where the guess did not lead."""
+    moved, apart = (torch.linalg.vector_norm(end.u - other.u, dim=-1) for other in (guess, cold))
+    elsewhere = moved > apart
+    if evaluations.is_energy:
+        elsewhere = elsewhere | (cold.finite & (end.merit > cold.merit + SAME_MERIT * cold.merit.abs()))
+    return elsewhere
