@@ -171,6 +171,11 @@ class LCurve(Search):
             raise ConvergenceError(
                 "the L-curve needs misfits and penalties that are not all zero: are the data all zero?"
             )
+        if not problem.prior.quadratic and problem.y.numel() < trials[0].x.numel():
+            problem.notes.append(
+                "where data are fewer than unknowns and the penalty is no square, the corner of the L-curve is known to lie at "
+                "too small a lambda; compare GCV, or Discrepancy with the noise that you know"
+            )
         # An axis's rounding level stands for its zeros: their logarithms would bend the curve where nothing happens.
         floor = np.finfo(np.float64).eps
         rho = CubicSpline(grid, np.log(np.maximum(misfits, floor * misfits.max())))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from math import prod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -36,6 +37,9 @@ DENSE_UNKNOWNS = 2500
 class Prior(ABC):
     """One way to regularise; `solve` gives the estimate at a given lambda."""
 
+    quadratic: ClassVar[bool] = False
+    """whether the penalty is a square"""
+
     @abstractmethod
     def solve(self, A: LinearMap, y: Tensor, weight: float, start: Tensor | None = None) -> Tensor:
         """The estimate (*domain) from data y (*range), at lambda = `weight` > 0; `start` only speeds it up."""
@@ -62,6 +66,8 @@ class Prior(ABC):
 
 class Tikhonov(Prior):
     """g(x) = |L x|^2 / 2, with L the identity or a given matrix (k, n) such as first differences."""
+
+    quadratic = True
 
     def __init__(self, L: Tensor | None = None) -> None:
         self.L = L

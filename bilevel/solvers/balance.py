@@ -17,6 +17,9 @@ ASTRAY = (Status.MAX_ITERATIONS, Status.STAGNATED, Status.SINGULAR)
 SHARE = 0.9
 """Of the residual's norm, that lies in the null space."""
 
+SAME = 1e-6
+"""Change of the residual, relative, along a motion as long as the state, up to which it is the same load."""
+
 FLAT = 1e-10
 """Eigenvalues below this times the largest are zero."""
 
@@ -36,5 +39,10 @@ def unbalanced(evaluations: Evaluations, descent: Descent, point: Point) -> Tens
         null = vectors * (size <= FLAT * size.amax(-1, keepdim=True)).unsqueeze(-2)
     else:
         return none
-    along = torch.linalg.vector_norm(null.mT @ point.residual.unsqueeze(-1), dim=(-2, -1))
-    return (along > SHARE * point.norm) & (point.norm > 0)
+    load = (null @ (null.mT @ point.residual.unsqueeze(-1))).squeeze(-1)
+    along = torch.linalg.vector_norm(load, dim=-1)
+    # A motion without stiffness here may have some further on, as u^4 at 0; a load that nothing balances stays what it is.
+    size = torch.linalg.vector_norm(point.u, dim=-1).clamp(min=1.0) / along.clamp(min=torch.finfo(load.dtype).tiny)
+    moved = evaluations.point(point.u - size.unsqueeze(-1) * load).residual - point.residual
+    stays = torch.linalg.vector_norm(moved, dim=-1) <= SAME * point.norm
+    return (along > SHARE * point.norm) & (point.norm > 0) & stays

@@ -135,7 +135,7 @@ class NewtonDirection(Descent):
     def _first_shift(self, evaluations: Evaluations, tangent: LinearOperator) -> float:
         if isinstance(tangent, Sparse):
             # A failed factorisation costs less than to ask Lanczos for the lowest eigenvalue.
-            return self._shift / 4 if self._shift else 1e-3 * float(tangent.diagonal_entries().abs().max())
+            return self._shift / 4 if self._shift else 1e-3 * float(tangent.diagonal_entries().abs().max()) or 1.0
         lowest = float(negative_curvature(tangent, evaluations.linear, evaluations.counts)[0].min())
         # Lanczos sees the lowest eigenvalue from above only, hence twice as much, and more where that is not enough.
         return max(2 * abs(lowest), 1e-12)
@@ -176,10 +176,14 @@ class _FrozenSolve(torch.autograd.Function):
 
 
 def _absolute_solve(tangent: Dense, residual: Tensor) -> Tensor:
-    """|H|^-1 r, with the absolute eigenvalues kept away from zero (saddle-free Newton, Dauphin et al. 2014)."""
+    """|H|^-1 r, with the absolute eigenvalues kept away from zero (saddle-free Newton, Dauphin et al. 2014).
+
+    Where all of them are zero, as of u^4 at 0, downhill by a length of one.
+    """
     values, vectors = torch.linalg.eigh(tangent.matrix)
     size = values.abs()
-    floor = 1e-8 * size.amax(-1, keepdim=True)
+    largest, norm = size.amax(-1, keepdim=True), torch.linalg.vector_norm(residual, dim=-1, keepdim=True)
+    floor = torch.where(largest > 0, 1e-8 * largest, torch.where(norm > 0, norm, torch.ones_like(norm)))
     coefficients = (vectors.mT @ residual.unsqueeze(-1)).squeeze(-1) / torch.maximum(size, floor)
     return tangent.structure.project((vectors @ coefficients.unsqueeze(-1)).squeeze(-1))
 

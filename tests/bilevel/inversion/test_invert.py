@@ -251,6 +251,16 @@ def test_flat_and_rival_minima_are_noted() -> None:
     assert found.notes[0] in found.sentence
 
 
+def test_an_l_curve_of_few_data_and_a_penalty_that_is_no_square_is_doubted() -> None:
+    generator = torch.Generator().manual_seed(0)
+    A = torch.randn(20, 40, generator=generator) / 20**0.5
+    x = torch.zeros(40)
+    x[[3, 11, 27]] = torch.tensor([1.0, -2.0, 1.5])
+    y = A @ x + 0.02 * torch.randn(20, generator=generator)
+    found = invert(A, y, L1Prior(), LCurve(lowest=1e-4, highest=1.0, points=11))
+    assert any("too small a lambda" in note for note in found.notes)
+
+
 def test_bad_numbers_get_a_sentence() -> None:
     K = gravity()
     _, y, _ = measured(K)

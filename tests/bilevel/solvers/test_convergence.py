@@ -198,3 +198,9 @@ def test_a_trial_that_lapack_refuses_is_stepped_back_from() -> None:
 
     found = bilevel.argmin(energy, torch.tensor([24.0, 20.0]), ONE)
     torch.testing.assert_close(found.u, torch.tensor([14.0, 14.0]), rtol=1e-9, atol=0.0)
+
+
+@pytest.mark.parametrize("solver", [Newton(), Newton(step=TrustRegion()), LBFGS()], ids=lambda s: type(s.step).__name__)
+def test_a_start_without_stiffness_is_left(solver) -> None:
+    found = bilevel.argmin(lambda u, p: (u**4 / 4 - p * u).sum(), torch.zeros(30), ONE, solver=solver)
+    torch.testing.assert_close(found.u, torch.ones(30), rtol=1e-7, atol=0.0)
