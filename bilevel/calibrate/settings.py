@@ -124,6 +124,22 @@ class Ensemble:
     seed: int = 0
 
 
+class StrengthRule(Enum):
+    """discrepancy: phi of the readings is a target; gcv: generalised cross-validation; l_curve: the corner of the L-curve."""
+
+    DISCREPANCY = "discrepancy"
+    GCV = "gcv"
+    L_CURVE = "l_curve"
+
+
+@dataclass(frozen=True)
+class Strength:
+    """How the strength of the models' own priors on fields is chosen; target: phi for each reading, of the discrepancy principle."""
+
+    rule: StrengthRule
+    target: float = 1.0
+
+
 @dataclass(frozen=True)
 class Stage:
     """What one stage frees and fits: labels of parameters, labels of groups; () = all that the study frees or fits."""

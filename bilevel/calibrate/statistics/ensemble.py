@@ -119,9 +119,7 @@ class _Perturbed(CalibrationProblem):
             table = experiment.observations
             value = _moved(table.misfit, torch.as_tensor(generator.normal(size=len(table))), plan.noise)
             experiments.append(replace(experiment, observations=replace(table, value=value)))
-        natural = problem.parameters.natural(torch.as_tensor(plan.t))
-        started = [p.started_at(natural[p.label].numpy()) for p in problem.parameters.parameters]
-        super().__init__(started, experiments, problem.sweep)
+        super().__init__(problem.parameters.at(plan.t).parameters, experiments, problem.sweep, problem.strength)
         self.prior_factor, self.shift = plan.prior_factor, torch.zeros(0)
         self.shift = torch.as_tensor(generator.normal(size=len(super().prior_residual(torch.as_tensor(plan.t)))))
 

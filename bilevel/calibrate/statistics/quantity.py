@@ -36,9 +36,8 @@ class ReadingAdded(CalibrationProblem):
         experiments: Sequence[Experiment] | None = None,
         row: int = -1,
     ) -> None:
-        natural = problem.parameters.natural(torch.as_tensor(t))
-        started = [p.started_at(natural[p.label].numpy()) for p in problem.parameters.parameters]
-        super().__init__(started, experiments or problem.experiments, problem.sweep)
+        started = problem.parameters.at(t).parameters
+        super().__init__(started, experiments or problem.experiments, problem.sweep, problem.strength)
         self.prior_factor, self.row = prior_factor, row
 
     def prior_residual(self, t: Tensor) -> Tensor:
