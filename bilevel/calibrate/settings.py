@@ -109,10 +109,11 @@ class Starts:
 
 
 class EnsembleMethod(Enum):
-    """rml: randomised maximum likelihood; smoother: ES-MDA, an iterative ensemble smoother."""
+    """rml: randomised maximum likelihood; smoother: ES-MDA, an iterative ensemble smoother; mcmc: Markov chains."""
 
     RML = "rml"
     SMOOTHER = "smoother"
+    MCMC = "mcmc"
 
 
 @dataclass(frozen=True)

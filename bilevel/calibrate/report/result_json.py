@@ -147,6 +147,8 @@ def _ensemble(ensemble: EnsembleResult) -> dict[str, Any]:
         "members": len(ensemble.values),
         "failed": ensemble.failed,
         "evaluations": ensemble.evaluations,
+        "r_hat": _finite(ensemble.r_hat),
+        "effective_samples": _finite(ensemble.effective),
         "summary": {
             label: dict(zip(names, ensemble.summary(label))) for label in (*ensemble.labels, *ensemble.forecast_labels)
         },

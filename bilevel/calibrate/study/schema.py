@@ -171,7 +171,7 @@ class EnsembleSection(Section):
     count: int = Field(ge=10, le=100_000)
     """how many"""
     method: EnsembleMethod = EnsembleMethod.RML
-    """`rml` (randomised maximum likelihood) calibrates to moved readings; `smoother` (ES-MDA) moves draws from the priors"""
+    """`rml` (randomised maximum likelihood) calibrates to moved readings; `smoother` (ES-MDA) moves draws from the priors; `mcmc` needs mici"""
     seed: int = Field(default=0, ge=0)
     """of the random numbers"""
 
