@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from bilevel.calibrate.fit.run import calibrate
     from bilevel.calibrate.fit.stages import staged
     from bilevel.calibrate.fit.start_outcomes import StartOutcome, starts_verdict
+    from bilevel.calibrate.fit.strength import StrengthResult, choose_strength
     from bilevel.calibrate.misfit import Censored, GroupNoise
     from bilevel.calibrate.model import ConfigError, Model, ModelConfig, ModelFigure, ModelReports, ParameterDefault
     from bilevel.calibrate.observations import ObservationTable
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
         Stage,
         Starts,
         StartSampling,
+        Strength,
+        StrengthRule,
         Transform,
     )
     from bilevel.calibrate.statistics.ensemble import EnsembleResult, ensemble

@@ -115,6 +115,11 @@ class ParameterSet:
         spans = [np.arange(s.start, s.stop) for label, s in self.slices.items() if label in roots]
         return np.concatenate(spans) if spans else np.zeros(0, dtype=int)
 
+    def at(self, t: np.ndarray) -> ParameterSet:
+        """The same parameters, started at t."""
+        natural = self.natural(torch.as_tensor(t))
+        return self.with_start({label: value.numpy() for label, value in natural.items()})
+
     def with_start(self, natural: Mapping[str, np.ndarray]) -> ParameterSet:
         """The same parameters with other start values (user's units)."""
         return ParameterSet(p.started_at(natural.get(p.label, p.start)) for p in self.parameters)

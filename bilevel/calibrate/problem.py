@@ -28,17 +28,23 @@ from bilevel.report import BilevelError, Counts, InputError
 class CalibrationProblem:
     """Minimise phi(t) = sum of (w (y - d))^2 over the fitted rows + sum of ((v - prior_mean) / prior_std)^2.
 
+    Models may have priors of their own on fields, whose squares `strength` multiplies.
+
     Groups may have other noise than normal, and then other residuals (bilevel.calibrate.misfit).
 
     Raises InputError when nothing can be fitted: no free parameter, no row with a weight, names that no model knows.
     """
 
     def __init__(
-        self, parameters: Sequence[Parameter], experiments: Sequence[Experiment], sweep: Sweep = Sweep.AUTO
+        self,
+        parameters: Sequence[Parameter],
+        experiments: Sequence[Experiment],
+        sweep: Sweep = Sweep.AUTO,
+        strength: float = 1.0,
     ) -> None:
         self.parameters = ParameterSet(parameters)
         self.experiments = tuple(experiments)
-        self.sweep = sweep
+        self.sweep, self.strength = sweep, strength
         self.single_precision: set[str] = set()  # experiments whose models were seen to predict in less than double
         require_consistent(self.parameters, self.experiments)
         tables = [e.observations for e in self.experiments]
@@ -48,6 +54,20 @@ class CalibrationProblem:
         self.fitted = torch.nonzero(self.weight > 0).reshape(-1)
         if len(self.fitted) == 0:
             raise InputError("every observation has weight 0; nothing can be fitted")
+
+    def changed(
+        self,
+        parameters: Sequence[Parameter] | None = None,
+        experiments: Sequence[Experiment] | None = None,
+        strength: float | None = None,
+    ) -> CalibrationProblem:
+        """The same problem but for what is given."""
+        return CalibrationProblem(
+            self.parameters.parameters if parameters is None else parameters,
+            self.experiments if experiments is None else experiments,
+            self.sweep,
+            self.strength if strength is None else strength,
+        )
 
     @property
     def groups(self) -> list[tuple[Experiment, str, np.ndarray]]:
@@ -78,11 +98,19 @@ class CalibrationProblem:
     def prior_residual(self, t: Tensor) -> Tensor:
         """The residuals of all priors: of single parameters, and of the models' fields; differentiable in t.
 
-        Experiments that share all their parameters share the prior of their field, too.
+        Experiments that share all their parameters share the prior of their field, too. `strength` multiplies the squares
+        of the fields'.
         """
+        return torch.cat([self.parameters.prior_residual(t), math.sqrt(self.strength) * self._fields(t)])
+
+    def field_rows(self, t: np.ndarray) -> int:
+        """How many rows of priors are of the models' fields, which stand last."""
+        return len(self._fields(torch.as_tensor(t)))
+
+    def _fields(self, t: Tensor) -> Tensor:
         own = {tuple(self.parameters.entries_of(e.owner)): e for e in reversed(self.experiments)}
         fields = [e.model.prior_residual(self.arguments(e, t)) for e in own.values()]
-        return torch.cat([self.parameters.prior_residual(t), *fields])
+        return torch.cat([t.new_zeros(0), *fields])
 
     def predict(self, t: Tensor) -> Tensor:
         """Predictions (n,) of all rows of all experiments; differentiable in t (p,)."""

@@ -10,6 +10,7 @@ import torch
 
 from bilevel.calibrate.evaluation import Evaluation, Iteration
 from bilevel.calibrate.fit.start_outcomes import StartOutcome, starts_verdict
+from bilevel.calibrate.fit.strength import StrengthResult
 from bilevel.calibrate.parameter import Parameter
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.settings import Noise, Transform
@@ -77,7 +78,7 @@ class CalibrationResult:
     Jacobian against finite differences, relative (NaN if not checked).
     certificate: what the implicit layers say of a gradient at the end, None if not asked for. starts, profiles: what
     further fits led to, where there were any. predicted: the study's forecasts.
-    ensemble: samples of the parameters.
+    ensemble: samples of the parameters. strength: how that of fields' priors was chosen.
     """
 
     problem: CalibrationProblem
@@ -103,6 +104,7 @@ class CalibrationResult:
     profiles: list[Profile] = field(default_factory=list)
     predicted: list[Forecast] = field(default_factory=list)
     ensemble: EnsembleResult | None = None
+    strength: StrengthResult | None = None
 
     def __repr__(self) -> str:
         """The verdict, phi, and the first parameters; bilevel.calibrate.report has longer texts."""
@@ -164,6 +166,7 @@ class CalibrationResult:
     def findings(self) -> list[str]:
         """What several starts, profiles and forecasts say, where there are any."""
         said = [starts_verdict(self.problem.parameters, self.starts)] if self.starts else []
+        said += [] if self.strength is None else [self.strength.sentence]
         said += [profile.sentence for profile in self.profiles]
         said += [forecast.sentence for forecast in self.predicted]
         return said + ([] if self.ensemble is None else [self.ensemble.sentence])

@@ -113,10 +113,11 @@ class Starts:
 
 
 class EnsembleMethod(Enum):
-    """rml: randomised maximum likelihood; smoother: ES-MDA, an iterative ensemble smoother."""
+    """rml: randomised maximum likelihood; smoother: ES-MDA, an iterative ensemble smoother; mcmc: Markov chains."""
 
     RML = "rml"
     SMOOTHER = "smoother"
+    MCMC = "mcmc"
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,22 @@ class Ensemble:
     count: int
     method: EnsembleMethod = EnsembleMethod.RML
     seed: int = 0
+
+
+class StrengthRule(Enum):
+    """discrepancy: phi of the readings is a target; gcv: generalised cross-validation; l_curve: the corner of the L-curve."""
+
+    DISCREPANCY = "discrepancy"
+    GCV = "gcv"
+    L_CURVE = "l_curve"
+
+
+@dataclass(frozen=True)
+class Strength:
+    """How the strength of the models' own priors on fields is chosen; target: phi for each reading, of the discrepancy principle."""
+
+    rule: StrengthRule
+    target: float = 1.0
 
 
 @dataclass(frozen=True)

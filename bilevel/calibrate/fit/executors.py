@@ -15,7 +15,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +48,7 @@ class Workers:
         name = self.executor
         if isinstance(name, str) and name not in (SERIAL, PROCESSES, DASK, MPI) and not name.startswith("tcp://"):
             raise InputError(f"executor is serial, processes, dask, tcp://host:port or mpi, not '{name}'")
-        if self.timeout is not None and name == SERIAL:
+        if self.timeout is not None and (name == SERIAL or isinstance(name, (SerialExecutor, ThreadPoolExecutor))):
             raise InputError("a timeout needs workers that can be ended: executor processes, dask or mpi")
 
     @contextmanager
@@ -112,7 +112,8 @@ def run_tasks(
 ) -> list[Any]:
     """function(*job) of each job in order; function stands in a module, and catches what its own work may raise.
 
-    keep: a folder in which finished results stay, under the texts `keys` of all that they depend on.
+    keep: a folder in which finished results stay, under the texts `keys` of all that they depend on; but for mappings with
+    a `reason`, which say what went wrong.
     """
     results = {i: found for i, key in enumerate(keys if keep else ()) if (found := _kept(keep, key)) is not None}
     with _single_threaded(), tqdm(total=len(jobs), unit=what, disable=not sys.stderr.isatty(), leave=False) as bar:
@@ -121,7 +122,8 @@ def run_tasks(
         def done(i: int, result: Any) -> None:
             results[i] = result
             bar.update(1)
-            if keep is not None:
+            troubled = isinstance(result, dict) and result.get("reason")  # may have been the machine's fault
+            if keep is not None and not troubled:
                 _keep(keep, keys[i], result)
 
         trouble: dict[int, str] = {}

@@ -79,7 +79,7 @@ def restricted(problem: CalibrationProblem, stage: Stage, values: dict[str, np.n
         replace(p, fixed=True, prior_mean=None, prior_std=None) if p.free and p.label not in free else p
         for p in started
     ]
-    return CalibrationProblem(held, experiments, problem.sweep)
+    return problem.changed(held, experiments)
 
 
 def _require_known(stage: Stage, what: str, names: Sequence[str], known: Sequence[str]) -> None:
@@ -94,7 +94,7 @@ def _require_known(stage: Stage, what: str, names: Sequence[str], known: Sequenc
 def _from(problem: CalibrationProblem, values: dict[str, np.ndarray]) -> CalibrationProblem:
     """The same problem from other start values."""
     parameters = [p.started_at(values[p.label]) for p in problem.parameters.parameters]
-    return CalibrationProblem(parameters, problem.experiments, problem.sweep)
+    return problem.changed(parameters)
 
 
 def _joined(

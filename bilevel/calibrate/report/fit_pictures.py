@@ -42,6 +42,28 @@ def profile_pictures(profile: Profile) -> list[Picture]:
     return [Picture(f"Profile of {profile.label}", (figure,), caption)]
 
 
+def strength_pictures(result: CalibrationResult) -> list[Picture]:
+    """The fits by which the strength of fields' priors was chosen, on the plane of the L-curve."""
+    if result.strength is None:
+        return []
+    fits = result.strength.fits
+    figure, axis = new_figure(1, 1, 3.4, width=5.5)
+    axis.loglog([fit.phi for fit in fits], [fit.phi_fields for fit in fits], "o-", ms=4, lw=0.8, color=COLOURS[0])
+    axis.plot(fits[-1].phi, fits[-1].phi_fields, "o", ms=8, mfc="none", color=COLOURS[1])
+    for fit in fits:
+        axis.annotate(
+            f"{fit.strength:.2g}", (fit.phi, fit.phi_fields), fontsize=7, xytext=(4, 4), textcoords="offset points"
+        )
+    axis.set(xlabel="φ of the readings", ylabel="φ of the fields, by their model")
+    return [
+        Picture(
+            "Strength of smoothing",
+            (figure,),
+            f"{result.strength.sentence}. Numbers: λ of each fit; the circle is the choice.",
+        )
+    ]
+
+
 def ensemble_pictures(result: CalibrationResult) -> list[Picture]:
     """Where the samples of each free entry and forecast lie, beside the normal distribution of linear theory."""
     samples = result.ensemble

@@ -13,7 +13,7 @@ import torch
 from bilevel.calibrate.experiment import Experiment
 from bilevel.calibrate.report.axes import COLOURS, MANY, new_figure, plain
 from bilevel.calibrate.report.data_pictures import data_pictures
-from bilevel.calibrate.report.fit_pictures import ensemble_pictures, profile_pictures, start_pictures
+from bilevel.calibrate.report.fit_pictures import ensemble_pictures, profile_pictures, start_pictures, strength_pictures
 from bilevel.calibrate.report.picture import Picture
 from bilevel.calibrate.result import CalibrationResult
 from bilevel.calibrate.study.schema import PlotSection
@@ -41,6 +41,7 @@ class Pictures:
         yield "the picture of the way there", lambda: trace_pictures(result)
         yield "the picture of the correlations", lambda: correlation_pictures(result)
         yield "the picture of the starts", lambda: start_pictures(result)
+        yield "the picture of the smoothing", lambda: strength_pictures(result)
         yield "the picture of the ensemble", lambda: ensemble_pictures(result)
         for profile in result.profiles:
             yield f"the profile of {profile.label}", partial(profile_pictures, profile)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from bilevel.calibrate.fit.start_outcomes import StartOutcome
+from bilevel.calibrate.fit.strength import StrengthResult
 from bilevel.calibrate.result import CalibrationResult
 from bilevel.calibrate.statistics.ensemble import EnsembleResult
 from bilevel.calibrate.statistics.forecast_worth import Forecast
@@ -73,6 +74,7 @@ def as_json(study: Study, result: CalibrationResult) -> dict[str, Any]:
         else [asdict(group) for group in statistics.correlated.groups],
         "not_identifiable": {} if identified is None else identified.sentences,
         "singular_values": None if identified is None else [float(s) for s in identified.singular_values],
+        "strength": None if result.strength is None else _strength(result.strength),
         "starts": [_start(outcome) for outcome in result.starts],
         "profiles": {profile.label: _profile(profile) for profile in result.profiles},
         "forecasts": {forecast.label: _forecast(forecast) for forecast in result.predicted},
@@ -89,6 +91,10 @@ def as_json(study: Study, result: CalibrationResult) -> dict[str, Any]:
         "jacobian_finite_difference_error": _finite(result.jacobian_error),
         "seconds": result.seconds,
     }
+
+
+def _strength(choice: StrengthResult) -> dict[str, Any]:
+    return {"strength": choice.strength, "rule": choice.rule.value, "fits": [asdict(fit) for fit in choice.fits]}
 
 
 def _start(outcome: StartOutcome) -> dict[str, Any]:
@@ -141,6 +147,8 @@ def _ensemble(ensemble: EnsembleResult) -> dict[str, Any]:
         "members": len(ensemble.values),
         "failed": ensemble.failed,
         "evaluations": ensemble.evaluations,
+        "r_hat": _finite(ensemble.r_hat),
+        "effective_samples": _finite(ensemble.effective),
         "summary": {
             label: dict(zip(names, ensemble.summary(label))) for label in (*ensemble.labels, *ensemble.forecast_labels)
         },

@@ -27,24 +27,28 @@ from bilevel.calibrate.fit.least_squares import LeastSquaresLoop
 from bilevel.calibrate.fit.problem_source import GivenProblem, ProblemSource
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.settings import Ensemble, EnsembleMethod, Settings
-from bilevel.calibrate.statistics.forecast_worth import prior_rows, row_labels
+from bilevel.calibrate.statistics.forecast_worth import row_labels
+from bilevel.calibrate.statistics.from_optimum import FromOptimum, measured
 from bilevel.calibrate.statistics.information import information
+from bilevel.calibrate.statistics.markov_chains import (
+    AGREED,
+    CHAINS,
+    chain,
+    chain_members,
+    chain_plan,
+    scenario_predictions,
+)
 from bilevel.calibrate.statistics.profile_walk import walk_settings
-from bilevel.report import BilevelError, InputError
-
-SHARES = 2.0 ** np.arange(6) / 63
-"""What of the readings' information each step of the smoother uses: little at first, so that a bent model is followed.
-
-In geometric progression (Rafiee & Reynolds 2017, Inverse Problems 33:115003); equal shares leave a spread too wide.
-"""
-FEWEST = 3
+from bilevel.calibrate.statistics.smoother import FEWEST, Simulations, smoothed
+from bilevel.report import BilevelError
 
 
 @dataclass(frozen=True)
 class EnsembleResult:
     """Members that ended well: natural values (n, q) by entry, predictions (n, k) of the forecasts' rows, in user's units.
 
-    failed: how many did not. evaluations: simulations of the study, with derivatives for maximum likelihood.
+    failed: how many did not. evaluations: simulations of the study, but for the smoother with derivatives. r_hat, effective:
+    of Markov chains, the largest and the least among the entries of t.
     """
 
     method: EnsembleMethod
@@ -55,6 +59,8 @@ class EnsembleResult:
     forecasts: np.ndarray
     failed: int
     evaluations: int
+    r_hat: float = math.nan
+    effective: float = math.nan
 
     def summary(self, label: str) -> tuple[float, float, float, float]:
         """Mean, standard deviation, and the 2.5 and 97.5 % quantiles of an entry or a forecast."""
@@ -66,9 +72,17 @@ class EnsembleResult:
     @property
     def sentence(self) -> str:
         """How it was made."""
-        name = {EnsembleMethod.RML: "randomised maximum likelihood", EnsembleMethod.SMOOTHER: "an ensemble smoother"}
-        lost = f"; {self.failed} more failed and are left out" if self.failed else ""
-        return f"{len(self.values)} samples by {name[self.method]}, {self.evaluations} evaluations{lost}"
+        name = {
+            EnsembleMethod.RML: "randomised maximum likelihood",
+            EnsembleMethod.SMOOTHER: "an ensemble smoother",
+            EnsembleMethod.MCMC: f"{CHAINS} Markov chains",
+        }
+        said = f"{len(self.values)} samples by {name[self.method]}, {self.evaluations} evaluations"
+        said += f"; {self.failed} more failed and are left out" if self.failed else ""
+        if self.method is EnsembleMethod.MCMC:
+            said += f"; worth at least {self.effective:.0f} independent ones, R-hat at most {self.r_hat:.3f}"
+            said += "" if self.r_hat <= AGREED else ": the chains do not agree, so ask for more samples"
+        return said
 
 
 def ensemble(
@@ -86,7 +100,8 @@ def ensemble(
     Raises InputError where the smoother has no prior of a parameter, BilevelError where fewer than three members end well.
     """
     settings = settings or Settings()
-    level = information(problem, evaluation, settings.noise).level
+    informed = information(problem, evaluation, settings.noise)
+    level = informed.level
     noise = math.sqrt(level.variance) if math.isfinite(level.variance) else 1.0
     source = source or GivenProblem(problem)
     about = f"{source.key} {asked} {evaluation.t.tobytes().hex()} {noise!r} {level.scale!r} {settings}"
@@ -95,8 +110,15 @@ def ensemble(
         jobs = [(source, plan, k) for k in range(asked.count)]
         keys = [f"member {k} of {about}" for k in range(asked.count)]
         members = run_tasks(_fitted, jobs, workers, keep=keep, keys=keys, what="member")
+    elif asked.method is EnsembleMethod.MCMC:
+        chains = chain_plan(problem, evaluation, informed, asked.seed, asked.count)
+        tasks = [(source, chains, k) for k in range(CHAINS)]
+        keys = [f"chain {k} of {about}" for k in range(CHAINS)]
+        found = run_tasks(chain, tasks, workers, keep=keep, keys=keys, what="chain")
+        members, r_hat, effective = chain_members(problem, found)
+        return replace(_gathered(problem, asked, members), r_hat=r_hat, effective=effective)
     else:
-        members = _smoothed(problem, evaluation, asked, noise, _Tasks(source, workers, keep, about))
+        members = smoothed(problem, evaluation, asked, noise, Simulations(source, workers, keep, about))
     return _gathered(problem, asked, members)
 
 
@@ -109,24 +131,22 @@ class _Perturbation:
     settings: Settings
 
 
-class _Perturbed(CalibrationProblem):
+class _Perturbed(FromOptimum):
     """The measured part of a problem from t on, its readings and priors moved by one draw of their errors."""
 
     def __init__(self, problem: CalibrationProblem, plan: _Perturbation, member: int) -> None:
         generator = np.random.default_rng([plan.seed, member])
         experiments = []
-        for experiment in (e for e in problem.experiments if not e.parameters_of):
+        for experiment in measured(problem):
             table = experiment.observations
             value = _moved(table.misfit, torch.as_tensor(generator.normal(size=len(table))), plan.noise)
             experiments.append(replace(experiment, observations=replace(table, value=value)))
-        natural = problem.parameters.natural(torch.as_tensor(plan.t))
-        started = [p.started_at(natural[p.label].numpy()) for p in problem.parameters.parameters]
-        super().__init__(started, experiments, problem.sweep)
-        self.prior_factor, self.shift = plan.prior_factor, torch.zeros(0)
-        self.shift = torch.as_tensor(generator.normal(size=len(super().prior_residual(torch.as_tensor(plan.t)))))
+        super().__init__(problem, plan.t, plan.prior_factor, experiments)
+        priors = len(super().prior_residual(torch.as_tensor(plan.t)))
+        self.shift = plan.prior_factor * torch.as_tensor(generator.normal(size=priors))
 
     def prior_residual(self, t: Tensor) -> Tensor:
-        return self.prior_factor * (super().prior_residual(t) - self.shift)
+        return super().prior_residual(t) - self.shift
 
 
 def _moved(misfit: Any, draw: Tensor, noise: float) -> Tensor:
@@ -145,102 +165,10 @@ def _fitted(source: ProblemSource, plan: _Perturbation, member: int) -> dict[str
         ending = LeastSquaresLoop(evaluator, plan.settings).minimise(moved.parameters.start())
         if not ending.converged:
             return {"reason": ending.sentence, "evaluations": len(evaluator.used)}
-        predicted = _scenario_predictions(problem, evaluator.best)
+        predicted = scenario_predictions(problem, evaluator.best)
         return {"t": evaluator.best.tolist(), "predicted": predicted, "evaluations": len(evaluator.used)}
     except Exception as error:  # a user's own model may raise anything
         return {"reason": str(error), "evaluations": 0}
-
-
-def _scenario_predictions(problem: CalibrationProblem, t: np.ndarray) -> list[float]:
-    """Of the rows of scenarios, in the model's units."""
-    if not any(e.parameters_of for e in problem.experiments):
-        return []
-    count = sum(len(e.observations) for e in problem.experiments if not e.parameters_of)
-    with torch.no_grad():
-        return problem.predict(torch.as_tensor(t))[count:].tolist()
-
-
-@dataclass(frozen=True)
-class _Tasks:
-    source: ProblemSource
-    workers: Workers
-    keep: Path | None
-    about: str
-
-    def simulate(self, step: int, points: np.ndarray) -> list[Any]:
-        jobs = [(self.source, t.tolist()) for t in points]
-        keys = [f"step {step}, member {k} at {t.tobytes().hex()} of {self.about}" for k, t in enumerate(points)]
-        return run_tasks(_simulated, jobs, self.workers, keep=self.keep, keys=keys, what="simulation")
-
-
-def _simulated(source: ProblemSource, t: list[float]) -> dict[str, Any]:
-    """In a worker: all predictions at a point."""
-    try:
-        with torch.no_grad():
-            predicted = source.problem().predict(torch.tensor(t, dtype=torch.float64))
-        if bool(torch.isfinite(predicted).all()):
-            return {"all": predicted.tolist()}
-        return {"reason": "a prediction is NaN or infinite"}
-    except Exception as error:  # a user's own model may raise anything
-        return {"reason": str(error)}
-
-
-def _smoothed(
-    problem: CalibrationProblem, evaluation: Evaluation, asked: Ensemble, noise: float, tasks: _Tasks
-) -> list[dict[str, Any]]:
-    """Draws from the prior, moved in as many steps as there are shares, and then what they predict."""
-    generator = np.random.default_rng(asked.seed)
-    points = _prior_draws(problem, evaluation, asked.count, generator)
-    fitted = problem.fitted.numpy()
-    low, high = problem.parameters.limits()
-    spent, lost = 0, 0
-    for step in range(len(SHARES) + 1):
-        found = tasks.simulate(step, points)
-        spent += len(points)
-        good = [k for k, each in enumerate(found) if not isinstance(each, TaskFailure) and "all" in each]
-        lost += len(points) - len(good)
-        if len(good) < FEWEST:
-            break
-        points, predicted = points[good], np.array([found[k]["all"] for k in good])
-        if step < len(SHARES):
-            z = problem.misfit.standard(torch.as_tensor(predicted)).numpy()[:, fitted] / noise
-            error = generator.normal(size=z.shape) / math.sqrt(SHARES[step])
-            points = np.clip(points + _update(points, z, error, SHARES[step]), low, high)
-    count = sum(len(e.observations) for e in problem.experiments if not e.parameters_of)
-    members = [{"t": t.tolist(), "predicted": y[count:].tolist(), "evaluations": 0} for t, y in zip(points, predicted)]
-    rest = [{"reason": "the model failed", "evaluations": 0}] * lost
-    return [{"reason": "", "evaluations": spent, "work": True}, *members, *rest]
-
-
-def _update(points: np.ndarray, z: np.ndarray, error: np.ndarray, share: float) -> np.ndarray:
-    """C_tz (C_zz + I / share)^-1 (error - z), z the weighted residuals; by the singular values of z's deviations."""
-    n = len(points) - 1
-    t, dz = (points - points.mean(axis=0)) / math.sqrt(n), (z - z.mean(axis=0)) / math.sqrt(n)
-    u, s, v = np.linalg.svd(dz, full_matrices=False)
-    gain = (t.T @ u) * (s / (s**2 + 1 / share))
-    return (error - z) @ v.T @ gain.T
-
-
-def _prior_draws(
-    problem: CalibrationProblem, evaluation: Evaluation, count: int, generator: np.random.Generator
-) -> np.ndarray:
-    """t (count, p) from the priors, and from the middle of two bounds where there is none."""
-    rows, parameters = prior_rows(problem, evaluation), problem.parameters
-    for label, known in zip(parameters.entry_labels, (rows != 0).any(axis=0)):
-        if not known:
-            raise InputError(
-                f"parameter '{label}': an ensemble smoother draws from a prior; give prior_mean and prior_std, or two bounds"
-            )
-    low, high = parameters.bounds()
-    centre, bounded = parameters.start(), np.isfinite(high - low)
-    centre[bounded] = (low[bounded] + high[bounded]) / 2
-    means = {p.label: np.full(p.start.shape, p.prior_mean) for p in parameters.free if p.prior_mean is not None}
-    given = parameters.with_start(means).start()
-    for label in means:
-        centre[parameters.slices[label]] = given[parameters.slices[label]]
-    root = np.linalg.cholesky(np.linalg.inv(rows.T @ rows))
-    least, most = parameters.limits()
-    return np.clip(centre + generator.normal(size=(count, len(low))) @ root.T, least, most)
 
 
 def _gathered(problem: CalibrationProblem, asked: Ensemble, members: Sequence[Any]) -> EnsembleResult:

@@ -128,7 +128,7 @@ def prior_rows(problem: CalibrationProblem, evaluation: Evaluation) -> np.ndarra
 
 def with_scenarios(problem: CalibrationProblem, scenarios: Sequence[Experiment]) -> CalibrationProblem:
     """The problem that predicts their rows after its own."""
-    return CalibrationProblem(problem.parameters.parameters, [*problem.experiments, *scenarios], problem.sweep)
+    return problem.changed(experiments=[*problem.experiments, *scenarios])
 
 
 def row_labels(problem: CalibrationProblem) -> list[str]:

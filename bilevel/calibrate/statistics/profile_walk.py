@@ -19,7 +19,6 @@ from bilevel.calibrate.fit.least_squares import LeastSquaresLoop
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.settings import Noise, Settings
 from bilevel.calibrate.statistics.quantity import ProfiledQuantity
-from bilevel.report import BilevelError
 
 WIDTH = 0.02
 """Standard deviation of the added reading, in steps: nearly exact, and no worse conditioned than need be."""
@@ -133,7 +132,7 @@ class ProfileWalk:
         try:
             evaluator = Evaluator(read, Journal(memory=self.settings.memory), max(self.settings.noptmax, 1))
             ending = LeastSquaresLoop(evaluator, self.settings).minimise(read.parameters.start())
-        except BilevelError as error:
+        except Exception as error:  # a user's own model may raise anything
             return str(error)
         best = evaluator(evaluator.best, False)
         if not ending.converged:

@@ -16,6 +16,7 @@ from bilevel.calibrate.experiment import Experiment
 from bilevel.calibrate.misfit import Censored
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.settings import Transform
+from bilevel.calibrate.statistics.from_optimum import FromOptimum
 from bilevel.calibrate.study.units import Conversion
 from bilevel.calibrate.study.validated import hint
 from bilevel.calibrate.transforms import Coordinate
@@ -25,8 +26,8 @@ _FAR = {Transform.LOG: math.log(1e6), Transform.LOGIT: math.log(1e6), Transform.
 """How many times its own size a quantity without bounds is followed: a factor of a million, or a thousand times its value."""
 
 
-class ReadingAdded(CalibrationProblem):
-    """A problem that starts at t, its priors multiplied by a factor; the residual at `row` is an added reading's."""
+class ReadingAdded(FromOptimum):
+    """A problem taken up from t; the residual at `row` is an added reading's."""
 
     def __init__(
         self,
@@ -36,13 +37,8 @@ class ReadingAdded(CalibrationProblem):
         experiments: Sequence[Experiment] | None = None,
         row: int = -1,
     ) -> None:
-        natural = problem.parameters.natural(torch.as_tensor(t))
-        started = [p.started_at(natural[p.label].numpy()) for p in problem.parameters.parameters]
-        super().__init__(started, experiments or problem.experiments, problem.sweep)
-        self.prior_factor, self.row = prior_factor, row
-
-    def prior_residual(self, t: Tensor) -> Tensor:
-        return self.prior_factor * super().prior_residual(t)
+        super().__init__(problem, t, prior_factor, experiments)
+        self.row = row
 
     def phi_without(self, evaluation: Evaluation) -> float:
         """phi of all but the added reading."""

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from bilevel.calibrate.evaluation import Evaluation
+from bilevel.calibrate.fit.executors import TaskFailure, run_tasks
 from bilevel.calibrate.fit.multistart import multistart
 from bilevel.calibrate.fit.start_outcomes import StartOutcome
+from bilevel.calibrate.fit.strength import StrengthResult, choose_strength
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.result import CalibrationResult
-from bilevel.calibrate.settings import Settings, Starts
+from bilevel.calibrate.settings import Settings, Starts, Strength
 from bilevel.calibrate.statistics.ensemble import ensemble
 from bilevel.calibrate.statistics.forecast_worth import forecasts_of, with_scenarios
 from bilevel.calibrate.statistics.profile import profile_plan, profiles
@@ -44,12 +47,30 @@ class FurtherFits:
             settings=self.settings,
             workers=study.workers,
             source=StudySource.of(study),
-            keep=self.checkpoint / _TASKS,
+            keep=self._tasks,
         )
         if not outcomes[0].values:
             raise BilevelError(f"the model failed at all {len(outcomes)} starts; the first said: {outcomes[0].status}")
         started = problem.parameters.with_start(outcomes[0].values).parameters
-        return outcomes, CalibrationProblem(started, problem.experiments, problem.sweep)
+        return outcomes, problem.changed(started)
+
+    def strengthened(self, problem: CalibrationProblem) -> tuple[StrengthResult | None, CalibrationProblem]:
+        """The choice of the strength of fields' priors, and the problem with it, at the end of the fits that led to it."""
+        if self.study.strength is None or self.settings.noptmax <= 0:
+            return None, problem
+        t = problem.parameters.start()
+        key = f"strength of {self.study.fingerprint}: {self.study.strength} {self.settings} from {t.tobytes().hex()}"
+        (found,) = run_tasks(_chosen, [(problem, self.study.strength, self.settings)], keep=self._tasks, keys=[key])
+        if isinstance(found, TaskFailure):
+            raise BilevelError(found.sentence)
+        if "error" in found:
+            raise BilevelError(found["error"])
+        choice = StrengthResult.from_dict(found)
+        return choice, problem.changed(problem.parameters.at(choice.t).parameters, strength=choice.strength)
+
+    @property
+    def _tasks(self) -> Path:
+        return self.checkpoint / _TASKS
 
     def predict(self, result: CalibrationResult) -> None:
         """Add the forecasts, or a note why there are none."""
@@ -75,8 +96,8 @@ class FurtherFits:
                 names,
                 settings=self.settings,
                 workers=self.study.workers,
-                source=StudySource.of(self.study, with_forecasts=True),
-                keep=self.checkpoint / _TASKS,
+                source=self._source(result),
+                keep=self._tasks,
             )
         except (BilevelError, InputError) as error:
             result.notes.append(f"no profile could be followed: {error}")
@@ -94,8 +115,8 @@ class FurtherFits:
                 study.ensemble,
                 settings=self.settings,
                 workers=study.workers,
-                source=StudySource.of(study, with_forecasts=True),
-                keep=self.checkpoint / _TASKS,
+                source=self._source(result),
+                keep=self._tasks,
             )
         except (BilevelError, InputError) as error:
             result.notes.append(f"no ensemble could be made: {error}")
@@ -106,6 +127,9 @@ class FurtherFits:
         for name in names:
             profile_plan(*whole, name, self.settings)
 
+    def _source(self, result: CalibrationResult) -> StudySource:
+        return StudySource.of(self.study, with_forecasts=True, strength=result.problem.strength)
+
     def _whole(self, result: CalibrationResult) -> tuple[CalibrationProblem, Evaluation]:
         """The problem and the optimum with the rows of the forecasts, of which there may be profiles."""
         if not self.study.forecasts:
@@ -114,3 +138,11 @@ class FurtherFits:
         wanted = np.arange(len(problem.value)) >= len(result.problem.value)
         predicted, _ = problem.predictions_at(result.evaluation.t, wanted)
         return problem, replace(result.evaluation, prediction=np.concatenate([result.evaluation.prediction, predicted]))
+
+
+def _chosen(problem: CalibrationProblem, strength: Strength, settings: Settings) -> dict[str, Any]:
+    """The choice in plain values, so that it is kept."""
+    try:
+        return choose_strength(problem, strength, settings).as_dict()
+    except BilevelError as error:
+        return {"error": str(error)}

@@ -13,11 +13,12 @@ from bilevel.calibrate.experiment import Experiment
 from bilevel.calibrate.fit.executors import Workers
 from bilevel.calibrate.fit.multistart import start_points
 from bilevel.calibrate.fit.stages import restricted
+from bilevel.calibrate.fit.strength import require_fields
 from bilevel.calibrate.model import ConfigError, Model
 from bilevel.calibrate.observations import ObservationTable, join
 from bilevel.calibrate.parameter import Parameter
 from bilevel.calibrate.problem import CalibrationProblem
-from bilevel.calibrate.settings import Ensemble, Settings, Stage, Starts
+from bilevel.calibrate.settings import Ensemble, Settings, Stage, Starts, Strength
 from bilevel.calibrate.statistics.forecast_worth import with_scenarios
 from bilevel.calibrate.statistics.quantity import find_quantity
 from bilevel.calibrate.study.contents import contents
@@ -86,6 +87,7 @@ class _Loader:
             forecasts=tuple(forecasts),
             candidates=tuple(candidates),
             ensemble=self._ensemble(),
+            strength=self._strength(problem),
             workers=self._workers(),
         )
 
@@ -195,6 +197,14 @@ class _Loader:
         with self._at(("starts",)):
             start_points(problem.parameters, starts)
         return starts
+
+    def _strength(self, problem: CalibrationProblem) -> Strength | None:
+        section = self.section.strength
+        if section is None:
+            return None
+        with self._at(("strength",)):
+            require_fields(problem)
+        return Strength(section.rule, section.target)
 
     def _ensemble(self) -> Ensemble | None:
         section = self.section.ensemble

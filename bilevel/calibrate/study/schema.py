@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from bilevel.calibrate.settings import EnsembleMethod, Method, Noise, StartSampling, Sweep, TransformName
+from bilevel.calibrate.settings import EnsembleMethod, Method, Noise, StartSampling, StrengthRule, Sweep, TransformName
 from bilevel.calibrate.study.observation_schema import CandidateSection, ForecastSection, ObservationSection
 from bilevel.calibrate.study.section import Section, is_number, is_text
 from bilevel.calibrate.study.yaml_lines import kind_of
@@ -155,13 +155,27 @@ class StartsSection(Section):
         return {"count": given} if is_number(given) else given
 
 
+class StrengthSection(Section):
+    """How strongly fields are smoothed: a factor on what the model says of its fields; a bare text is the rule."""
+
+    rule: StrengthRule
+    """`discrepancy` (phi of the readings meets a target), `gcv` (generalised cross-validation), `l_curve` (its corner)"""
+    target: float = Field(default=1.0, gt=0)
+    """phi for each reading, of the discrepancy principle; 1 where std is that of the errors"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, given: Any) -> Any:
+        return {"rule": given} if isinstance(given, str) else given
+
+
 class EnsembleSection(Section):
     """Samples of the parameters that the readings allow; a bare number is the count."""
 
     count: int = Field(ge=10, le=100_000)
     """how many"""
     method: EnsembleMethod = EnsembleMethod.RML
-    """`rml` (randomised maximum likelihood) calibrates to moved readings; `smoother` (ES-MDA) moves draws from the priors"""
+    """`rml` (randomised maximum likelihood) calibrates to moved readings; `smoother` (ES-MDA) moves draws from the priors; `mcmc` needs mici"""
     seed: int = Field(default=0, ge=0)
     """of the random numbers"""
 
@@ -219,6 +233,8 @@ class StudySection(Section):
     """named runs (--run NAME): keys of model, calibration and parameters (by name) that differ in them"""
     stages: list[StageSection] = Field(default=[])
     """fits one after another, each from the last one's values"""
+    strength: StrengthSection | None = None
+    """how strongly fields are smoothed; left out: as their model says"""
     starts: StartsSection | None = None
     """fits from several starts; the best is reported"""
     profiles: list[str] = Field(default=[])

@@ -14,6 +14,7 @@ from bilevel.calibrate.fit.journal import Journal
 from bilevel.calibrate.fit.progress import Progress
 from bilevel.calibrate.fit.stages import staged
 from bilevel.calibrate.fit.start_outcomes import StartOutcome
+from bilevel.calibrate.fit.strength import StrengthResult
 from bilevel.calibrate.pest.export import write_pest_case
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.report.outputs import file_names, write_numbers, write_states
@@ -98,9 +99,9 @@ class Session:
         if not (self.folder / RESULT).exists():
             raise InputError(f"{self.folder}: the run was interrupted; finish it with bilevel resume")
         journal = Journal(self._checkpoint, writes=False)
-        outcomes, problem = self._started(settings, journal)
+        outcomes, choice, problem = self._started(settings, journal)
         result = staged(problem, self.study.stages, settings=settings, journal=journal, on_fail="ignore")
-        result.starts = outcomes
+        result.starts, result.strength = outcomes, choice
         return result
 
     def profile(self, names: Sequence[str]) -> CalibrationResult:
@@ -160,7 +161,7 @@ class Session:
 
     def _calibrate(self, settings: Settings, journal: Journal) -> CalibrationResult:
         study = self.study
-        outcomes, problem = self._started(settings, journal)
+        outcomes, choice, problem = self._started(settings, journal)
         with Progress(problem, settings.noptmax) as progress:
 
             def watch(iteration: Iteration) -> None:
@@ -169,15 +170,19 @@ class Session:
                 progress(iteration)
 
             result = staged(problem, study.stages, settings=settings, journal=journal, watch=watch, on_fail="ignore")
-        result.starts = outcomes
+        result.starts, result.strength = outcomes, choice
         return self._written(result, settings, study.profiles)
 
-    def _started(self, settings: Settings, journal: Journal) -> tuple[list[StartOutcome], CalibrationProblem]:
-        """What several starts found, as many as the run in the journal's folder began with, and the problem from there."""
+    def _started(
+        self, settings: Settings, journal: Journal
+    ) -> tuple[list[StartOutcome], StrengthResult | None, CalibrationProblem]:
+        """What several starts found, as many as the run in the journal's folder began with, the strength, and the problem then."""
         assert journal.folder is not None
         starts = Journal.about(journal.folder).get("starts")
         further = FurtherFits(self.study, settings, journal.folder)
-        return further.started(None if starts is None else Starts.from_dict(starts))
+        outcomes, problem = further.started(None if starts is None else Starts.from_dict(starts))
+        choice, problem = further.strengthened(problem)
+        return outcomes, choice, problem
 
     def _written(self, result: CalibrationResult, settings: Settings, names: Sequence[str]) -> CalibrationResult:
         """The result with its profiles and its files; its numbers are written before any profile is begun."""

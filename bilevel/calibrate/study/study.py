@@ -11,7 +11,7 @@ from pathlib import Path
 from bilevel.calibrate.experiment import Experiment
 from bilevel.calibrate.fit.executors import HERE, Workers
 from bilevel.calibrate.problem import CalibrationProblem
-from bilevel.calibrate.settings import Ensemble, Settings, Stage, Starts
+from bilevel.calibrate.settings import Ensemble, Settings, Stage, Starts, Strength
 from bilevel.calibrate.statistics.forecast_worth import with_scenarios
 from bilevel.calibrate.study.schema import PlotSection
 
@@ -24,7 +24,7 @@ class Study:
     run: which of its named runs this is, None = the study itself. notes: sentences on what was read and may not be meant.
     starts, profiles, workers: further fits, and where they are computed.
     forecasts, candidates: what is predicted, and what might be read, besides.
-    ensemble: samples that are wanted.
+    ensemble: samples that are wanted. strength: how that of fields' priors is chosen.
     """
 
     path: Path
@@ -44,6 +44,7 @@ class Study:
     forecasts: tuple[Experiment, ...] = ()
     candidates: tuple[Experiment, ...] = ()
     ensemble: Ensemble | None = None
+    strength: Strength | None = None
     run: str | None = None
 
     @property

@@ -23,18 +23,20 @@ class StudySource(ProblemSource):
     run: str | None
     fingerprint: str
     with_forecasts: bool = False
+    strength: float = 1.0
 
     @staticmethod
-    def of(study: Study, with_forecasts: bool = False) -> StudySource:
-        return StudySource(study.path.resolve(), study.run, study.fingerprint, with_forecasts)
+    def of(study: Study, with_forecasts: bool = False, strength: float = 1.0) -> StudySource:
+        return StudySource(study.path.resolve(), study.run, study.fingerprint, with_forecasts, strength)
 
     def problem(self) -> CalibrationProblem:
         study = _read(self)
-        return copy.deepcopy(study.whole if self.with_forecasts else study.problem)
+        problem = study.whole if self.with_forecasts else study.problem
+        return copy.deepcopy(problem).changed(strength=self.strength)
 
     @property
     def key(self) -> str:
-        return self.fingerprint
+        return f"{self.fingerprint} {self.strength!r}"
 
 
 @lru_cache(maxsize=2)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from bilevel.calibrate import Noise, Parameter, Settings, calibrate, problem_from_function
 from bilevel.calibrate.settings import Ensemble, EnsembleMethod
 from bilevel.calibrate.statistics.ensemble import ensemble
+from bilevel.calibrate.statistics.markov_chains import effective_samples, split_r_hat
 from bilevel.report import InputError
 
 X = torch.linspace(0.0, 4.0, 9)
@@ -100,3 +103,48 @@ def test_too_few_samples_are_refused(study):
     ran = study.call("run")
     assert ran.code == 2
     assert "line 2: ensemble.count" in ran.err
+
+
+def test_r_hat_and_effective_samples_of_chains_that_are_known():
+    """Autoregressive chains are worth (1 - r) / (1 + r) of their samples; chains at different places do not agree."""
+    generator, r = np.random.default_rng(0), 0.8
+    chains = generator.normal(size=(4, 5000, 2))
+    for i in range(1, 5000):
+        chains[:, i, 1] = r * chains[:, i - 1, 1] + math.sqrt(1 - r**2) * chains[:, i, 1]
+    effective = effective_samples(chains)
+    assert effective[0] == pytest.approx(20000, rel=0.1)
+    assert effective[1] == pytest.approx(20000 * (1 - r) / (1 + r), rel=0.15)
+    assert split_r_hat(chains).max() < 1.01
+    assert split_r_hat(chains + np.arange(4)[:, None, None]).min() > 1.3
+
+
+@pytest.mark.slow
+def test_chains_of_a_line_are_the_posterior():
+    pytest.importorskip("mici")
+    result, found = sampled(PRIORS, lambda p: p["a"] + p["b"] * X, LINE, Ensemble(200, EnsembleMethod.MCMC))
+    assert found.r_hat < 1.1
+    for estimate in result.estimates:
+        mean, std, *_ = found.summary(estimate.label)
+        assert abs(mean - estimate.value) < 4 * estimate.std / math.sqrt(found.effective)
+        assert abs(std / estimate.std - 1) < 4 / math.sqrt(2 * found.effective)
+    assert "R-hat at most 1.0" in found.sentence
+
+
+@pytest.mark.slow
+def test_chains_stay_within_bounds():
+    """A level of 0.02 +- 0.033 that must be positive: the mean of the normal distribution cut off at 0."""
+    pytest.importorskip("mici")
+    problem = [Parameter("level", 0.05, 0.0, 10.0)]
+    _, found = sampled(
+        problem, lambda p: p["level"].expand(9), torch.full((9,), 0.02), Ensemble(400, EnsembleMethod.MCMC)
+    )
+    std, values = SIGMA / 3, found.values[:, 0]
+    cut = stats.truncnorm(-0.02 / std, np.inf, 0.02, std)
+    assert values.min() >= 0
+    assert values.mean() == pytest.approx(cut.mean(), abs=4 * cut.std() / math.sqrt(found.effective))
+
+
+def test_without_mici_its_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mici", None)
+    with pytest.raises(InputError, match=r"pip install 'bilevel\[mcmc\]'"):
+        sampled(PRIORS, lambda p: p["a"] + p["b"] * X, LINE, Ensemble(10, EnsembleMethod.MCMC))

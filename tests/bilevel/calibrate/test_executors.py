@@ -105,6 +105,7 @@ def test_dask_gives_the_same_and_survives_a_worker_that_is_killed(tmp_path):
     [
         ({"executor": "threads"}, "executor is serial, processes, dask"),
         ({"executor": "serial", "timeout": 3.0}, "a timeout needs workers that can be ended"),
+        ({"executor": ThreadPoolExecutor(1), "timeout": 3.0}, "a timeout needs workers that can be ended"),
     ],
 )
 def test_bad_executors(given, what):

@@ -112,6 +112,7 @@ def test_starts_need_bounds_and_say_where(study):
 @pytest.mark.slow
 def test_64_starts_are_the_same_bit_for_bit_in_this_process_and_in_others(study, no_pictures):
     wavy(study)
+    study.edit("title: Decay", "title: Decay\ncalibration: {noptmax: 15, tolerance: 1e-3}")
     found = []
     for options in (
         ["--executor", "serial"],
