@@ -39,6 +39,7 @@ TAKES = {
     "dense_cholesky": {"make": Dense, "kinds": SYMMETRIC, "batches": BATCHES},
     "dense_ldl": {"make": Dense, "kinds": SYMMETRIC, "batches": BATCHES},
     "dense_lu": {"make": Dense, "batches": BATCHES},
+    "banded_cholesky": {"kinds": SYMMETRIC},
     "pardiso_cholesky": {"kinds": SYMMETRIC},
     "pardiso_ldl": {"kinds": SYMMETRIC},
     "pardiso_lu": {},
