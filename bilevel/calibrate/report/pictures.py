@@ -61,6 +61,7 @@ def residual_picture(result: CalibrationResult) -> Picture:
     count, bins = new_figure(1, 1, 3.0, width=4.0)
     # "auto" asks for millions of bins where one residual lies far out
     bins.hist(weighted, bins=int(np.clip(2 * len(weighted) ** (1 / 3), 8, 60)), color=COLOURS[0], alpha=0.85)
+    bins.locator_params(axis="x", nbins=5)
     bins.set(xlabel="weighted residual", ylabel="count")
     caption = "Residual = weight times (measured - model). Patterns say that the model misses something."
     return Picture("Residuals", (_against_prediction(result, weighted), count, _against_normal(weighted)), caption)
