@@ -219,7 +219,7 @@ def ensemble(across: int, count: int) -> list[Record]:
     bar = RubberBar(across)
     sets = torch.from_numpy(np.exp(np.random.default_rng(2).uniform(-0.2, 0.2, size=(count, 4))))
     seconds, predicted = [], []
-    for memory in (Memory(), Memory(points=0)):
+    for memory in (Memory(points=count), Memory(points=0)):
         began = time.perf_counter()
         predicted.append(torch.stack([member(bar, memory, moduli) for moduli in sets]))
         seconds.append(time.perf_counter() - began)

@@ -9,6 +9,7 @@ import bilevel
 from bilevel.implicit.chain import chain
 from bilevel.implicit.memory import Memory, visiting
 from bilevel.solvers import LoadStepping, Newton, Tolerance
+from bilevel.solvers.warm_start import WarmStart
 
 SIZE = 12
 CHAIN = 2 * torch.eye(SIZE, dtype=torch.float64) - torch.diag(torch.ones(SIZE - 1, dtype=torch.float64), 1)
@@ -193,14 +194,24 @@ class TestFallback:
         cold = self.solve(Memory(), 0.6)
         torch.testing.assert_close(warm.u, cold.u, rtol=1e-9, atol=0.0)
 
-    def test_a_start_of_more_energy_is_not_followed(self):
+    def test_a_guess_of_more_energy_is_not_followed(self):
         """From the right well remembered, where the given start lies in the deeper left one."""
         memory = Memory()
         self.solve(memory, -0.1, start=1.0)
         warm = self.solve(memory, -0.2, start=-1.2)
         assert float(warm.u) < 0
-        assert warm.report.counts.fallbacks == 1
-        assert any("remembered state" in note for note in warm.report.notes)
+        assert warm.report.counts.warm_starts == 0
+
+    @pytest.mark.parametrize("guess", [1.0, 1.05])
+    def test_a_guess_that_leads_nowhere_is_given_up(self, guess):
+        """A residual that almost vanishes at 1, and does at -5."""
+        residual = bilevel.Residual(lambda u: ((u - 1) ** 2 + 0.01) * (u + 5) / 10)
+        ready = residual.for_unknown(at(0.0))
+        outcome = WarmStart(Newton(), [at(guess)]).solve(ready, at(-4.0), None)
+        assert outcome.report.converged
+        assert float(outcome.u) == pytest.approx(-5.0)
+        assert outcome.report.counts.fallbacks == outcome.report.counts.warm_starts == 1
+        assert any("remembered state" in note for note in outcome.report.notes)
 
     def test_a_solver_that_fails_from_the_guess_starts_again(self):
         memory, model = Memory(), Model(Newton(max_iterations=8))
