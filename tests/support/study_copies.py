@@ -136,7 +136,8 @@ def shuffled_rows(copy: Copy) -> None:
 
 def another_start(copy: Copy) -> None:
     for k, parameter in enumerate(copy.content["parameters"]):
-        parameter["value"] *= 1.03 if k % 2 else 0.97
+        if not parameter.get("fixed"):
+            parameter["value"] *= 1.03 if k % 2 else 0.97
 
 
 def heavier_weights(copy: Copy) -> None:
