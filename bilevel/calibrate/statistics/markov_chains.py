@@ -81,18 +81,33 @@ def chain(source: ProblemSource, plan: ChainPlan, number: int) -> dict[str, Any]
 
 
 class _Potential:
-    """Half of phi over s^2, and its gradient, at z: t = optimum + root z; infinite beyond bounds and where the model fails."""
+    """Half of phi over s^2, and its gradient, at z: t = optimum + root z; infinite where the model fails.
+
+    At bounds the density is continued as in a mirror: no chain is stopped there, and folded back it is the one within.
+    """
 
     def __init__(self, problem: CalibrationProblem, plan: ChainPlan) -> None:
         self.problem, self.plan, self.evaluations = problem, plan, 0
-        self.low, self.high = problem.parameters.limits()
+        self.low, self.high = problem.parameters.bounds()
         self.last: tuple[bytes, float, np.ndarray] = (b"", 0.0, np.zeros(0))
 
     def point(self, z: np.ndarray) -> np.ndarray:
-        return self.plan.t + self.plan.root @ z
+        return self._folded(z)[0]
+
+    def _folded(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """t within the bounds, and for each entry whether it runs with z (1) or mirrored (-1)."""
+        t = self.plan.t + self.plan.root @ z
+        folded, sign = t.copy(), np.ones(len(t))
+        for i, (x, low, high) in enumerate(zip(t, self.low, self.high)):
+            if math.isfinite(high - low):
+                x = (x - low) % (2 * (high - low))
+                folded[i], sign[i] = (low + x, 1.0) if x <= high - low else (2 * high - low - x, -1.0)
+            elif x < low or x > high:
+                folded[i], sign[i] = 2 * (low if x < low else high) - x, -1.0
+        return folded, sign
 
     def within(self, z: np.ndarray) -> np.ndarray:
-        """z, or the part of the way to it that stays within the bounds and where the model works."""
+        """z, or the part of the way to it where the model works."""
         for _ in range(20):
             if math.isfinite(self.value(z)):
                 return z
@@ -108,18 +123,18 @@ class _Potential:
     def _at(self, z: np.ndarray) -> tuple[float, np.ndarray]:
         key = z.tobytes()
         if self.last[0] != key:
-            self.last = (key, *self._evaluated(self.point(z)))
+            t, sign = self._folded(z)
+            value, gradient = self._evaluated(t)
+            self.last = (key, value, self.plan.root.T @ (sign * gradient))
         return self.last[1:]
 
     def _evaluated(self, t: np.ndarray) -> tuple[float, np.ndarray]:
-        if ((t < self.low) | (t > self.high)).any():
-            return math.inf, np.zeros(len(t))
         self.evaluations += 1
         try:
             found = self.problem.evaluate(t, with_jacobian=False)
         except BilevelError:
             return math.inf, np.zeros(len(t))
-        return found.phi / (2 * self.plan.variance), self.plan.root.T @ found.gradient / (2 * self.plan.variance)
+        return found.phi / (2 * self.plan.variance), found.gradient / (2 * self.plan.variance)
 
 
 def split_r_hat(chains: np.ndarray) -> np.ndarray:

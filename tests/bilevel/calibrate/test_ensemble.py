@@ -33,7 +33,7 @@ def sampled(parameters, function, data, asked, settings=KNOWN, weight=1 / SIGMA)
     return result, ensemble(problem, result.evaluation, asked, settings=settings)
 
 
-@pytest.mark.parametrize(("method", "count"), [(EnsembleMethod.RML, 40), (EnsembleMethod.SMOOTHER, 400)])
+@pytest.mark.parametrize(("method", "count"), [(EnsembleMethod.RML, 40), (EnsembleMethod.SMOOTHER, 150)])
 def test_of_a_line_it_is_the_posterior(method, count):
     """Mean within four standard errors of it, std within four of its own: 1 / sqrt(2 n)."""
     result, found = sampled(PRIORS, lambda p: p["a"] + p["b"] * X, LINE, Ensemble(count, method))
@@ -71,10 +71,10 @@ def test_both_agree_where_the_model_is_bent():
         return p["level"] * torch.exp(-p["rate"] * X)
 
     _, likelihood = sampled(free, decay, data, Ensemble(40))
-    _, smoothed = sampled(free, decay, data, Ensemble(400, EnsembleMethod.SMOOTHER))
+    _, smoothed = sampled(free, decay, data, Ensemble(150, EnsembleMethod.SMOOTHER))
     for label in ("level", "rate"):
         (mean, std, *_), (other, spread, *_) = likelihood.summary(label), smoothed.summary(label)
-        assert abs(mean - other) < 4 * std * math.sqrt(1 / 40 + 1 / 400)
+        assert abs(mean - other) < 4 * std * math.sqrt(1 / 40 + 1 / 150)
         assert spread == pytest.approx(std, rel=0.4)
 
 
