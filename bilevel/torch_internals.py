@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from functools import lru_cache
+from types import ModuleType, SimpleNamespace
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -261,13 +263,11 @@ def full_tangents() -> Iterator[None]:
     """Inside the block forward mode costs little more than the arithmetic.
 
     Where a tensor with a tangent meets one without, or a number, PyTorch 2.13 takes the missing tangent for zeros without
-    storage and works out the shape of each result in Python, 0.4 ms an operation; the first of them imports its compiler,
-    two seconds. So small constants get a tangent of zeros here, and numbers go to the operations that know them as such.
+    storage and works out the shape of each result in Python, 0.4 ms an operation. So small constants get a tangent of zeros here, and numbers go to the operations that know them as such.
     """
     if _FILLING.get():
         yield
         return
-    _spare_the_compiler()
     token = _FILLING.set(True)
     try:
         with _FullTangents():
@@ -308,14 +308,32 @@ def _is_number(x: Any) -> bool:
     return type(x) is float or type(x) is int
 
 
-@lru_cache(maxsize=1)
+class _CompilerLater(ModuleType):
+    """torch._dynamo as long as it is only asked to keep out; anything else imports it, which takes two seconds.
+
+    torch.func.grad and vjp ask each time (PyTorch 2.13); an import of the package itself replaces this by the real one.
+    """
+
+    compiled_autograd = SimpleNamespace(_disable=nullcontext)
+
+    def __getattr__(self, name: str) -> Any:
+        vars(torch).pop("_dynamo", None)
+        return getattr(importlib.import_module("torch._dynamo"), name)
+
+
 def _spare_the_compiler() -> None:
-    """Let PyTorch's functions for shapes not import the compiler, at their first call, merely to be left out by it."""
-    for name in ("add", "div", "mul", "sub", "true_divide"):
-        function = getattr(torch._refs, name, None)
-        while function is not None:
+    """Let PyTorch not import its compiler merely to leave it out."""
+    if "torch._dynamo" in sys.modules:
+        return
+    torch._dynamo = _CompilerLater("torch._dynamo")  # type: ignore[assignment]
+    for name in torch._refs.__all__:  # what works out shapes imports it at its first call
+        function: Any = getattr(torch._refs, name, None)
+        while hasattr(function, "__code__"):
             free = function.__code__.co_freevars
             if function.__code__.co_filename == _compile.__file__ and "fn" in free:
                 left_out = function.__closure__[free.index("fn")].cell_contents
                 left_out.__dynamo_disable = left_out
             function = getattr(function, "__wrapped__", None)
+
+
+_spare_the_compiler()

@@ -254,15 +254,21 @@ def test_full_tangents_change_no_derivative(name):
     )
 
 
-def test_forward_mode_does_without_the_compiler():
+def test_derivatives_do_without_the_compiler():
     code = """
 import sys, torch
 from bilevel.torch_internals import full_tangents
+x = torch.ones(3)
 with full_tangents():
-    torch.func.jvp(lambda x: 2 * x / (1 + x) - 1 / x, (torch.ones(3),), (torch.ones(3),))
+    torch.func.jvp(lambda x: 2 * x / (1 + x) - 1 / x, (x,), (x,))
+torch.func.jvp(lambda y: torch.maximum(y, x) * x - 1, (x,), (x,))
+torch.func.grad(lambda x: (2 * x).sum())(x), torch.func.vjp(torch.sin, x)[1](x), torch.func.hessian(lambda x: (x**3).sum())(x)
 assert not any(name.startswith("torch._dynamo") for name in sys.modules), "the compiler was imported"
-torch._dynamo.config, torch._dynamo.disable
+assert isinstance(torch._dynamo.config.cache_size_limit, int) and callable(torch._dynamo.disable)
 assert torch.compile(lambda x: 2 * x, backend="eager")(torch.ones(2)).tolist() == [2.0, 2.0]
+import torch._dynamo.utils
+assert torch._dynamo is sys.modules["torch._dynamo"]
+assert torch.func.grad(lambda x: (x * x).sum())(x).tolist() == [2.0, 2.0, 2.0]
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
