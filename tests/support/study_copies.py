@@ -50,7 +50,8 @@ class Copy:
             for key in {"file", "mesh", "groups"} & set(model):
                 model[key] = str((self.source.parent / model[key]).resolve())
         for k, entry in enumerate(self.observations()):
-            table = folder / f"table{k}.csv"
+            # A model that reads the tables of its observations finds them by their names.
+            table = folder / (entry["file"] if any("tables" in model for model in self.models()) else f"table{k}.csv")
             table.write_text((self.source.parent / entry["file"]).read_text(encoding="utf-8"), encoding="utf-8")
             entry["file"] = table.name
 
