@@ -48,7 +48,11 @@ def strength_pictures(result: CalibrationResult) -> list[Picture]:
         return []
     fits = result.strength.fits
     figure, axis = new_figure(1, 1, 3.4, width=5.5)
-    axis.loglog([fit.phi for fit in fits], [fit.phi_fields for fit in fits], "o-", ms=4, lw=0.8, color=COLOURS[0])
+    x, y = (np.array([getattr(fit, name) for fit in fits]) for name in ("phi", "phi_fields"))
+    axis.plot(x, y, "o-", ms=4, lw=0.8, color=COLOURS[0])
+    for values, scale in ((x, axis.set_xscale), (y, axis.set_yscale)):
+        if values.min() > 0 and values.max() / values.min() > 10:
+            scale("log")
     axis.plot(fits[-1].phi, fits[-1].phi_fields, "o", ms=8, mfc="none", color=COLOURS[1])
     for fit in fits:
         axis.annotate(
