@@ -26,6 +26,7 @@ def wave(p):
     return torch.sin(p["frequency"] * X)
 
 
+@pytest.mark.slow
 def test_the_right_frequency_is_found_from_a_start_that_is_trapped():
     problem = problem_from_function([Parameter("frequency", 7.0, 0.5, 8.0)], wave, torch.sin(2.3 * X))
     alone = multistart(problem, Starts(12))
