@@ -15,7 +15,6 @@ import numpy as np
 from benchmarks.record import Record, at_most, median, stated
 from benchmarks.references.plain_pumping import PlainPumping
 from bilevel.calibrate import calibrate, load_study
-from physics.flow.time_steps import TimeSteps
 
 LINE = "Oude Korendijk: calibration and whole run against the same scheme by hand in NumPy, and against TTim"
 DURATION = "1 minute"
@@ -69,8 +68,7 @@ def run(quick: bool) -> list[Record]:
     drawdown: Any = model.drawdown.models[0]  # type: ignore[attr-defined]
     table = study.problem.experiments[0].observations
     readings = table.columns["time"].numpy(), table.value.numpy()
-    steps = TimeSteps.graded([0.0], readings[0], 10)
-    plain = PlainPumping(drawdown, steps, 7.0)
+    plain = PlainPumping(drawdown, 7.0)
     ours, result = timed(lambda: calibrate(study.problem, settings=study.settings), repeat)
     hand, other = timed(lambda: plain.fit(np.array([30.0, 1e-4]), readings[1]), repeat)
     start = study.problem.parameters.start()

@@ -9,7 +9,6 @@ from scipy.optimize import OptimizeResult, least_squares
 
 from physics.flow.pumping import Drawdown
 from physics.flow.time_stepping import SDIRK2
-from physics.flow.time_steps import TimeSteps
 
 Array = NDArray[np.float64]
 WIDTH = 2
@@ -18,10 +17,10 @@ WIDTH = 2
 class PlainPumping:
     """Drawdowns and their derivatives in the logarithms of K and Ss, on the grids of a `Drawdown`."""
 
-    def __init__(self, model: Drawdown, steps: TimeSteps, thickness: float) -> None:
+    def __init__(self, model: Drawdown, thickness: float) -> None:
         grid = model.flow.grid
         self.gradient, self.area = (_diagonals(x.numpy()) for x in (grid.gradient, grid.area))
-        self.taus = steps.stage_lengths(SDIRK2.diagonal, SDIRK2.nodes)
+        self.taus = model.march.taus
         self.ratio = SDIRK2.rows[1][0] / SDIRK2.diagonal
         self.force = model.forces.numpy()
         self.at_wells, self.well = model.at_wells.numpy(), model.well.numpy()
