@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import probplot
 
 from bilevel.calibrate import calibrate, load_study
 from bilevel.calibrate.report.data_pictures import DRAWN, data_pictures, series
 from bilevel.calibrate.report.page import write_report
+from bilevel.calibrate.report.pictures import _normal_quantiles
 
 
 def curves(x, keys=None):
@@ -125,3 +127,9 @@ def test_a_logarithmic_axis_has_no_place_for_what_is_not_positive(study, times, 
     picture.figures[0].savefig(study.folder / "picture.png")
     if scale == "log":
         assert all((line.get_xdata() > 0).all() for line in above.lines)
+
+
+def test_normal_quantiles_are_those_of_scipy():
+    for count in (3, 4, 50):
+        (theory, _), _ = probplot(np.arange(float(count)))
+        np.testing.assert_allclose(_normal_quantiles(count), theory, rtol=1e-12)
