@@ -18,7 +18,7 @@ from physics.families.large_strain import LargeStrain
 from physics.solids.moved_start import moved_start
 
 LINE = "neo-Hookean bars of 2,400 nodes stretched to 1.5 to 3, bent, sheared: default solver against load stepping"
-DURATION = "10 minutes"
+DURATION = "30 minutes"
 TOLERANCE = Tolerance(1e-8)
 
 
