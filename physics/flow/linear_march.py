@@ -170,6 +170,13 @@ def _of_matrices(march: LinearMarch, force: Tensor, heads: Tensor, anchors: Tens
     return -_Outer.apply(march.stiffness, force, heads), -_Outer.apply(march.capacity, force, rates)
 
 
+def _product_rule(function: type[_Custom], ctx: Any, *tangents: Tensor | None) -> Tensor:
+    """The tangent of a function that is linear in each of two tensors."""
+    (one, other), _found = _Custom.split(ctx)
+    moved, moved_too = _Custom.moved((one, other), tangents)
+    return function.apply(ctx.march, moved, other) + function.apply(ctx.march, one, moved_too)
+
+
 class _Product(_Custom):
     """(entries, fields (..., nodes)) -> A fields, for symmetric A."""
 
@@ -179,9 +186,7 @@ class _Product(_Custom):
 
     @staticmethod
     def jvp(ctx: Any, _: None, entries: Tensor | None, fields: Tensor | None) -> Tensor:
-        given, _found = _Custom.split(ctx)
-        moved = _Custom.moved(given, (entries, fields))
-        return _Product.apply(ctx.march, moved[0], given[1]) + _Product.apply(ctx.march, given[0], moved[1])
+        return _product_rule(_Product, ctx, entries, fields)
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Any, ...]:
@@ -204,9 +209,7 @@ class _Outer(_Custom):
 
     @staticmethod
     def jvp(ctx: Any, _: None, left: Tensor | None, right: Tensor | None) -> Tensor:
-        given, _found = _Custom.split(ctx)
-        moved = _Custom.moved(given, (left, right))
-        return _Outer.apply(ctx.march, moved[0], given[1]) + _Outer.apply(ctx.march, given[0], moved[1])
+        return _product_rule(_Outer, ctx, left, right)
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Any, ...]:
