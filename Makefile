@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= auto
 
-.PHONY: demo test test-all coverage lint docs clean
+.PHONY: demo test test-all coverage lint docs gpu-check clean
 
 demo: $(STAMP)
 	$(BIN)/bilevel run examples/oude_korendijk/study.yml --out results/oude_korendijk --force
@@ -24,6 +24,10 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# One table of what a GPU does; says so where there is none.
+gpu-check: $(STAMP)
+	$(BIN)/python -m benchmarks run core/gpu
 
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

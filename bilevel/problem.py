@@ -14,6 +14,7 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
+from bilevel.linalg.devices import moved
 from bilevel.linalg.found_sparsity import FoundSparsity, Sparsity
 from bilevel.linalg.operator import Dense, LinearOperator, MatrixFree, Structure
 from bilevel.torch_internals import jvp
@@ -117,6 +118,10 @@ class Problem(ABC):
                 f"{type(self).__name__} takes an unknown with {self.batch_dims + 1} dimension(s), got shape {tuple(u0.shape)}"
             )
         return self
+
+    def to(self: Self, device: torch.device | str) -> Self:
+        """A copy whose tensors are on another device; unknown and parameters are given on the same one."""
+        return moved(self, device)
 
     def probe(self, u: Tensor, params: Params) -> Tensor:
         """Something cheap that depends on all that the problem depends on; used to find undeclared tensors."""

@@ -9,7 +9,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -173,6 +173,7 @@ class SparsePattern:
     indptr: np.ndarray
     indices: np.ndarray
     cache: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+    stays_on_host: ClassVar[bool] = True
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Factorisations live in this process alone: copies and pickles start with an empty cache.
@@ -285,10 +286,10 @@ class Sparse(LinearOperator):
     def _apply(self, x: Tensor, transposed: bool) -> Tensor:
         transposed = transposed and not self.structure.symmetric
         rows = x.detach().reshape(-1, self.n)
-        fast = _FAST and not transposed  # torch is slow with the transpose of compressed rows
+        fast = self.values.device.type != "cpu" or (_FAST and not transposed)  # the CPU is slow with transposes
         if len(rows) == 1 and fast:
             return (self.to_torch(transposed) @ rows[0].to(self.values.dtype)).to(x).reshape(x.shape)
-        if self.values.device.type != "cpu" or fast:
+        if fast:
             return (self.to_torch(transposed) @ rows.to(self.values.dtype).mT).mT.to(x).reshape(x.shape)
         matrix = self.csr().T if transposed else self.csr()
         columns = x.detach().reshape(-1, self.n).numpy().T

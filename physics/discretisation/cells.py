@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -44,6 +44,7 @@ class CellComplex:
     regions: Mapping[str, np.ndarray] = field(default_factory=dict)
     point_sets: Mapping[str, np.ndarray] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    stays_on_host: ClassVar[bool] = True
 
     @property
     def dim(self) -> int:

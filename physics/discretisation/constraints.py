@@ -194,7 +194,7 @@ class ConstraintSet:
         full = u.new_zeros(self.shape[0] * self.shape[1]).index_add(0, self.free, u)
         offsets = {}
         for constraint, positions, dofs in self._offsets:
-            value = torch.as_tensor(given.pop(constraint.name, constraint.default()), dtype=u.dtype)
+            value = torch.as_tensor(given.pop(constraint.name, constraint.default()), dtype=u.dtype, device=u.device)
             offsets[constraint.name] = _broadcast(constraint, value, self.shape[1]).reshape(-1)
             full = full.index_add(0, dofs, offsets[constraint.name][positions])
         for constraint, positions, dofs in self._again:

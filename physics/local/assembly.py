@@ -23,13 +23,14 @@ class Scatter:
 
     def __init__(self, groups: Sequence[Tensor], constraints: ConstraintSet, symmetric: bool = True) -> None:
         nodes, components = constraints.shape
-        pairs = [_pairs(cells.numpy(), nodes) for cells in groups]
+        pairs = [_pairs(cells.cpu().numpy(), nodes) for cells in groups]
         unique, inverse = np.unique(np.concatenate([np.empty(0, np.int64), *pairs]), return_inverse=True)
         self.planes = component_pairs(components, symmetric)
         self._pairs = len(unique)
         self._size = len(self.planes) * len(unique)
+        device = constraints.free.device
         self._maps = [
-            torch.from_numpy(part.astype(np.int32).reshape(cells.shape[0], cells.shape[1] ** 2))
+            torch.from_numpy(part.astype(np.int32).reshape(cells.shape[0], cells.shape[1] ** 2)).to(device)
             for part, cells in zip(np.split(inverse, np.cumsum([len(p) for p in pairs])[:-1]), groups)
         ]
         origin = _origins(unique, nodes, components, self.planes)
@@ -39,7 +40,7 @@ class Scatter:
         if factor is None:
             source = np.full(self.pattern.nnz, self._size, dtype=np.int32)  # what no cell adds to is zero
             source[place] = origin[entry]
-            self._source = torch.from_numpy(source)
+            self._source = torch.from_numpy(source).to(device)
         else:
             shape = (self.pattern.nnz, self._size + 1)
             self._reduce = sp.csr_matrix((factor, (place, origin[entry])), shape=shape)
@@ -59,7 +60,7 @@ class Scatter:
         """The values (nnz,) of the pattern, once all element matrices were added."""
         if self._source is not None:
             return sums.index_select(0, self._source)
-        return torch.from_numpy(self._reduce @ sums.numpy())
+        return torch.from_numpy(self._reduce @ sums.cpu().numpy()).to(sums.device)
 
 
 def component_pairs(components: int, symmetric: bool = True) -> list[tuple[int, int]]:
@@ -133,7 +134,7 @@ def _picked(unique: np.ndarray, constraints: ConstraintSet) -> Placed:
     first, second = np.divmod(unique, nodes)
     numbers = np.arange(1, len(unique) * components**2 + 1).reshape(-1, components, components)
     blocks = (numbers, second, np.searchsorted(first, np.arange(nodes + 1)))
-    free = constraints.free.numpy()
+    free = constraints.free.cpu().numpy()
     matrix = sp.bsr_matrix(blocks, shape=(nodes * components, nodes * components)).tocsr()[free][:, free]
     matrix.sort_indices()
     entry = matrix.data - 1

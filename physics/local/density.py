@@ -188,8 +188,14 @@ class Measure:
         return a.reshape(*lead, components, width, components, width)
 
 
-def fields_of(params: Params, density: Density, cells: int, points: int, name: str) -> Params:
-    """The parameters of a term with its fields in shape to broadcast against (cells, points); raises InputError."""
+def fields_of(
+    params: Params, density: Density, shape: tuple[int, int], name: str, device: torch.device | None = None
+) -> Params:
+    """The parameters of a term with its fields arranged to broadcast against (cells, points); raises InputError.
+
+    shape: (cells, points). device: where Python's numbers go.
+    """
+    cells, points = shape
 
     def arrange(value: Any, event: int, path: str) -> Any:
         if isinstance(value, Mapping):
@@ -197,7 +203,8 @@ def fields_of(params: Params, density: Density, cells: int, points: int, name: s
         if isinstance(value, (list, tuple)):
             return type(value)(arrange(v, event, f"{path}[{i}]") for i, v in enumerate(value))
         if not isinstance(value, Tensor):
-            return torch.as_tensor(value, dtype=torch.get_default_dtype()) if isinstance(value, (int, float)) else value
+            number = isinstance(value, (int, float))
+            return torch.as_tensor(value, dtype=torch.get_default_dtype(), device=device) if number else value
         return _field(value, event, cells, points, path)
 
     def event_of(key: str, event: int) -> int:

@@ -73,7 +73,7 @@ class LocalEnergy(EnergyProblem):
 
     def start(self) -> Tensor:
         """The field at rest: u = 0 (n,)."""
-        return torch.zeros(self.n, dtype=torch.float64)
+        return torch.zeros(self.n, dtype=torch.float64, device=self.constraints.free.device)
 
     def expand(self, u: Tensor, params: Params = None) -> Tensor:
         """The full field (nodes, components) from u (n,) with the boundary values in params; differentiable."""
@@ -159,7 +159,8 @@ class LocalEnergy(EnergyProblem):
             raise InputError(f"params['{term.name}'] is missing; it needs {', '.join(density.parameters.names)}")
         if named is not None:
             density.require(named, f"params['{term.name}']")
-        return fields_of(term.own(params or {}), density, operator.cells.shape[0], operator.points, term.name)
+        shape = (operator.cells.shape[0], operator.points)
+        return fields_of(term.own(params or {}), density, shape, term.name, operator.cells.device)
 
     def _pieces(self, terms: Sequence[Term], full: Tensor, params: Params) -> Iterator[Piece]:
         coordinates = (params or {}).get("coordinates")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from bilevel.problem import Params
 from physics.local.density import Density, Measure
@@ -16,12 +17,12 @@ REMARK = (
 )
 
 
-def stiffness_ratio(density: Density, measure: Measure, params: Params) -> float:
+def stiffness_ratio(density: Density, measure: Measure, params: Params, like: Tensor) -> float:
     """The largest ratio of bulk to shear modulus at rest over the first points of the cells given by params."""
-    rest = measure.state(torch.zeros(1, 1, measure.columns, 1, dtype=torch.float64))
+    rest = measure.state(like.new_zeros(1, 1, measure.columns, 1))
     tangent = density.tangent(rest, params, 2)
     bulk = torch.einsum("...iijj->...", tangent) / 9.0
-    strain = torch.zeros(3, 3, dtype=torch.float64)
+    strain = like.new_zeros(3, 3)
     strain[0, 1] = strain[1, 0] = 0.5
     shear = torch.einsum("ij,...ijkl,kl->...", strain, tangent, strain)
     return float((bulk / shear).max())

@@ -190,7 +190,7 @@ class ElasticSolid(LocalEnergy, Solid):
         some = slice(0, None, max(1, len(self.mesh.cells) // SAMPLED))
         density = self.material.density
         constants = rows_of(self.fields(self.material, params), density, some)
-        ratio = stiffness_ratio(density, self.material.measure, constants)
+        ratio = stiffness_ratio(density, self.material.measure, constants, u)
         return [REMARK.format(ratio=ratio)] if ratio > STIFF else []
 
     def strain(self, u: Tensor, params: Params) -> Tensor:
@@ -226,12 +226,12 @@ class InelasticSolid(LocalResidual, Solid):
     def begin(self, state: Tensor | None = None) -> dict[str, Tensor]:
         """The start of a history: one state (size,) everywhere, by default virgin and without stress, and no strain."""
         if state is None:
-            state = self.law.initial_state(torch.zeros(6, dtype=torch.float64))
+            state = self.law.initial_state(self.start().new_zeros(6))
         if state.shape[-1:] != (self.law.size,):
             name, size = type(self.law).__name__, self.law.size
             raise InputError(f"{name} has states of size {size}, got {tuple(state.shape)}")
         points = (len(self.mesh.cells), self.material.operator.points)
-        strain = torch.zeros(*points, 6, dtype=state.dtype)
+        strain = state.new_zeros(*points, 6)
         return {"state": state.expand(*points, -1).clone(), "strain": strain}
 
     def end(self, u: Tensor, params: Params) -> dict[str, Tensor]:

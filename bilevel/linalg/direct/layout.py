@@ -35,6 +35,11 @@ def ready(A: LinearOperator) -> Sparse:
         raise InputError(
             f"sparse factorisations run on the CPU, the matrix is on {A.values.device}; use CG, MINRES or GMRES"
         )
+    return complete(A)
+
+
+def complete(A: Sparse) -> Sparse:
+    """A finite, without history of gradients, all diagonal entries stored; on any device."""
     # A finite sum has finite terms, and costs less than a look at each.
     if not bool(torch.isfinite(A.values.sum())) and not bool(torch.isfinite(A.values).all()):
         raise ConvergenceError(NOT_FINITE)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from bilevel.linalg.direct.condition import random_signs
-from bilevel.linalg.direct.layout import is_sparse_on_cpu, ready
+from bilevel.linalg.direct.layout import complete, is_sparse_on_cpu
 from bilevel.linalg.direct.pardiso_library import library
 from bilevel.linalg.krylov.cg import cg
 from bilevel.linalg.krylov.rows import Run
@@ -23,6 +23,8 @@ FROM = 40_000
 FROM_WITHOUT_PARDISO = 10_000
 FROM_FOR_MANY = 300_000
 """The same for many right-hand sides, with which a factorisation pays; this one's factor takes about 5 GiB."""
+FROM_ELSEWHERE = 20_000
+"""Unknowns above which the set-up, made on the host, pays on another device against Jacobi scaling."""
 MANY = 20
 NEIGHBOURS_IN_SPACE = 13
 """Meshes in space couple more nodes than this; triangles and quadrilaterals couple 7 to 9 (linear), 12 (quadratic)."""
@@ -46,18 +48,20 @@ class AMGCG(LinearSolver):
     precedence = 1
 
     def suits(self, A: LinearOperator, right_hand_sides: int) -> bool:
-        if not isinstance(A, Sparse) or not is_sparse_on_cpu(A):
+        if not isinstance(A, Sparse) or not A.structure.symmetric or A.structure.indefinite:
             return False
+        if not is_sparse_on_cpu(A):
+            return A.n > FROM_ELSEWHERE
         if library() is None:
             worthwhile = A.n > FROM_WITHOUT_PARDISO
         else:
             worthwhile = A.n > (FROM if right_hand_sides < MANY else FROM_FOR_MANY)
-        return worthwhile and A.structure.symmetric and not A.structure.indefinite and _in_space(A)
+        return worthwhile and _in_space(A)
 
     def factor(self, A: LinearOperator, on_fail: OnFail = "raise") -> Factor:
         if not A.structure.symmetric:
             raise InputError("AMGCG takes symmetric matrices only; use PardisoLU, SuperLU or GMRES")
-        A = ready(A)
+        A = _complete(A)
         if bool((A.diagonal_entries() > 0).all()):
             factor = AMGFactor(A, self.tolerance, self.max_iterations, on_fail)
             if A.structure.positive_definite or factor.looks_definite():
@@ -71,12 +75,18 @@ class AMGCG(LinearSolver):
         return isinstance(earlier, AMGFactor) and earlier.serves(A)
 
     def follow(self, A: LinearOperator, earlier: Factor | None, on_fail: OnFail = "raise") -> Factor:
-        A = ready(A)
+        A = _complete(A)
         if not bool((A.diagonal_entries() > 0).all()):
             return self.factor(A, on_fail)
         known = earlier.hierarchy if isinstance(earlier, AMGFactor) and earlier.serves(A) else None
         factor = AMGFactor(A, self.tolerance, self.max_iterations, on_fail, known)
         return factor if factor.set_up_definite else self.factor(A, on_fail)
+
+
+def _complete(A: LinearOperator) -> Sparse:
+    if not isinstance(A, Sparse):
+        raise InputError(f"AMGCG takes a Sparse operator, got {type(A).__name__}")
+    return complete(A)
 
 
 def _in_space(A: Sparse) -> bool:
