@@ -145,7 +145,8 @@ def against(
 def _by_ase(atoms: Atoms, calculator: Any) -> float:
     copy = atoms.copy()
     copy.calc = calculator
-    BFGS(FrechetCellFilter(copy), logfile=None).run(fmax=FORCE, steps=200)
+    cell_too: Any = FrechetCellFilter(copy)
+    BFGS(cell_too, logfile=None).run(fmax=FORCE, steps=200)
     return copy.get_potential_energy()
 
 

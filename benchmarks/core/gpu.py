@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -144,9 +145,9 @@ def run(quick: bool) -> list[Record]:
     records = []
     for label, linear in solvers:
         first = not label
-        records += rows(f"block, n = {small}{label}", lambda d, s=linear: block(small, d, s), device, cpu=first)
-        records += rows(f"block, n = {large}{label}", lambda d, s=linear: block(large, d, s), device, cpu=False)
-        records += rows(f"Darcy, {cells} x {cells}{label}", lambda d, s=linear: darcy(cells, d, s), device, cpu=False)
-    records += rows(f"{many} J2 points, 20 steps", lambda d: points(many, d), device)
-    records += rows(f"{many} energies of 3 unknowns", lambda d: energies(many, d), device)
+        records += rows(f"block, n = {small}{label}", partial(block, small, linear=linear), device, cpu=first)
+        records += rows(f"block, n = {large}{label}", partial(block, large, linear=linear), device, cpu=False)
+        records += rows(f"Darcy, {cells} x {cells}{label}", partial(darcy, cells, linear=linear), device, cpu=False)
+    records += rows(f"{many} J2 points, 20 steps", partial(points, many), device)
+    records += rows(f"{many} energies of 3 unknowns", partial(energies, many), device)
     return records + jacobian(small, 100, device)

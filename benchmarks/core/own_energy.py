@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -56,7 +57,7 @@ def run(quick: bool) -> list[Record]:
         ours(start, params)
         first = time.perf_counter() - started
         repeat = 1 if side > 128 else 3
-        seconds, state, slope = timed(lambda s=start, p=params: ours(s, p), repeat)
+        seconds, state, slope = timed(partial(ours, start, params), repeat)
         plain = ColouredNewton(energy, start, params)  # its pattern and colours are given to it
         theirs, other, derivative = timed(plain.run, repeat)
         rows += [

@@ -11,6 +11,7 @@ from torch import Tensor
 import bilevel
 from benchmarks.record import Record, at_most, median, stated
 from benchmarks.references.plain_batch import PlainNewton
+from bilevel.problem import EnergyProblem
 
 LINE = "argmin and backward of three unknowns, one energy and a batch of 1,000, against a hand-written Newton"
 DURATION = "20 seconds"
@@ -36,9 +37,7 @@ def timed(run: Callable[[], tuple[Tensor, Tensor]], repeat: int) -> tuple[float,
     return median(times), state, slope
 
 
-def compared(
-    name: str, problem: bilevel.Problem | Callable[..., Tensor], plain: PlainNewton, p: Tensor
-) -> list[Record]:
+def compared(name: str, problem: EnergyProblem | Callable[..., Tensor], plain: PlainNewton, p: Tensor) -> list[Record]:
     start = torch.zeros_like(p)
 
     def ours(adjoint: bilevel.Exact | None) -> tuple[Tensor, Tensor]:

@@ -24,6 +24,7 @@ from physics.constitutive.elastic.neo_hookean import NeoHookean
 from physics.constitutive.elastic.ogden import Ogden
 from physics.constitutive.elastic.yeoh import Yeoh
 from physics.solids import Solid, Traction
+from physics.solids.solid import ElasticSolid
 
 LINE = "800 hyperelastic bodies, traction 1e-7 to 1 of the modulus, default solver: failures and iterations"
 DURATION = "10 minutes"
@@ -68,7 +69,7 @@ SHAPES = {
 }
 
 
-def bodies(material: Material) -> Iterator[tuple[str, Solid]]:
+def bodies(material: Material) -> Iterator[tuple[str, ElasticSolid]]:
     for shape, make in SHAPES.items():
         mesh = make()
         kinematics = Kinematics.PLANE_STRAIN if mesh.dim == 2 else None
@@ -77,7 +78,9 @@ def bodies(material: Material) -> Iterator[tuple[str, Solid]]:
 
 def run(quick: bool) -> list[Record]:
     factors = (1.0, 1.1)
-    failures, most, count = defaultdict(int), defaultdict(int), 0
+    failures: dict[str, int] = defaultdict(int)
+    most: dict[str, int] = defaultdict(int)
+    count = 0
     for name, material in MATERIALS.items():
         for shape, solid in bodies(material):
             if quick and shape != "cube 2":

@@ -52,14 +52,12 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from bilevel.calibrate.observations import ObservationTable
 from bilevel.calibrate.settings import TransformName
-from bilevel.report import InputError
+from bilevel.report import GradientReport, InputError, SolveReport
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # it takes most of a second to load
     from matplotlib.figure import Figure
-
-    from bilevel.calibrate.observations import ObservationTable
-    from bilevel.report import GradientReport, SolveReport
 
 
 class ModelConfig(BaseModel):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, overload
 
 import torch
 from torch import Tensor
@@ -43,28 +43,8 @@ SAMPLED = 100
 AnyLaw: TypeAlias = "Density | InelasticLaw | Callable[..., Tensor]"
 
 
-class Solid(Problem):
-    """A solid body in equilibrium; the unknown is made of its free displacements, in m.
-
-        mesh = physics.discretisation.rectangle(20, 10, (2.0, 1.0), order=2)
-        solid = Solid(mesh, NeoHookean(), Kinematics.PLANE_STRAIN, [mesh.fixed("left")], [Traction("pull", "right")])
-        params = {"material": {"mu": 1e5, "lame_lambda": 4e5}, "pull": torch.tensor([1e4, 0.0])}
-        solution = solid.solve(params)
-        displacement = solid.expand(solution.u, params)  # (nodes, dim)
-
-    law: an `ElasticLaw`, or a Python function psi(F, params) (psi(strain, params) with `strain=Strain.SMALL`) of states
-    (cells, points, 3, 3), or (.., 2, 2) in plane stress: the body is an `ElasticSolid`, an energy to be minimised. An
-    `InelasticLaw`: it is an `InelasticSolid`, a residual to be zeroed at the end of an increment. kinematics: needed in
-    two dimensions. mean_dilatation: one volume change per element, so that nearly incompressible laws do not lock.
-    floating: declares that rigid motions are left free; the loads must then balance. params: "material", the loads by
-    name, "boundary" and "coordinates" (nodes, dim). Raises InputError for a body that nothing holds, for kinematics that
-    fit neither mesh nor law, and for a density that has no stiffness at rest.
-    """
-
-    def __new__(cls, mesh: Mesh | None = None, law: AnyLaw | None = None, *args: Any, **options: Any) -> Solid:
-        if cls is Solid:
-            cls = InelasticSolid if isinstance(law, InelasticLaw) else ElasticSolid
-        return object.__new__(cls)
+class SolidBody(Problem):
+    """What elastic and inelastic bodies have in common; see `Solid`."""
 
     def __init__(
         self,
@@ -142,10 +122,64 @@ class Solid(Problem):
         return self.material.measure.state(local)
 
 
+class Solid(SolidBody):
+    """A solid body in equilibrium; the unknown is made of its free displacements, in m.
+
+        mesh = physics.discretisation.rectangle(20, 10, (2.0, 1.0), order=2)
+        solid = Solid(mesh, NeoHookean(), Kinematics.PLANE_STRAIN, [mesh.fixed("left")], [Traction("pull", "right")])
+        params = {"material": {"mu": 1e5, "lame_lambda": 4e5}, "pull": torch.tensor([1e4, 0.0])}
+        solution = solid.solve(params)
+        displacement = solid.expand(solution.u, params)  # (nodes, dim)
+
+    law: an `ElasticLaw`, or a Python function psi(F, params) (psi(strain, params) with `strain=Strain.SMALL`) of states
+    (cells, points, 3, 3), or (.., 2, 2) in plane stress: the body is an `ElasticSolid`, an energy to be minimised. An
+    `InelasticLaw`: it is an `InelasticSolid`, a residual to be zeroed at the end of an increment. kinematics: needed in
+    two dimensions. mean_dilatation: one volume change per element, so that nearly incompressible laws do not lock.
+    floating: declares that rigid motions are left free; the loads must then balance. params: "material", the loads by
+    name, "boundary" and "coordinates" (nodes, dim). Raises InputError for a body that nothing holds, for kinematics that
+    fit neither mesh nor law, and for a density that has no stiffness at rest.
+    """
+
+    @overload
+    def __new__(
+        cls,
+        mesh: Mesh,
+        law: InelasticLaw,
+        kinematics: Kinematics | None = None,
+        constraints: Sequence[Constraint] = (),
+        loads: Sequence[Load] = (),
+        *,
+        mean_dilatation: bool = False,
+        floating: bool = False,
+        strain: Strain | None = None,
+        quadrature: int | None = None,
+    ) -> InelasticSolid: ...
+
+    @overload
+    def __new__(
+        cls,
+        mesh: Mesh,
+        law: Density | Callable[..., Tensor],
+        kinematics: Kinematics | None = None,
+        constraints: Sequence[Constraint] = (),
+        loads: Sequence[Load] = (),
+        *,
+        mean_dilatation: bool = False,
+        floating: bool = False,
+        strain: Strain | None = None,
+        quadrature: int | None = None,
+    ) -> ElasticSolid: ...
+
+    def __new__(cls, mesh: Mesh | None = None, law: AnyLaw | None = None, *args: Any, **options: Any) -> Solid:
+        if cls is Solid:
+            cls = InelasticSolid if isinstance(law, InelasticLaw) else ElasticSolid
+        return object.__new__(cls)
+
+
 class ElasticSolid(LocalEnergy, Solid):
     """The potential energy of a solid body, to be minimised over its displacements."""
 
-    __init__ = Solid.__init__
+    __init__ = SolidBody.__init__
 
     def _material(self, law: Any, operator: LocalOperator, mean_dilatation: bool, strain: Strain | None) -> Term:
         density = _density(law, self.kinematics)
@@ -208,7 +242,7 @@ class InelasticSolid(LocalResidual, Solid):
     end of an increment. Raises InputError for plane stress and mean dilatation, which need an energy.
     """
 
-    __init__ = Solid.__init__
+    __init__ = SolidBody.__init__
 
     def _material(self, law: Any, operator: LocalOperator, mean_dilatation: bool, strain: Strain | None) -> Term:
         _require_no_energy(law, self.kinematics, mean_dilatation, strain)

@@ -36,13 +36,6 @@ START_UP = {
 }
 """Modules that may import our own inside functions or for type checkers only, and why."""
 
-OPEN: dict[str, set[str]] = {
-    "functions": set(),
-    "type checking": {"bilevel.calibrate"},
-    "circles": set(),
-}
-"""Rooms that do not keep a rule yet. A room that has come to keep it fails here until it is taken off this list."""
-
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 
 
@@ -50,11 +43,7 @@ def room(module: str) -> str:
     return ".".join(module.split(".")[:2])
 
 
-def rooms(rule: str) -> list[object]:
-    """Every room as a test of one rule; those that do not keep it yet are expected to fail."""
-    found = sorted({room(module) for module in sources()})
-    expected = pytest.mark.xfail(strict=True, reason=f"{rule}: not kept yet")
-    return [pytest.param(name, marks=[expected] if name in OPEN.get(rule, ()) else []) for name in found]
+ROOMS = sorted({room(module) for module in sources()})
 
 
 def listed(found: list[Import]) -> str:
@@ -65,7 +54,7 @@ def test_every_room_has_a_layer() -> None:
     assert {room(module) for module in sources()} - {"bilevel", "physics"} <= set(RANK)
 
 
-@pytest.mark.parametrize("name", rooms("layers"))
+@pytest.mark.parametrize("name", ROOMS)
 def test_arrows_run_downwards(name: str) -> None:
     upward = [
         found
@@ -76,7 +65,7 @@ def test_arrows_run_downwards(name: str) -> None:
     assert not upward, listed(upward)
 
 
-@pytest.mark.parametrize("name", rooms("circles"))
+@pytest.mark.parametrize("name", ROOMS)
 def test_no_circles(name: str) -> None:
     """Wherever the imports stand: hiding one in a function does not open a circle."""
     graph = networkx.DiGraph((i.module, i.target) for i in imports() if not is_face(i.module))
@@ -84,13 +73,13 @@ def test_no_circles(name: str) -> None:
     assert not [circle for circle in circles if any(room(module) == name for module in circle)]
 
 
-@pytest.mark.parametrize("name", rooms("functions"))
+@pytest.mark.parametrize("name", ROOMS)
 def test_imports_stand_at_the_top(name: str) -> None:
     found = [i for i in imports() if i.where is Where.FUNCTION and room(i.module) == name and i.module not in START_UP]
     assert not found, listed(found)
 
 
-@pytest.mark.parametrize("name", rooms("type checking"))
+@pytest.mark.parametrize("name", ROOMS)
 def test_nothing_is_imported_for_type_checkers_alone(name: str) -> None:
     found = [i for i in imports() if i.where is Where.TYPE_CHECKING and room(i.module) == name]
     found = [i for i in found if not is_face(i.module) and i.module not in START_UP]
