@@ -75,7 +75,8 @@ class Derivation:
         return found.value / unit.scale
 
     def _source(self, p: Parameter, text: str) -> _Source:
-        name, _, entry = text.rstrip("]").partition("[")
+        whole = any(q.name == text for q in self._all)  # k[sand] is a parameter of its own, or an entry of a field k
+        name, _, entry = (text, "", "") if whole else text.rstrip("]").partition("[")
         named = [q for q in self._all if q.name == name]
         seen = [q for q in named if not q.experiments or set(p.experiments or ("",)) <= set(q.experiments)]
         if not seen:
@@ -113,7 +114,8 @@ def needed_by(p: Parameter, parameters: Sequence[Parameter]) -> list[Parameter]:
     """A parameter and all that it depends on, so that an error in its own formula is told first."""
     found, waiting = {p.label: p}, [p]
     while waiting:
-        names = {name.partition("[")[0] for name in Expression(str(waiting.pop().expr)).names}
+        formula = Expression(str(waiting.pop().expr))
+        names = {*formula.names, *(name.partition("[")[0] for name in formula.names)}
         more = [q for q in parameters if q.name in names and q.label not in found]
         found |= {q.label: q for q in more}
         waiting += [q for q in more if q.expr is not None]

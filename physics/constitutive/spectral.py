@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from bilevel.report import BilevelError
-from physics.constitutive.mandel import from_matrix, to_matrix
+from physics.constitutive.mandel import ROOT2, from_matrix, to_matrix
 
 GAP = 1e-6
 """Principal values closer than this, relative to the largest, take their divided difference at a nearby point."""
+
+PAIRS = ((1, 2), (0, 2), (0, 1))
 
 
 def principal_values(a: Tensor) -> Tensor:
@@ -32,6 +34,29 @@ def isotropic_function(function: Callable[[Tensor], Tensor], a: Tensor) -> Tenso
     ratios = _divided_differences(function, principal.detach())
     rotated = torch.diag_embed(mapped) + ratios * (local - torch.diag_embed(principal))
     return from_matrix(frame @ rotated @ frame.mT)
+
+
+def isotropic_derivative(function: Callable[[Tensor], Tensor], a: Tensor) -> Tensor:
+    """The derivative (..., 6, 6) of `isotropic_function` in a: that of f in the principal values, the ratios on shear.
+
+    In the principal frame the six directions n_i⊗n_i and (n_i⊗n_j + n_j⊗n_i)/√2 do not mix but for the first three, so
+    three reverse passes over three numbers do what six over the whole tensor would.
+    """
+    principal, _, frame = _rotated(a.detach())
+    copies = principal.expand(3, *principal.shape).clone().requires_grad_()
+    with torch.enable_grad():
+        (rows,) = torch.autograd.grad(function(copies), copies, _unit_rows(copies))
+    ratios = _divided_differences(function, principal)
+    sheared = torch.stack([ratios[..., i, j] for i, j in PAIRS], -1)
+    normal = from_matrix(torch.einsum("...ai,...bi->...iab", frame, frame))
+    shear = from_matrix(torch.stack([ROOT2 * frame[..., i, None] * frame[..., None, :, j] for i, j in PAIRS], -3))
+    return normal.mT @ rows.movedim(0, -2) @ normal + shear.mT @ (sheared.unsqueeze(-1) * shear)
+
+
+def _unit_rows(copies: Tensor) -> Tensor:
+    """e_i for copy i (3, ..., 3)."""
+    ones = torch.eye(3, dtype=copies.dtype).reshape(3, *[1] * (copies.dim() - 2), 3)
+    return ones.expand(copies.shape)
 
 
 def _rotated(a: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -12,9 +12,12 @@ from torch import Tensor
 from bilevel.implicit.chain import chain
 from bilevel.problem import Params
 from bilevel.report import BilevelError, ConvergenceError, InputError, SingularError, Solution
+from bilevel.solvers import Newton
 from bilevel.solvers.loop import Solver
+from bilevel.solvers.steps import Armijo
 from bilevel.torch_internals import plain, pytree
-from physics.solids.solid import InelasticSolid, Solid
+from physics.solids.load_path import LoadPath
+from physics.solids.solid import EQUILIBRIUM, InelasticSolid, Solid
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,9 @@ class LoadHistory:
     state: Tensor
     strain: Tensor
 
+
+FIRST_TRY = Newton(step=Armijo(decrease=0.3, max_trials=8), tolerance=EQUILIBRIUM.tolerance, max_iterations=20)
+"""Of a step of an inelastic body: what takes longer is better gone through in parts."""
 
 CUTS = 6
 """How often an increment of load may be halved on the way to its end."""
@@ -61,9 +67,9 @@ def load_history(
     def step(old: dict[str, Any], values: Params, load: dict[str, Any], start: dict[str, Any]) -> dict[str, Any]:
         given = _joined(values, load["after"], old["begin"])
         try:
-            solution = solid.solve(given, start["u"], solver)
+            solution = solid.solve(given, start["u"], solver or (FIRST_TRY if isinstance(solid, InelasticSolid) else None))
         except (ConvergenceError, SingularError) as error:
-            near = _in_parts(solid, _parts(values, load, old["begin"]), old["u"], solver, int(load["number"]), error)
+            near = _near_end(solid, _parts(values, load, old["begin"]), load, old["u"], solver, error)
             solution = solid.solve(given, near, solver)
         watch(solution)
         u = solution.u
@@ -92,29 +98,39 @@ def _parts(values: Params, load: Mapping[str, Any], begin: Params) -> Callable[[
     return part
 
 
-def _in_parts(
+@torch.no_grad()
+def _near_end(
     solid: Solid,
     part: Callable[[float], Params],
+    load: Mapping[str, Any],
     u: Tensor,
     solver: Solver | None,
-    number: int,
     failure: BilevelError,
 ) -> Tensor:
-    """A start near the end of an increment, by equilibria at fractions of it: halved where one is not found."""
-    u, done, length = plain(u), 0.0, 0.5
+    """A start at the end of an increment that was not found at once, by equilibria on the way to it."""
+    moved = pytree.tree_map(torch.equal, load["before"].get("boundary", {}), load["after"].get("boundary", {}))
+    try:
+        if isinstance(solid, InelasticSolid) and all(pytree.tree_leaves(moved)):
+            return LoadPath(solid, part, plain(u)).end()
+        return _in_parts(solid, part, plain(u), solver)
+    except (ConvergenceError, SingularError) as error:
+        raise ConvergenceError(f"load step {int(load['number'])}: {error}") from failure
+
+
+def _in_parts(solid: Solid, part: Callable[[float], Params], u: Tensor, solver: Solver | None) -> Tensor:
+    """By equilibria at fractions of the increment: halved where one is not found."""
+    done, length = 0.0, 0.5
     while done < 1.0:
         try:
-            with torch.no_grad():
-                u = solid.solve(part(min(1.0, done + length)), u, solver).u
+            u = solid.solve(part(min(1.0, done + length)), u, solver).u
             done += length
             length = min(1.5 * length, 1.0 - done) if done < 1.0 else length
         except (ConvergenceError, SingularError) as error:
             length *= 0.5
             if length < 0.5**CUTS:
                 raise ConvergenceError(
-                    f"load step {number}: no equilibrium was found beyond {100 * done:.3g} % of its increment, which may be a "
-                    f"limit load; {error}"
-                ) from failure
+                    f"no equilibrium was found beyond {100 * done:.3g} % of its increment, which may be a limit load; {error}"
+                ) from error
     return u
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from physics.constitutive.inelastic.drucker_prager import FRICTIONAL
 from physics.constitutive.inelastic.law import ReturnMapping, Values
 from physics.constitutive.lame import ELASTIC, LameParameters
-from physics.constitutive.spectral import first_derivatives_only, isotropic_function, principal_values
+from physics.constitutive.spectral import first_derivatives_only, isotropic_derivative, isotropic_function, principal_values
 
 MAIN, UPPER, LOWER = (0, 2), (1, 2), (0, 1)
 """Yield planes by their (largest, smallest) principal stress: the main one, those meeting it where the two largest
@@ -36,6 +36,14 @@ class MohrCoulomb(ReturnMapping):
         params = dict(zip(params, values))
         trial = previous + LameParameters.of(params).stress(increment)
         return isotropic_function(lambda principal: _return(principal, params), trial)
+
+    def consistent_tangent(self, state: Tensor, increment: Tensor, previous: Tensor, params: Values) -> Tensor:
+        constants = {name: torch.as_tensor(value).detach() for name, value in params.items()}
+        moduli = LameParameters.of(constants)
+        trial = previous.detach() + moduli.stress(increment.detach())
+        returned = isotropic_derivative(lambda principal: _return(principal, constants), trial)
+        rows = LameParameters(moduli.mu.unsqueeze(-1), moduli.lame_lambda.unsqueeze(-1))
+        return rows.stress(returned)  # row by row: a derivative in the trial stress times the stiffness, which is symmetric
 
 
 class _Planes(NamedTuple):
