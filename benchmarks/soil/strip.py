@@ -17,7 +17,9 @@ from bilevel.report import ConvergenceError
 from physics.discretisation import Shape, rectangle
 from physics.discretisation.write import write_gmsh
 
-LINE = "strip on two layers, Mohr-Coulomb, to 200 kPa or its limit load; E and phi of both layers from 6 points x 5 levels"
+LINE = (
+    "strip on two layers, Mohr-Coulomb, to 200 kPa or its limit load; E and phi of both layers from 6 points x 5 levels"
+)
 DURATION = "10 minutes"
 
 CASES = [(cohesion, share) for cohesion in (2.0, 10.0) for share in (0.0, 0.5, 1.0)]
@@ -68,7 +70,9 @@ def write_ground(folder: Path, cells: tuple[int, int]) -> None:
     """Half of the ground under a strip 2 m wide, layers meeting 2 m deep, as second-order triangles in gmsh's format."""
     mesh = rectangle(*cells, (8.0, 6.0), Shape.TRIANGLE, order=2)
     mesh = mesh.with_region("upper", lambda x: x[:, 1] > 4.0).with_region("lower", lambda x: x[:, 1] < 4.0)
-    write_gmsh(folder / "ground.msh", mesh.with_boundary("strip", lambda x: (x[:, 1] > 6 - 1e-9) & (x[:, 0] < 1 + 1e-9)))
+    write_gmsh(
+        folder / "ground.msh", mesh.with_boundary("strip", lambda x: (x[:, 1] > 6 - 1e-9) & (x[:, 0] < 1 + 1e-9))
+    )
 
 
 def strip(folder: Path, cohesion: float, share: float, start: list[float], top: float) -> Study:

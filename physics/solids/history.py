@@ -67,7 +67,9 @@ def load_history(
     def step(old: dict[str, Any], values: Params, load: dict[str, Any], start: dict[str, Any]) -> dict[str, Any]:
         given = _joined(values, load["after"], old["begin"])
         try:
-            solution = solid.solve(given, start["u"], solver or (FIRST_TRY if isinstance(solid, InelasticSolid) else None))
+            solution = solid.solve(
+                given, start["u"], solver or (FIRST_TRY if isinstance(solid, InelasticSolid) else None)
+            )
         except (ConvergenceError, SingularError) as error:
             near = _near_end(solid, _parts(values, load, old["begin"]), load, old["u"], solver, error)
             solution = solid.solve(given, near, solver)

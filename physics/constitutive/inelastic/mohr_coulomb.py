@@ -10,7 +10,12 @@ from torch import Tensor
 from physics.constitutive.inelastic.drucker_prager import FRICTIONAL
 from physics.constitutive.inelastic.law import ReturnMapping, Values
 from physics.constitutive.lame import ELASTIC, LameParameters
-from physics.constitutive.spectral import first_derivatives_only, isotropic_derivative, isotropic_function, principal_values
+from physics.constitutive.spectral import (
+    first_derivatives_only,
+    isotropic_derivative,
+    isotropic_function,
+    principal_values,
+)
 
 MAIN, UPPER, LOWER = (0, 2), (1, 2), (0, 1)
 """Yield planes by their (largest, smallest) principal stress: the main one, those meeting it where the two largest
@@ -43,7 +48,9 @@ class MohrCoulomb(ReturnMapping):
         trial = previous.detach() + moduli.stress(increment.detach())
         returned = isotropic_derivative(lambda principal: _return(principal, constants), trial)
         rows = LameParameters(moduli.mu.unsqueeze(-1), moduli.lame_lambda.unsqueeze(-1))
-        return rows.stress(returned)  # row by row: a derivative in the trial stress times the stiffness, which is symmetric
+        return rows.stress(
+            returned
+        )  # row by row: a derivative in the trial stress times the stiffness, which is symmetric
 
 
 class _Planes(NamedTuple):
@@ -85,9 +92,11 @@ class _Planes(NamedTuple):
 def _return(trial: Tensor, params: Values) -> Tensor:
     """Principal stresses (*batch, 3), descending, after the return of descending trial stresses."""
     planes = _Planes.of(params)
-    main = _to_plane(trial, planes)
+    relaxation = {plane: planes.relaxation(plane, trial) for plane in (MAIN, UPPER, LOWER)}
+    main = _to_plane(trial, planes, relaxation[MAIN])
     wants_upper = main[..., 1] > main[..., 0]
-    edge = torch.where(wants_upper.unsqueeze(-1), _to_edge(trial, planes, UPPER), _to_edge(trial, planes, LOWER))
+    upper, lower = (_to_edge(trial, planes, second, relaxation[MAIN], relaxation[second]) for second in (UPPER, LOWER))
+    edge = torch.where(wants_upper.unsqueeze(-1), upper, lower)
     off_plane = wants_upper | (main[..., 1] < main[..., 2])
     returned = torch.where(off_plane.unsqueeze(-1), edge, main)
     beyond = (planes.sine > 0) & (returned[..., 0] + returned[..., 1] + returned[..., 2] > planes.apex(trial).sum(-1))
@@ -95,15 +104,13 @@ def _return(trial: Tensor, params: Values) -> Tensor:
     return torch.where((planes.value(trial, MAIN) > 0).unsqueeze(-1), returned, trial)
 
 
-def _to_plane(trial: Tensor, planes: _Planes) -> Tensor:
-    relaxation = planes.relaxation(MAIN, trial)
+def _to_plane(trial: Tensor, planes: _Planes, relaxation: Tensor) -> Tensor:
     drop = planes.value(relaxation, MAIN) + planes.strength
     return trial - (planes.value(trial, MAIN) / drop).unsqueeze(-1) * relaxation
 
 
-def _to_edge(trial: Tensor, planes: _Planes, second: tuple[int, int]) -> Tensor:
+def _to_edge(trial: Tensor, planes: _Planes, second: tuple[int, int], one: Tensor, two: Tensor) -> Tensor:
     """The return along two flow directions at once, onto the line where the main and the second plane meet."""
-    one, two = planes.relaxation(MAIN, trial), planes.relaxation(second, trial)
     a = planes.value(one, MAIN) + planes.strength
     b = planes.value(two, MAIN) + planes.strength
     c = planes.value(one, second) + planes.strength

@@ -114,6 +114,14 @@ def test_entries_of_fields_and_parameters_of_experiments():
         ParameterSet([Parameter("a", [1.0, 2.0]), Parameter("b", [1.0, 2.0, 3.0]), Parameter("c", expr="a * b")])
 
 
+def test_parameters_that_are_named_after_zones_stand_in_formulas():
+    given = [Parameter("k[sand]", 2.0), Parameter("k[clay]", expr="k[sand] / 4"), Parameter("ratio", expr="k[clay] / k[sand]")]  # fmt: skip
+    by_label = ParameterSet(given).by_label
+    assert (float(by_label["k[clay]"].start), float(by_label["ratio"].start)) == (0.5, 0.25)
+    with pytest.raises(InputError, match="'k' is not a parameter"):
+        ParameterSet([*given, Parameter("new", expr="k[loam]")])
+
+
 X = torch.linspace(0.1, 2.0, 30)
 NOISE = 0.01 * torch.as_tensor(np.random.default_rng(5).normal(size=30))
 

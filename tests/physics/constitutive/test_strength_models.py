@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bilevel.report import BilevelError
 from physics.constitutive.inelastic.drucker_prager import DruckerPrager, MatchedTo
 from physics.constitutive.inelastic.hoek_brown import HoekBrown
-from physics.constitutive.inelastic.law import ReturnMapping, update
+from physics.constitutive.inelastic.law import InelasticLaw, ReturnMapping, update
 from physics.constitutive.inelastic.mohr_coulomb import MohrCoulomb
 from physics.constitutive.mandel import axisymmetric, equivalent_stress, trace
 from physics.constitutive.spectral import principal_values
@@ -102,6 +102,22 @@ def test_mohr_coulomb_return_is_the_closest_point_for_associated_flow() -> None:
     gaps = principal_values(returned)
     assert ((gaps[:, 0] - gaps[:, 1]).abs() < 1e-6).any()
     assert ((gaps[:, 1] - gaps[:, 2]).abs() < 1e-6).any()
+
+
+def test_the_tangent_of_mohr_coulomb_in_closed_form_is_that_of_the_implicit_function_theorem() -> None:
+    """Elastic points, planes, both edges, apices and equal principal stresses; one set of constants a point."""
+    before = -20e3 * torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0]).expand(400, 6)
+    strain = 1e-3 * torch.randn(400, 6)
+    strain[:20], strain[20:60, 3:] = 0.0, 0.0
+    strain[60:120, :3] += 5e-3
+    soil = {**SOIL, "cohesion": torch.linspace(1e3, 3e4, 400), "dilatancy_angle": torch.tensor(5 * DEGREE)}
+    model = MohrCoulomb()
+    after = model.advance(strain, before, soil)
+    found = model.consistent_tangent(after, strain, before, soil)
+    expected = InelasticLaw.consistent_tangent(model, after, strain, before, soil)
+    assert (found - expected).abs().max().item() <= 1e-12 * 20e6
+    changed = (found - found[:1]).abs().amax((1, 2)) > 1e3
+    assert 100 < int(changed.sum()) < 380
 
 
 def test_hoek_brown_strength() -> None:

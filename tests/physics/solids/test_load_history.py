@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import pytest
@@ -35,6 +36,7 @@ from physics.solids import (
     Voce,
     load_history,
 )
+from physics.solids.load_path import LoadPath
 from physics.solids.plate_with_hole import PlateWithHole
 
 STEEL = {"youngs_modulus": 200e9, "poissons_ratio": 0.3, "yield_stress": 250e6, "hardening_modulus": 5e9}
@@ -279,20 +281,47 @@ def test_softening_beyond_release_is_said() -> None:
         law.growth(torch.tensor([2.0]), torch.zeros(1), torch.tensor(1.0), {"yield_stress": torch.tensor(1.0)})
 
 
-@pytest.mark.slow
-def test_a_load_beyond_the_strength_is_named_with_its_step() -> None:
-    """A block without lateral pressure bears 2 c cos(phi) / (1 - sin(phi)) in compression, here 34.6 kPa."""
+def block_in_compression(dilatancy: float) -> tuple[InelasticSolid, dict[str, Any], float]:
+    """A block without lateral pressure, and what it bears: 2 c cos(phi) / (1 - sin(phi)), here 34.6 kPa."""
     mesh = rectangle(1, 1)
     held = [mesh.fixed("bottom", [1]), mesh.fixed("left", [0])]
-    block = Solid(mesh, MohrCoulomb(), Kinematics.PLANE_STRAIN, held, [Traction("press", "top")])
-    values = {
-        "youngs_modulus": 2e7,
-        "poissons_ratio": 0.3,
-        "cohesion": 1e4,
-        "friction_angle": 0.5236,
-        "dilatancy_angle": 0.1,
-    }
-    material = {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
-    steps = {"press": torch.tensor([[0.0, -2e4], [0.0, -5e4]], dtype=torch.float64)}
-    with pytest.raises(ConvergenceError, match=r"load step 2: no equilibrium was found beyond 4.* % of its increment"):
-        load_history(block, {"material": material}, steps)
+    block = InelasticSolid(mesh, MohrCoulomb(), Kinematics.PLANE_STRAIN, held, [Traction("press", "top")])
+    values = {"youngs_modulus": 2e7, "poissons_ratio": 0.3, "cohesion": 1e4, "friction_angle": 0.5236}
+    strength = 2e4 * math.cos(0.5236) / (1 - math.sin(0.5236))
+    return block, {"material": numbers({**values, "dilatancy_angle": dilatancy})}, strength
+
+
+@pytest.mark.parametrize("dilatancy", [0.0, 0.1, 0.5236])
+def test_a_load_beyond_the_strength_is_named_as_a_limit_load(dilatancy: float) -> None:
+    block, params, strength = block_in_compression(dilatancy)
+    steps = {"press": torch.tensor([[0.0, -2e4], [0.0, -5e4]])}
+    with pytest.raises(ConvergenceError, match=r"load step 2: the limit load is reached at ([\d.]+) %") as caught:
+        load_history(block, params, steps)
+    share = float(re.findall(r"([\d.]+) %", str(caught.value))[0]) / 100
+    assert 2e4 + share * 3e4 == pytest.approx(strength, rel=1e-4)
+
+
+def test_the_path_of_equilibria_ends_at_the_load_that_is_asked_for() -> None:
+    """Of a block whose fibres yield one after the other, up to 99.99 % of the load under which the last one does."""
+    mesh = rectangle(3, 3)
+    x = mesh.coordinates.clone()
+    x[:, 0] += 0.3 * x[:, 0] * (1 - x[:, 1])
+    mesh = mesh.moved(x)
+    held = [mesh.fixed("bottom"), Dirichlet("axis", mesh.nodes_on("left"), [0])]
+    body = InelasticSolid(mesh, MohrCoulomb(), Kinematics.PLANE_STRAIN, held, [Traction("press", "top")])
+    _, params, _ = block_in_compression(0.0)
+    params = {**params, "begin": body.begin()}
+
+    def part(share: float) -> dict[str, Any]:
+        return {**params, "press": torch.tensor([0.0, -share * top])}
+
+    top = 1e6
+    with pytest.raises(ConvergenceError, match="the limit load is reached") as caught:
+        LoadPath(body, part, body.start()).end()
+    top *= 0.9999 * float(re.findall(r"([\d.]+) %", str(caught.value))[0]) / 100
+    u = LoadPath(body, part, body.start()).end()
+    forces = body.residual(u, part(1.0))
+    assert float(forces.norm()) < 1e-9 * float(body.magnitude(u, part(1.0)).norm())
+    yields = body.law.yield_function(body.end(u, part(1.0))["state"].flatten(0, 1), params["material"])  # type: ignore[attr-defined]
+    assert float(yields.max()) < 1e-6 * 1e4
+    assert int((yields > -1e-6 * 1e4).sum()) > len(yields) / 4
