@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from bilevel.calibrate.evaluation import Evaluation
+from bilevel.calibrate.fit.curvature import Curvature
 from bilevel.calibrate.fit.ending import Ending, Trials, limit, ran_away, stalled
 from bilevel.calibrate.fit.evaluator import Evaluator, IterationLimit
 from bilevel.calibrate.linearisation import Linearisation, estimated_noise
@@ -38,6 +39,7 @@ class LeastSquaresLoop:
         self.radius, self.noise = 0.0, 1.0
         self.metric, self.strongest = np.zeros(self.parameters.size), np.zeros(self.parameters.size)
         self.flights = np.zeros(self.parameters.size, dtype=int)
+        self.curvature = Curvature(self.parameters.size)
         self.finished = False
         self.trials = Trials()
 
@@ -86,6 +88,7 @@ class LeastSquaresLoop:
         self.radius, self.noise, self.finished = loop["radius"], loop["noise"], loop["finished"]
         self.metric, self.strongest = np.array(loop["metric"]), np.array(loop["strongest"])
         self.flights = np.array(loop["flights"], dtype=int)
+        self.curvature.restore(loop["curvature"])
         for point, _ in done:
             self.evaluator.accept(point.evaluation)
         return self._linear(self.evaluator(done[-1][0].evaluation.t, True), estimate=False)
@@ -105,6 +108,7 @@ class LeastSquaresLoop:
             "strongest": self.strongest.tolist(),
             "flights": self.flights.tolist(),
             "finished": self.finished,
+            "curvature": self.curvature.state(),
         }
 
     def _linear(self, evaluation: Evaluation, estimate: bool = True) -> Linearisation:
@@ -130,10 +134,11 @@ class LeastSquaresLoop:
     def _better(self, here: Linearisation, tries: int) -> Evaluation | None:
         self.trials = Trials()
         for _ in range(tries):
-            t = here.target(self.radius, self.metric)
+            curved = self.curvature.target(here, self.radius, self.metric)
+            t = here.target(self.radius, self.metric) if curved is None else curved
             if np.array_equal(t, here.t):
                 return None
-            t = self._along_the_curve(here, t)
+            t = self._along_the_curve(here, t) if curved is None else t
             length = float(np.linalg.norm(self.metric * (t - here.t)))
             trial = self.evaluator(t, True)
             if trial.sentence:
@@ -141,7 +146,7 @@ class LeastSquaresLoop:
                 self.radius = length / 4
                 continue
             there = self._at(trial)
-            promised = here.phi - float(np.sum(here.predicted(t) ** 2))
+            promised = here.phi - self.curvature.phi(here, t)
             gained = here.phi - there.phi
             # At the last digits phi is flat to round-off; there the offset decides.
             flat = gained >= -1e-10 * here.phi and there.offset < 0.5 * here.offset
@@ -159,6 +164,7 @@ class LeastSquaresLoop:
                 here = self._at(here.evaluation)
             else:
                 self._resize(gained / promised if promised > 0 else 1.0, length)
+                self.curvature.follow(here, there)
                 return trial
             self.radius = length / 4
         return None
