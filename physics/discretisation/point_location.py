@@ -20,10 +20,11 @@ CURVED = 0.5
 
 @dataclass(frozen=True, eq=False)
 class Interpolation:
-    """nodes (P, A) and weights (P, A): field values at P points as weighted sums of nodal values."""
+    """nodes (P, A), weights (P, A), gradients (P, A, dim): values at P points, and slopes, as weighted sums of nodal values."""
 
     nodes: Tensor
     weights: Tensor
+    gradients: Tensor
 
     def __call__(self, field: Tensor) -> Tensor:
         """The values (P, C) at the points of a nodal field (nodes, C); differentiable."""
@@ -59,8 +60,11 @@ def locate(mesh: CellComplex, points: np.ndarray, tolerance: float = 1e-6) -> In
         raise InputError(
             f"point {lost[0]} at {points[lost[0]].tolist()} lies outside the mesh ({len(lost)} such points)"
         )
-    weights = reference_shapes(mesh.element, best_position.T)[0].T.contiguous()
-    return Interpolation(mesh.cells[torch.from_numpy(best_cell)], weights)
+    weights, slopes = reference_shapes(mesh.element, best_position.T)
+    nodes = mesh.cells[torch.from_numpy(best_cell)]
+    jacobian = torch.einsum("pad,apr->pdr", torch.from_numpy(mesh.positions)[nodes], slopes)
+    gradients = torch.linalg.solve(jacobian.mT, slopes.permute(1, 2, 0)).mT
+    return Interpolation(nodes, weights.T.contiguous(), gradients.contiguous())
 
 
 def _pairs(mesh: CellComplex, points: np.ndarray, tolerance: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:

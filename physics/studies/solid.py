@@ -25,12 +25,13 @@ from physics.discretisation.write import write_vtu
 from physics.solids.history import load_history
 from physics.solids.solid import InelasticSolid, Solid
 from physics.studies.law_parameters import parameter_defaults
+from physics.studies.on_mesh.body_readings import BodyReadings, Camera, readable
 from physics.studies.on_mesh.ground import Geostatic, Ground
 from physics.studies.on_mesh.loading import BodyLoading, Components, LoadSection
 from physics.studies.on_mesh.map import draw_map
 from physics.studies.on_mesh.mesh_section import MeshSection, require_boundary
 from physics.studies.on_mesh.quantities import quantity
-from physics.studies.on_mesh.sensors import AXES, PointsSection, Readable, SensorSection, named_sensors, observed
+from physics.studies.on_mesh.sensors import PointsSection, Readable, SensorSection, named_sensors, observed
 from physics.studies.on_mesh.spread import SpreadSection, spread_fields
 from physics.studies.on_mesh.time_section import InTime, TimeSection
 from physics.studies.on_mesh.zones import Zones
@@ -44,10 +45,11 @@ KINEMATICS = {
 
 
 class SolidModel(Model):
-    """Displacements of points, and forces of supports, of a solid body under loads.
+    """Displacements and strains of points, and forces of supports, of a solid body under loads.
 
-    Each row is a reading: its `sensor` is one of `sensors`, or `ux`, `uy`, `uz` at the row's own x, y (z): a field. To
-    fields, and to them alone, the rigid motion of the camera is added: translation_x, translation_y and a small rotation,
+    Each row is a reading: its `sensor` is one of `sensors`, or `ux`, `uy`, `uz` at the row's own x, y (z): a field. Strains
+    exx, eyy, exy (half the shear angle) ... are small ones, of the displacement's gradient. To fields of displacements, and
+    to them alone, the rigid motion of the camera is added: translation_x, translation_y and a small rotation,
     0 unless the study has these parameters. With `time:`, loads are tables over a time that may be one of steps, and rows
     have a time, too. The other parameters are the law's own, and any name that stands in place of a quantity.
     """
@@ -168,9 +170,7 @@ class SolidModel(Model):
 
     def quantities(self) -> dict[str, Readable]:
         """What sensors may read."""
-        axes = AXES[: self.mesh.dim]
-        forces = {f"force_{axis}": Readable("N", through=True) for axis in axes}
-        return {f"u{axis}": Readable("m") for axis in axes} | forces
+        return readable(self.mesh.dim, self.kinematics is Kinematics.AXISYMMETRIC)
 
     def _prepare_sensors(self) -> None:
         config, table, dim = self.config, self.observations, self.mesh.dim
@@ -180,15 +180,8 @@ class SolidModel(Model):
             if reading.boundary:
                 require_boundary(self.mesh, reading.boundary, ("sensors", name, "through"), points=True)
         self.sensors = observed(table, named, self.quantities(), dim)
-        places = self.sensors.points()
-        self.at_points = self.mesh.locate(places, config.tolerance) if len(places) else None
-        self.at = [r for r in self.sensors.readings if r.place]
-        self.through = [r for r in self.sensors.readings if r.boundary]
-        self.through_nodes = [self.mesh.nodes_on(r.boundary) for r in self.through]
-        self.component = torch.tensor([AXES.index(r.quantity[-1]) for r in self.at], dtype=torch.long)
-        order = self.at + self.through
-        self.order = torch.tensor([order.index(reading) for reading in self.sensors.readings])
-        self.seen = torch.tensor([name in self.quantities() for name in table.labels["sensor"]])
+        self.readings = BodyReadings(self.mesh, self.sensors, self.thickness, config.tolerance)
+        self.camera = Camera(table, self.sensors)
         if self.steps is not None:
             self.in_time = InTime.of(self.steps, self.turns, self._times(table, self.steps))
 
@@ -200,17 +193,6 @@ class SolidModel(Model):
                 f"{table.source_of(int(bad[0]))}: its time must lie between {steps[0]:g} and {steps[-1]:g}"
             )
         return times
-
-    def _readings(self, displacement: Tensor, reactions: Tensor) -> Tensor:
-        """All readings (..., readings) of displacements and reactions (..., nodes, dim)."""
-        parts = []
-        if self.at_points is not None:
-            nodal = displacement[..., self.at_points.nodes, self.component.unsqueeze(1)]
-            parts.append((nodal * self.at_points.weights).sum(-1))
-        for reading, nodes in zip(self.through, self.through_nodes):
-            forces = reactions[..., nodes, AXES.index(reading.quantity[-1])]
-            parts.append(self.thickness * forces.sum(-1, keepdim=True))
-        return torch.cat(parts, -1)[..., self.order]
 
     # The model
 
@@ -255,27 +237,14 @@ class SolidModel(Model):
         return {"ground": self.ground.weight(parameters), "begin": self.solid.begin(state)}
 
     def simulate(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        read = self._readings(*self._history(parameters))
+        read = self.readings(*self._history(parameters))
         first, second = self.sensors.first, self.sensors.second.clamp(min=0)
         pair = (
             (read[first], read[second])
             if self.steps is None
             else (self.in_time(read, first), self.in_time(read, second))
         )
-        return self.sensors.predictions(torch.stack(pair, 1)) + self._camera(parameters)
-
-    def _camera(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        """The rigid motion of what a camera sees (rows,)."""
-        table = self.observations
-        if "x" not in table.columns or "y" not in table.columns:
-            return torch.zeros(len(table), dtype=torch.float64)
-        x, y = table.columns["x"], table.columns["y"]
-        along = parameters["translation_x"] - parameters["rotation"] * y
-        across = parameters["translation_y"] + parameters["rotation"] * x
-        component = [label[-1] for label in table.labels["sensor"]]
-        is_x, is_y = (self.seen & torch.tensor([c == axis for c in component]) for axis in "xy")
-        zero = torch.zeros((), dtype=torch.float64)
-        return torch.where(is_x, along, zero) + torch.where(is_y, across, zero)
+        return self.sensors.predictions(torch.stack(pair, 1)) + self.camera(parameters)
 
     def prior_residual(self, parameters: Mapping[str, Tensor]) -> Tensor:
         return torch.cat([field.prior_residual(parameters) for field in self.fields.values()])
@@ -298,5 +267,4 @@ class SolidModel(Model):
 
     def maps(self) -> list[ModelFigure]:
         """The mesh with its zones, boundaries and sensors."""
-        places = {r.place for r in self.at}
-        return draw_map(self.mesh, {"sensors": np.array(sorted(places)[:500])})
+        return draw_map(self.mesh, {"sensors": np.unique(self.readings.places, axis=0)[:500]})

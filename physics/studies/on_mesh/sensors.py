@@ -25,12 +25,12 @@ AXES = "xyz"
 
 
 class SensorSection(Section):
-    """A point, the difference of two other sensors, or the resultant over a boundary."""
+    """A point, the difference of two other sensors, the resultant over a boundary, or another name of a whole field."""
 
     at: list[str] | None = Field(default=None, min_length=2, max_length=3)
     """coordinates of a point, as [3 m, 40 cm]"""
     quantity: str | None = None
-    """what is read there; left out: the field itself"""
+    """what is read there; left out: the field itself. Without a place: what stands at the rows' own x, y (z)"""
     difference: list[str] | None = Field(default=None, min_length=2, max_length=2)
     """two sensors, the first minus the second"""
     through: str | None = None
@@ -38,8 +38,12 @@ class SensorSection(Section):
 
     @model_validator(mode="after")
     def _one(self) -> SensorSection:
-        if sum(x is not None for x in (self.at, self.difference, self.through)) != 1:
-            raise ValueError("a sensor has one of: at (a point), difference (of two sensors), through (a boundary)")
+        given = sum(x is not None for x in (self.at, self.difference, self.through))
+        if given > 1 or (not given and self.quantity is None):
+            raise ValueError(
+                "a sensor has one of: at (a point), difference (of two sensors), through (a boundary); or a quantity "
+                "alone, which is read at the places of the rows"
+            )
         if self.difference is not None and self.quantity is not None:
             raise ValueError("a difference is of what its two sensors read; leave quantity out")
         return self
@@ -75,7 +79,7 @@ class PointsSection(Section):
 
 @dataclass(frozen=True)
 class Reading:
-    """One number that a model can give: a quantity at a place, or through a boundary."""
+    """One number that a model can give: a quantity at a place, or through a boundary; of neither, at a row's own place."""
 
     quantity: str
     place: tuple[float, ...] = ()
@@ -95,13 +99,14 @@ class Sensors:
     """The readings that all rows of observations need, and which of them each row is made of.
 
     readings: what the model must give, in order. first, second (rows,): the reading of each row, and the one that is
-    taken off it, or -1. scale (rows,): from the model's units to SI.
+    taken off it, or -1. scale (rows,): from the model's units to SI. own (rows,): whether a row has a place of its own.
     """
 
     readings: list[Reading] = field(default_factory=list)
     first: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
     second: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
     scale: Tensor = field(default_factory=lambda: torch.zeros(0))
+    own: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
 
     def predictions(self, read: Tensor) -> Tensor:
         """Values (rows,) in SI, from what each row's readings are: (rows, 2)."""
@@ -131,7 +136,7 @@ def named_sensors(
         key = ("sensors", name)
         if section.difference is not None:
             continue
-        what = section.quantity or (at if section.at is not None else through)
+        what = section.quantity or (at if section.through is None else through)
         if section.quantity is None and len(fields) > 1:
             raise ConfigError(key, f"say which quantity it reads: {', '.join(quantities)}")
         if what not in quantities or quantities[what].through != (section.through is not None):
@@ -143,7 +148,7 @@ def named_sensors(
             place = tuple(quantity(x, "m", (*key, "at", i)) for i, x in enumerate(section.at))
             found[name] = Reading(what, place), None
         else:
-            found[name] = Reading(what, boundary=str(section.through)), None
+            found[name] = Reading(what, boundary=section.through or ""), None
     for name, section in sections.items():
         if section.difference is not None:
             found[name] = _difference(section.difference, found, ("sensors", name, "difference"))
@@ -158,6 +163,8 @@ def _difference(
             raise ConfigError(key, f"there is no sensor '{name}'{hint(name, found)}")
         if found[name][1] is not None:
             raise ConfigError(key, f"'{name}' is a difference itself")
+        if found[name][0] == Reading(found[name][0].quantity):
+            raise ConfigError(key, f"'{name}' has no place of its own")
     one, other = (found[name][0] for name in of)
     if one.quantity != other.quantity:
         raise ConfigError(key, f"'{of[0]}' reads {one.quantity}, '{of[1]}' reads {other.quantity}")
@@ -173,18 +180,20 @@ def observed(
     """The readings of a table's rows: `sensor` names a sensor, or a quantity at the row's own place (x, y, z)."""
     places = torch.stack([table.columns.get(a, table.value.new_full((len(table),), torch.nan)) for a in AXES[:dim]], 1)
     number: dict[Reading, int] = {}
-    first, second, scale = [], [], []
+    known = {name: (Reading(name), None) for name, what in quantities.items() if not what.through} | dict(named)
+    first, second, scale, own = [], [], [], []
     for row, name in enumerate(table.labels["sensor"]):
-        if name in named:
-            one, other = named[name]
-        elif name in quantities and not quantities[name].through:
-            one, other = Reading(name, _place(places[row], table, row)), None
-        else:
+        if name not in known:
             raise InputError(f"{table.source_of(row)}: there is no sensor '{name}'{hint(name, [*named, *quantities])}")
+        one, other = known[name]
+        own.append(one == Reading(one.quantity))
+        if own[-1]:
+            one = Reading(one.quantity, _place(places[row], table, row))
         first.append(number.setdefault(one, len(number)))
         second.append(-1 if other is None else number.setdefault(other, len(number)))
         scale.append(_scale(table, row, quantities[one.quantity].units, other is not None))
-    return Sensors(list(number), torch.tensor(first), torch.tensor(second), torch.tensor(scale, dtype=torch.float64))
+    columns = torch.tensor(first), torch.tensor(second), torch.tensor(scale, dtype=torch.float64), torch.tensor(own)
+    return Sensors(list(number), *columns)
 
 
 def _place(place: Tensor, table: ObservationTable, row: int) -> tuple[float, ...]:

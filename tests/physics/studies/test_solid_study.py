@@ -219,6 +219,112 @@ def test_bodies_of_closed_form(tmp_path: Path) -> None:
     assert misfit(study(tmp_path, text)) < 1e-9 * abs(hanging).max()
 
 
+def test_strains_at_points_and_the_hoop_strain(tmp_path: Path) -> None:
+    """A tube that is pulled along its axis: ezz = exx = -nu eyy; and simple shear of a block, exy = gamma / 2."""
+    text = """\
+        title: Strains
+        model:
+          kind: solid
+          mesh: {lengths: [2, 3], cells: [2, 2], origin: [1, 0], units: cm, order: 2, triangles: true}
+          kinematics: axisymmetric
+          supports: {bottom: {y: 0 m}, top: {y: 0.3 mm}}
+          sensors:
+            inside: {at: [1.3 cm, 1.1 cm], quantity: ezz}
+            outside: {at: [2.9 cm, 2.9 cm], quantity: exx}
+            gauge: {at: [1.4 cm, 0.3 cm], quantity: eyy}
+            across: {difference: [gauge, upper]}
+            upper: {at: [2 cm, 2.2 cm], quantity: eyy}
+        parameters: [{name: youngs_modulus, value: 1, units: GPa}, {name: poissons_ratio, value: 0.25}]
+        observations:
+          - {file: e.csv, value: {column: e, units: microstrain}, columns: {sensor: sensor, x: {column: x, units: cm}, y: {column: y, units: cm}}}
+        """
+    rows = [("inside", 0, 0, -2500), ("outside", 0, 0, -2500), ("gauge", 0, 0, 10000), ("across", 0, 0, 0)]
+    write_rows(tmp_path / "e.csv", "sensor,x,y,e", [*rows, ("exy", 1.5, 1.5, 0), ("eyy", 1.5, 1.5, 10000)])
+    assert misfit(study(tmp_path, text)) < 1e-9
+    text = text.replace("axisymmetric", "plane_strain").replace("quantity: ezz", "quantity: exy")
+    sheared = (
+        "supports: {bottom: {x: 0 m, y: 0 m}}\n          loads: {top: {x: 4 MPa}, right: {y: 4 MPa}, left: {y: -4 MPa}}"
+    )
+    text = text.replace("supports: {bottom: {y: 0 m}, top: {y: 0.3 mm}}", sheared)
+    write_rows(tmp_path / "e.csv", "sensor,x,y,e", [("inside", 0, 0, 5000), ("exy", 2.5, 1.5, 5000), ("exx", 2, 1, 0)])
+    assert misfit(study(tmp_path, text)) < 1e-12
+
+
+DIC = """\
+title: Frames of a camera
+model:
+  kind: solid
+  mesh: {lengths: [20, 10], cells: [4, 2], units: mm}
+  kinematics: plane_stress
+  supports: {left: {x: 0 m}, bottom: {y: 0 m}}
+  loads: {right: {x: {file: load.csv, time: frame, value: {column: pull, units: MPa}}}}
+  time: {end: 3, steps: 3}
+  sensors: {u: {quantity: ux}, v: {quantity: uy}}
+parameters:
+  - {name: youngs_modulus, value: 100, units: GPa}
+  - {name: poissons_ratio, value: 0.2}
+  - {name: translation_x, value: 0, units: um}
+  - {name: rotation, value: 0}
+observations:
+  - file: frames.csv
+    wide: {columns: [u, v], name: sensor}
+    omit: [nan]
+    value: {column: moved, units: um}
+    columns: {sensor: sensor, time: frame, x: {column: x, units: mm}, y: {column: y, units: mm}}
+    std: {column: sigma}
+calibration: {verify: false, noise: known}
+"""
+
+
+def frames(folder: Path) -> Study:
+    """Three frames of a bar in tension, seen by a camera that slipped by 5 um and turned by 1e-4, some points masked."""
+    write_rows(folder / "load.csv", "frame,pull", [(0, 0), (1, 50), (2, 20), (3, 80)])
+    rows = []
+    for frame, pull in ((1, 50e6), (2, 20e6), (3, 80e6)):
+        for k, (x, y) in enumerate([(2e-3, 1e-3), (9e-3, 8e-3), (15e-3, 4e-3), (18e-3, 9e-3)]):
+            u = pull / 70e9 * x + 5e-6 - 1e-4 * y
+            v = -0.3 * pull / 70e9 * y + 1e-4 * x
+            masked = (frame, k) in ((1, 2), (3, 0))
+            seen = ("NaN", "NaN") if masked else (u * 1e6 + (50.0 if k == 3 else 0.0), v * 1e6)
+            rows.append((frame, x * 1e3, y * 1e3, *seen, 1e6 if k == 3 else 0.1))
+    write_rows(folder / "frames.csv", "frame,x,y,u,v,sigma", rows)
+    return study(folder, DIC)
+
+
+def test_frames_of_a_camera_with_masked_points_and_a_sigma_for_each(tmp_path: Path) -> None:
+    """A column for u and one for v; a point that is wrong by 50 um has a sigma of 1 m, and counts for nothing."""
+    loaded = frames(tmp_path)
+    assert len(loaded.problem.value) == 2 * (12 - 2)
+    result = calibrate(loaded.problem, settings=loaded.settings)
+    found = {e.label: e.value for e in result.estimates}
+    expected = {"youngs_modulus": 70, "poissons_ratio": 0.3, "translation_x": 5, "rotation": 1e-4}
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        (
+            "u: {quantity: ux}",
+            "u: {quantity: force_x}",
+            "line 9: model.sensors.u.quantity: 'force_x' cannot be read there",
+        ),
+        ("u: {quantity: ux}", "u: {}", "line 9: model.sensors.u: a sensor has one of"),
+        ("v: {quantity: uy}", "v: {quantity: uy}, d: {difference: [u, v]}", "'u' has no place of its own"),
+        (
+            ", y: {column: y, units: mm}",
+            "",
+            "frames.csv, line 2, column 'u': 'u' is read at a place, so map the columns x, y",
+        ),
+    ],
+)
+def test_what_is_wrong_with_frames_is_named(tmp_path: Path, old: str, new: str, sentence: str) -> None:
+    frames(tmp_path)
+    assert old in DIC
+    with pytest.raises(InputError, match=re.escape(sentence)):
+        study(tmp_path, DIC.replace(old, new))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
