@@ -15,16 +15,13 @@ from torch import Tensor
 from bilevel.calibrate.model import ConfigError, Model, ModelConfig, ModelFigure, ModelReports, ParameterDefault
 from bilevel.calibrate.observations import ObservationTable
 from bilevel.report import InputError, Solution
-from physics.constitutive.elastic.law import ElasticLaw
-from physics.constitutive.inelastic.hardening import Hardening
 from physics.constitutive.inelastic.law import InelasticLaw
 from physics.constitutive.kinematics import Kinematics
-from physics.constitutive.law import Law
-from physics.constitutive.registry import make_law
 from physics.discretisation.write import write_vtu
 from physics.solids.history import load_history
 from physics.solids.solid import InelasticSolid, Solid
 from physics.studies.law_parameters import parameter_defaults
+from physics.studies.on_mesh.body_law import BodyLaw, body_law, zoned_law
 from physics.studies.on_mesh.body_readings import BodyReadings, Camera, readable
 from physics.studies.on_mesh.ground import Geostatic, Ground
 from physics.studies.on_mesh.loading import BodyLoading, Components, LoadSection
@@ -63,6 +60,8 @@ class SolidModel(Model):
         """what makes a plane problem of a solid one; axisymmetric: x is the radius"""
         law: str = "linear_elastic"
         """name of an installed elastic or inelastic law"""
+        laws: dict[str, str] = {}
+        """in place of law, one for each group of cells that share out the mesh, as {pile: linear_elastic, soil: mohr_coulomb}"""
         hardening: str | None = None
         """name of an installed hardening law, of laws that have one"""
         terms: int | None = Field(default=None, ge=1)
@@ -104,11 +103,12 @@ class SolidModel(Model):
             raise ConfigError(
                 ("kinematics",), f"'{config.kinematics}' does not go with a mesh in {self.mesh.dim} dimensions"
             )
-        self.law = self._law()
+        self.material = self._law()
+        self.law = self.material.law
         self.thickness = 1.0 if self.kinematics.dim == 3 else quantity(config.thickness, "m", ("thickness",))
         zoned = any(section.layout == "zones" for section in config.spread.values())
         self.zones = Zones.of(self.mesh, config.zones) if config.zones or zoned else None
-        material = parameter_defaults(self.law.parameters)
+        material = parameter_defaults(self.material.parameters)
         self.fields = spread_fields(config.spread, material, self.mesh, self.zones, folder)
         self.loading = BodyLoading(self.mesh, folder, config.supports, config.loads, config.gravity)
         self.ground = None if config.geostatic is None else Ground(config.geostatic, self.mesh, folder)
@@ -122,19 +122,13 @@ class SolidModel(Model):
         self._prepare_sensors()
         self._solutions: list[Solution] = []
 
-    def _law(self) -> Any:
+    def _law(self) -> BodyLaw:
         config = self.config
-        try:
-            hardening = None if config.hardening is None else make_law(config.hardening, Hardening)
-        except InputError as error:
-            raise ConfigError(("hardening",), str(error)) from None
-        try:
-            law = make_law(config.law, Law, hardening=hardening, terms=config.terms)
-        except InputError as error:
-            raise ConfigError(("law",), str(error)) from None
-        if not isinstance(law, (ElasticLaw, InelasticLaw)):
-            raise ConfigError(("law",), f"'{config.law}' is no law of a solid")
-        return law
+        if not config.laws:
+            return body_law(config.law, config.hardening, config.terms)
+        if "law" in config.model_fields_set or config.terms is not None:
+            raise ConfigError(("laws",), "give one law (and its terms), or laws by zone")
+        return zoned_law(config.laws, config.hardening, self.mesh)
 
     def _solid(self) -> Solid:
         ties = self.mesh.hanging_ties(self.mesh.dim) if self.config.mesh.hanging else []
@@ -209,7 +203,7 @@ class SolidModel(Model):
     def _history(self, parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Displacements and reactions, (nodes, dim) or (steps + 1, nodes, dim)."""
         self._solutions.clear()
-        material = {name: field.values(parameters) for name, field in self.fields.items()}
+        material = {n: field.values(parameters) for n, field in self.fields.items()} | self.material.constants
         if self.steps is None and not isinstance(self.solid, InelasticSolid):
             params = {"material": material, **self.loading.at(None, parameters)}
             solution = self.solid.solve(params)
@@ -233,7 +227,7 @@ class SolidModel(Model):
         if self.ground is None:
             return {}
         assert isinstance(self.solid, InelasticSolid)
-        state = self.law.initial_state(self.ground.stress(self.positions, parameters))
+        state = self.solid.law.initial_state(self.ground.stress(self.positions, parameters))
         return {"ground": self.ground.weight(parameters), "begin": self.solid.begin(state)}
 
     def simulate(self, parameters: Mapping[str, Tensor]) -> Tensor:
