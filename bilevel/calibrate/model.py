@@ -190,6 +190,14 @@ class Model(ABC):
         """Write the state at the calibrated parameters as VTU files into `folder` and return their paths."""
         return []
 
+    def state_fields(self, parameters: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The fields by name whose standard deviations are wanted beside the state; differentiable in the parameters."""
+        return {}
+
+    def write_deviations(self, deviations: Mapping[str, Tensor], folder: Path) -> list[Path]:
+        """Write the standard deviations of `state_fields` as VTU files into `folder` and return their paths."""
+        return []
+
     def maps(self) -> list[ModelFigure]:
         """Pictures of what was read, such as a mesh with its sensors, for `bilevel check --map`; no solve is needed."""
         return []

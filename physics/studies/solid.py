@@ -247,14 +247,23 @@ class SolidModel(Model):
         gradients = [gradient for solution in self._solutions for gradient in solution.gradients]
         return ModelReports([solution.report for solution in self._solutions], gradients)
 
-    def write_state(self, parameters: Mapping[str, Tensor], folder: Path) -> list[Path]:
+    def state_fields(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Displacement and reactions at the nodes, after the last step, and the material's parameters on the cells."""
+        found = self._history(parameters)
+        last = found if self.steps is None else (found[0][-1], found[1][-1])
+        cells = {n: field.values(parameters).expand(len(self.mesh.cells)) for n, field in self.fields.items()}
+        return dict(zip(("displacement", "reaction"), last)) | cells
+
+    def write_state(self, parameters: Mapping[str, Tensor], folder: Path) -> list[Path]:
         with torch.no_grad():
-            displacement, reactions = self._history(parameters)
-        last = (displacement, reactions) if self.steps is None else (displacement[-1], reactions[-1])
-        count = len(self.mesh.cells)
-        cells = {name: field.values(parameters).detach().expand(count) for name, field in self.fields.items()}
-        return [write_vtu(folder / "solid.vtu", self.mesh, dict(zip(("displacement", "reaction"), last)), cells)]
+            return [self._write(self.state_fields(parameters), folder / "solid.vtu")]
+
+    def write_deviations(self, deviations: Mapping[str, Tensor], folder: Path) -> list[Path]:
+        return [self._write(deviations, folder / "standard_deviations.vtu")]
+
+    def _write(self, fields: Mapping[str, Tensor], path: Path) -> Path:
+        nodal, cells = ({n: f for n, f in fields.items() if (n in self.fields) is own} for own in (False, True))
+        return write_vtu(path, self.mesh, nodal, cells)
 
     def figures(self, parameters: Mapping[str, Tensor]) -> list[ModelFigure]:
         return self.maps()

@@ -17,6 +17,7 @@ from bilevel.calibrate.fit.progress import describe
 from bilevel.calibrate.report.result_json import as_json
 from bilevel.calibrate.report.summary import summary
 from bilevel.calibrate.result import CalibrationResult
+from bilevel.calibrate.statistics.state_deviations import state_deviations
 from bilevel.calibrate.study.files import REPORT, RESULT, write_atomically
 from bilevel.calibrate.study.study import Study
 
@@ -58,6 +59,8 @@ def write_states(result: CalibrationResult, folder: Path) -> tuple[list[Path], l
         own.mkdir(parents=True, exist_ok=True)
         try:
             written += experiment.model.write_state(result.problem.arguments(experiment, t), own)
+            if deviations := state_deviations(result, experiment):
+                written += experiment.model.write_deviations(deviations, own)
         except Exception as error:  # a model of anyone's own may raise anything, and the numbers are written
             failed.append(
                 f"the state of experiment '{experiment.name}' was not written: {type(error).__name__}: {error}"

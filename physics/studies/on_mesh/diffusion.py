@@ -210,24 +210,34 @@ class DiffusionModel(Model):
         gradients = [gradient for solution in self._solutions for gradient in solution.gradients]
         return ModelReports([solution.report for solution in self._solutions], gradients)
 
-    @torch.no_grad()
     def _final(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """The field (nodes,): the steady one, or that after the last step."""
         fields = self._fields(parameters)[0]
         return fields if self.history is None else fields[-1]
 
     def _cell_values(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {n: f.values(parameters).detach().expand(len(self.mesh.cells)) for n, f in self.fields.items()}
+        return {n: f.values(parameters).expand(len(self.mesh.cells)) for n, f in self.fields.items()}
+
+    def state_fields(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The field at the nodes, at the end of time, and the material's parameters on the cells."""
+        return {self.named.field: self._final(parameters)} | self._cell_values(parameters)
 
     def write_state(self, parameters: Mapping[str, Tensor], folder: Path) -> list[Path]:
-        """The field at the nodes, at the end of time, and the material's parameters on the cells."""
-        nodal = {self.named.field: self._final(parameters)}
-        return [write_vtu(folder / f"{self.named.field}.vtu", self.mesh, nodal, self._cell_values(parameters))]
+        with torch.no_grad():
+            return [self._write(self.state_fields(parameters), folder / f"{self.named.field}.vtu")]
+
+    def write_deviations(self, deviations: Mapping[str, Tensor], folder: Path) -> list[Path]:
+        return [self._write(deviations, folder / "standard_deviations.vtu")]
+
+    def _write(self, fields: Mapping[str, Tensor], path: Path) -> Path:
+        nodal, cells = ({n: f for n, f in fields.items() if (n in self.fields) is own} for own in (False, True))
+        return write_vtu(path, self.mesh, nodal, cells)
 
     def maps(self) -> list[ModelFigure]:
         """The mesh with its zones, boundaries, sensors and wells."""
         return draw_map(self.mesh, {"sensors": self.sensors.points(), "wells": np.array(self._wells())})
 
+    @torch.no_grad()
     def figures(self, parameters: Mapping[str, Tensor]) -> list[ModelFigure]:
         """The mesh with its sensors, the field, and the material's parameters where they differ over the mesh."""
         words, found = self.named, self.maps()

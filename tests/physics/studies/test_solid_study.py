@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import meshio
 import numpy as np
 import pytest
 import torch
 from mesh_studies import misfit, study, worst_derivative, write_rows
 
 from bilevel.calibrate.fit.run import calibrate
+from bilevel.calibrate.report.outputs import write_states
 from bilevel.calibrate.study.loading import load_study
 from bilevel.calibrate.study.study import Study
 from bilevel.report import InputError
@@ -388,6 +390,29 @@ def test_frames_of_a_camera_with_masked_points_and_a_sigma_for_each(tmp_path: Pa
     found = {e.label: e.value for e in result.estimates}
     expected = {"youngs_modulus": 70, "poissons_ratio": 0.3, "translation_x": 5, "rotation": 1e-4}
     assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_standard_deviations_of_the_state_beside_it(tmp_path: Path) -> None:
+    """ux = pull x / E: its standard deviation is ux std(E) / E, of uy that of nu / E; the cells have those of E and nu."""
+    loaded = frames(tmp_path)
+    result = calibrate(loaded.problem, settings=loaded.settings)
+    assert result.statistics is not None
+    written, failed = write_states(result, tmp_path / "state")
+    assert not failed
+    assert {path.name for path in written} == {"solid.vtu", "standard_deviations.vtu"}
+    state, deviation = (meshio.read(tmp_path / "state" / name) for name in ("solid.vtu", "standard_deviations.vtu"))
+    young, nu = result.estimates[0], result.estimates[1]
+    x, y = deviation.points[:, 0], deviation.points[:, 1]
+    pull = 80e6
+    assert state.point_data["displacement"][:, 0] == pytest.approx(pull * x / 70e9, rel=1e-6, abs=1e-15)
+    expected = pull * x / 70e9 * young.std / young.value
+    assert deviation.point_data["displacement"][:, 0] == pytest.approx(expected, rel=1e-4, abs=1e-15)
+    joint = result.statistics.covariance[:2, :2]  # of E in GPa and nu
+    slope = np.array([0.3 / young.value, -1.0])
+    expected = pull * y / 70e9 * np.sqrt(slope @ joint @ slope)
+    assert deviation.point_data["displacement"][:, 1] == pytest.approx(expected, rel=1e-4, abs=1e-15)
+    assert deviation.cell_data["youngs_modulus"][0] == pytest.approx(np.full(8, young.std * 1e9), rel=1e-6)
+    assert deviation.cell_data["poissons_ratio"][0] == pytest.approx(np.full(8, nu.std), rel=1e-6)
 
 
 @pytest.mark.parametrize(
