@@ -29,6 +29,10 @@ class Friction(ABC):
     def loss(self, flow: Tensor, length: Tensor, diameter: Tensor, roughness: Tensor) -> Tensor:
         """The head (...) [m] lost from a pipe's first node to its second at flows (...) [m3/s]."""
 
+    def slope(self, flow: Tensor, length: Tensor, diameter: Tensor, roughness: Tensor) -> Tensor:
+        """d loss / d flow (...) [s/m2], as a number."""
+        return torch.func.grad(lambda q: self.loss(q, length, diameter, roughness).sum())(flow)
+
 
 class HazenWilliams(Friction):
     """loss = 10.67 L q^1.852 / (C^1.852 D^4.871); roughness: the coefficient C."""
@@ -36,8 +40,13 @@ class HazenWilliams(Friction):
     name, units = "H-W", ""
 
     def loss(self, flow: Tensor, length: Tensor, diameter: Tensor, roughness: Tensor) -> Tensor:
-        resistance = 4.727 * FOOT ** (4.871 - 3 * 1.852) * length / (roughness**1.852 * diameter**4.871)
-        return resistance * _power(flow, 1.852)
+        return self._resistance(length, diameter, roughness) * _power(flow, 1.852)
+
+    def slope(self, flow: Tensor, length: Tensor, diameter: Tensor, roughness: Tensor) -> Tensor:
+        return 1.852 * self._resistance(length, diameter, roughness) * flow.abs() ** 0.852
+
+    def _resistance(self, length: Tensor, diameter: Tensor, roughness: Tensor) -> Tensor:
+        return 4.727 * FOOT ** (4.871 - 3 * 1.852) * length / (roughness**1.852 * diameter**4.871)
 
 
 class ChezyManning(Friction):
@@ -46,8 +55,14 @@ class ChezyManning(Friction):
     name, units = "C-M", ""
 
     def loss(self, flow: Tensor, length: Tensor, diameter: Tensor, roughness: Tensor) -> Tensor:
+        return self._resistance(length, diameter, roughness) * flow * flow.abs()
+
+    def slope(self, flow: Tensor, length: Tensor, diameter: Tensor, roughness: Tensor) -> Tensor:
+        return 2.0 * self._resistance(length, diameter, roughness) * flow.abs()
+
+    def _resistance(self, length: Tensor, diameter: Tensor, roughness: Tensor) -> Tensor:
         head = (4.0 * roughness / (1.49 * math.pi * diameter**2)).square() * (diameter / 4.0) ** -1.333
-        return head * FOOT ** (1.333 - 2.0) * length * flow * flow.abs()
+        return head * FOOT ** (1.333 - 2.0) * length
 
 
 @dataclass(frozen=True)

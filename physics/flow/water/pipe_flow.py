@@ -61,12 +61,21 @@ class _PumpCurves:
 
     def loss(self, flow: Tensor, speed: Tensor) -> Tensor:
         """Minus the lift (pumps,) [m] at flows and relative speeds, by the laws of similarity."""
-        here = torch.maximum(flow, self.least)
-        piece = ((self.begin * speed <= here).sum(0, keepdim=True) - 1).clamp(min=0)
-        rest, decrement, exponent = (x.gather(0, piece)[0] for x in (self.rest, self.decrement, self.exponent))
+        here, rest, decrement, exponent = self._piece(flow, speed)
         lift = speed.square() * rest - decrement * speed ** (2.0 - exponent) * here**exponent
         slope = decrement * exponent * speed ** (2.0 - exponent) * self.least ** (exponent - 1.0)
         return torch.where(flow < self.least, slope * (flow - self.least), 0.0) - lift
+
+    def slope(self, flow: Tensor, speed: Tensor) -> Tensor:
+        """d loss / d flow (pumps,) [s/m2]."""
+        here, _, decrement, exponent = self._piece(flow, speed)
+        return decrement * exponent * speed ** (2.0 - exponent) * here ** (exponent - 1.0)
+
+    def _piece(self, flow: Tensor, speed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The flow, or the least one that the curve is followed to, and the constants of the piece of the curve there."""
+        here = torch.maximum(flow, self.least)
+        piece = ((self.begin * speed <= here).sum(0, keepdim=True) - 1).clamp(min=0)
+        return here, self.rest.gather(0, piece)[0], self.decrement.gather(0, piece)[0], self.exponent.gather(0, piece)[0]
 
 
 class PipeFlow(Problem):
@@ -148,14 +157,24 @@ class PipeFlow(Problem):
         pipe, pump, valve = flow.split([len(self.network.pipes), len(self.network.pumps), len(self.network.valves)])
         friction = self.network.friction.loss(pipe, self._length, self._diameter, params["roughness"])
         pipes = friction + params["minor"] * self._minor * pipe * pipe.abs()
-        resistance = torch.where(self._throttled, params["setting"], self._open_minor) * self._valve_minor
-        valves = resistance * valve * valve.abs()
+        valves = self._valve_resistance(params) * valve * valve.abs()
         return torch.cat((pipes, self._curves.loss(pump, params["speed"]), valves)) + REST * flow
+
+    def loss_slope(self, flow: Tensor, params: Params) -> Tensor:
+        """d loss / d flow (L,) [s/m2], as numbers."""
+        pipe, pump, valve = flow.split([len(self.network.pipes), len(self.network.pumps), len(self.network.valves)])
+        friction = self.network.friction.slope(pipe, self._length, self._diameter, params["roughness"])
+        pipes = friction + 2.0 * params["minor"] * self._minor * pipe.abs()
+        valves = 2.0 * self._valve_resistance(params) * valve.abs()
+        return torch.cat((pipes, self._curves.slope(pump, params["speed"]), valves)) + REST
+
+    def _valve_resistance(self, params: Params) -> Tensor:
+        return torch.where(self._throttled, params["setting"], self._open_minor) * self._valve_minor
 
     @torch.no_grad()
     def tangent(self, u: Tensor, params: Params) -> Sparse:
         flow, head = self.flows(u), self.heads(u, params)
-        slope = torch.func.grad(lambda q: self.loss(q, params).sum())(flow)
+        slope = self.loss_slope(flow, params)
         first, second = head[self._from], head[self._to]
         lost, shut = self.loss(flow, params) - (first - second), self.scale * (flow - LEAK * (first - second))
         closed = self._closed | (self._one_way & (shut < lost))

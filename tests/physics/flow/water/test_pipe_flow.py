@@ -115,6 +115,17 @@ def test_hazen_williams_and_manning_in_metric_units():
     assert float(loss) == pytest.approx(10.29 * 0.012**2 * 1000.0 * 0.05**2 / 0.3 ** (16 / 3), rel=1e-2)
 
 
+@pytest.mark.parametrize("friction", [HazenWilliams(), DarcyWeisbach(), ChezyManning()], ids=lambda f: f.name)
+def test_slopes_of_losses_are_their_derivatives(friction):
+    """Pipes in all regimes, a pump below and above its least flow, valves; forwards, backwards and at rest."""
+    flow = PipeFlow(small_network(friction))
+    given = flow.parameters()
+    for factor in (-2.0, -1e-4, 0.0, 1e-9, 0.3, 1.0):
+        q = factor * flow.flows(flow.start()).abs()
+        expected = torch.func.grad(lambda q: flow.loss(q, given).sum())(q)
+        torch.testing.assert_close(flow.loss_slope(q, given), expected, rtol=1e-12, atol=1e-12)
+
+
 def test_pump_curves_go_through_their_points():
     lift = lambda piece, q: piece[1] - piece[2] * q ** piece[3]  # noqa: E731
     (piece,), _ = pump_curve([(0.0, 80.0), (0.04, 70.0), (0.08, 45.0)])
