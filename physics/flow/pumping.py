@@ -1,4 +1,4 @@
-"""Pumping tests: the drawdown that a pumped well causes at observation wells, confined or leaky."""
+"""Pumping tests: the drawdown that a pumped well causes at observation wells, in confined, leaky and unconfined aquifers."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ from torch import Tensor
 
 from bilevel.report import BilevelError, InputError
 from bilevel.torch_internals import plain
+from physics.flow.heights import Heights
 from physics.flow.linear_march import LinearMarch
 from physics.flow.radial import RadialFlow, RadialGrid
 from physics.flow.time_stepping import SDIRK2, Scheme
 from physics.flow.time_steps import TimeSteps
+from physics.flow.wells.layout import Screen
 
 
 @dataclass(frozen=True)
 class PumpingTest:
-    """A fully penetrating well in a horizontal, uniform aquifer.
+    """A well in a horizontal, uniform aquifer.
 
     thickness [m] of the aquifer. discharge: pairs (start [d], rate [m3/d]) in order; the rate holds until the next.
     well_radius [m]. outer_radius [m]: where the model ends; the drawdown must not get there. slug [m]: what the head in a well
-    that stores water is raised by at the start; drawdowns are rises then.
+    that stores water is raised by at the start; drawdowns are rises then. screen: the heights [m] between which the well takes
+    water, by default over the whole aquifer. free_surface: whether the aquifer's top drains.
     """
 
     thickness: float
@@ -34,6 +37,8 @@ class PumpingTest:
     well_radius: float = 0.1
     outer_radius: float = 1e5
     slug: float = 0.0
+    screen: Screen | None = None
+    free_surface: bool = False
 
     def __post_init__(self) -> None:
         if self.thickness <= 0.0:
@@ -56,34 +61,42 @@ class Drawdown:
         test: PumpingTest,
         time: ArrayLike,
         distance: ArrayLike,
+        screens: Sequence[Screen | None] | None = None,
         *,
         spacing: float = 0.15,
         per_decade: int = 12,
         scheme: Scheme = SDIRK2,
     ) -> None:
-        """Lay out the grids for readings at `time` (n,) [d] and `distance` (n,) [m] from the pumped well."""
+        """Lay out the grids for readings at `time` (n,) [d] and `distance` (n,) [m] from the pumped well.
+
+        screens (n): the heights [m] over which a drawdown is averaged, None for the whole aquifer.
+        """
         time, distance = np.asarray(time, float), np.asarray(distance, float)
         starts = [start for start, _ in test.discharge]
         if time.min(initial=np.inf) < starts[0]:
             raise InputError(
                 f"reading {int(time.argmin()) + 1} at {time.min():g} d is earlier than pumping, from {starts[0]:g} d"
             )
-        radii, well = np.unique(distance, return_inverse=True)
+        seen = list(screens) if screens is not None else [None] * len(distance)
+        places = list(dict.fromkeys(zip(distance.tolist(), seen)))
         self.test = test
         grid = RadialGrid.between(test.well_radius, test.outer_radius, spacing)
-        self.flow = RadialFlow(grid)
-        self.initial = torch.zeros_like(grid.radius)
+        ends = [test.screen, *seen]
+        uniform = not test.free_surface and all(screen is None for screen in ends)
+        heights = Heights.uniform(test.thickness) if uniform else Heights.refined(test.thickness, ends)
+        self.flow = RadialFlow(grid, heights)
+        self.initial = torch.zeros(self.flow.nodes, dtype=torch.float64)
         self.initial[0] = test.slug
-        self.at_wells = grid.interpolation(radii.tolist()).T.contiguous()
-        self.well = torch.from_numpy(well)
+        self.at_wells = self.flow.readings(*zip(*places)).T.contiguous()
+        self.well = torch.tensor([places.index(place) for place in zip(distance.tolist(), seen)])
         steps = TimeSteps.graded(starts, time, per_decade)
-        self.march = LinearMarch(self.flow.places, self.flow.places, sp.identity(len(grid.radius)), steps, scheme)
+        self.march = LinearMarch(self.flow.places, self.flow.places, sp.identity(self.flow.nodes), steps, scheme)
         self.in_time = steps.interpolation(time)[:, 1:]  # no reading is at the start
         rates = np.array([rate for _, rate in test.discharge])
         middles = 0.5 * (steps.times[:-1] + steps.times[1:])
-        forces = self.flow.force(torch.from_numpy(rates[np.searchsorted(starts, middles) - 1]))
+        forces = self.flow.force(torch.from_numpy(rates[np.searchsorted(starts, middles) - 1]), test.screen)
         self.forces = forces.unsqueeze(1).expand(-1, len(scheme.rows), -1)
-        self.held = torch.zeros(len(forces), 1 + len(scheme.rows), len(grid.radius))
+        self.held = torch.zeros(len(forces), 1 + len(scheme.rows), self.flow.nodes)
 
     def __call__(
         self,
@@ -91,15 +104,16 @@ class Drawdown:
         specific_storage: Tensor,
         aquitard_resistance: Tensor | None = None,
         casing_radius: Tensor | None = None,
+        specific_yield: Tensor | None = None,
+        anisotropy: Tensor | None = None,
     ) -> Tensor:
         """Drawdowns (n,) [m] for K [m/d], Ss [1/m]; in a leaky aquifer the resistance c [d] of the aquitard; the radius [m] of the
-        casing of a well that stores water.
+        casing of a well that stores water; Sy [-] of a free surface; vertical over horizontal conductivity.
 
         Raises BilevelError if the drawdown reaches the outer radius.
         """
-        thickness = self.test.thickness
-        stiffness = self.flow.stiffness(hydraulic_conductivity * thickness, aquitard_resistance)
-        capacity = self.flow.capacity(specific_storage * thickness, casing_radius)
+        stiffness = self.flow.stiffness(hydraulic_conductivity, aquitard_resistance, anisotropy)
+        capacity = self.flow.capacity(specific_storage, casing_radius, specific_yield)
         ends = self.march(stiffness, capacity, self.forces, self.held, self.initial).heads[:, -1]
         self._require_far_boundary(ends[-1])
         return (self.in_time * (ends @ self.at_wells)[:, self.well].T).sum(1)

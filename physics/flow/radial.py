@@ -1,4 +1,4 @@
-"""Radial flow to a well: quadratic finite elements in ln r, where steady flow is a straight line.
+"""Radial flow to a well: quadratic finite elements in ln r, where steady flow is a straight line, and over the height.
 
 Heads are drawdowns s [m], positive downwards; lengths in m, times in d. The energy of a drawdown s(r) is
     E(s) = integral 1/2 T (ds/dr)^2 2 pi r dr + integral 1/2 s^2 / c 2 pi r dr - Q s(r_well),
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bilevel.report import InputError
+from physics.flow.heights import Heights
+from physics.flow.wells.layout import Screen
 
 Array = NDArray[np.float64]
 
@@ -81,28 +83,59 @@ class RadialGrid:
 
 
 class RadialFlow:
-    """Flow to a well in a uniform aquifer, confined or leaky: K s + C ds/dt = f by the nodes of a grid.
+    """Flow to a well in a uniform aquifer, confined, leaky or below a free surface: K s + C ds/dt = f by the nodes of a grid.
 
-    places: row and column (k,) of the entries of both matrices. Source: Theis 1935 and Jacob 1946.
+    heights: how the drawdown varies over the height; by default not at all, over a thickness of 1 m. Node i of the grid and
+    j of the heights is node i m + j. places: row and column (k,) of the entries of both matrices. Sources: Theis 1935, Jacob
+    1946; Neuman 1974 for the free surface, whose water leaves at its place at rest.
     """
 
-    def __init__(self, grid: RadialGrid) -> None:
-        self.grid = grid
-        rows, columns = (grid.gradient + grid.area).nonzero(as_tuple=True)
-        self.places = rows.numpy(), columns.numpy()
-        self._gradient, self._area = grid.gradient[rows, columns], grid.area[rows, columns]
-        self._at_well = torch.where((rows == 0) & (columns == 0), math.pi, 0.0).to(self._area)
+    def __init__(self, grid: RadialGrid, heights: Heights | None = None) -> None:
+        self.grid, self.heights = grid, heights or Heights.uniform()
+        own, top = self.heights, torch.outer(self.heights.top, self.heights.top)
+        around = (grid.gradient + grid.area).nonzero(as_tuple=True)
+        upwards = (own.mass.abs() + own.slope.abs() + top).nonzero(as_tuple=True)
+        size = len(own.top)
+        rows, columns = (size * r[:, None] + z for r, z in zip(around, upwards))
+        self.places = rows.flatten().numpy(), columns.flatten().numpy()
+        gradient, area = grid.gradient[around], grid.area[around]
+        self._flow = torch.outer(gradient, own.mass[upwards]).flatten()
+        self._rise = torch.outer(area, own.slope[upwards]).flatten()
+        self._area = torch.outer(area, own.mass[upwards]).flatten()
+        self._top = torch.outer(area, top[upwards]).flatten()
+        self._at_well = torch.where((rows == 0) & (columns == 0), math.pi, 0.0).flatten().to(self._area)
 
-    def stiffness(self, transmissivity: Tensor, resistance: Tensor | None = None) -> Tensor:
-        """The entries (k,) of K for T [m2/d]; the resistance c [d] of an aquitard."""
-        entries = transmissivity * self._gradient
-        return entries if resistance is None else entries + self._area / resistance
+    @property
+    def nodes(self) -> int:
+        return len(self.grid.radius) * len(self.heights.top)
 
-    def capacity(self, storativity: Tensor, casing_radius: Tensor | None = None) -> Tensor:
-        """The entries (k,) of C for S [-]; the radius [m] where a well's water rises and falls."""
-        entries = storativity * self._area
+    def stiffness(
+        self, conductivity: Tensor, resistance: Tensor | None = None, anisotropy: Tensor | None = None
+    ) -> Tensor:
+        """The entries (k,) of K for a conductivity [m/d]; the resistance c [d] of an aquitard; the vertical over the horizontal one.
+
+        What leaks in is spread over the height, as by Hantush (1964).
+        """
+        entries = (
+            conductivity * self._flow + (conductivity if anisotropy is None else anisotropy * conductivity) * self._rise
+        )
+        return entries if resistance is None else entries + self._area / (self.heights.thickness * resistance)
+
+    def capacity(
+        self, storage: Tensor, casing_radius: Tensor | None = None, specific_yield: Tensor | None = None
+    ) -> Tensor:
+        """The entries (k,) of C for Ss [1/m]; the radius [m] where a well's water rises and falls; Sy [-] of a free surface."""
+        entries = storage * self._area
+        if specific_yield is not None:
+            entries = entries + specific_yield * self._top
         return entries if casing_radius is None else entries + casing_radius**2 * self._at_well
 
-    def force(self, discharge: Tensor) -> Tensor:
-        """The forces (..., n) of discharges (...) [m3/d] at the well."""
-        return torch.cat((discharge[..., None], discharge.new_zeros(*discharge.shape, len(self.grid.radius) - 1)), -1)
+    def force(self, discharge: Tensor, screen: Screen | None = None) -> Tensor:
+        """The forces (..., n) of discharges (...) [m3/d] at the well, spread evenly over its screen."""
+        taken = discharge[..., None] * self.heights.mean(screen)
+        return torch.cat((taken, discharge.new_zeros(*discharge.shape, self.nodes - taken.shape[-1])), -1)
+
+    def readings(self, radius: Sequence[float], screens: Sequence[Screen | None]) -> Tensor:
+        """The matrix (len(radius), n) that takes the drawdown at the nodes to its means over screens at any radius of the grid."""
+        means = torch.stack([self.heights.mean(screen) for screen in screens])
+        return torch.einsum("pi,pj->pij", self.grid.interpolation(radius), means).flatten(1)

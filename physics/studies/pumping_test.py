@@ -29,6 +29,9 @@ from physics.studies.pumping_layout import (
 )
 from physics.studies.quantities import Length
 
+FURTHER = ("aquitard_resistance", "casing_radius", "specific_yield", "anisotropy")
+"""Parameters of a numerical drawdown that only some tests have."""
+
 
 @dataclass(frozen=True)
 class SummedDrawdown:
@@ -43,7 +46,7 @@ class SummedDrawdown:
 
     def __call__(self, parameters: Mapping[str, Tensor]) -> Tensor:
         main = parameters["hydraulic_conductivity"], parameters["specific_storage"]
-        more = {name: parameters[name] for name in ("aquitard_resistance", "casing_radius") if name in parameters}
+        more = {name: parameters[name] for name in FURTHER if name in parameters}
         total = main[0].new_zeros(self.count)
         for model, rows in zip(self.models, self.rows):
             total = total.index_add(0, rows, model(*main, **more))
@@ -53,8 +56,8 @@ class SummedDrawdown:
 class PumpingTestModel(Model):
     """Drawdown around pumped wells, or the head after a slug, in a uniform aquifer.
 
-    Numerically on a radial mesh for wells that penetrate the whole of a confined or leaky aquifer; as `solution: closed_form`
-    also for partial penetration and the delayed yield of an unconfined aquifer.
+    Confined, leaky, or unconfined with delayed yield; wells that penetrate the whole aquifer or a part of it. Numerically on a
+    radial mesh, with elements over the height where the drawdown varies over it; or by `solution: closed_form`, in milliseconds.
     """
 
     class Config(ModelConfig):
@@ -136,18 +139,22 @@ class PumpingTestModel(Model):
         boundaries = [section.boundary() for section in config.boundaries]
         if config.solution == "closed_form":
             return ClosedForm(config.thickness, self.wells, time, points, boundaries, slug=config.displacement)
-        if config.aquifer == "unconfined" or self._partial:
-            raise InputError("unconfined aquifers and screens over a part of the height need solution: closed_form")
+        unconfined = config.aquifer == "unconfined"
+        if self._stores and (unconfined or self._partial):
+            raise InputError("a well that stores water must penetrate the whole of an aquifer without a free surface")
         first = min(well.discharge[0][0] for well in self.wells)
         models, rows = [], []
         for well in with_images(self.wells, boundaries):
             start = well.discharge[0][0]
             read = np.flatnonzero(time > start) if start > first else np.arange(len(time))
             periods = [(0.0, 0.0)] if config.displacement is not None else well.discharge
-            test = PumpingTest(config.thickness, periods, well.radius, config.outer_radius, config.displacement or 0.0)
+            slug = config.displacement or 0.0
+            test = PumpingTest(
+                config.thickness, periods, well.radius, config.outer_radius, slug, well.screen, unconfined
+            )
             distance = [max(math.dist(well.position, points[row].position), self._nearest(well)) for row in read]
             if len(read):
-                models.append(Drawdown(test, time[read], distance))
+                models.append(Drawdown(test, time[read], distance, [points[row].screen for row in read]))
                 rows.append(torch.from_numpy(read))
         return SummedDrawdown(models, rows, len(time))
 

@@ -75,7 +75,12 @@ class _PumpCurves:
         """The flow, or the least one that the curve is followed to, and the constants of the piece of the curve there."""
         here = torch.maximum(flow, self.least)
         piece = ((self.begin * speed <= here).sum(0, keepdim=True) - 1).clamp(min=0)
-        return here, self.rest.gather(0, piece)[0], self.decrement.gather(0, piece)[0], self.exponent.gather(0, piece)[0]
+        return (
+            here,
+            self.rest.gather(0, piece)[0],
+            self.decrement.gather(0, piece)[0],
+            self.exponent.gather(0, piece)[0],
+        )
 
 
 class PipeFlow(Problem):

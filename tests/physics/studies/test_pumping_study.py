@@ -68,8 +68,17 @@ def test_units_reach_the_model_converted(folder):
         ("far: 90 m", "farther: 90 m", "well 'far' is not among"),
         ("near: 0.03 km", "near: 1 mm", "radii"),
         ("aquifer: confined", "aquifer: phreatic", "leaky"),
-        ("aquifer: confined", "aquifer: unconfined", "need solution: closed_form"),
-        ("aquifer: confined", "aquifer: confined\n  screen: {bottom: 1 m, top: 3 m}", "need solution: closed_form"),
+        (
+            "aquifer: confined",
+            "aquifer: unconfined\n  wellbore_storage: true",
+            "must penetrate the whole of an aquifer",
+        ),
+        (
+            "aquifer: confined",
+            "aquifer: confined\n  wellbore_storage: true\n  screen: {bottom: 1 m, top: 3 m}",
+            "must penetrate the whole of an aquifer",
+        ),
+        ("aquifer: confined", "aquifer: confined\n  screen: {bottom: 4 m, top: 9 m}", "not within the 7 m"),
         (
             "aquifer: confined",
             "aquifer: confined\n  screen: {bottom: 4 m, top: 3 m}",
@@ -129,6 +138,8 @@ def test_picture_shows_every_well(folder):
 VARIANTS = {
     "leaky": ("  aquifer: leaky\n", {"aquitard_resistance": "200, units: d"}),
     "stored": ("  aquifer: confined\n  wellbore_storage: true\n", {"casing_radius": "0.2, units: m"}),
+    "screen": ("  aquifer: confined\n  screen: {bottom: 1 m, top: 3 m}\n", {"anisotropy": "0.1"}),
+    "delayed": ("  aquifer: unconfined\n", {"specific_yield": "0.1", "anisotropy": "0.3"}),
     "wall": (
         "  aquifer: confined\n  boundaries: [{x: 60 m, y: 0 m, along: [1, 2], kind: no_flow}]\n",
         {},

@@ -124,6 +124,8 @@ def test_partial_penetration_is_hantush_1964(conductivity, storage, anisotropy, 
     known = {"hydraulic_conductivity": conductivity, "specific_storage": storage, "anisotropy": anisotropy}
     ends = (seen, seen) if np.isscalar(seen) else seen
     close(closed_form(TIMES, radius, screen=screen, seen=ends, **known), exact)
+    test = PumpingTest(THICKNESS, [(0.0, RATE)], screen=screen)
+    close(Drawdown(test, TIMES, np.full_like(TIMES, radius), [ends] * len(TIMES))(**values(**known)).numpy(), exact)
 
 
 def neuman(time, radius, t, s, specific_yield, anisotropy, modes=12):
@@ -165,6 +167,8 @@ def test_delayed_yield_is_neuman_1974(conductivity, storage, specific_yield, ani
         "anisotropy": anisotropy,
     }
     close(closed_form(time, radius, **known), exact)
+    test = PumpingTest(THICKNESS, [(0.0, RATE)], outer_radius=1e4, free_surface=True)
+    close(Drawdown(test, time, np.full_like(time, radius))(**values(**known)).numpy(), exact)
 
 
 @pytest.mark.parametrize("fixed_head", [False, True])
