@@ -63,6 +63,11 @@ PUBLISHED = [
         {"P30": 0.0991, "P90": 0.0227},
     ),
     Published(
+        "oude_korendijk_mesh/study.yml",
+        {"hydraulic_conductivity": 66.09, "specific_storage": 2.543e-5},
+        {"P30": 0.0515, "P90": 0.0486},
+    ),
+    Published(
         "dalem/study.yml",
         {"hydraulic_conductivity": 45.33, "specific_storage": 4.763e-5, "aquitard_resistance": 331.1},
         {"P30": 0.00465, "P60": 0.00932, "P90": 0.00131, "P120": 0.00525},

@@ -32,7 +32,7 @@ def wheel() -> Path:
     """The folder of wntr; skips the test where it is not installed for this platform."""
     spec = importlib.util.find_spec("wntr")
     if spec is None or spec.origin is None:
-        pytest.skip("EPANET's engine and its test networks are in wntr's wheel: pip install --no-deps wntr")
+        pytest.skip("EPANET's engine and its test networks are in wntr's wheel: pip install 'bilevel[epanet]'")
     return Path(spec.origin).parent
 
 
