@@ -8,6 +8,7 @@ from bilevel import lazy_names
 
 if TYPE_CHECKING:
     from bilevel.calibrate.experiment import Experiment
+    from bilevel.calibrate.field_prior import FieldPrior
     from bilevel.calibrate.fit.executors import Workers
     from bilevel.calibrate.fit.multistart import multistart
     from bilevel.calibrate.fit.run import calibrate

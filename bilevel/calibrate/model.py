@@ -43,15 +43,15 @@ lets BilevelError (an inner solve that failed) pass: the outer loop then tries a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from bilevel.calibrate.field_prior import FieldPrior
 from bilevel.calibrate.observations import ObservationTable
 from bilevel.calibrate.settings import TransformName
 from bilevel.report import GradientReport, InputError, SolveReport
@@ -171,9 +171,9 @@ class Model(ABC):
     def renew(self) -> None:  # noqa: B027 - derivatives are taken anew each time, of most models
         """Take derivatives anew in the next `simulate`."""
 
-    def prior_residual(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        """Whitened residuals (k,) of what is known of the parameters together, as a smooth field; phi gets their squares."""
-        return torch.zeros(0, dtype=torch.float64)
+    def field_priors(self) -> Sequence[FieldPrior]:
+        """What is known of parameters that are fields, as that they are smooth; phi gets the squares of their residuals."""
+        return ()
 
     def reports(self) -> ModelReports:
         """The inner solves and gradients since the last call of `simulate` began."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ class ParameterSet:
         self.slices = {p.label: slice(int(end) - p.size, int(end)) for p, end in zip(self.free, ends)}
         self.size = int(ends[-1]) if len(ends) else 0
 
-    @property
+    @cached_property
     def entry_labels(self) -> list[str]:
         """One label per entry of t."""
         return [label for p in self.free for label in p.entry_labels]
@@ -47,9 +48,9 @@ class ParameterSet:
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper bounds of t."""
-        pairs = [p.coordinate.bounds() for p in self.free for _ in range(p.size)]
-        low, high = zip(*pairs) if pairs else ((), ())
-        return np.array(low, dtype=float), np.array(high, dtype=float)
+        pairs = np.array([p.coordinate.bounds() for p in self.free], dtype=float).reshape(-1, 2)
+        low, high = np.repeat(pairs, [p.size for p in self.free], axis=0).T
+        return low.copy(), high.copy()
 
     def limits(self) -> tuple[np.ndarray, np.ndarray]:
         """The bounds of t, and FARTHEST from the start where there is none: what gets there has run away."""

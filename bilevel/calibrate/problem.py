@@ -98,18 +98,24 @@ class CalibrationProblem:
     def prior_residual(self, t: Tensor) -> Tensor:
         """The residuals of all priors: of single parameters, and of the models' fields; differentiable in t.
 
-        Experiments that share all their parameters share the prior of their field, too. `strength` multiplies the squares
-        of the fields'.
+        `strength` multiplies the squares of the fields'.
         """
         return torch.cat([self.parameters.prior_residual(t), math.sqrt(self.strength) * self._fields(t)])
+
+    @property
+    def with_own_fields(self) -> list[Experiment]:
+        """Experiments whose fields nobody before them has: those that share all parameters share their field's prior, too."""
+        return list({tuple(self.parameters.entries_of(e.owner)): e for e in reversed(self.experiments)}.values())
 
     def field_rows(self, t: np.ndarray) -> int:
         """How many rows of priors are of the models' fields, which stand last."""
         return len(self._fields(torch.as_tensor(t)))
 
     def _fields(self, t: Tensor) -> Tensor:
-        own = {tuple(self.parameters.entries_of(e.owner)): e for e in reversed(self.experiments)}
-        fields = [e.model.prior_residual(self.arguments(e, t)) for e in own.values()]
+        fields = []
+        for experiment in self.with_own_fields:
+            arguments = self.arguments(experiment, t)
+            fields += [prior.residual(arguments[prior.name]) for prior in experiment.model.field_priors()]
         return torch.cat([t.new_zeros(0), *fields])
 
     def predict(self, t: Tensor) -> Tensor:
@@ -196,7 +202,8 @@ class CalibrationProblem:
 
     def _predictions(self, experiment: Experiment, t: Tensor) -> Tensor:
         entries = self.parameters.entries_of(experiment.name)
-        frame = tuple(self.parameters.entry_labels[i] for i in entries)
+        labels = self.parameters.entry_labels
+        frame = tuple(labels[i] for i in entries)
         with visiting(experiment.name, t[entries], frame):
             y = experiment.model.simulate(self.arguments(experiment, t))
         if y.shape != experiment.observations.value.shape:

@@ -11,6 +11,7 @@ import torch
 from bilevel.calibrate.evaluation import Evaluation, Iteration
 from bilevel.calibrate.fit.start_outcomes import StartOutcome, starts_verdict
 from bilevel.calibrate.fit.strength import StrengthResult
+from bilevel.calibrate.matrix_free.laplace import LaplacePosterior
 from bilevel.calibrate.parameter import Parameter
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.settings import Noise, Transform
@@ -78,7 +79,7 @@ class CalibrationResult:
     Jacobian against finite differences, relative (NaN if not checked).
     certificate: what the implicit layers say of a gradient at the end, None if not asked for. starts, profiles: what
     further fits led to, where there were any. predicted: the study's forecasts.
-    ensemble: samples of the parameters. strength: how that of fields' priors was chosen.
+    ensemble: samples of the parameters. posterior: of a large field, for samples of it. strength: how that of fields' priors was chosen.
     """
 
     problem: CalibrationProblem
@@ -105,6 +106,7 @@ class CalibrationResult:
     predicted: list[Forecast] = field(default_factory=list)
     ensemble: EnsembleResult | None = None
     strength: StrengthResult | None = None
+    posterior: LaplacePosterior | None = None
 
     def __repr__(self) -> str:
         """The verdict, phi, and the first parameters; bilevel.calibrate.report has longer texts."""

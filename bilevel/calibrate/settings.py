@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 
 class Method(Enum):
-    """How phi is minimised."""
+    """How phi is minimised; krylov: least squares for large fields, without a Jacobian."""
 
     LEAST_SQUARES = "least_squares"
     LBFGSB = "lbfgsb"
+    KRYLOV = "krylov"
 
 
 class Noise(Enum):

@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from bilevel.calibrate.field_prior import FieldPrior
 from bilevel.calibrate.model import ConfigError, Model, ModelConfig, ModelFigure, ModelReports, ParameterDefault
 from bilevel.calibrate.observations import ObservationTable
 from bilevel.report import InputError, Solution
@@ -240,8 +241,8 @@ class SolidModel(Model):
         )
         return self.sensors.predictions(torch.stack(pair, 1)) + self.camera(parameters)
 
-    def prior_residual(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        return torch.cat([field.prior_residual(parameters) for field in self.fields.values()])
+    def field_priors(self) -> list[FieldPrior]:
+        return [prior for field in self.fields.values() for prior in field.priors()]
 
     def reports(self) -> ModelReports:
         gradients = [gradient for solution in self._solutions for gradient in solution.gradients]

@@ -14,9 +14,12 @@ from bilevel.calibrate.fit.evaluator import Evaluator
 from bilevel.calibrate.fit.journal import Journal
 from bilevel.calibrate.fit.lbfgsb import minimise_lbfgsb
 from bilevel.calibrate.fit.least_squares import LeastSquaresLoop
+from bilevel.calibrate.matrix_free.gauss_newton import GaussNewtonKrylov, is_matrix_free
+from bilevel.calibrate.matrix_free.laplace import LaplacePosterior
+from bilevel.calibrate.matrix_free.statistics import laplace_statistics
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.result import CalibrationResult
-from bilevel.calibrate.settings import Method, Settings
+from bilevel.calibrate.settings import Method, Noise, Settings
 from bilevel.calibrate.statistics.derivative_check import (
     TRUSTED,
     certificate,
@@ -51,7 +54,7 @@ def calibrate(
     `on_fail` says otherwise; lets errors of the models at the start value pass.
     """
     settings = settings or Settings(method=Method(method))
-    require_sigma(problem, settings.noise)
+    require_sigma(problem, Noise.KNOWN if is_matrix_free(problem, settings) else settings.noise)
     began = time.perf_counter()
     journal = journal or Journal()
     earlier = journal.seconds
@@ -87,9 +90,11 @@ def _optimise(evaluator: Evaluator, settings: Settings) -> Ending:
         why = " (noptmax = 0)" if settings.noptmax == 0 else ""
         return Ending(True, f"one run at the start values; nothing was fitted{why}")
     if settings.noptmax < 0:
-        evaluator.accept(evaluator(start, True))
+        evaluator.accept(evaluator(start, not is_matrix_free(problem, settings)))
         return Ending(True, "Jacobian and linear statistics at the start values; nothing was fitted (noptmax = -1)")
-    if settings.method is Method.LBFGSB:
+    if is_matrix_free(problem, settings):
+        ending = GaussNewtonKrylov(evaluator, settings).minimise(start)
+    elif settings.method is Method.LBFGSB:
         ending = minimise_lbfgsb(evaluator, settings)
     else:
         ending = LeastSquaresLoop(evaluator, settings).minimise(start)
@@ -102,10 +107,15 @@ def _optimise(evaluator: Evaluator, settings: Settings) -> Ending:
 def _assembled(evaluator: Evaluator, settings: Settings, ending: Ending) -> CalibrationResult:
     problem = evaluator.problem
     wanted = settings.statistics and settings.noptmax != 0 and problem.parameters.size > 0
-    best = evaluator(evaluator.best, wanted)
+    matrix_free = is_matrix_free(problem, settings)
+    best = evaluator(evaluator.best, wanted and not matrix_free)
     notes = [*evaluator.journal.notes, *_failure_notes(evaluator.failures), *_precision_notes(problem)]
     statistics, identified, predicted, noise, error, certified = None, None, None, "", math.nan, None
-    if wanted:
+    posterior = LaplacePosterior.of(problem, best.t) if wanted and matrix_free else None
+    if posterior is not None:
+        statistics = laplace_statistics(problem, best, posterior)
+        noise = "weights are taken for 1/sigma; " + posterior.sentence
+    elif wanted:
         statistics = linear_statistics(problem, best, settings.noise)
         identified = identifiability(problem, best, statistics, settings.noise)
         predicted = forecasts(problem, best, settings.noise)
@@ -133,7 +143,8 @@ def _assembled(evaluator: Evaluator, settings: Settings, ending: Ending) -> Cali
         iterations=evaluator.iterations,
         converged=ending.converged,
         status=ending.sentence,
-        method=settings.method.value,
+        method=(Method.KRYLOV if matrix_free else settings.method).value,
+        posterior=posterior,
         noise=settings.noise,
         statistics=statistics,
         identifiability=identified,

@@ -60,7 +60,7 @@ def write_pest_case(
     written.append(file.with_suffix(".jcb"))
     prior = prior_rows(problem, evaluation) * steps
     covariances = {"prior": (prior.T @ prior, True)}
-    if result.statistics is not None:
+    if result.statistics is not None and result.statistics.covariance_t is not None:
         covariances["post"] = (result.statistics.covariance_t / np.outer(steps, steps), False)
     for name, (matrix, inverse) in covariances.items():
         path = file.with_suffix(f".{name}.cov")

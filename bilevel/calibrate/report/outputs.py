@@ -41,7 +41,7 @@ def write_numbers(study: Study, result: CalibrationResult, folder: Path) -> None
     write(".rei.csv", _residuals(result))
     if result.evaluation.jacobian is not None:
         write(".jac.npz", _jacobian(result))
-    if result.statistics is not None:
+    if result.statistics is not None and result.statistics.covariance is not None:
         write(".post.cov.csv", _matrix(result.statistics.labels, result.statistics.covariance))
     if (samples := result.ensemble) is not None:
         rows = np.concatenate([samples.values, samples.forecasts], axis=1).tolist()

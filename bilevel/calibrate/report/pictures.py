@@ -139,7 +139,7 @@ def _parameter_traces(result: CalibrationResult) -> Figure:
 
 def correlation_pictures(result: CalibrationResult) -> list[Picture]:
     """The correlation matrix, if there is anything to correlate."""
-    if result.statistics is None or len(result.statistics.free_labels) < 2:
+    if result.statistics is None or result.statistics.correlation is None or len(result.statistics.free_labels) < 2:
         return []
     labels, matrix = [plain(label) for label in result.statistics.free_labels], result.statistics.correlation
     size = min(2.2 + 0.5 * len(labels), 7.0)

@@ -58,7 +58,7 @@ def as_json(study: Study, result: CalibrationResult) -> dict[str, Any]:
             for g in randomness(result.problem, result.evaluation)
         },
         "correlation": None
-        if statistics is None
+        if statistics is None or statistics.correlation is None
         else {"labels": statistics.free_labels, "matrix": _nested(statistics.correlation)},
         "noise": None
         if statistics is None

@@ -94,6 +94,8 @@ def correlation_table(result: CalibrationResult) -> str:
     if result.statistics is None:
         return "no correlations: there are no statistics"
     labels = result.statistics.free_labels[:ROWS]
+    if result.statistics.correlation is None:
+        return "no correlations: there are too many parameters"
     matrix = result.statistics.correlation[:ROWS, :ROWS]
     rows = [[label, *(number(float(x), 3) for x in row)] for label, row in zip(labels, matrix)]
     return "\n".join(text_table(["correlation", *labels], rows))

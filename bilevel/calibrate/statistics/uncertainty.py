@@ -28,17 +28,17 @@ class Statistics:
 
     labels: the natural entries, free, derived and fixed. std, lower95, upper95: (q,) in the user's units.
     covariance: (q, q), natural. correlation: (p, p) of the free entries. std_t: (p,). held: (p,) at an active bound.
-    variance: s^2. chi_square: reduced.
+    variance: s^2. chi_square: reduced. Between many parameters there is neither covariance nor correlation (None).
     """
 
     labels: list[str]
     std: np.ndarray
     lower95: np.ndarray
     upper95: np.ndarray
-    covariance: np.ndarray
+    covariance: np.ndarray | None
     free_labels: list[str]
-    correlation: np.ndarray
-    covariance_t: np.ndarray
+    correlation: np.ndarray | None
+    covariance_t: np.ndarray | None
     std_t: np.ndarray
     held: np.ndarray
     variance: float

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bilevel.calibrate.field_prior import FieldPrior
 from bilevel.calibrate.model import ConfigError, Model, ModelFigure, ModelReports, ParameterDefault
 from bilevel.calibrate.observations import ObservationTable
 from bilevel.implicit.solve import argmin
@@ -203,8 +204,8 @@ class DiffusionModel(Model):
             return self.sensors.predictions(torch.stack((read[first], read[second]), 1))
         return self.sensors.predictions(torch.stack((self.in_time(read, first), self.in_time(read, second)), 1))
 
-    def prior_residual(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        return torch.cat([field.prior_residual(parameters) for field in self.fields.values()])
+    def field_priors(self) -> list[FieldPrior]:
+        return [prior for field in self.fields.values() for prior in field.priors()]
 
     def reports(self) -> ModelReports:
         gradients = [gradient for solution in self._solutions for gradient in solution.gradients]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -9,23 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bilevel.calibrate.field_prior import FieldPrior
 from bilevel.calibrate.model import ParameterDefault
 from bilevel.report import InputError
 from physics.discretisation import Mesh
+from physics.studies.on_mesh.smoothness import differences, gaussian_field
 from physics.studies.on_mesh.zones import Zones
 
 
 @dataclass(frozen=True)
 class CellField:
-    """One value for each cell.
-
-    whitening (rows, cells): takes the logarithms of all values, less the reference's, to residuals of the prior.
-    """
+    """One value for each cell, and what is known of their logarithms."""
 
     name: str
     default: ParameterDefault
-    whitening: Tensor
-    reference: float
+    known: FieldPrior | None
 
     @staticmethod
     def over(
@@ -37,14 +36,20 @@ class CellField:
         std: float | None,
         roughness: float | None,
         order: int,
+        length: float | None = None,
     ) -> CellField:
-        """std: about the reference; roughness: of differences (order 1) or of curvatures (order 2) within a zone."""
-        count = len(mesh.cells)
-        parts = [torch.eye(count, dtype=torch.float64) / std] if std is not None else []
+        """std: about the reference, of each cell by itself, or correlated over a length; roughness: of what `order` says."""
+        from scipy.sparse import identity, vstack
+
+        parts = []
+        if std is not None:
+            white = identity(len(mesh.cells)) / std if length is None else gaussian_field(mesh, zones, std, length)
+            parts.append(white)
         if roughness is not None:
-            parts.append(_differences(mesh, zones, order) / roughness)
-        whitening = torch.cat(parts) if parts else torch.zeros(0, count, dtype=torch.float64)
-        return CellField(name, replace(default, size=count), whitening, reference or 1.0)
+            parts.append(differences(mesh, zones, order) / roughness)
+        mean = math.log(reference or 1.0)
+        known = FieldPrior.of(name, vstack(parts), mean, logarithmic=True) if parts else None
+        return CellField(name, replace(default, size=len(mesh.cells)), known)
 
     def defaults(self) -> dict[str, ParameterDefault]:
         return {self.name: self.default}
@@ -52,40 +57,22 @@ class CellField:
     def values(self, parameters: Mapping[str, Tensor]) -> Tensor:
         return parameters[self.name]
 
-    def prior_residual(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        """The whitened logarithms (rows,)."""
-        return self.whitening @ torch.log(parameters[self.name] / self.reference)
-
-
-def _differences(mesh: Mesh, zones: Zones | None, order: int) -> Tensor:
-    """Differences across the sides between cells of one zone (sides, cells), or of each cell from its neighbours' mean."""
-    one, other = (facets.cells for facets in mesh.interior)
-    if zones is not None:
-        zone = zones.of_cell.numpy()
-        one, other = one[zone[one] == zone[other]], other[zone[one] == zone[other]]
-    differences = torch.zeros(len(one), len(mesh.cells), dtype=torch.float64)
-    rows = torch.arange(len(one))
-    differences[rows, torch.from_numpy(one).long()] = 1.0
-    differences[rows, torch.from_numpy(other).long()] = -1.0
-    if order == 1:
-        return differences
-    laplacian = differences.T @ differences
-    return laplacian / laplacian.diagonal().clamp(min=1.0).unsqueeze(1)
+    def priors(self) -> list[FieldPrior]:
+        return [] if self.known is None else [self.known]
 
 
 @dataclass(frozen=True)
 class PilotField:
     """Values at pilot points; in between, ordinary kriging of their logarithms with covariance exp(-distance / length).
 
-    weights (cells, points). whitening (points, points) or (0, points): of the logarithms, less the reference's.
+    weights (cells, points). known: of the logarithms at the points.
     Source: de Marsily 1984; Chiles & Delfiner 2012, section 3.4.
     """
 
     name: str
     default: ParameterDefault
     weights: Tensor
-    whitening: Tensor
-    reference: float
+    known: FieldPrior | None
 
     @staticmethod
     def over(
@@ -111,9 +98,11 @@ class PilotField:
         system[:count, :count], system[count, count] = covariance, 0.0
         right = np.concatenate((to_cells, np.ones((len(centres), 1))), 1)
         weights = np.linalg.solve(system, right.T)[:count].T
-        whitening = np.zeros((0, count)) if std is None else np.linalg.inv(np.linalg.cholesky(covariance)) / std
-        tensors = torch.from_numpy(np.ascontiguousarray(weights)), torch.from_numpy(whitening)
-        return PilotField(name, replace(default, size=count), *tensors, reference or 1.0)
+        known = None
+        if std is not None and reference is not None:
+            white = np.linalg.inv(np.linalg.cholesky(covariance)) / std
+            known = FieldPrior.of(name, white, math.log(reference), logarithmic=True)
+        return PilotField(name, replace(default, size=count), torch.from_numpy(np.ascontiguousarray(weights)), known)
 
     def defaults(self) -> dict[str, ParameterDefault]:
         return {self.name: self.default}
@@ -121,6 +110,5 @@ class PilotField:
     def values(self, parameters: Mapping[str, Tensor]) -> Tensor:
         return torch.exp(self.weights @ torch.log(parameters[self.name]))
 
-    def prior_residual(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        """The whitened logarithms (points,)."""
-        return self.whitening @ torch.log(parameters[self.name] / self.reference)
+    def priors(self) -> list[FieldPrior]:
+        return [] if self.known is None else [self.known]

@@ -27,7 +27,8 @@ class SpreadSection(Section):
     points: PointsSection | None = None
     """the pilot points; the parameter's values come in their order"""
     correlation_length: str | None = None
-    """of the exponential covariance by which values are interpolated between pilot points"""
+    """of the exponential covariance by which values are interpolated between pilot points; of cells: over which the
+    correlation of the logarithms falls to 0.14 (Matern's covariance)"""
     reference: str | None = None
     """a value that the field is near, where nothing else is known"""
     std: float | None = Key(default=None, gt=0)
@@ -45,8 +46,12 @@ class SpreadSection(Section):
     @model_validator(mode="after")
     def _complete(self) -> SpreadSection:
         pilot = self.layout == "pilot_points"
-        if pilot != (self.points is not None) or pilot != (self.correlation_length is not None):
+        if pilot != (self.points is not None) or (pilot and self.correlation_length is None):
             raise ValueError("points and correlation_length belong to the layout pilot_points, which needs both")
+        if self.layout in ("uniform", "zones") and self.correlation_length is not None:
+            raise ValueError("correlation_length is of pilot_points or cells")
+        if self.layout == "cells" and self.correlation_length is not None and self.std is None:
+            raise ValueError("correlation_length of cells needs reference and std")
         if (self.reference is None) != (self.std is None):
             raise ValueError("reference and std go together")
         if self.reference is not None and self.layout not in ("cells", "pilot_points"):
@@ -70,14 +75,21 @@ class SpreadSection(Section):
         )
         if reference is not None and not reference > 0:
             raise ConfigError((*key, "reference"), "it must be positive")
+        length = self._length((*key, "correlation_length"))
         if self.layout == "cells":
-            return CellField.over(mesh, name, default, zones, reference, self.std, self.roughness, self.order)
+            return CellField.over(mesh, name, default, zones, reference, self.std, self.roughness, self.order, length)
         assert self.points is not None
+        assert length is not None
         points = self.points.read(folder, mesh.dim, (*key, "points"))
-        length = quantity(str(self.correlation_length), "m", (*key, "correlation_length"))
-        if not length > 0:
-            raise ConfigError((*key, "correlation_length"), "it must be positive")
         return PilotField.over(mesh, name, default, points, length, reference, self.std)
+
+    def _length(self, key: tuple[str | int, ...]) -> float | None:
+        if self.correlation_length is None:
+            return None
+        length = quantity(self.correlation_length, "m", key)
+        if not length > 0:
+            raise ConfigError(key, "it must be positive")
+        return length
 
 
 def spread_fields(

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bilevel.calibrate.field_prior import FieldPrior
 from bilevel.calibrate.model import ConfigError, ParameterDefault
 from physics.discretisation import Mesh
 
@@ -59,9 +60,9 @@ class Field:
         """The parameter, () or (cells,)."""
         return parameters[self.name]
 
-    def prior_residual(self, parameters: Mapping[str, Tensor]) -> Tensor:
+    def priors(self) -> list[FieldPrior]:
         """Nothing is known of it beyond the priors of the study's parameters."""
-        return torch.zeros(0, dtype=torch.float64)
+        return []
 
 
 @dataclass(frozen=True)

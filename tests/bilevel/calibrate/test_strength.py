@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.optimize import brentq, minimize_scalar
 
-from bilevel.calibrate import Experiment, ObservationTable, Parameter, Settings
+from bilevel.calibrate import Experiment, FieldPrior, ObservationTable, Parameter, Settings
 from bilevel.calibrate.fit.strength import choose_strength
 from bilevel.calibrate.problem import CalibrationProblem, FunctionModel
 from bilevel.calibrate.settings import Strength, StrengthRule
@@ -26,8 +26,8 @@ ROUGHNESS = np.diff(np.eye(N), axis=0) / 0.1
 class Smooth(FunctionModel):
     """A field known to be smooth."""
 
-    def prior_residual(self, parameters):
-        return torch.as_tensor(ROUGHNESS) @ parameters["field"]
+    def field_priors(self):
+        return [FieldPrior.of("field", ROUGHNESS)]
 
 
 def problem(bend=0.0, sigma=SIGMA):
@@ -118,9 +118,10 @@ profiles: ["field[3]"]
 calibration: {noise: known}
 """
 MODEL = """\
+import numpy as np
 import torch
 
-from bilevel.calibrate import Model
+from bilevel.calibrate import FieldPrior, Model
 
 DEPTH = torch.linspace(0, 1, 30, dtype=torch.float64)
 
@@ -130,8 +131,8 @@ class Image(Model):
         x = self.observations.columns["x"]
         return torch.exp(-((x[:, None] - DEPTH) ** 2) / 0.02) @ parameters["field"] / 30
 
-    def prior_residual(self, parameters):
-        return (parameters["field"][1:] - parameters["field"][:-1]) / 0.1
+    def field_priors(self):
+        return [FieldPrior.of("field", np.diff(np.eye(30), axis=0) / 0.1)]
 """
 
 
