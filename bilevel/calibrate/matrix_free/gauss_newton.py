@@ -66,41 +66,53 @@ class GaussNewtonKrylov:
         self.problem = evaluator.problem
         self.low, self.high = self.problem.parameters.limits()
         self.precondition = precondition
-        self.last = 0
+        self.first, self.last, self.deflated = 0.0, 0, -1
 
     def minimise(self, start: np.ndarray) -> Ending:
         """Iterate from `start`, or from where the journal ends."""
-        done = self.evaluator.journal.accepted()
-        for point, _ in done:
-            self.evaluator.accept(point.evaluation)
-        here = self.evaluator(done[-1][0].evaluation.t if done else start, False)
-        if not done:
-            self._take(here)
-        offset, first = math.inf, 0.0
+        here, offset = self._resumed() or self._take(self.evaluator(start, False)), math.inf
         try:
             while True:
                 gradient, held = self._gradient(here)
                 prior = SparsePrior.of(self.problem, here.t)
                 largest = self._norm(prior.solve, gradient)
-                first = first or largest
+                self.first = self.first or largest
                 offset = self._offset(here, largest, prior)
                 if offset <= self.tolerance or self._at_round_off(here, largest):
                     return Ending(True, f"relative offset {offset:.1e}")
-                descent = self._step(here, prior, gradient, held, min(_ROUGHEST, largest / first))
+                descent = self._step(here, prior, gradient, held, min(_ROUGHEST, largest / self.first))
                 offset = self._offset(here, descent.inside(gradient), prior)
                 if offset <= self.tolerance or self._at_round_off(here, descent.inside(gradient)):
                     return Ending(True, f"relative offset {offset:.1e}")
                 following = self._along(here, descent.step)
                 if following is None:
                     return Ending(False, f"no step reduced phi further, relative offset {offset:.2g}; start elsewhere")
-                here = following
-                self._take(here)
+                here = self._take(following)
         except IterationLimit:
             return Ending(False, limit(self.evaluator.noptmax, offset, self.tolerance, 0.0))
 
-    def _take(self, evaluation: Evaluation) -> None:
-        self.evaluator.journal.accept(evaluation.t, {})
+    def _take(self, evaluation: Evaluation) -> Evaluation:
+        loop = {"first": self.first, "last": self.last, "deflated": self.deflated}
+        self.evaluator.journal.accept(evaluation.t, loop)
         self.evaluator.accept(evaluation)
+        return evaluation
+
+    def _resumed(self) -> Evaluation | None:
+        """Where the journal ends, with the preconditioner of then made again."""
+        done = self.evaluator.journal.accepted()
+        for point, _ in done:
+            self.evaluator.accept(point.evaluation)
+        if not done:
+            return None
+        loop = done[-1][1]
+        self.first, self.last, self.deflated = loop["first"], loop["last"], loop["deflated"]
+        if self.deflated >= 0:
+            t = done[self.deflated][0].evaluation.t
+            self._deflate(JacobianProducts(self.problem, t), SparsePrior.of(self.problem, t))
+        return self.evaluator(done[-1][0].evaluation.t, False)
+
+    def _deflate(self, products: JacobianProducts, prior: SparsePrior) -> None:
+        self.precondition = LaplacePosterior.at(products, prior, smallest=_STRONG).solve
 
     def _gradient(self, here: Evaluation) -> tuple[np.ndarray, np.ndarray]:
         """That of phi / 2 along the entries that are free, and which ones are held."""
@@ -127,7 +139,8 @@ class GaussNewtonKrylov:
     ) -> Descent:
         products = JacobianProducts(self.problem, here.t)
         if self.precondition is None and self.last > _MANY:
-            self.precondition = LaplacePosterior.at(products, prior, smallest=_STRONG).solve
+            self.deflated = len(self.evaluator.iterations) - 1
+            self._deflate(products, prior)
         precondition = self.precondition or prior.solve
 
         def image(v: np.ndarray) -> np.ndarray:

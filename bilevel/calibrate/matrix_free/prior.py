@@ -68,7 +68,8 @@ class SparsePrior:
         order, ends = _levels(self.precision)
         ordered = self.precision[order][:, order].tocsr()
         spans = [slice(a, b) for a, b in zip([0, *ends[:-1]], ends)]
-        inverses, steps = [], []
+        inverses: list[np.ndarray] = []
+        steps: list[np.ndarray] = []
         for k, here in enumerate(spans):
             block = ordered[here, here].toarray()
             if k:

@@ -40,8 +40,10 @@ def write_pest_case(
 ) -> list[Path]:
     """Write FILE.pst with its tables, FILE.jcb, and the covariances where they exist; returns their paths.
 
-    result needs a Jacobian. Raises InputError where names cannot be told apart in lower case.
+    Raises InputError where names cannot be told apart in lower case, and for large fields, which have no Jacobian.
     """
+    if result.posterior is not None:
+        raise InputError("fields of so many parameters have no Jacobian for PEST")
     problem, evaluation = result.problem, result.evaluation
     whole = with_scenarios(problem, forecasts) if forecasts else problem
     predicted, slopes = whole.predictions_at(evaluation.t, np.ones(len(whole.value), dtype=bool))

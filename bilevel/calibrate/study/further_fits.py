@@ -75,7 +75,7 @@ class FurtherFits:
     def predict(self, result: CalibrationResult) -> None:
         """Add the forecasts, or a note why there are none."""
         study = self.study
-        if not study.forecasts or result.statistics is None:
+        if not study.forecasts or result.statistics is None or _is_large(result, "forecasts"):
             return
         try:
             result.predicted = forecasts_of(
@@ -86,7 +86,7 @@ class FurtherFits:
 
     def follow(self, result: CalibrationResult, names: Sequence[str]) -> None:
         """Add profiles, or a note why there are none."""
-        if not names or result.statistics is None:
+        if not names or result.statistics is None or _is_large(result, "profiles"):
             return
         problem, evaluation = self._whole(result)
         try:
@@ -105,7 +105,7 @@ class FurtherFits:
     def sample(self, result: CalibrationResult) -> None:
         """Add samples, or a note why there are none."""
         study = self.study
-        if study.ensemble is None or result.statistics is None:
+        if study.ensemble is None or result.statistics is None or _is_large(result, "ensemble"):
             return
         problem, evaluation = self._whole(result)
         try:
@@ -138,6 +138,16 @@ class FurtherFits:
         wanted = np.arange(len(problem.value)) >= len(result.problem.value)
         predicted, _ = problem.predictions_at(result.evaluation.t, wanted)
         return problem, replace(result.evaluation, prediction=np.concatenate([result.evaluation.prediction, predicted]))
+
+
+def _is_large(result: CalibrationResult, key: str) -> bool:
+    """Whether the fit went without a Jacobian, from which all else follows; a note says so."""
+    if result.posterior is not None:
+        result.notes.append(
+            f"{key}: left out, since fields of so many parameters have no Jacobian; from Python, result.posterior.samples() "
+            "gives fields to predict with"
+        )
+    return result.posterior is not None
 
 
 def _chosen(problem: CalibrationProblem, strength: Strength, settings: Settings) -> dict[str, Any]:
