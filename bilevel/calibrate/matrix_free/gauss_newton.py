@@ -35,7 +35,7 @@ _HALVINGS = 12
 
 
 @dataclass(frozen=True)
-class Descent:
+class KrylovStep:
     """A step s (n,) with H s = -g but for a relative rest, and the products that it took."""
 
     step: np.ndarray
@@ -136,7 +136,7 @@ class GaussNewtonKrylov:
 
     def _step(
         self, here: Evaluation, prior: SparsePrior, gradient: np.ndarray, held: np.ndarray, rest: float
-    ) -> Descent:
+    ) -> KrylovStep:
         products = JacobianProducts(self.problem, here.t)
         if self.precondition is None and self.last > _MANY:
             self.deflated = len(self.evaluator.iterations) - 1
@@ -167,7 +167,7 @@ class GaussNewtonKrylov:
         return None
 
 
-def conjugate_gradients(image: Product, precondition: Product, right: np.ndarray, rest: float) -> Descent:
+def conjugate_gradients(image: Product, precondition: Product, right: np.ndarray, rest: float) -> KrylovStep:
     """Solve H s = right; ends when the residual's norm under the preconditioner has fallen to `rest` of what it was."""
     step, left = np.zeros_like(right), right.copy()
     near = precondition(left)
@@ -180,4 +180,4 @@ def conjugate_gradients(image: Product, precondition: Product, right: np.ndarray
         near = precondition(left)
         size, before = float(left @ near), size
         direction = near + (size / before) * direction
-    return Descent(step, count)
+    return KrylovStep(step, count)
