@@ -119,6 +119,8 @@ class Model(ABC):
     as_written: numbers reach `simulate` as they are written, whatever their units (a function that declares none).
     forward_mode: `simulate` works under torch.func.jvp (only reverse mode is asked for otherwise).
     batched: jvp and vjp of `simulate` may be vmapped (sweeps are done one by one otherwise).
+    cautious: the last `simulate` failed, and this one is its second try: take safer settings where there are some, as shorter
+    steps or more of them, but none that change the predictions. It starts from no earlier states.
     The Jacobian takes the cheaper of forward sweeps (one per parameter) and adjoint sweeps (one per observation).
     """
 
@@ -129,6 +131,7 @@ class Model(ABC):
     as_written: ClassVar[bool] = False
     forward_mode: ClassVar[bool] = True
     batched: ClassVar[bool] = True
+    cautious: bool = False
 
     def __init__(self, config: Any, observations: ObservationTable, folder: Path) -> None:
         """Keep `config` (an instance of Config), the table, and the study's folder; subclasses prepare meshes here."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +24,9 @@ from bilevel.calibrate.parameters import ParameterSet
 from bilevel.calibrate.settings import Sweep
 from bilevel.implicit.memory import visiting
 from bilevel.report import BilevelError, Counts, InputError
+
+StandIn = Callable[[Experiment, Exception], Tensor | None]
+"""Predictions (n,) in place of those of an experiment whose model failed, None for none."""
 
 
 class CalibrationProblem:
@@ -45,6 +49,7 @@ class CalibrationProblem:
         self.parameters = ParameterSet(parameters)
         self.experiments = tuple(experiments)
         self.sweep, self.strength = sweep, strength
+        self.failing = ""  # the experiment whose model failed last
         self.single_precision: set[str] = set()  # experiments whose models were seen to predict in less than double
         require_consistent(self.parameters, self.experiments)
         tables = [e.observations for e in self.experiments]
@@ -95,6 +100,15 @@ class CalibrationProblem:
             for experiment, state in zip(self.experiments, states):
                 experiment.model.restore(state)
 
+    def without(self, name: str, t: np.ndarray) -> CalibrationProblem:
+        """The same from t on, without an experiment and the parameters that are its own."""
+        kept = []
+        for p in self.parameters.at(t).parameters:
+            others = tuple(e for e in p.experiments if e != name)
+            if others or not p.experiments:
+                kept.append(replace(p, experiments=others))
+        return self.changed(kept, [e for e in self.experiments if name not in (e.name, e.parameters_of)])
+
     def prior_residual(self, t: Tensor) -> Tensor:
         """The residuals of all priors: of single parameters, and of the models' fields; differentiable in t.
 
@@ -122,29 +136,32 @@ class CalibrationProblem:
         """Predictions (n,) of all rows of all experiments; differentiable in t (p,)."""
         return torch.cat([self._predictions(e, t) for e in self.experiments])
 
-    def evaluate(self, t: np.ndarray, with_jacobian: bool = True) -> Evaluation:
-        """Residuals, and the exact Jacobian or gradient, at t. Lets BilevelError and InputError of the models pass."""
+    def evaluate(self, t: np.ndarray, with_jacobian: bool = True, stand_in: StandIn | None = None) -> Evaluation:
+        """Residuals, and the exact Jacobian or gradient, at t.
+
+        Lets BilevelError and InputError of the models pass; with a stand-in, experiments that fail are given what it says.
+        """
         point = torch.as_tensor(np.asarray(t, dtype=float))
         self.parameters.require_allowed(self.parameters.natural(point))
         residuals, predictions, blocks = [], [], []
         reports: list[ModelReports] = []
         gradient = torch.zeros(len(point), dtype=torch.float64)
+        failing = ""
         for experiment in self.experiments:
-            table = experiment.observations
-            rows = torch.nonzero(table.weight > 0).reshape(-1)
-            entries = torch.as_tensor(self.parameters.entries_of(experiment.owner))
-            function = self._restricted(experiment, point, entries)
+            rows = torch.nonzero(experiment.observations.weight > 0).reshape(-1)
+            try:
+                prediction, block = self._evaluated(experiment, point, rows, with_jacobian)
+            except Exception as error:
+                self.failing = failing = experiment.name
+                if stand_in is None or (found := stand_in(experiment, error)) is None:
+                    raise
+                prediction = found
+                block = torch.zeros(len(rows) if with_jacobian else 1, len(point), dtype=torch.float64)
             if with_jacobian:
-                prediction, block = jacobian_of(function, point[entries], rows, experiment.model, self.sweep)
-                slope = table.misfit.slope(prediction)[rows]
-                blocks.append(_widened(slope[:, None] * block, entries, len(point)))
+                blocks.append(block)
             else:
-                prediction, part = gradient_of(function, point[entries], partial(_phi, rows, table.misfit))
-                gradient[entries] += part
-                block = part[None, :]
-            self._require_finite(experiment, prediction)
-            self._require_finite_derivatives(experiment, rows, entries, block)
-            residuals.append(table.misfit.residual(prediction)[rows])
+                gradient += block[0]
+            residuals.append(experiment.observations.misfit.residual(prediction)[rows])
             predictions.append(prediction)
             reports.append(experiment.model.reports())
         residual, jacobian = self._with_priors(point, residuals, blocks if with_jacobian else None)
@@ -162,8 +179,26 @@ class CalibrationProblem:
             size=self._size(torch.cat(predictions)),
             approximate=max(e.model.precision for e in self.experiments),
             stale=jacobian is not None and any(e.model.stale for e in self.experiments),
+            failing=failing,
             **_inner_work(reports),
         )
+
+    def _evaluated(
+        self, experiment: Experiment, point: Tensor, rows: Tensor, with_jacobian: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Predictions of an experiment, and d residual[rows] / d t, or the gradient (1, p) of their squares."""
+        misfit = experiment.observations.misfit
+        entries = torch.as_tensor(self.parameters.entries_of(experiment.owner))
+        function = self._restricted(experiment, point, entries)
+        if with_jacobian:
+            prediction, block = jacobian_of(function, point[entries], rows, experiment.model, self.sweep)
+            block = misfit.slope(prediction)[rows][:, None] * block
+        else:
+            prediction, part = gradient_of(function, point[entries], partial(_phi, rows, misfit))
+            block = part[None, :]
+        self._require_finite(experiment, prediction)
+        self._require_finite_derivatives(experiment, rows, entries, block)
+        return prediction, _widened(block, entries, len(point))
 
     def residual(self, t: np.ndarray) -> np.ndarray:
         """Residuals of the fitted rows at t, without derivatives."""

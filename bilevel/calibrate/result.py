@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from bilevel.calibrate.evaluation import Evaluation, Iteration
+from bilevel.calibrate.fit.evaluator import FailedPoint
 from bilevel.calibrate.fit.start_outcomes import StartOutcome, starts_verdict
 from bilevel.calibrate.fit.strength import StrengthResult
 from bilevel.calibrate.matrix_free.laplace import LaplacePosterior
@@ -79,7 +80,8 @@ class CalibrationResult:
     Jacobian against finite differences, relative (NaN if not checked).
     certificate: what the implicit layers say of a gradient at the end, None if not asked for. starts, profiles: what
     further fits led to, where there were any. predicted: the study's forecasts.
-    ensemble: samples of the parameters. posterior: of a large field, for samples of it. strength: how that of fields' priors was chosen.
+    ensemble: samples of the parameters. posterior: of a large field, for samples of it. failed:
+    points at which a model failed, once or for good. strength: how that of fields' priors was chosen.
     """
 
     problem: CalibrationProblem
@@ -107,6 +109,7 @@ class CalibrationResult:
     ensemble: EnsembleResult | None = None
     strength: StrengthResult | None = None
     posterior: LaplacePosterior | None = None
+    failed: list[FailedPoint] = field(default_factory=list)
 
     def __repr__(self) -> str:
         """The verdict, phi, and the first parameters; bilevel.calibrate.report has longer texts."""

@@ -22,6 +22,18 @@ class Noise(Enum):
     KNOWN = "known"
 
 
+class Failures(Enum):
+    """What becomes of a point at which a model failed twice.
+
+    reject: it is no better than where one is, and a shorter step is taken. penalise: the readings of the experiment that
+    failed count as missed ten times as far as at the last good point, the others as they are. drop: the fit goes on without that experiment.
+    """
+
+    REJECT = "reject"
+    PENALISE = "penalise"
+    DROP = "drop"
+
+
 class Sweep(Enum):
     """Which derivatives to take: forward (jvp), adjoint (vjp), or whichever needs fewer sweeps."""
 
@@ -66,7 +78,7 @@ class Settings:
     statistics: intervals and verdicts at the end. verify: check the Jacobian by finite differences, at the start, before
     the fit is paid for, and at the end (4 simulations each, 2 more for each parameter without effect), and whether a cold
     start leads to the same states at the end. memory: inner solves start from the states of earlier evaluations;
-    memory_megabytes: what these may take.
+    memory_megabytes: what these may take. failures: what becomes of points at which a model failed twice.
     """
 
     method: Method = Method.LEAST_SQUARES
@@ -77,15 +89,18 @@ class Settings:
     verify: bool = True
     memory: bool = True
     memory_megabytes: float = 256.0
+    failures: Failures = Failures.REJECT
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for a file."""
-        return {**asdict(self), "method": self.method.value, "noise": self.noise.value}
+        names = {"method": self.method.value, "noise": self.noise.value, "failures": self.failures.value}
+        return {**asdict(self), **names}
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Settings:
         """The inverse of `as_dict`."""
-        return Settings(**{**values, "method": Method(values["method"]), "noise": Noise(values["noise"])})
+        names = {"method": Method(values["method"]), "noise": Noise(values["noise"])}
+        return Settings(**{**values, **names, "failures": Failures(values["failures"])})
 
 
 class StartSampling(Enum):

@@ -16,10 +16,11 @@ OFF = 0.3
 
 @dataclass(frozen=True)
 class Ending:
-    """converged, and the sentence that goes with it: how closely, or what prevented it."""
+    """converged, and the sentence that goes with it: how closely, or what prevented it. stopped: somebody asked for it."""
 
     converged: bool
     sentence: str
+    stopped: bool = False
 
 
 @dataclass

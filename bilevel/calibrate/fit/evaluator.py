@@ -4,26 +4,66 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from bilevel.calibrate.evaluation import Evaluation, Iteration
+from bilevel.calibrate.experiment import Experiment
 from bilevel.calibrate.fit.journal import Journal, JournalEntry
+from bilevel.calibrate.fit.stop import raise_if_asked
 from bilevel.calibrate.problem import CalibrationProblem
-from bilevel.report import BilevelError
+from bilevel.calibrate.settings import Failures
+from bilevel.implicit.memory import Memory
+from bilevel.report import BilevelError, InputError
+
+_PENALTY = 10.0
 
 
 class IterationLimit(Exception):
     """Ends an optimiser that has no limit of its own on outer iterations."""
 
 
+@dataclass(frozen=True)
+class FailedPoint:
+    """Where the model of an experiment failed: natural values by label, what it said at first and at its second try.
+
+    second is "" where that went well, or where readings were penalised in its place.
+    """
+
+    experiment: str
+    values: dict[str, np.ndarray]
+    first: str
+    second: str
+
+    @staticmethod
+    def of(problem: CalibrationProblem, evaluation: Evaluation) -> FailedPoint:
+        natural = problem.parameters.natural(torch.as_tensor(evaluation.t))
+        values = {label: value.numpy() for label, value in natural.items()}
+        return FailedPoint(evaluation.failing, values, evaluation.retried, evaluation.sentence)
+
+    @property
+    def end(self) -> str:
+        """What became of the point."""
+        return "failed again" if self.second else "penalised" if self.experiment else "second try"
+
+
+class ExperimentLost(Exception):
+    """Ends a fit whose experiment failed at a trial point or at the start, and is to be dropped; t: where to go on from."""
+
+    def __init__(self, name: str, t: np.ndarray, sentence: str) -> None:
+        super().__init__(sentence)
+        self.name, self.t, self.sentence = name, t, sentence
+
+
 class Evaluator:
     """Evaluate points once, remember them, and keep the list of accepted iterations.
 
-    A point at which the model failed, in whatever way, gets NaN residuals and its sentence, so that the optimiser steps
-    back; at the start there is nothing to step back to, so the error is raised. check: told the first evaluation,
-    before it is remembered.
+    A point at which the model failed twice, in whatever way, gets NaN residuals and its sentence, so that the optimiser
+    steps back, unless `failures` says otherwise; at the start there is nothing to step back to, so the error is raised.
+    check: told the first evaluation, before it is remembered.
     """
 
     def __init__(
@@ -33,9 +73,10 @@ class Evaluator:
         noptmax: int,
         watch: Callable[[Iteration], None] = lambda iteration: None,
         check: Callable[[Evaluation], None] = lambda evaluation: None,
+        failures: Failures = Failures.REJECT,
     ) -> None:
         self.problem, self.journal = problem, journal
-        self.noptmax, self.watch, self.check = noptmax, watch, check
+        self.noptmax, self.watch, self.check, self.failures = noptmax, watch, check, failures
         self.iterations: list[Iteration] = []
         self.used: dict[bytes, Evaluation] = {e.t.tobytes(): e for e in journal.used()}
         journal.restore(problem)
@@ -43,6 +84,8 @@ class Evaluator:
     def __call__(self, t: np.ndarray, with_jacobian: bool) -> Evaluation:
         t = np.array(t, dtype=float)
         point = self.journal.find(t)
+        if point is None and self.iterations:
+            raise_if_asked()
         if point is None or (with_jacobian and not point.with_jacobian and not point.evaluation.sentence):
             evaluation = self._evaluate(t, with_jacobian)
             self.journal.append(evaluation, self.problem)
@@ -51,6 +94,8 @@ class Evaluator:
         else:
             evaluation = point.evaluation
         self.used[t.tobytes()] = replace(evaluation, jacobian=None)
+        if evaluation.sentence and self.failures is Failures.DROP and self._may_drop(evaluation.failing):
+            raise ExperimentLost(evaluation.failing, self.best if self.iterations else t, evaluation.sentence)
         return evaluation
 
     def renewed(self, evaluation: Evaluation) -> Evaluation | None:
@@ -79,9 +124,9 @@ class Evaluator:
         return self.iterations[-1].evaluation.t
 
     @property
-    def failures(self) -> list[str]:
-        """The sentences of the points that failed."""
-        return [e.sentence for e in self.used.values() if e.sentence]
+    def failed(self) -> list[FailedPoint]:
+        """The points at which a model failed, once or for good."""
+        return [FailedPoint.of(self.problem, e) for e in self.used.values() if e.retried]
 
     def _evaluate(self, t: np.ndarray, with_jacobian: bool) -> Evaluation:
         began = time.perf_counter()
@@ -89,13 +134,48 @@ class Evaluator:
             with self.journal.memory.remembering():
                 evaluation = self.problem.evaluate(t, with_jacobian)
         except Exception as error:  # a user's own model may raise anything
-            if not self.used:
+            if not self.used and isinstance(error, InputError):
                 raise
-            kind = "" if isinstance(error, BilevelError) else f"{type(error).__name__}: "
-            evaluation = self._failed(t, f"{kind}{error}")
+            evaluation = replace(self._again(t, with_jacobian), retried=_sentence(error))
         if not self.used:
             self.check(evaluation)
         return replace(evaluation, seconds=time.perf_counter() - began)
+
+    def _again(self, t: np.ndarray, with_jacobian: bool) -> Evaluation:
+        """The second and last try: from no earlier states, with what models know to be safer."""
+        models = [e.model for e in self.problem.experiments]
+        for model in models:
+            model.cautious = True
+        try:
+            with Memory(points=0).consulted():
+                return self.problem.evaluate(t, with_jacobian, self._stand_in)
+        except Exception as error:
+            lost = self.failures is Failures.DROP and self._may_drop(self.problem.failing)
+            if not self.used and not lost:
+                raise
+            if not self.used:
+                raise ExperimentLost(self.problem.failing, t, _sentence(error)) from error
+            return self._failed(t, _sentence(error))
+        finally:
+            for model in models:
+                model.cautious = False
+
+    def _may_drop(self, name: str) -> bool:
+        left = [e for e in self.problem.experiments if name not in (e.name, e.parameters_of)]
+        return any(bool((e.observations.weight > 0).any()) for e in left)
+
+    def _stand_in(self, experiment: Experiment, error: Exception) -> Tensor | None:
+        """What a failed experiment is taken to predict: readings missed ten times as far as at the last good point."""
+        if self.failures is not Failures.PENALISE or not self.iterations:
+            return None
+        start = 0
+        for other in self.problem.experiments:
+            if other.name == experiment.name:
+                break
+            start += len(other.observations)
+        value = experiment.observations.value
+        last = torch.as_tensor(self.iterations[-1].evaluation.prediction)[start : start + len(value)]
+        return value + _PENALTY * (last - value)
 
     def _jacobian_again(self, point: JournalEntry) -> np.ndarray | None:
         """The Jacobian of a point of the journal, met in the same state as then, so that it is the same Jacobian."""
@@ -112,9 +192,14 @@ class Evaluator:
         other = next(iter(self.used.values()))
         return Evaluation(
             t=t,
+            failing=self.problem.failing,
             residual=np.full_like(other.residual, np.nan),
             gradient=np.full_like(other.gradient, np.nan),
             jacobian=None,
             prediction=np.full_like(other.prediction, np.nan),
             sentence=sentence,
         )
+
+
+def _sentence(error: Exception) -> str:
+    return str(error) if isinstance(error, BilevelError) else f"{type(error).__name__}: {error}"

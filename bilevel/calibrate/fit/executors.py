@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from bilevel.calibrate.fit.stop import Stopped, stop_asked
 from bilevel.calibrate.study.files import write_atomically
 from bilevel.report import InputError
 
@@ -151,18 +152,28 @@ def _attempt(
     try:
         with workers.pool() as pool:
             futures: dict[Future[Any], int] = {}
-            for i in batch:
-                trouble[i] = f"its worker died{limit}"
-                futures[pool.submit(perform, function, jobs[i], workers.timeout, torch.get_default_dtype())] = i
-            for future in as_completed(futures):
+
+            def collect(future: Future[Any]) -> None:
+                i = futures.pop(future)
                 try:
-                    result = future.result()
+                    done(i, future.result())
                 except InputError:
                     raise
                 except Exception as error:  # a pool, a worker, a connection broke: the task itself raises nothing
-                    trouble[futures[future]] = f"its worker died{limit}: {type(error).__name__}: {error}"
-                else:
-                    done(futures[future], result)
+                    trouble[i] = f"its worker died{limit}: {type(error).__name__}: {error}"
+                if stop_asked():
+                    for other in futures:
+                        other.cancel()
+                    raise Stopped
+
+            for i in batch:
+                trouble[i] = f"its worker died{limit}"
+                future = pool.submit(perform, function, jobs[i], workers.timeout, torch.get_default_dtype())
+                futures[future] = i
+                if future.done():  # tasks that run here end as they are handed out
+                    collect(future)
+            for future in as_completed(list(futures)):
+                collect(future)
     except InputError:
         raise
     except Exception as error:  # likewise, while tasks were handed out or the pool was taken down

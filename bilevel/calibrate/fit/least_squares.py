@@ -156,7 +156,10 @@ class LeastSquaresLoop:
                 there = self._at(trial) if not trial.sentence else there
                 gained = here.phi - there.phi
             if not (gained > max(1e-4 * promised, 1e-12 * here.phi) or flat):
-                self.trials.add(here, there)
+                if trial.failing:  # what a penalty does says nothing of noise or derivatives
+                    self.trials.failures.append(trial.retried)
+                else:
+                    self.trials.add(here, there)
                 if self.trials.noise(here):
                     return None
             elif (lost := here.free & there.unseen).any():  # there no derivative leads back

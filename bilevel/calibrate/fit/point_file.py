@@ -14,7 +14,7 @@ from torch import Tensor
 from bilevel.calibrate.evaluation import Evaluation
 from bilevel.report import Counts
 
-VERSION = 4
+VERSION = 5
 SCALARS = (
     "priors",
     "size",
@@ -25,6 +25,8 @@ SCALARS = (
     "stale",
     "seconds",
     "sentence",
+    "retried",
+    "failing",
 )
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from bilevel.calibrate.evaluation import Evaluation, Iteration
 from bilevel.calibrate.fit.ending import Ending
-from bilevel.calibrate.fit.evaluator import Evaluator
+from bilevel.calibrate.fit.evaluator import Evaluator, ExperimentLost, FailedPoint
 from bilevel.calibrate.fit.journal import Journal
 from bilevel.calibrate.fit.lbfgsb import minimise_lbfgsb
 from bilevel.calibrate.fit.least_squares import LeastSquaresLoop
+from bilevel.calibrate.fit.stop import Stopped
 from bilevel.calibrate.matrix_free.gauss_newton import GaussNewtonKrylov, is_matrix_free
 from bilevel.calibrate.matrix_free.laplace import LaplacePosterior
 from bilevel.calibrate.matrix_free.statistics import laplace_statistics
@@ -63,13 +65,39 @@ def calibrate(
     else:
         journal.memory = Memory(points=0)
     with journal.memory.consulted():
-        evaluator = Evaluator(problem, journal, max(settings.noptmax, 1), watch, _checked_at_start(problem, settings))
-        ending = _optimise(evaluator, settings)
-        result = _assembled(evaluator, settings, ending)
+        evaluator, ending, notes, lost = _fitted(problem, settings, journal, watch)
+        result = _assembled(evaluator, settings if not ending.stopped else replace(settings, verify=False), ending)
+        result.notes, result.failed = notes + result.notes, lost + result.failed
     result.seconds = earlier + time.perf_counter() - began
     if not ending.converged and settings.noptmax > 0:
         fail(result.status, on_fail)
     return result
+
+
+def _fitted(
+    problem: CalibrationProblem, settings: Settings, journal: Journal, watch: Callable[[Iteration], None]
+) -> tuple[Evaluator, Ending, list[str], list[FailedPoint]]:
+    """The evaluator at the end of the fit, how that ended, and what was left out on the way, and where it failed."""
+    notes: list[str] = []
+    failed: list[FailedPoint] = []
+    while True:
+        check = _checked_at_start(problem, settings)
+        evaluator = Evaluator(problem, journal, max(settings.noptmax, 1), watch, check, settings.failures)
+        try:
+            ending = _optimise(evaluator, settings)
+        except Stopped:
+            said = f"STOPPED after {len(evaluator.iterations) - 1} iterations, as asked; go on with bilevel resume"
+            return evaluator, Ending(False, said, stopped=True), notes, failed
+        except ExperimentLost as lost:
+            notes.append(f"experiment '{lost.name}' was dropped, since its model failed: {lost.sentence}")
+            failed += evaluator.failed
+            problem = problem.without(lost.name, lost.t)
+            journal.scope += f" without {lost.name}"
+            continue
+        if failing := evaluator.iterations[-1].evaluation.failing:
+            said = f"NOT CONVERGED: the model of experiment '{failing}' fails at the best point, where it was penalised"
+            ending = Ending(False, said)
+        return evaluator, ending, notes, failed
 
 
 def _checked_at_start(problem: CalibrationProblem, settings: Settings) -> Callable[[Evaluation], None]:
@@ -109,7 +137,7 @@ def _assembled(evaluator: Evaluator, settings: Settings, ending: Ending) -> Cali
     wanted = settings.statistics and settings.noptmax != 0 and problem.parameters.size > 0
     matrix_free = is_matrix_free(problem, settings)
     best = evaluator(evaluator.best, wanted and not matrix_free)
-    notes = [*evaluator.journal.notes, *_failure_notes(evaluator.failures), *_precision_notes(problem)]
+    notes = [*evaluator.journal.notes, *_failure_notes(evaluator.failed), *_precision_notes(problem)]
     statistics, identified, predicted, noise, error, certified = None, None, None, "", math.nan, None
     posterior = LaplacePosterior.of(problem, best.t) if wanted and matrix_free else None
     if posterior is not None:
@@ -158,6 +186,7 @@ def _assembled(evaluator: Evaluator, settings: Settings, ending: Ending) -> Cali
         evaluations=len(used),
         seconds=0.0,
         notes=notes,
+        failed=evaluator.failed,
     )
 
 
@@ -199,8 +228,17 @@ def _precision_notes(problem: CalibrationProblem) -> list[str]:
     ]
 
 
-def _failure_notes(failures: list[str]) -> list[str]:
-    if not failures:
-        return []
-    points = "a trial point" if len(failures) == 1 else f"{len(failures)} trial points"
-    return [f"the model failed at {points}, and a shorter step was taken; the first said: {failures[0]}"]
+def _failure_notes(failed: list[FailedPoint]) -> list[str]:
+    twice = [f.second for f in failed if f.second]
+    notes = []
+    if saved := [f.first for f in failed if f.end == "second try"]:
+        notes.append(f"the model failed at {_points(saved)} and did not at the second try; the first said: {saved[0]}")
+    if penalised := [f.first for f in failed if f.end == "penalised"]:
+        notes.append(f"the model failed at {_points(penalised)}, which was penalised; the first said: {penalised[0]}")
+    if twice:
+        notes.append(f"the model failed at {_points(twice)}, and a shorter step was taken; the first said: {twice[0]}")
+    return notes
+
+
+def _points(failures: list[str]) -> str:
+    return "a trial point" if len(failures) == 1 else f"{len(failures)} trial points"

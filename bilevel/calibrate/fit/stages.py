@@ -18,7 +18,7 @@ from bilevel.calibrate.fit.journal import Journal
 from bilevel.calibrate.fit.run import calibrate
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.result import CalibrationResult
-from bilevel.calibrate.settings import Method, Settings, Stage
+from bilevel.calibrate.settings import Failures, Method, Settings, Stage
 from bilevel.calibrate.statistics.derivative_check import require_right_derivatives
 from bilevel.report import InputError, OnFail, fail
 
@@ -39,6 +39,10 @@ def staged(
     for a stage that names an unknown parameter or group, else as `calibrate` does.
     """
     settings, journal = settings or Settings(), journal or Journal()
+    if stages and settings.failures is Failures.DROP:
+        raise InputError(
+            "stages, which fit different groups, cannot drop experiments; set failures to reject or penalise"
+        )
     if not stages or settings.noptmax <= 0:
         return calibrate(problem, settings=settings, journal=journal, watch=watch, on_fail=on_fail)
     if settings.verify and not journal.path:  # the stages themselves check nothing
@@ -115,6 +119,7 @@ def _joined(
         last.notes.insert(
             0, "standard deviations are joint ones of all parameters, though the stages fitted some at a time"
         )
+    last.failed = [each for part in done for each in part.failed]
     last.notes = [*(note for part in done for note in part.notes), *last.notes]
     last.method = method.value
     last.evaluations += sum(part.evaluations for part in done)

@@ -21,7 +21,7 @@ from bilevel.calibrate.statistics.state_deviations import state_deviations
 from bilevel.calibrate.study.files import REPORT, RESULT, write_atomically
 from bilevel.calibrate.study.study import Study
 
-_SUFFIXES = (".rec", ".par.csv", ".rei.csv", ".jac.npz", ".post.cov.csv", ".ensemble.csv")
+_SUFFIXES = (".rec", ".par.csv", ".rei.csv", ".jac.npz", ".post.cov.csv", ".ensemble.csv", ".failed.csv")
 
 
 def file_names(study: Study) -> list[str]:
@@ -43,6 +43,8 @@ def write_numbers(study: Study, result: CalibrationResult, folder: Path) -> None
         write(".jac.npz", _jacobian(result))
     if result.statistics is not None and result.statistics.covariance is not None:
         write(".post.cov.csv", _matrix(result.statistics.labels, result.statistics.covariance))
+    if result.failed:
+        write(".failed.csv", _failures(result))
     if (samples := result.ensemble) is not None:
         rows = np.concatenate([samples.values, samples.forecasts], axis=1).tolist()
         write(".ensemble.csv", _csv([*samples.labels, *samples.forecast_labels], rows))
@@ -157,6 +159,17 @@ def _residuals(result: CalibrationResult) -> str:
             rows.append(own)
     header = ["group", "measured", "modelled", "residual", "weight", "units", "source"]
     return _csv(header + ["std", "lower95", "upper95"] * (forecasts is not None), rows)
+
+
+def _failures(result: CalibrationResult) -> str:
+    """case.failed.csv: points at which a model failed: what it said, what became of it, and all parameters (user's units)."""
+    parameters = result.problem.parameters.parameters
+    header = ["experiment", "end", "first", "second", *(label for p in parameters for label in p.entry_labels)]
+    rows: list[list[Any]] = []
+    for f in result.failed:
+        values = [float(x) for p in parameters for x in np.atleast_1d(f.values[p.label])]
+        rows.append([f.experiment, f.end, f.first, f.second, *values])
+    return _csv(header, rows)
 
 
 def _jacobian(result: CalibrationResult) -> bytes:

@@ -76,6 +76,7 @@ class _Loader:
                 verify=calibration.verify,
                 memory=calibration.memory,
                 memory_megabytes=calibration.memory_megabytes,
+                failures=calibration.failures,
             ),
             stages=tuple(self._stages(problem)),
             plot=self.section.plot,

@@ -6,7 +6,16 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from bilevel.calibrate.settings import EnsembleMethod, Method, Noise, StartSampling, StrengthRule, Sweep, TransformName
+from bilevel.calibrate.settings import (
+    EnsembleMethod,
+    Failures,
+    Method,
+    Noise,
+    StartSampling,
+    StrengthRule,
+    Sweep,
+    TransformName,
+)
 from bilevel.calibrate.study.observation_schema import CandidateSection, ForecastSection, ObservationSection
 from bilevel.calibrate.study.section import Section, is_number, is_text
 from bilevel.calibrate.study.yaml_lines import kind_of
@@ -109,7 +118,7 @@ class CalibrationSection(Section):
     """How to calibrate; see bilevel.calibrate.Settings."""
 
     method: Method = Method.LEAST_SQUARES
-    """least squares with the Jacobian, or L-BFGS-B for very many parameters"""
+    """least_squares with the Jacobian, krylov without it for large fields (by itself above 1000 values), or lbfgsb"""
     noptmax: int = Field(default=100, ge=-1, le=1_000_000)
     """limit of iterations; 0: one run and its report, -1: Jacobian and linear statistics"""
     tolerance: float = Field(default=1e-6, gt=0, lt=1)
@@ -126,6 +135,8 @@ class CalibrationSection(Section):
     """inner solves start from the states of earlier evaluations; false: each starts as the first one did"""
     memory_megabytes: float = Field(default=256.0, gt=0)
     """what these states may take; the latest are kept"""
+    failures: Failures = Failures.REJECT
+    """of a model, twice at one point: `reject` the point, `penalise` its experiment's readings, or `drop` the experiment"""
 
 
 class StageSection(Section):

@@ -14,6 +14,7 @@ from bilevel.calibrate.fit.journal import Journal
 from bilevel.calibrate.fit.progress import Progress
 from bilevel.calibrate.fit.stages import staged
 from bilevel.calibrate.fit.start_outcomes import StartOutcome
+from bilevel.calibrate.fit.stop import STOP, Stopped, stop_asked, stoppable
 from bilevel.calibrate.fit.strength import StrengthResult
 from bilevel.calibrate.pest.export import write_pest_case
 from bilevel.calibrate.problem import CalibrationProblem
@@ -25,7 +26,7 @@ from bilevel.calibrate.study.files import REPORT, RESULT, locked
 from bilevel.calibrate.study.further_fits import FurtherFits
 from bilevel.calibrate.study.manifest import Manifest
 from bilevel.calibrate.study.study import Study
-from bilevel.report import InputError
+from bilevel.report import BilevelError, InputError
 
 STATE, CHECKPOINT, PICTURES, PEST = "state", "checkpoint", "pictures", "pest"
 _NEXT = ".checkpoint.next"
@@ -70,6 +71,8 @@ class Session:
             journal = Journal.create(self.folder / _NEXT, about)
             try:
                 return self._calibrate(settings, journal)
+            except Stopped:
+                raise self._stopped() from None
             finally:
                 shutil.rmtree(self.folder / _NEXT, ignore_errors=True)  # there only if no evaluation succeeded
 
@@ -85,7 +88,10 @@ class Session:
         settings = self._settings()
         settings = settings if noptmax is None else replace(settings, noptmax=noptmax)
         with self._held():
-            return self._calibrate(settings, Journal(self._checkpoint))
+            try:
+                return self._calibrate(settings, Journal(self._checkpoint))
+            except Stopped:
+                raise self._stopped() from None
 
     def earlier_result(self, noise: Noise | None = None) -> CalibrationResult:
         """The result of an earlier run from its journal, with other statistics if asked for; writes nothing.
@@ -191,9 +197,14 @@ class Session:
         further = FurtherFits(study, settings, self._checkpoint)
         further.predict(result)
         write_numbers(study, result, self.folder)
-        if names or study.ensemble is not None:
-            further.follow(result, names)
-            further.sample(result)
+        if (names or study.ensemble is not None) and not stop_asked():
+            try:
+                further.follow(result, names)
+                further.sample(result)
+            except Stopped:
+                result.notes.append(
+                    f"stopped by {self._stop.name} among profiles and samples; go on with bilevel resume"
+                )
             write_numbers(study, result, self.folder)
         states, trouble = write_states(result, self.folder / STATE)
         self._list(states)
@@ -244,9 +255,19 @@ class Session:
         except InputError:
             return False
 
+    def _stopped(self) -> BilevelError:
+        """What is said of a stop before there is anything to report."""
+        return BilevelError(
+            f"{self.folder}: stopped by {self._stop.name}; what is done is kept, go on with bilevel resume"
+        )
+
+    @property
+    def _stop(self) -> Path:
+        return self.folder / f"{self.study.case}{STOP}"
+
     @contextmanager
     def _held(self) -> Iterator[None]:
         if self.folder.exists() and not self.folder.is_dir():
             raise InputError(f"{self.folder}: is a file; expected a folder for the results")
-        with locked(self.folder):
+        with locked(self.folder), stoppable(self._stop):
             yield
