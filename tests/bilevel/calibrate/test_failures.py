@@ -122,7 +122,7 @@ def test_the_table_of_failed_points(fresh_study):
     (study.folder / "model.py").write_text(DECAY)
     study.edit("name: decay", "name: Decay")
     assert study.call("run").code == 0
-    rows = list(csv.DictReader((study.results / "case.failed.csv").open()))
+    rows = list(csv.DictReader((study.results / "case.failed.csv").read_text().splitlines()))
     assert rows
     assert set(rows[0]) == {"experiment", "end", "first", "second", "amplitude", "rate"}
     assert rows[0]["first"] == "too slow, it says"
