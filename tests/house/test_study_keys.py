@@ -33,5 +33,5 @@ def test_every_key_stands_in_a_page_with_its_meaning(name: str) -> None:
 def test_values_defaults_and_limits_are_in_words() -> None:
     page = file_page()
     assert "| `noptmax` | whole number >= -1 and <= 1,000,000 | `100` |" in page
-    assert "| `method` | `least_squares`, `lbfgsb` | `least_squares` |" in page
+    assert "| `method` | `least_squares`, `lbfgsb`, `krylov` | `least_squares` |" in page
     assert "| `value` | [ColumnSection](#columnsection) | required |" in page

@@ -148,7 +148,8 @@ class Evaluator:
             model.cautious = True
         try:
             with Memory(points=0).consulted():
-                return self.problem.evaluate(t, with_jacobian, self._stand_in)
+                stand_in = (self._stand_in,) if self.failures is Failures.PENALISE else ()
+                return self.problem.evaluate(t, with_jacobian, *stand_in)
         except Exception as error:
             lost = self.failures is Failures.DROP and self._may_drop(self.problem.failing)
             if not self.used and not lost:
@@ -166,7 +167,7 @@ class Evaluator:
 
     def _stand_in(self, experiment: Experiment, error: Exception) -> Tensor | None:
         """What a failed experiment is taken to predict: readings missed ten times as far as at the last good point."""
-        if self.failures is not Failures.PENALISE or not self.iterations:
+        if not self.iterations:
             return None
         start = 0
         for other in self.problem.experiments:

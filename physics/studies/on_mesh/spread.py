@@ -27,8 +27,7 @@ class SpreadSection(Section):
     points: PointsSection | None = None
     """the pilot points; the parameter's values come in their order"""
     correlation_length: str | None = None
-    """of the exponential covariance by which values are interpolated between pilot points; of cells: over which the
-    correlation of the logarithms falls to 0.14 (Matern's covariance)"""
+    """of the exponential covariance between pilot points; of cells: over which correlation falls to 0.14 (Matern)"""
     reference: str | None = None
     """a value that the field is near, where nothing else is known"""
     std: float | None = Key(default=None, gt=0)

@@ -36,7 +36,7 @@ def problem(function, *start):
     return problem_from_function(parameters, function, 2 * X + 3)
 
 
-@pytest.mark.parametrize("method", Method)
+@pytest.mark.parametrize("method", [Method.LEAST_SQUARES, Method.LBFGSB])
 @pytest.mark.parametrize("cut", CUTS)
 def test_a_model_that_cuts_the_graph_is_refused_at_the_start(cut, method):
     made = problem(lambda p: p["a"] * X + CUTS[cut](p["b"]), 1.0, 1.3)
@@ -128,7 +128,7 @@ def chain_of_bars(p):
     return bilevel.argmin(energy, torch.zeros(3), {"E": p["E"], "nu": p["nu"]}).u
 
 
-@pytest.mark.parametrize("method", Method)
+@pytest.mark.parametrize("method", [Method.LEAST_SQUARES, Method.LBFGSB])
 @pytest.mark.parametrize("transform", ["none", "log"])
 def test_a_column_of_round_off_is_a_zero_column(transform, method):
     """Displacement control determines nu alone; E stays where it started."""

@@ -31,7 +31,7 @@ def offset(result: CalibrationResult) -> float:
     return Linearisation(result.evaluation, result.problem.parameters).offset
 
 
-@pytest.mark.parametrize("method", Method)
+@pytest.mark.parametrize("method", [Method.LEAST_SQUARES, Method.LBFGSB])
 @pytest.mark.parametrize("tolerance", [1e-2, 1e-6])
 def test_converged_means_the_relative_offset_for_every_method(method, tolerance):
     result = calibrate(far_decay(), settings=Settings(method=method, tolerance=tolerance))
@@ -50,7 +50,7 @@ def test_the_tolerance_stops_the_loop():
     assert counts[0] < counts[1] < counts[2]
 
 
-@pytest.mark.parametrize("method", Method)
+@pytest.mark.parametrize("method", [Method.LEAST_SQUARES, Method.LBFGSB])
 @pytest.mark.parametrize("start", [1.0, 5.0])
 def test_iterations_do_not_depend_on_the_scale_of_weights(method, start):
     """From log parameters at 0 as from elsewhere; the parameters agree to a millionth of a standard deviation."""
@@ -71,7 +71,7 @@ def test_iterations_do_not_depend_on_the_scale_of_weights(method, start):
             assert e.std == pytest.approx(reference.std, rel=1e-4)
 
 
-@pytest.mark.parametrize("method", Method)
+@pytest.mark.parametrize("method", [Method.LEAST_SQUARES, Method.LBFGSB])
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 def test_exact_data_converge_and_are_not_called_systematic(method, scale):
     problem = problem_from_function(
@@ -113,7 +113,7 @@ def test_a_fit_does_not_fly_to_where_nothing_depends_on_anything():
     assert result.converged or "ran away" in result.status
 
 
-@pytest.mark.parametrize("method", Method)
+@pytest.mark.parametrize("method", [Method.LEAST_SQUARES, Method.LBFGSB])
 def test_any_exception_at_a_trial_point_is_a_step_too_far(method):
     calls = []
 

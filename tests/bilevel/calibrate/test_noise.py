@@ -17,7 +17,7 @@ X = torch.linspace(1.0, 10.0, 40)
 NOISE = torch.as_tensor(np.random.default_rng(3).normal(size=40))
 
 
-@pytest.mark.parametrize("method", Method)
+@pytest.mark.parametrize("method", [Method.LEAST_SQUARES, Method.LBFGSB])
 @pytest.mark.parametrize("weight", [None, 1e-2, 1e5])
 def test_priors_are_absolute_whatever_the_residuals_are(method, weight):
     """Data determine a b = 6 to 1e-5; b is known from its prior alone, and a = 6 / b with it."""

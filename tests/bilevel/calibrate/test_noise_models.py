@@ -61,7 +61,7 @@ def test_phi_is_the_sum_of_the_losses_and_its_derivatives_are_right(loss):
     np.testing.assert_allclose(p.evaluate(t, with_jacobian=False).gradient, evaluation.gradient, rtol=1e-12)
 
 
-@pytest.mark.parametrize("method", Method)
+@pytest.mark.parametrize("method", [Method.LEAST_SQUARES, Method.LBFGSB])
 @pytest.mark.parametrize("loss", [Loss.SOFT_L1, Loss.HUBER])
 def test_a_robust_fit_is_the_minimum_and_outliers_hardly_move_it(loss, method):
     data = LINE.clone()
