@@ -216,6 +216,7 @@ def cases() -> list[Case]:
         ),
         Case(line(100, outliers, GroupNoise(Loss.HUBER)), quiet, (Promise("10 % outliers, Huber's loss", plain),)),
         Case(line(100, outliers, GroupNoise(Loss.SOFT_L1)), quiet, (Promise("10 % outliers, soft l1", plain),)),
+        Case(line(100, outliers, GroupNoise(Loss.STUDENT_T)), quiet, (Promise("10 % outliers, Student's t", plain),)),
     ]
 
 

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from bilevel.calibrate.settings import Loss
 
+TAIL = 4.0
+"""Degrees of freedom of Student's t: few enough that an outlier counts for nothing, and a variance there is."""
 HUBER = 1.345
 """Where Huber's loss turns linear, in standard deviations: 95 % efficient under normal noise."""
 
@@ -49,6 +51,7 @@ class Misfits:
     logarithmic: Tensor
     soft: Tensor
     huber: Tensor
+    student: Tensor
     limit: Tensor
 
     @staticmethod
@@ -59,7 +62,12 @@ class Misfits:
     @property
     def normal(self) -> Tensor:
         """Rows whose residual is weight (prediction - reading), perhaps of logarithms."""
-        return ~(self.soft | self.huber | (self.limit != 0))
+        return ~(self.robust | (self.limit != 0))
+
+    @property
+    def robust(self) -> Tensor:
+        """Rows whose loss spares outliers."""
+        return self.soft | self.huber | self.student
 
     @property
     def plain(self) -> bool:
@@ -103,6 +111,10 @@ class Misfits:
         residual = torch.where(self.soft, z * torch.sqrt(2 / (torch.sqrt(1 + z**2) + 1)), z)
         far = torch.sqrt(2 * HUBER * z.abs().clamp(min=HUBER) - HUBER**2) * torch.sign(z)
         residual = torch.where(self.huber & (z.abs() > HUBER), far, residual)
+        # -2 log of the density (Lange, Little & Taylor 1989, J. Am. Stat. Assoc. 84:881); at 0 its root is taken as its limit
+        square = torch.where(z == 0, 1.0, z**2)
+        tailed = z * torch.sqrt((TAIL + 1) * torch.where(z == 0, 1 / TAIL, torch.log1p(square / TAIL) / square))
+        residual = torch.where(self.student, tailed, residual)
         # The share of phi vanishes far on the allowed side, where its root has no derivative that a number can hold.
         share = -2 * torch.special.log_ndtr(self.limit * z)
         return torch.where(self.limit != 0, -self.limit * torch.sqrt(share.clamp(min=1e-290)), residual)

@@ -96,6 +96,7 @@ class ObservationTable:
             torch.tensor([each.logarithmic for each in noise]),
             torch.tensor([each.loss is Loss.SOFT_L1 and not limit for each, limit in zip(noise, limits)]),
             torch.tensor([each.loss is Loss.HUBER and not limit for each, limit in zip(noise, limits)]),
+            torch.tensor([each.loss is Loss.STUDENT_T and not limit for each, limit in zip(noise, limits)]),
             torch.tensor(limits, dtype=torch.float64),
         )
 

@@ -55,6 +55,7 @@ class Loss(Enum):
     NORMAL = "normal"
     SOFT_L1 = "soft_l1"
     HUBER = "huber"
+    STUDENT_T = "student_t"
 
 
 class Transform(Enum):

@@ -60,7 +60,7 @@ def _by_row(problem: CalibrationProblem, evaluation: Evaluation, level: NoiseLev
     score = (misfit.residual(prediction) * misfit.stretch(prediction)).numpy()
     spread = np.ones_like(curvature)
     spread[misfit.normal.numpy()] = level.variance
-    robust, fitted = (misfit.soft | misfit.huber).numpy(), np.zeros(len(curvature), dtype=bool)
+    robust, fitted = misfit.robust.numpy(), np.zeros(len(curvature), dtype=bool)
     fitted[problem.fitted.numpy()] = True
     parameters = evaluation.data_rows - level.freedom
     for _, _, rows in problem.groups:

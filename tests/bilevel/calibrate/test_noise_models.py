@@ -43,6 +43,7 @@ def problem(value, noise=GroupNoise(), censored=(), std=0.1, model=None, x=X, gr
 RHO = {
     Loss.NORMAL: lambda z: z**2,
     Loss.SOFT_L1: lambda z: 2 * (np.sqrt(1 + z**2) - 1),
+    Loss.STUDENT_T: lambda z: 5 * np.log1p(z**2 / 4),
     Loss.HUBER: lambda z: np.where(np.abs(z) <= HUBER, z**2, 2 * HUBER * np.abs(z) - HUBER**2),
 }
 
@@ -62,7 +63,7 @@ def test_phi_is_the_sum_of_the_losses_and_its_derivatives_are_right(loss):
 
 
 @pytest.mark.parametrize("method", [Method.LEAST_SQUARES, Method.LBFGSB])
-@pytest.mark.parametrize("loss", [Loss.SOFT_L1, Loss.HUBER])
+@pytest.mark.parametrize("loss", [Loss.SOFT_L1, Loss.HUBER, Loss.STUDENT_T])
 def test_a_robust_fit_is_the_minimum_and_outliers_hardly_move_it(loss, method):
     data = LINE.clone()
     data[::7] += 20.0
@@ -209,7 +210,7 @@ def test_coverage_under_correlated_errors():
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("loss", [Loss.HUBER, Loss.SOFT_L1])
+@pytest.mark.parametrize("loss", [Loss.HUBER, Loss.SOFT_L1, Loss.STUDENT_T])
 def test_coverage_under_outliers(loss):
     def make(dice):
         noise = dice.normal(size=N) * np.where(dice.random(N) < 0.1, 10.0, 1.0)
@@ -251,7 +252,7 @@ def test_in_a_study(study, no_pictures):
 
 CASES = {
     "a loss without a std": ("std: 2", "loss: huber", "loss huber needs a std"),
-    "an unknown loss": ("std: 2", "std: 2\n    loss: l1", "'normal', 'soft_l1' or 'huber'"),
+    "an unknown loss": ("std: 2", "std: 2\n    loss: l1", "'normal', 'soft_l1', 'huber' or 'student_t'"),
     "a floor as weight": ("std: 2", "weight: {floor: 1}", "make a std, no weight"),
     "a negative error": ("std: 2", "std: {relative: -1}", "greater than or equal to 0"),
     "no error at all": ("std: 2", "std: {relative: 0}", "expected a positive standard deviation, got 0"),
