@@ -35,7 +35,17 @@ if TYPE_CHECKING:
         Status,
         UndeclaredTensorError,
     )
-    from bilevel.solvers import FIRE, LBFGS, Anderson, GradientDescent, LoadStepping, Newton, Picard, Tolerance
+    from bilevel.solvers import (
+        FIRE,
+        LBFGS,
+        Anderson,
+        GradientDescent,
+        LoadStepping,
+        LogMiddle,
+        Newton,
+        Picard,
+        Tolerance,
+    )
     from bilevel.solvers.steps import Armijo, BarzilaiBorwein, Constant, TrustRegion, Wolfe
 
 

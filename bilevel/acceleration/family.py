@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from bilevel.acceleration.cellwise.problem import CellwiseProblem
 from bilevel.problem import EnergyProblem, Params
 from bilevel.report import InputError
+from bilevel.solvers.cellwise.problem import CellwiseProblem
 from bilevel.solvers.load_stepping import Path
 
 

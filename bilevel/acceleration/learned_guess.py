@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from bilevel.acceleration.cellwise.problem import CellwiseProblem, Guess
 from bilevel.linalg.registry import Automatic
 from bilevel.linalg.solver import LinearSolver
-from bilevel.problem import EnergyProblem, Params, Problem
-from bilevel.report import BilevelError, Counts
+from bilevel.problem import EnergyProblem, Params
+from bilevel.solvers.cellwise.problem import CellwiseProblem, Guess
+from bilevel.solvers.cellwise.solver import SYSTEMS, CellwiseSolver
 from bilevel.solvers.evaluations import Tolerance
 from bilevel.solvers.load_stepping import LoadStepping, Path
-from bilevel.solvers.loop import Outcome, Solver
+from bilevel.solvers.loop import Solver
 from bilevel.solvers.newton import Newton
 from bilevel.solvers.steps.armijo import Armijo
 from bilevel.solvers.steps.step import Step
 from bilevel.solvers.steps.trust_region import TrustRegion
-
-SYSTEMS = 16
-"""At most so many linear systems in a guess; few problems take more than eight."""
 
 MAX_ITERATIONS = 300
 
@@ -33,17 +29,13 @@ LOAD_STEP = 15
 FROM_GUESS = 60
 """Iterations from a guess that makes load steps needless; many short steps of a trust region still cost less than those."""
 
-NOISE = 1e-12
-"""Energies this close, relative to their size, count as equal: a warm start may be as good as the solution."""
-
 
 @dataclass
-class LearnedGuess(Solver):
+class LearnedGuess(CellwiseSolver):
     """Solves one linear system for each network, then runs `solver` from the best field found.
 
     make: the problem as linear systems, which the linear solver of `solver` factorises. networks: one for
-    each system, None for a system without. solver: decides on convergence, as it would without any guess. otherwise: take
-    over one after the other, from the start that the user gave, where `solver` fails, so that nothing is lost but time.
+    each system, None for a system without. solver, otherwise: as of every `CellwiseSolver`.
     """
 
     make: Callable[[EnergyProblem, Params], CellwiseProblem]
@@ -51,67 +43,18 @@ class LearnedGuess(Solver):
     solver: Solver
     otherwise: Sequence[Solver] = ()
 
-    @property
-    def tolerance(self) -> Tolerance:  # type: ignore[override]
-        return self.solver.tolerance
+    def cellwise(self, problem: EnergyProblem, params: Params) -> CellwiseProblem:
+        return self.make(problem, params)
 
-    @property
-    def linear(self) -> LinearSolver:  # type: ignore[override]
-        return self.solver.linear
+    def systems(self) -> int:
+        return len(self.networks)
 
-    def near(self) -> Solver:
-        return self.solver
-
-    def solve(self, problem: Problem, u0: Tensor, params: Params, record: bool = False) -> Outcome:
-        if not isinstance(problem, EnergyProblem):
-            raise BilevelError("a learned guess minimises energies; this problem has none")
-        started = time.perf_counter()
-        with torch.no_grad():
-            u, counts = self._guess(problem, u0, params)
-        outcome = self.solver.solve(problem, u, params, record)
-        notes = list(outcome.report.notes)
-        for classical in self.otherwise:
-            if outcome.report.converged:
-                break
-            counts.add(outcome.report.counts)
-            counts.fallbacks += 1
-            notes.append(f"no solution yet; {type(classical).__name__} took over from the start")
-            outcome = classical.solve(problem, u0, params, record)
-        outcome.report.counts.add(counts)
-        outcome.report.notes = notes
-        outcome.report.seconds = time.perf_counter() - started
-        return outcome
-
-    def _guess(self, problem: EnergyProblem, u0: Tensor, params: Params) -> tuple[Tensor, Counts]:
-        """The last system's field; where that has more energy than u0, the field that has least."""
-        cellwise = self.make(problem, params)
-        if cellwise.linear_solver is None:
-            cellwise.linear_solver = self.linear
-        fields, counts = self._fields(cellwise, u0)
-        before, after = (problem.value(u, params) for u in (u0, fields[-1]))
-        counts.values += 2
-        if bool(torch.isfinite(after)) and bool(after <= before + NOISE * before.abs()):
-            return fields[-1], counts
-        energies = torch.stack([problem.value(u, params) for u in fields])
-        counts.values += len(fields)
-        counts.fallbacks += 1
-        return fields[int(energies.nan_to_num(torch.inf).argmin())], counts
-
-    def _fields(self, cellwise: CellwiseProblem, u0: Tensor) -> tuple[list[Tensor], Counts]:
-        """u0 and the field of every system, until one settles or cannot be solved."""
-        guess, fields = cellwise.begin(u0), [u0]
-        counts = guess.counts
-        try:
-            for network in self.networks:
-                if cellwise.near_solution(guess):
-                    break
-                guess = cellwise.solve(guess, predict(network, cellwise, guess))
-                counts = guess.counts
-                counts.inferences += network is not None
-                fields.append(guess.u)
-        except BilevelError:  # ends the guess, not the solve
-            counts.fallbacks += 1
-        return fields, counts
+    def asked(self, number: int, cellwise: CellwiseProblem, guess: Guess) -> Tensor:
+        network = self.networks[number]
+        if network is None:
+            return super().asked(number, cellwise, guess)
+        guess.counts.inferences += 1
+        return predict(network, cellwise, guess)
 
 
 def predict(network: nn.Module | None, problem: CellwiseProblem, guess: Guess) -> Tensor:

@@ -12,13 +12,13 @@ from typing import Any
 
 from torch import nn
 
-from bilevel.acceleration.cellwise import split
 from bilevel.acceleration.family import Family
 from bilevel.acceleration.networks import node_network
 from bilevel.acceleration.networks.cell_network import CellNetwork
 from bilevel.acceleration.networks.node_network import NodeNetwork
 from bilevel.inversion.networks.checkpoint import read_file, write_file
 from bilevel.report import InputError
+from bilevel.solvers.cellwise import split
 
 
 class Kind(str, Enum):

@@ -17,9 +17,8 @@ from bilevel.implicit.strategies import Adjoint, Exact, Unrolled
 from bilevel.implicit.unrolled import unroll
 from bilevel.problem import Energy, EnergyProblem, FixedPoint, Function, Params, Problem, Residual
 from bilevel.report import OnFail, Solution
-from bilevel.solvers.fixed_point import Anderson
+from bilevel.solvers.default import default_solver
 from bilevel.solvers.loop import Solver
-from bilevel.solvers.newton import Newton
 from bilevel.torch_internals import outside_compilation, without_saved_tensor_hooks
 
 
@@ -39,7 +38,7 @@ def argmin(
     UndeclaredTensorError. Source: implicit function theorem, e.g. Griewank & Walther 2008, chapter 15.
     """
     problem = energy if isinstance(energy, EnergyProblem) else Energy(energy)
-    return solve_implicitly(problem, u0, params, solver or Newton(), adjoint, on_fail)
+    return solve_implicitly(problem, u0, params, solver, adjoint, on_fail)
 
 
 def root(
@@ -53,7 +52,7 @@ def root(
 ) -> Solution:
     """u* with r(u*, params) = 0 from the start u0, differentiable in every tensor of params; see `argmin`."""
     problem = residual if isinstance(residual, Problem) else Residual(residual)
-    return solve_implicitly(problem, u0, params, solver or Newton(), adjoint, on_fail)
+    return solve_implicitly(problem, u0, params, solver, adjoint, on_fail)
 
 
 def fixed_point(
@@ -67,14 +66,15 @@ def fixed_point(
 ) -> Solution:
     """u* = T(u*, params) from the start u0, differentiable in every tensor of params; see `argmin`."""
     problem = map if isinstance(map, FixedPoint) else FixedPoint(map)
-    return solve_implicitly(problem, u0, params, solver or Anderson(), adjoint, on_fail)
+    return solve_implicitly(problem, u0, params, solver, adjoint, on_fail)
 
 
 @outside_compilation
 def solve_implicitly(
-    problem: Problem, u0: Tensor, params: Params, solver: Solver, adjoint: Adjoint | None, on_fail: OnFail
+    problem: Problem, u0: Tensor, params: Params, solver: Solver | None, adjoint: Adjoint | None, on_fail: OnFail
 ) -> Solution:
     """The layer behind argmin, root and fixed_point."""
+    solver = solver or default_solver(problem)
     spot = memory.next_spot()
     if spot is None:
         return _solve_implicitly(problem, u0, params, solver, adjoint, on_fail)

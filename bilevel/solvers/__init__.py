@@ -6,6 +6,7 @@ from bilevel.solvers.fixed_point import Anderson, Picard
 from bilevel.solvers.gradient import GradientDescent
 from bilevel.solvers.lbfgs import LBFGS
 from bilevel.solvers.load_stepping import LoadStepping
+from bilevel.solvers.log_middle import LogMiddle
 from bilevel.solvers.loop import DescentSolver, Outcome, Solver
 from bilevel.solvers.newton import Newton
 from bilevel.solvers.nonlinear_cg import NonlinearCG
@@ -18,6 +19,7 @@ __all__ = [
     "DescentSolver",
     "GradientDescent",
     "LoadStepping",
+    "LogMiddle",
     "Newton",
     "NonlinearCG",
     "Outcome",

@@ -11,18 +11,11 @@ from torch import Tensor
 
 from bilevel.acceleration.family import Family, Instance, Variation
 from physics.discretisation import Mesh, Shape, box
-from physics.discretisation.operator import nodal_operator
 from physics.families.family import generator, neighbours, node_graph
 from physics.families.random_field import smooth
-from physics.local.density import Measure
-from physics.local.energy import LocalEnergy
-from physics.local.term import Term
 from physics.local.total_variation.cells import VariationCells
-from physics.local.total_variation.density import Misfit, SmoothedVariation
+from physics.local.total_variation.denoising import Denoising
 from physics.local.total_variation.systems import VariationSystems
-
-COARSE = 100.0
-"""The start is the solution of the problem with |g|^2 in place of the total variation, of equal cost at this many e."""
 
 
 @dataclass(frozen=True)
@@ -50,16 +43,12 @@ class DenoisedVolumes(Family):
         value = torch.from_numpy(image + noise * rng.normal(size=nodes)) * self.grey_unit
         weight = rng.uniform(1.0, 2.0) * noise * self.grey_unit
         smoothing = 10.0 ** rng.uniform(-6.0, -3.0) * self.grey_unit
-        terms = [
-            Term("variation", mesh.operator(), SmoothedVariation(), Measure((3,))),
-            Term("data", nodal_operator(torch.arange(nodes)), Misfit(), Measure((1, 1))),
-        ]
-        problem = LocalEnergy(terms, nodes)
+        problem = Denoising(mesh)
         params = {
             "variation": {"weight": torch.tensor(weight), "smoothing": torch.tensor(smoothing)},
             "data": {"mass": _volumes(mesh), "value": value},
         }
-        cellwise = VariationCells(VariationSystems.of(problem, params), COARSE)
+        cellwise = VariationCells(VariationSystems.of(problem, params))
         start = cellwise.first()
         edges = neighbours(mesh.cells)
         jump = ((value[edges[0]] - value[edges[1]]).abs() / weight)[:, None]

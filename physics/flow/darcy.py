@@ -10,12 +10,14 @@ from torch import Tensor
 
 from bilevel.problem import Params
 from bilevel.report import InputError
+from bilevel.solvers.cellwise.problem import SplitEnergy
 from physics.constitutive.flow.linear import Linear
 from physics.discretisation import Mesh
 from physics.discretisation.constraints import Constraint
 from physics.discretisation.operator import FixedOperator, nodal_operator
 from physics.discretisation.point_location import Interpolation
 from physics.discretisation.rigid_body_modes import constant_modes
+from physics.flow.cellwise import FlowCells, flow_cells
 from physics.local.density import Density, Measure
 from physics.local.energy import LocalEnergy
 from physics.local.parameters import LawParameter, LawParameters
@@ -101,7 +103,7 @@ class Source(Density):
         return -params.unsqueeze(-1).expand(x.shape)
 
 
-class Diffusion(LocalEnergy):
+class Diffusion(LocalEnergy, SplitEnergy):
     """A scalar field driven by its gradient: - div(flux) = source; the unknown is the field at the nodes that are not fixed.
 
         flow = Diffusion(mesh, [mesh.fixed("left", value=1.0), mesh.fixed("right")], law=Forchheimer())
@@ -159,6 +161,9 @@ class Diffusion(LocalEnergy):
             terms.append(Term("wells", _at_wells(wells), Source(), VALUE))
         kernel = None if leaky or transient or exchange else constant_modes(len(mesh.coordinates))
         super().__init__(terms, len(mesh.coordinates), 1, constraints, kernel=kernel, floating=floating)
+
+    def cellwise(self, params: Params) -> FlowCells | None:
+        return flow_cells(self, params)
 
     def stage(self, params: Mapping[str, Any], anchor: Tensor, tau: Tensor) -> Params:
         """The parameters of one implicit step of length tau from the field `anchor` (nodes, 1); see `time_stepping.march`."""

@@ -13,17 +13,19 @@ from torch import Tensor
 
 from bilevel.problem import Params
 from bilevel.report import InputError
+from bilevel.solvers.cellwise.problem import SplitEnergy
 from physics.constitutive.flow.law import FlowLaw
 from physics.discretisation.constraints import Constraint
 from physics.discretisation.graph import Graph
 from physics.discretisation.rigid_body_modes import constant_modes
+from physics.flow.cellwise import FlowCells, flow_cells
 from physics.flow.darcy import VALUE, Leakage, Source, Storage
 from physics.local.density import Measure
 from physics.local.energy import LocalEnergy
 from physics.local.term import Term
 
 
-class FlowNetwork(LocalEnergy):
+class FlowNetwork(LocalEnergy, SplitEnergy):
     """Heads h [m] at the nodes of a graph that balance the fluxes of its edges with the inflows.
 
     The drop of an edge is the head at its first node less that at its second, and drives the flow from first to second: a
@@ -66,6 +68,9 @@ class FlowNetwork(LocalEnergy):
         heads = self.expand(u, params)[:, 0]
         drop = heads[self.graph.edges[:, 0]] - heads[self.graph.edges[:, 1]]
         return self.law.flux(drop, params["flow"])
+
+    def cellwise(self, params: Params) -> FlowCells | None:
+        return flow_cells(self, params)
 
     def stage(self, params: Mapping[str, Any], anchor: Tensor, tau: Tensor) -> Params:
         """The parameters of one implicit step of length tau from the heads `anchor` (nodes, 1); see `time_stepping.march`."""

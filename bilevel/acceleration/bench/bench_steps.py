@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from bilevel.acceleration.bench import BenchMethod, BenchSettings, classical_methods, run, text, to_json
 from bilevel.acceleration.bench.methods import Make
-from bilevel.acceleration.cellwise.problem import Incidence
 from bilevel.acceleration.family import Family, Instance
 from bilevel.acceleration.learned_guess import LearnedGuess, guess_solver
 from bilevel.acceleration.learned_step import step_solver
@@ -19,6 +18,7 @@ from bilevel.acceleration.networks.node_network import Proposal
 from bilevel.acceleration.training.config import find_family
 from bilevel.acceleration.weights_file import Kind, Weights, shipped
 from bilevel.report import InputError
+from bilevel.solvers.cellwise.problem import Incidence
 from bilevel.solvers.evaluations import Tolerance
 
 QUICK = BenchSettings(instances=8, multiples=(4,), tuning=2, budget=1.0)

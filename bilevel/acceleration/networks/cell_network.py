@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bilevel.acceleration.cellwise.problem import Incidence
+from bilevel.solvers.cellwise.problem import Incidence
 
 
 class CellNetwork(nn.Module):

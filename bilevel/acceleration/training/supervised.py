@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from bilevel.acceleration.cellwise.problem import CellwiseProblem, Guess, Incidence
 from bilevel.acceleration.family import Family, Instance
 from bilevel.acceleration.learned_guess import LearnedGuess, predict
 from bilevel.acceleration.networks.cell_network import CellNetwork
 from bilevel.inversion.networks.checkpoint import read_checkpoint, write_checkpoint
 from bilevel.report import BilevelError
 from bilevel.solvers import LoadStepping, Newton, Solver, Tolerance
+from bilevel.solvers.cellwise.problem import CellwiseProblem, Guess, Incidence
 from bilevel.solvers.steps.armijo import Armijo
 from bilevel.solvers.steps.trust_region import TrustRegion
 

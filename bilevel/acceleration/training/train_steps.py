@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bilevel.acceleration.cellwise.unrolled import UnrolledProblem
 from bilevel.acceleration.family import Family
 from bilevel.acceleration.networks.node_network import NodeNetwork
 from bilevel.acceleration.training.config import TrainingConfig, find_family, read_config
@@ -18,6 +17,7 @@ from bilevel.acceleration.training.unrolled_guess import UnrolledGuess, network_
 from bilevel.acceleration.training.unrolled_step import UnrolledStep
 from bilevel.acceleration.weights_file import Kind, Weights, versions
 from bilevel.report import InputError
+from bilevel.solvers.cellwise.unrolled import UnrolledProblem
 
 
 def train_steps(file: Path, progress: bool = True, overwrite: bool = False) -> Path:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bilevel.acceleration.cellwise.unrolled import UnrolledProblem
 from bilevel.acceleration.family import Instance
 from bilevel.acceleration.learned_guess import predict
 from bilevel.acceleration.networks.cell_network import CellNetwork
 from bilevel.acceleration.training.loop import Objective
 from bilevel.report import BilevelError, ConvergenceError
+from bilevel.solvers.cellwise.unrolled import UnrolledProblem
 from bilevel.solvers.evaluations import Tolerance
 from bilevel.solvers.newton import Newton
 from bilevel.solvers.steps.armijo import Armijo

@@ -19,11 +19,18 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from bilevel.acceleration.cellwise.problem import Guess, Incidence
-from bilevel.acceleration.cellwise.unrolled import UnrolledProblem
-from bilevel.report import InputError
+from bilevel.report import Counts, InputError
+from bilevel.solvers.cellwise.problem import Guess, Incidence
+from bilevel.solvers.cellwise.split import BALANCED
+from bilevel.solvers.cellwise.unrolled import UnrolledProblem
 from physics.discretisation.matmul import matmul
 from physics.local.total_variation.systems import VariationSystems
+
+COARSE = 100.0
+"""The start is the solution of the problem with |g|^2 in place of the total variation, of equal cost at this many e."""
+
+SAME_START = 1e-6
+"""A start is taken for that solution where its fluxes balance the misfit to this fraction of it."""
 
 LARGEST_FLUX = 0.9999
 """Fluxes, as a fraction of what the total variation allows, are cut here."""
@@ -63,7 +70,7 @@ class VariationCells(UnrolledProblem):
     outputs = ("length", "towards the dual", "turn", "onward", "flux", "stiffness")
     feature_count = 12
 
-    def __init__(self, systems: VariationSystems, coarse: float) -> None:
+    def __init__(self, systems: VariationSystems, coarse: float = COARSE) -> None:
         self.systems, self.coarse = systems, coarse
         count, nodes = systems.cells.shape
         pairs = torch.stack((torch.arange(count).repeat_interleave(nodes), systems.cells.reshape(-1)))
@@ -75,9 +82,20 @@ class VariationCells(UnrolledProblem):
         return VariationCells(VariationSystems.side_by_side([part.systems for part in own]), own[0].coarse)
 
     def begin(self, start: Tensor) -> Guess:
-        """The start with the fluxes of the linear problem that it solves."""
-        gradients = self.systems.gradients(start)
-        return Guess(start, _left(gradients, gradients / self.coarse, gradients))
+        """The start with its own fluxes if they nearly balance, else the quadratic problem's solution with the fluxes of that."""
+        counts, u, gradients = Counts(), start, self.systems.gradients(start)
+        if self._imbalance(u, _flux(gradients)) <= BALANCED:
+            return Guess(u, _left(gradients, _flux(gradients), gradients), counts)
+        if self._imbalance(u, gradients / self.coarse) > SAME_START:
+            u, counts = self.first(), Counts(factorisations=1, back_substitutions=1)
+            gradients = self.systems.gradients(u)
+        return Guess(u, _left(gradients, gradients / self.coarse, gradients), counts)
+
+    def _imbalance(self, u: Tensor, flux: Tensor) -> float:
+        """How far fluxes (E, dim) are from balancing the misfit, relative to that."""
+        systems = self.systems
+        misfit = systems.mass * (u - systems.data)
+        return float((misfit + systems.divergence(systems.cost[:, None] * flux)).norm() / misfit.norm())
 
     def first(self) -> Tensor:
         """The solution u (n,) of the quadratic problem."""

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from bilevel.acceleration.cellwise.problem import CellwiseProblem, Guess
 from bilevel.linalg import factorise
 from bilevel.report import Counts
+from bilevel.solvers.cellwise.problem import CellwiseProblem, Guess
 from physics.discretisation.matrices import cofactor, determinant
 from physics.solids.cellwise.body import LinearisedSolid, NearlyIncompressibleSolid
 from physics.solids.cellwise.matrices import Matrices

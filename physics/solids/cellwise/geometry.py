@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bilevel.acceleration.cellwise.problem import Incidence
+from bilevel.solvers.cellwise.problem import Incidence
 from physics.discretisation import Mesh
 from physics.discretisation.matmul import matmul
 from physics.discretisation.operator import LocalOperator

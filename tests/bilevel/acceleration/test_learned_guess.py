@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
-from bilevel.acceleration.cellwise.problem import CellwiseProblem, Guess, Incidence
 from bilevel.acceleration.learned_guess import LearnedGuess, guess_solver
 from bilevel.linalg import SuperLU, registry
 from bilevel.problem import Energy
 from bilevel.report import SingularError
 from bilevel.solvers import Newton, Tolerance
+from bilevel.solvers.cellwise.problem import CellwiseProblem, Guess, Incidence
 from bilevel.solvers.loop import Solver
 from physics.families.denoised_volumes import DenoisedVolumes
 from physics.families.large_strain import LargeStrain

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bilevel.acceleration.cellwise.problem import Guess
 from bilevel.acceleration.family import Instance, Variation
 from bilevel.acceleration.learned_guess import LearnedGuess
 from bilevel.acceleration.networks.cell_network import CellNetwork
 from bilevel.linalg import factorise
 from bilevel.solvers import LoadStepping, Newton, Tolerance
+from bilevel.solvers.cellwise.problem import Guess
 from bilevel.solvers.steps import TrustRegion
 from physics.discretisation import box
 from physics.discretisation.matrices import cofactor

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from bilevel.acceleration.cellwise.problem import CellwiseProblem
 from bilevel.acceleration.family import Family
 from bilevel.acceleration.learned_guess import predict
 from bilevel.acceleration.networks.cell_network import CellNetwork
+from bilevel.solvers.cellwise.problem import CellwiseProblem
 from physics.discretisation.constraints import Dirichlet
 from physics.discretisation.graph import Graph
 from physics.discretisation.operator import nodal_operator
@@ -79,7 +79,7 @@ def test_pores_in_another_order(family: Family) -> None:
     graph = Graph(problem.graph.nodes, place[problem.graph.edges])
     renumbered = FlowNetwork(graph, problem.law, (Dirichlet("sides", place[held], value=head),))
     moved: dict[str, Any] = {"flow": params["flow"], "inflow": params["inflow"][order]}
-    split = FlowCells(renumbered, moved, cellwise.typical)
+    split = FlowCells(renumbered, moved, cellwise.law.typical)
     one = cellwise, instance.start, lambda u: cellwise.heads(u)[:, None]
     require_same(one, (split, split.linear_start(), lambda u: split.heads(u)[:, None]), order)
 

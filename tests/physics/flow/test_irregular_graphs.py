@@ -40,9 +40,5 @@ def spent(law: str, seed: int) -> int:
 def test_none_fails(law, seeds):
     counts = [spent(law, seed) for seed in seeds]
     print(law, np.median(counts), max(counts))
-    assert max(counts) <= 25
-
-
-def test_the_median_is_low():
-    counts = [spent(law, seed) for law in LAWS for seed in range(3)]
     assert np.median(counts) <= 16
+    assert max(counts) <= 25

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bilevel.acceleration.cellwise import vectors
-from bilevel.acceleration.cellwise.joined import Joined
 from bilevel.acceleration.family import Variation
 from bilevel.acceleration.networks.cell_network import CellNetwork
 from bilevel.solvers import Newton
+from bilevel.solvers.cellwise import vectors
+from bilevel.solvers.cellwise.joined import Joined
 from bilevel.solvers.evaluations import Tolerance
 from bilevel.solvers.steps import Armijo
 from physics.families.forchheimer import ForchheimerFlow

@@ -3,11 +3,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bilevel.acceleration.cellwise.problem import Guess
 from bilevel.acceleration.family import Instance, Variation
 from bilevel.acceleration.learned_guess import LearnedGuess
 from bilevel.report import InputError
 from bilevel.solvers import Newton, Tolerance
+from bilevel.solvers.cellwise.problem import Guess
 from bilevel.solvers.steps import Armijo
 from physics.families.denoised_volumes import DenoisedVolumes
 from physics.local.total_variation.cells import VariationCells

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from bilevel.acceleration.cellwise.problem import Guess
 from bilevel.acceleration.learned_guess import LearnedGuess
 from bilevel.linalg import factorise
 from bilevel.solvers import LoadStepping, Newton, Tolerance
+from bilevel.solvers.cellwise.problem import Guess
 from bilevel.solvers.steps import TrustRegion
 from physics.discretisation import box, rectangle
 from physics.solids import MooneyRivlin, NeoHookean, Solid, Yeoh

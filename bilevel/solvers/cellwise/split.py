@@ -22,13 +22,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bilevel.acceleration.cellwise import vectors
-from bilevel.acceleration.cellwise.cell_law import CellLaw
-from bilevel.acceleration.cellwise.problem import Guess, Incidence
-from bilevel.acceleration.cellwise.unrolled import UnrolledProblem
 from bilevel.linalg import factorise
 from bilevel.linalg.operator import LinearOperator
 from bilevel.linalg.solver import Factor
+from bilevel.report import Counts
+from bilevel.solvers.cellwise import vectors
+from bilevel.solvers.cellwise.cell_law import CellLaw
+from bilevel.solvers.cellwise.problem import Guess, Incidence
+from bilevel.solvers.cellwise.unrolled import UnrolledProblem
 
 FEATURE_VERSION = 1
 """Raised whenever the features below change their meaning; weights carry it."""
@@ -36,11 +37,17 @@ FEATURE_VERSION = 1
 WIDEST = 12.0
 """Logarithms of ratios are cut here: a factor of 1.6e5 is as good as zero or infinity."""
 
+FARTHEST = 6.0
+"""A system moves the logarithm of a gradient by no more: of laws with p near 1 the dual estimate may be any power of ten."""
+
 FAINT = 1e-10
 """Gradients, fluxes and slopes below this fraction of their mean are lifted to it: such cells carry nothing."""
 
 LEAST_SLOPE = 0.1
 """Slopes are kept above this fraction of the steeper of those at the gradient and at the flux."""
+
+BALANCED = 0.3
+"""A start is kept where its own fluxes balance to this fraction of their size; the linear problem is no worse else."""
 
 SAME_START = 1e-6
 """A start is taken for the solution of the linear problem where its fluxes balance to this fraction of the loads."""
@@ -135,11 +142,17 @@ class SplitProblem(UnrolledProblem):
         return _Linear.apply(self, slope, offset)[0]
 
     def begin(self, start: Tensor) -> Guess:
-        """The start with the fluxes of the linear problem if it solves that, else with its own fluxes."""
+        """The start with its own fluxes if they nearly balance, else the linear problem's solution with the fluxes of that."""
         gradients = self.gradients(start)
-        linear = vectors.times(self.first_slope(), gradients)
-        balanced = self._off_balance(linear) <= SAME_START
-        return Guess(start, self._flow(gradients, linear if balanced else self.law.flux(gradients)))
+        own, linear = self.law.flux(gradients), vectors.times(self.first_slope(), gradients)
+        if self._off_balance(linear) <= SAME_START:
+            return Guess(start, self._flow(gradients, linear))
+        if self._off_balance(own) <= BALANCED:
+            return Guess(start, self._flow(gradients, own))
+        u = self.linear_start()
+        gradients = self.gradients(u)
+        fluxes = vectors.times(self.first_slope(), gradients)
+        return Guess(u, self._flow(gradients, fluxes), Counts(factorisations=1, back_substitutions=1))
 
     def detached(self, guess: Guess) -> Guess:
         """The same state without history of gradients."""
@@ -176,7 +189,10 @@ class SplitProblem(UnrolledProblem):
         """The next state; differentiable in `outputs` (E, 3) and in the state's gradients and fluxes."""
         slope, offset = self._about(guess.memory, outputs)
         u, gradients = _Linear.apply(self, slope, offset)
-        counts = replace(guess.counts, factorisations=guess.counts.factorisations + 1)
+        before = guess.counts
+        counts = replace(
+            before, factorisations=before.factorisations + 1, back_substitutions=before.back_substitutions + 1
+        )
         return Guess(u, self._flow(gradients, vectors.times(slope, gradients) + offset), counts)
 
     def targets(self, guess: Guess, solution: Tensor) -> Tensor:
@@ -184,9 +200,9 @@ class SplitProblem(UnrolledProblem):
         flow: Flow = guess.memory
         primal, dual, aligned = flow.primal, flow.dual, flow.aligned
         wanted = self._lifted(self.gradients(solution)).log()
-        gap = _cut(dual - primal)
+        gap = _within_reach(dual - primal)
         blend = torch.where(aligned & (gap.abs() > 1e-3), (wanted - primal) / gap - 0.5, 0.0).clamp(-0.9, 0.9)
-        base = torch.where(self.law.exponent < 2.0, dual, primal)
+        base = torch.where(self.law.exponent < 2.0, primal + gap, primal)
         shift = torch.where(aligned, 0.0, (wanted - base) / torch.tanh(gap.abs()).clamp(min=1e-3) / 4.0).clamp(
             -0.9, 0.9
         )
@@ -201,11 +217,11 @@ class SplitProblem(UnrolledProblem):
         """
         law, primal, dual, aligned = self.law, flow.primal, flow.dual, flow.aligned
         blend, shift, lift = torch.tanh(outputs).unbind(1)
-        gap, below_two = _cut(dual - primal), law.exponent < 2.0
+        gap, below_two = _within_reach(dual - primal), law.exponent < 2.0
         weight = torch.tanh(gap.abs())
         by_flux = ~aligned & below_two
         between = primal + (0.5 + blend) * gap
-        base = torch.where(aligned, between, torch.where(by_flux, dual, primal))
+        base = torch.where(aligned, between, torch.where(by_flux, primal + gap, primal))
         length = (base + 2.0 * shift * weight).exp()
         direction = vectors.direction(flow.gradients, flow.fluxes, 1.0 / law.exponent, aligned, by_flux)
         steeper = torch.where(below_two, torch.minimum(primal, dual), torch.maximum(primal, dual)).exp()
@@ -263,3 +279,7 @@ def _squashed(logarithm: Tensor) -> Tensor:
 
 def _cut(logarithm: Tensor) -> Tensor:
     return logarithm.clamp(-WIDEST, WIDEST)
+
+
+def _within_reach(gap: Tensor) -> Tensor:
+    return FARTHEST * torch.tanh(gap / FARTHEST)  # smooth, for networks are trained through it

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bilevel.acceleration.cellwise.cell_law import JoinedLaw
-from bilevel.acceleration.cellwise.split import SplitProblem
-from bilevel.acceleration.cellwise.unrolled import UnrolledProblem
 from bilevel.linalg.operator import Sparse, SparsePattern
+from bilevel.solvers.cellwise.cell_law import JoinedLaw
+from bilevel.solvers.cellwise.split import SplitProblem
+from bilevel.solvers.cellwise.unrolled import UnrolledProblem
 
 
 class Joined(SplitProblem):

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from bilevel.acceleration.cellwise import vectors
+from bilevel.solvers.cellwise import vectors
 
 
 class CellLaw(ABC):

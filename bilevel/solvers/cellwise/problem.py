@@ -18,6 +18,7 @@ from torch import Tensor
 
 from bilevel.linalg.operator import compressed
 from bilevel.linalg.solver import LinearSolver
+from bilevel.problem import EnergyProblem, Params
 from bilevel.report import Counts
 
 
@@ -105,3 +106,15 @@ class CellwiseProblem(ABC):
     @abstractmethod
     def targets(self, guess: Guess, solution: Tensor) -> Tensor:
         """The outputs (cells, K) that ask for the states at the solution u (n,)."""
+
+
+class CellwiseEnergy(EnergyProblem):
+    """An energy that knows its form as linear systems from local states."""
+
+    @abstractmethod
+    def cellwise(self, params: Params) -> CellwiseProblem | None:
+        """That form at these parameters, or None where it has none, or where the problem is linear anyhow."""
+
+
+class SplitEnergy(CellwiseEnergy):
+    """One that is convex in each cell's gradient, so that systems without a network lead to its minimum."""

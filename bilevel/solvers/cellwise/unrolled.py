@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from bilevel.acceleration.cellwise.problem import CellwiseProblem, Guess
+from bilevel.solvers.cellwise.problem import CellwiseProblem, Guess
 
 
 class UnrolledProblem(CellwiseProblem):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bilevel.acceleration.cellwise import vectors
+from bilevel.solvers.cellwise import vectors
 
 COUNT = 40
 
