@@ -29,7 +29,7 @@ from physics.families.large_strain import PlaneMotion
 from physics.families.networks import lattice
 from physics.flow import FlowNetwork
 from physics.solids import NeoHookean
-from physics.solids.cellwise.body import NearlyIncompressibleSolid
+from physics.solids.cellwise.nearly_incompressible import NearlyIncompressibleSolid
 
 LINE = "calibrations with the memory of inner states on and off: factorisations a solve, seconds, the same parameters"
 DURATION = "10 minutes"

@@ -19,8 +19,8 @@ from bilevel.solvers.steps import TrustRegion
 from physics.discretisation import rectangle
 from physics.families.large_strain import LargeStrain, PlaneMotion
 from physics.solids import NeoHookean
-from physics.solids.cellwise.body import NearlyIncompressibleSolid
 from physics.solids.cellwise.cells import SolidCells
+from physics.solids.cellwise.nearly_incompressible import NearlyIncompressibleSolid
 
 HERE = Path(__file__).parent
 LENGTH, ACROSS = 3.0, 40
@@ -74,7 +74,9 @@ def load_stepping() -> LoadStepping:
 def learned_guess() -> Solver:
     """The shipped weights before Newton's method."""
     weights = Weights.load(shipped(LargeStrain(), Kind.GUESS), LargeStrain())
-    return guess_solver(weights.networks, lambda _, params: SolidCells(BAR, params, MOTION), TOLERANCE, path=path)
+    return guess_solver(
+        weights.networks, lambda _, params: SolidCells(BAR.by_cells, params, MOTION), TOLERANCE, path=path
+    )
 
 
 def draw(axes: Axes, positions: Tensor, values: Tensor | None) -> None:

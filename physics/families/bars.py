@@ -22,8 +22,8 @@ from physics.local.density import Measure
 from physics.local.energy import LocalEnergy
 from physics.local.term import Term
 from physics.solids import NeoHookean
-from physics.solids.cellwise.body import NearlyIncompressibleSolid
 from physics.solids.cellwise.cells import SolidCells
+from physics.solids.cellwise.nearly_incompressible import NearlyIncompressibleSolid
 from physics.solids.cellwise.split_law import SplitLaw
 
 
@@ -40,8 +40,7 @@ class EndMotion(ABC):
 
     def first(self, cells: SolidCells) -> tuple[Tensor, Tensor, Counts]:
         """With the way to the right end measured by the harmonic interpolation that the stiffness weighs."""
-        solid = cells.solid
-        mesh = solid.mesh
+        mesh = cells.cells.mesh
         held = [mesh.fixed(name, value=value) for name, value in (("left", 0.0), ("right", 1.0))]
         term = Term("harmonic", mesh.operator(), Linear("mu", "Pa"), Measure((mesh.dim,)))
         energy, params = LocalEnergy([term], len(mesh.coordinates), 1, held), {"harmonic": {"mu": cells.mu}}
@@ -91,7 +90,7 @@ class Bars(Family):
             return {**params, "boundary": {"right": motion.displacement(end, fraction)}}
 
         params = path({"material": material}, 1.0)
-        cellwise = SolidCells(solid, params, motion)
+        cellwise = SolidCells(solid.by_cells, params, motion)
         start = _classical_start(solid, cellwise, params)
         graph = node_graph(solid, params, neighbours(mesh.cells), *_node_features(solid, mu, poisson))
         described = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, TypeAlias, overload
 
 import torch
@@ -13,6 +14,7 @@ from bilevel.linalg.operator import Sparse
 from bilevel.problem import Params, Problem
 from bilevel.report import InputError, Solution
 from bilevel.solvers import Newton, Tolerance
+from bilevel.solvers.cellwise.problem import CellwiseEnergy
 from bilevel.solvers.loop import Solver
 from physics.constitutive.elastic.law import ElasticLaw
 from physics.constitutive.inelastic.law import InelasticLaw
@@ -27,6 +29,8 @@ from physics.local.density import Density, FunctionDensity, rows_of
 from physics.local.energy import LocalEnergy
 from physics.local.residual import LocalResidual
 from physics.local.term import Term
+from physics.solids.cellwise.body import BodyCells
+from physics.solids.cellwise.cells import SolidCells
 from physics.solids.loads import Load
 from physics.solids.locking import REMARK, STIFF, stiffness_ratio
 from physics.solids.material_points import MaterialFlux, MaterialTerm
@@ -176,7 +180,7 @@ class Solid(SolidBody):
         return object.__new__(cls)
 
 
-class ElasticSolid(LocalEnergy, Solid):
+class ElasticSolid(LocalEnergy, Solid, CellwiseEnergy):
     """The potential energy of a solid body, to be minimised over its displacements."""
 
     __init__ = SolidBody.__init__
@@ -184,7 +188,8 @@ class ElasticSolid(LocalEnergy, Solid):
     def _material(self, law: Any, operator: LocalOperator, mean_dilatation: bool, strain: Strain | None) -> Term:
         density = _density(law, self.kinematics)
         own = density.strain if isinstance(density, ElasticLaw) else Strain.DEFORMATION_GRADIENT
-        seen = measure(self.kinematics, strain or own)
+        self._strain = strain or own
+        seen = measure(self.kinematics, self._strain)
         self._by_autodiff = type(density).tangent is Density.tangent
         if self._by_autodiff:
             require_derivatives_at_rest(density, seen)
@@ -206,6 +211,24 @@ class ElasticSolid(LocalEnergy, Solid):
 
     def solve(self, params: Params, start: Tensor | None = None, solver: Solver | None = None) -> Solution:
         return bilevel.argmin(self, self.start(params) if start is None else start, params, solver=solver)
+
+    @cached_property
+    def by_cells(self) -> BodyCells:
+        """The body as its cells see it; InputError where first guesses do not know its kinematics, strain or loads."""
+        known = (Kinematics.PLANE_STRAIN, Kinematics.THREE_DIMENSIONAL)
+        if self.kinematics not in known or self._strain is not Strain.DEFORMATION_GRADIENT:
+            raise InputError(
+                "first guesses know bodies in plane strain or in space, with laws of the deformation gradient"
+            )
+        return BodyCells(self, self.mesh, self.material)
+
+    def cellwise(self, params: Params) -> SolidCells | None:
+        if "coordinates" in params:
+            return None
+        try:
+            return SolidCells(self.by_cells, params)
+        except InputError:
+            return None
 
     @torch.no_grad()
     def tangent(self, u: Tensor, params: Params) -> Sparse:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from bilevel.linalg import factorise
+from bilevel.problem import Params
 from bilevel.report import Counts
 from bilevel.solvers.cellwise.problem import CellwiseProblem, Guess
 from physics.discretisation.matrices import cofactor, determinant
-from physics.solids.cellwise.body import LinearisedSolid, NearlyIncompressibleSolid
+from physics.solids.cellwise.body import BodyCells, LinearisedSolid
 from physics.solids.cellwise.matrices import Matrices
 from physics.solids.cellwise.plane_matrices import PlaneMatrices
 from physics.solids.cellwise.space_matrices import SpaceMatrices
@@ -50,56 +51,55 @@ class Motion(Protocol):
         """Gradients F^ (E, d, d) and pressures p^ (E,) to begin with, and what they cost."""
 
 
-class Rest:
-    """Nothing is known: the first system is that of linear elasticity."""
-
-    def first(self, cells: SolidCells) -> tuple[Tensor, Tensor, Counts]:
-        unit = torch.eye(cells.matrices.dim, dtype=torch.float64)
-        return unit.expand(len(cells.mu), -1, -1), cells.law.at_rest[0], Counts()
-
-
 class SolidCells(CellwiseProblem):
-    """A `NearlyIncompressibleSolid` at its parameters, as linear systems.
+    """A body at its parameters, as linear systems.
 
-    motion: what the first system is made about. Outputs are changes of the logarithm of the stretch and a rotation, both in
-    the frame that turns with the cell, and one of the pressure.
+    motion: what the first system is made about; without one, the states of the start, or linear elasticity. Outputs are changes of the logarithm of
+    the stretch and a rotation, both in the frame that turns with the cell, and one of the pressure where the law has one.
     """
 
-    def __init__(self, solid: NearlyIncompressibleSolid, params: dict[str, Any], motion: Motion | None = None) -> None:
-        self.solid, self.params, self.motion = solid, params, motion or Rest()
-        self.matrices: Matrices = PlaneMatrices() if solid.mesh.dim == 2 else SpaceMatrices()
-        self.incidence = solid.geometry.incidence
-        self.law = solid.split_law(params)
-        self.mu = self.law.shear
+    def __init__(self, cells: BodyCells, params: Params, motion: Motion | None = None) -> None:
+        self.cells, self.params, self.motion = cells, params, motion
+        body, dim = cells.body, cells.geometry.dim
+        self.matrices: Matrices = PlaneMatrices() if dim == 2 else SpaceMatrices()
+        self.incidence = cells.geometry.incidence
+        self.law = cells.law(params)
+        self.mu, self._load = self.law.shear, cells.load(params)
         axes = "xyz"
         stretches = [f"stretch {axes[i]}{axes[k]}" for i, k in self.matrices.pairs]
-        self.outputs = (*stretches, *self.matrices.turns, "pressure")
-        held = torch.ones(solid.mesh.coordinates.numel(), dtype=torch.float64)
-        held[solid.constraints.free] = 0.0
-        self._held = held.reshape(-1, solid.mesh.dim)[:, 0][solid.mesh.cells].mean(1)
+        self.outputs = (*stretches, *self.matrices.turns, *(("pressure",) if self.law.has_pressure else ()))
+        held = torch.ones(self._load.numel(), dtype=torch.float64)
+        held[body.constraints.free] = 0.0
+        self._held = held.reshape(-1, dim)[:, 0][cells.cells].mean(1)
 
     def begin(self, start: Tensor) -> Guess:
+        if self.motion is None:
+            # A start at rest says nothing of cells beside supports that have moved; they are taken at rest, too.
+            zero = torch.zeros_like(self._load)
+            gradients = self.gradients(start) if bool(start.any()) else self.cells.gradients_of(zero)
+            pressure = self.pressure(self.cells.mean(determinant(gradients)))
+            return self.linear(Guess(start), self.matrices.bounded(gradients, SMALLEST, LARGEST), pressure)
         about, pressure, counts = self.motion.first(self)
-        points = self.solid.geometry.weights.shape[1]
+        points = self.cells.geometry.weights.shape[1]
         guess = Guess(torch.zeros_like(start), counts=counts)
         return self.linear(guess, about[:, None].expand(-1, points, -1, -1), pressure)
 
     def gradients(self, u: Tensor) -> Tensor:
         """F (E, Q, d, d)."""
-        return self.solid.gradients(u, self.params)
+        return self.cells.gradients(u, self.params)
 
     def near_solution(self, guess: Guess) -> bool:
         m: SolidMemory = guess.memory
         det = determinant(m.gradients)
         if not bool((det > 0.0).all()):
             return False
-        pressure = self.pressure(self.solid.mean(det))[:, None, None, None]
+        pressure = self.pressure(self.cells.mean(det))[:, None, None, None]
         true = self.law.stress(m.gradients) + pressure * cofactor(m.gradients)
         return bool((true - m.stress).norm() <= NEAR * true.norm())
 
     def features(self, guess: Guess) -> Tensor:
         m: SolidMemory = guess.memory
-        average, neighbourhood = self.solid.mean, self.incidence.neighbourhood
+        average, neighbourhood = self.cells.mean, self.incidence.neighbourhood
         polar = self._polar(m.gradients)
         mean, back = polar.mean, polar.rotation.mT
         det = determinant(m.gradients)
@@ -131,25 +131,29 @@ class SolidCells(CellwiseProblem):
         m: SolidMemory = guess.memory
         entries = len(self.matrices.pairs)
         polar = self._polar(m.gradients)
-        rotation = polar.rotation @ self.matrices.rotation(outputs[:, entries:-1])
+        turns = len(self.matrices.turns)
+        rotation = polar.rotation @ self.matrices.rotation(outputs[:, entries : entries + turns])
         logarithm = polar.logarithm + self.matrices.symmetric(outputs[:, :entries])
         middle = rotation @ self.matrices.symmetric_function(logarithm, torch.exp)
         turned = rotation @ polar.rotation.mT
         apart = turned[:, None] @ (m.gradients - polar.mean[:, None])
+        about = self.matrices.bounded(middle[:, None] + apart, SMALLEST, LARGEST)
+        if not self.law.has_pressure:
+            return about, m.pressure
         pressure = torch.sinh(self._compressed(m.pressure) + outputs[:, -1])
-        return self.matrices.bounded(middle[:, None] + apart, SMALLEST, LARGEST), self.mu * pressure + self.law.at_rest[
-            0
-        ]
+        return about, self.mu * pressure + self.law.at_rest[0]
 
     def targets(self, guess: Guess, solution: Tensor) -> Tensor:
         m: SolidMemory = guess.memory
         gradients = self.gradients(solution)
         now, then = self._polar(m.gradients), self._polar(gradients)
         turn = self.matrices.turn_of(now.rotation.mT @ then.rotation)
-        pressure = self.pressure(self.solid.mean(determinant(gradients)))
+        stretch = torch.stack(self.matrices.entries(then.logarithm - now.logarithm), 1)
+        if not self.law.has_pressure:
+            return torch.cat((stretch, turn), 1)
+        pressure = self.pressure(self.cells.mean(determinant(gradients)))
         change = self._compressed(pressure) - self._compressed(m.pressure)
-        stretch = self.matrices.entries(then.logarithm - now.logarithm)
-        return torch.cat((torch.stack(stretch, 1), turn, change[:, None]), 1)
+        return torch.cat((stretch, turn, change[:, None]), 1)
 
     def pressure(self, theta: Tensor) -> Tensor:
         """U' (E,) with inverted cells cut to a dilatation of 0.1."""
@@ -159,8 +163,8 @@ class SolidCells(CellwiseProblem):
         """The solution of the linear system about F^ (E, Q, d, d) and p^ (E,)."""
         theta = self.law.dilatation(pressure)
         slope = self.law.pressure_and_slope(theta)[1]
-        system = LinearisedSolid(self.solid, self.law, about, pressure, slope, theta)
-        residual = system.residual_in(self.gradients(guess.u))
+        system = LinearisedSolid(self.cells, self.law, about, pressure, slope, theta)
+        residual = system.residual_in(self.gradients(guess.u), self._load)
         u = guess.u - factorise(system.matrix(), self.linear_solver, on_fail="ignore").solve(residual)
         guess.counts.tangents += 1
         guess.counts.factorisations += 1
@@ -173,7 +177,7 @@ class SolidCells(CellwiseProblem):
         return torch.asinh((pressure - self.law.at_rest[0]) / self.mu)
 
     def _polar(self, gradients: Tensor) -> Polar:
-        mean = self.solid.mean(gradients)
+        mean = self.cells.mean(gradients)
         rotation = self.matrices.nearest_rotation(mean)
         stretch = rotation.mT @ mean
         stretch = 0.5 * (stretch + stretch.mT)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bilevel.problem import Params
 from physics.constitutive.elastic.law import SplitElasticLaw
-from physics.local.density import FunctionDensity
+from physics.local.density import Density, FunctionDensity
 
 LEAST_STIFF = 0.9
 """Dilatations stay below this fraction of the one at which the pressure is largest, where cells lose their stiffness."""
@@ -31,9 +31,12 @@ class SplitLaw:
     law, params: as `physics.local.density.fields_of` arranges them for cells (E, Q).
     """
 
+    has_pressure = True
+
     def __init__(self, law: SplitElasticLaw, params: Params, cells: int) -> None:
         self.law, self.params, self.count = law, params, cells
-        self._distortion = FunctionDensity(law.distortional, event_dims=law.event_dims)
+        self.energy = law.distortional
+        self._distortion: Density = FunctionDensity(law.distortional, event_dims=law.event_dims)
 
     @cached_property
     def shear(self) -> Tensor:
@@ -42,7 +45,7 @@ class SplitLaw:
         slide[0, 1] = 1.0
 
         def energy(gamma: Tensor) -> Tensor:
-            return self.law.distortional(unit + gamma[:, None, None, None] * slide, self.params).mean(-1)
+            return self.energy(unit + gamma[:, None, None, None] * slide, self.params).mean(-1)
 
         return _derivatives(energy, torch.zeros(self.count, dtype=torch.float64))[1]
 
@@ -107,6 +110,22 @@ class SplitLaw:
     @property
     def _ones(self) -> Tensor:
         return torch.ones(self.count, dtype=torch.float64)
+
+
+class WholeLaw(SplitLaw):
+    """A law without averaged dilatations: all of it is distortion, and there is no pressure beside it."""
+
+    has_pressure = False
+
+    def __init__(self, law: Density, params: Params, cells: int) -> None:
+        self.energy, self.params, self.count = law.energy, params, cells
+        self._distortion = law
+
+    def pressure_and_slope(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(theta), torch.zeros_like(theta)
+
+    def dilatation(self, pressure: Tensor) -> Tensor:
+        return torch.ones_like(pressure)
 
 
 def _derivatives(energy: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,8 +18,8 @@ from physics.families.bars import Bars
 from physics.families.large_strain import LargeStrain, PlaneMotion
 from physics.families.twisted_bars import SpaceMotion, TwistedBars
 from physics.solids import Kinematics, NeoHookean, Solid
-from physics.solids.cellwise.body import NearlyIncompressibleSolid
 from physics.solids.cellwise.cells import SolidCells
+from physics.solids.cellwise.nearly_incompressible import NearlyIncompressibleSolid
 
 FAMILIES = [LargeStrain(), TwistedBars()]
 
@@ -66,10 +66,10 @@ def test_about_states_that_fit_together_the_linear_system_is_a_newton_step(famil
     assert isinstance(bar.cellwise, SolidCells)
     assert bar.path is not None
     params = bar.path(bar.params, 0.0)
-    cellwise = SolidCells(bar.problem, params, bar.cellwise.motion)
+    cellwise = SolidCells(bar.problem.by_cells, params, bar.cellwise.motion)
     u = small_state(bar.problem.n, 0.002)
     gradients = cellwise.gradients(u)
-    pressure = cellwise.pressure(bar.problem.mean(torch.linalg.det(gradients)))
+    pressure = cellwise.pressure(bar.problem.by_cells.mean(torch.linalg.det(gradients)))
     found = cellwise.linear(Guess(u), gradients, pressure).u
     newton = u - factorise(bar.problem.tangent(u, params)).solve(bar.problem.residual(u, params))
     torch.testing.assert_close(found, newton, rtol=1e-9, atol=1e-12)
@@ -82,7 +82,7 @@ def test_states_that_err_by_epsilon_give_a_field_that_errs_by_its_square(
     cellwise = bar.cellwise
     assert isinstance(cellwise, SolidCells)
     guess, gradients = cellwise.begin(bar.start), cellwise.gradients(solution)
-    pressure = cellwise.pressure(cellwise.solid.mean(torch.linalg.det(gradients)))
+    pressure = cellwise.pressure(cellwise.cells.mean(torch.linalg.det(gradients)))
     wrong = small_state(gradients.numel(), 1.0).reshape(gradients.shape)
     errors = []
     for epsilon in (0.0, 0.005, 0.01):
@@ -109,7 +109,7 @@ def test_targets_are_the_outputs_that_were_chosen(solved: tuple[Instance, torch.
     assert isinstance(cellwise, SolidCells)
     guess = cellwise.begin(bar.start)
     about, pressure = cellwise.chosen(guess, cellwise.targets(guess, solution))
-    gradients, mean = cellwise.gradients(solution), cellwise.solid.mean
+    gradients, mean = cellwise.gradients(solution), cellwise.cells.mean
     torch.testing.assert_close(mean(about), mean(gradients), rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(pressure, cellwise.pressure(mean(torch.linalg.det(gradients))), rtol=1e-9, atol=1e-9)
 

@@ -16,7 +16,7 @@ from physics.discretisation.constraints import Dirichlet
 from physics.discretisation.graph import Graph
 from physics.discretisation.operator import nodal_operator
 from physics.families.bars import Bars
-from physics.families.denoised_volumes import COARSE, DenoisedVolumes
+from physics.families.denoised_volumes import DenoisedVolumes
 from physics.families.forchheimer import ForchheimerFlow
 from physics.families.large_strain import LargeStrain
 from physics.families.p_laplacian import PLaplacianFlow
@@ -28,8 +28,8 @@ from physics.flow.p_laplacian import PLaplacian
 from physics.local.energy import LocalEnergy
 from physics.local.total_variation.cells import VariationCells
 from physics.local.total_variation.systems import VariationSystems
-from physics.solids.cellwise.body import NearlyIncompressibleSolid
 from physics.solids.cellwise.cells import SolidCells
+from physics.solids.cellwise.nearly_incompressible import NearlyIncompressibleSolid
 
 Field = Callable[[Tensor], Tensor]
 """The unknowns (n,) as a nodal field (nodes, components)."""
@@ -111,13 +111,13 @@ def test_rubber_bars_in_another_order(family: Bars) -> None:
     mesh = problem.mesh
     order, place = order_of(len(mesh.coordinates))
     other = replace(mesh, coordinates=mesh.coordinates[order], cells=place[mesh.cells])
-    solid = NearlyIncompressibleSolid(other, problem.law, [other.fixed("left"), other.fixed("right")])
+    solid = NearlyIncompressibleSolid(other, problem.material.law, [other.fixed("left"), other.fixed("right")])
     # The end's nodes are listed by their numbers, and so are the displacements that they are given.
     known = {int(node): k for k, node in enumerate(mesh.nodes_on("right"))}
     rows = [known[int(order[node])] for node in other.nodes_on("right")]
     moved = {**params, "boundary": {"right": params["boundary"]["right"][rows]}}
     one = cellwise, instance.start, lambda u: problem.expand(u, params)
-    two = SolidCells(solid, moved, cellwise.motion), solid.start(), lambda u: solid.expand(u, moved)
+    two = SolidCells(solid.by_cells, moved, cellwise.motion), solid.start(), lambda u: solid.expand(u, moved)
     require_same(one, two, order)
 
 
@@ -134,6 +134,6 @@ def test_volumes_in_another_order() -> None:
     terms = [replace(variation, operator=operator), replace(data, operator=nodal_operator(torch.arange(problem.n)))]
     renumbered = LocalEnergy(terms, problem.n)
     moved = {**params, "data": {name: value[order] for name, value in params["data"].items()}}
-    other = VariationCells(VariationSystems.of(renumbered, moved), COARSE)
+    other = VariationCells(VariationSystems.of(renumbered, moved))
     one = cellwise, instance.start, lambda u: u[:, None]
     require_same(one, (other, other.first(), lambda u: u[:, None]), order)

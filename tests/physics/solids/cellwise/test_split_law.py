@@ -10,8 +10,8 @@ from bilevel.solvers.cellwise.problem import Guess
 from bilevel.solvers.steps import TrustRegion
 from physics.discretisation import box, rectangle
 from physics.solids import MooneyRivlin, NeoHookean, Solid, Yeoh
-from physics.solids.cellwise.body import NearlyIncompressibleSolid
 from physics.solids.cellwise.cells import SolidCells
+from physics.solids.cellwise.nearly_incompressible import NearlyIncompressibleSolid
 
 LAWS = [
     (NeoHookean(), {"mu": 2.0, "lame_lambda": 9.0}),
@@ -46,7 +46,7 @@ def test_the_hessian_of_cells_is_that_of_the_solid(law, values, mesh):
 @pytest.mark.parametrize(("law", "values", "mesh"), CASES)
 def test_moduli_pressures_and_dilatations_come_from_the_law(law, values, mesh):
     solid, params = body(law, values, mesh)
-    split = solid.split_law(params)
+    split = solid.by_cells.law(params)
     shear = {"NeoHookean": 2.0, "MooneyRivlin": 2.0, "Yeoh": 2.0}[type(law).__name__]
     torch.testing.assert_close(split.shear, torch.full_like(split.shear, shear))
     theta = torch.linspace(0.5, 1.5, len(split.shear), dtype=torch.float64)
@@ -61,9 +61,9 @@ def test_moduli_pressures_and_dilatations_come_from_the_law(law, values, mesh):
 @pytest.mark.parametrize(("law", "values", "mesh"), CASES)
 def test_about_states_that_fit_together_the_linear_system_is_a_newton_step(law, values, mesh):
     solid, params = body(law, values, mesh, 0.02)
-    cells, u = SolidCells(solid, params), small(solid.n, 0.005)
+    cells, u = SolidCells(solid.by_cells, params), small(solid.n, 0.005)
     gradients = cells.gradients(u)
-    pressure = cells.pressure(solid.mean(torch.linalg.det(gradients)))
+    pressure = cells.pressure(solid.by_cells.mean(torch.linalg.det(gradients)))
     found = cells.linear(Guess(u), gradients, pressure).u
     newton = u - factorise(solid.tangent(u, params)).solve(solid.residual(u, params))
     torch.testing.assert_close(found, newton, rtol=1e-8, atol=1e-11)
@@ -79,7 +79,7 @@ def test_what_targets_ask_for_nearly_gives_the_solution(law, values, mesh):
     inner = Newton(step=TrustRegion(), tolerance=Tolerance(1e-10), check_minimum=False)
     outcome = LoadStepping(path, inner, predict=True, from_rest=True).solve(solid, solid.start(), params)
     assert outcome.report.converged
-    cells = SolidCells(solid, params)
+    cells = SolidCells(solid.by_cells, params)
     guess = cells.begin(solid.start())
     found = cells.solve(guess, cells.targets(guess, outcome.u)).u
     before, after = (float((u - outcome.u).norm() / outcome.u.norm()) for u in (guess.u, found))
