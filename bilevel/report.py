@@ -85,7 +85,11 @@ class Counts:
 
 @dataclass
 class SolveReport:
-    """How an inner solve ended; `status` and `residual` have one entry per sample of a batch (one for a single problem)."""
+    """How an inner solve ended; `status` and `residual` have one entry per sample of a batch (one for a single problem).
+
+    reached_from: what led to this equilibrium, where there may be several: the start, a path of loads, a learned guess, an
+    earlier state.
+    """
 
     status: list[Status]
     residual: Tensor
@@ -95,6 +99,7 @@ class SolveReport:
     seconds: float
     history: list[float] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    reached_from: str = "the start"
 
     @property
     def converged(self) -> bool:
@@ -106,7 +111,8 @@ class SolveReport:
         failed = [i for i, status in enumerate(self.status) if not status.ok]
         if not failed:
             worst = float(self.residual.max())
-            return f"converged in {self.iterations} iterations, residual {worst:.3g}"
+            whence = "" if self.reached_from == "the start" else f" from {self.reached_from}"
+            return f"converged{whence} in {self.iterations} iterations, residual {worst:.3g}"
         first = failed[0]
         where = (
             ""

@@ -74,21 +74,28 @@ class Instance:
 
     start (n,): the classical start that all methods, learned or not, are given; it satisfies the boundary conditions.
     cellwise: the problem as linear systems from local states that need not fit together, where the family has that form;
-    the learned first guess needs it.
+    the learned first guess needs it. graph: what a learned step reads; None of problems that only guesses are trained on.
     path: the parameters at a fraction of the load, where classical solvers step through it.
     """
 
     problem: EnergyProblem
     params: Params
     start: Tensor
-    graph: NodeGraph
+    graph: NodeGraph | None
     description: str
     cellwise: CellwiseProblem | None = None
     path: Path | None = None
 
     @property
     def nodes(self) -> int:
-        return self.graph.nodes
+        return self.read_by_steps.nodes
+
+    @property
+    def read_by_steps(self) -> NodeGraph:
+        """The graph; InputError where there is none."""
+        if self.graph is None:
+            raise InputError("these problems have no graph for a learned step to read")
+        return self.graph
 
 
 class Family(ABC):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from bilevel.linalg.registry import Automatic
 from bilevel.linalg.solver import LinearSolver
 from bilevel.problem import EnergyProblem, Params
-from bilevel.solvers.cellwise.problem import CellwiseProblem, Guess
+from bilevel.solvers.cellwise.problem import CellwiseEnergy, CellwiseProblem, Guess
 from bilevel.solvers.cellwise.solver import SYSTEMS, CellwiseSolver
 from bilevel.solvers.evaluations import Tolerance
 from bilevel.solvers.load_stepping import LoadStepping, Path
@@ -34,17 +35,20 @@ FROM_GUESS = 60
 class LearnedGuess(CellwiseSolver):
     """Solves one linear system for each network, then runs `solver` from the best field found.
 
-    make: the problem as linear systems, which the linear solver of `solver` factorises. networks: one for
-    each system, None for a system without. solver, otherwise: as of every `CellwiseSolver`.
+    make: the problem as linear systems, which the linear solver of `solver` factorises; None: the problem's own. networks: one
+    for each system, None for a system without. solver, otherwise: as of every `CellwiseSolver`.
     """
 
-    make: Callable[[EnergyProblem, Params], CellwiseProblem]
+    make: Callable[[EnergyProblem, Params], CellwiseProblem] | None
     networks: Sequence[nn.Module | None]
     solver: Solver
     otherwise: Sequence[Solver] = ()
+    guess: ClassVar[str] = "a learned guess"
 
-    def cellwise(self, problem: EnergyProblem, params: Params) -> CellwiseProblem:
-        return self.make(problem, params)
+    def cellwise(self, problem: EnergyProblem, params: Params) -> CellwiseProblem | None:
+        if self.make is not None:
+            return self.make(problem, params)
+        return problem.cellwise(params) if isinstance(problem, CellwiseEnergy) else None
 
     def systems(self) -> int:
         return len(self.networks)
@@ -67,15 +71,15 @@ def predict(network: nn.Module | None, problem: CellwiseProblem, guess: Guess) -
 
 def guess_solver(
     networks: Sequence[nn.Module | None],
-    make: Callable[[EnergyProblem, Params], CellwiseProblem],
-    tolerance: Tolerance,
+    make: Callable[[EnergyProblem, Params], CellwiseProblem] | None = None,
+    tolerance: Tolerance | None = None,
     check_minimum: bool = True,
     path: Path | None = None,
     linear: LinearSolver | None = None,
 ) -> LearnedGuess:
     """Newton's method from a guess of up to SYSTEMS linear systems.
 
-    One network serves all systems; of several each serves one, and none those that follow. linear: factorises the systems of
+    One network serves all systems; of several each serves one, and none those that follow. make: as of `LearnedGuess`. linear: factorises the systems of
     the guess and of Newton's method; None for what suits each. Where the guess has no lower energy than the user's start, or Newton's method fails from it, the classical solve
     follows from that start. Where a path of loads is given, load steps from the unloaded state take its place: first such
     as end soon or are cut back, then such as may take all iterations that a trust region needs.
@@ -87,7 +91,7 @@ def guess_solver(
         return Newton(
             step=step,
             linear=linear or Automatic(),
-            tolerance=tolerance,
+            tolerance=tolerance or Tolerance(),
             max_iterations=iterations,
             check_minimum=check_minimum,
         )

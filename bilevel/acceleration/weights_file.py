@@ -8,7 +8,7 @@ from enum import Enum
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 
@@ -19,6 +19,16 @@ from bilevel.acceleration.networks.node_network import NodeNetwork
 from bilevel.inversion.networks.checkpoint import read_file, write_file
 from bilevel.report import InputError
 from bilevel.solvers.cellwise import split
+
+
+class Named(Protocol):
+    """What weights were trained on, by its name and the version of what it makes."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> int: ...
 
 
 class Kind(str, Enum):
@@ -63,7 +73,7 @@ class Weights:
         file.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
 
     @staticmethod
-    def load(file: str | Path, family: Family) -> Weights:
+    def load(file: str | Path, family: Named) -> Weights:
         """Read weights for a family; InputError for a missing or damaged file, another family, or other features."""
         file = Path(file)
         content = _content(file)

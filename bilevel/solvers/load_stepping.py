@@ -28,7 +28,7 @@ class LoadStepping(Solver):
     path: the parameters at fraction t. The layer's derivative is that of the last step alone, so it does not depend on
     the path. easy: a step that took at most this many iterations lets the next one grow. predict: start each step along
     the path's tangent, by one back-substitution with the last factorisation; u0 is then the state at t = 0. from_rest: that state is u = 0,
-    whatever u0 is.
+    whatever u0 is. insist: a guess near the solution is not taken either, for it may lie on another branch.
     """
 
     path: Path
@@ -39,6 +39,7 @@ class LoadStepping(Solver):
     easy: int = 8
     predict: bool = False
     from_rest: bool = False
+    insist: bool = False
 
     @property
     def tolerance(self) -> Tolerance:  # type: ignore[override]
@@ -50,6 +51,10 @@ class LoadStepping(Solver):
 
     def near(self) -> Solver:
         return self.solver
+
+    @property
+    def takes_guesses(self) -> bool:
+        return not self.insist
 
     def solve(self, problem: Problem, u0: Tensor, params: Params, record: bool = False) -> Outcome:
         started, total = time.perf_counter(), Counts()
@@ -74,6 +79,7 @@ class LoadStepping(Solver):
             if reached == 1.0 or increment < self.smallest:
                 break
         report = outcome.report
+        report.reached_from = "a path of loads"
         report.counts, report.seconds = total, time.perf_counter() - started
         report.notes = [
             *report.notes,

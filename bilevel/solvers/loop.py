@@ -76,6 +76,11 @@ class Solver(ABC):
         record: keep the frozen iterations, for the unrolled adjoint.
         """
 
+    @property
+    def takes_guesses(self) -> bool:
+        """Whether a guess near the solution may be taken in place of this solver's own way there."""
+        return True
+
     def near(self) -> Solver:
         """The solver to take from a guess close to the solution: this one, unless it has a way of its own to get there."""
         return self

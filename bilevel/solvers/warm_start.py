@@ -48,7 +48,7 @@ class WarmStart(Solver):
         return self.solver.linear
 
     def solve(self, problem: Problem, u0: Tensor, params: Params, record: bool = False) -> Outcome:
-        if record or not self.guesses:
+        if record or not self.guesses or not self.solver.takes_guesses:
             return self.solver.solve(problem, u0, params, record)
         began = time.perf_counter()
         evaluations = Evaluations(problem, params, self.linear)
@@ -64,6 +64,8 @@ class WarmStart(Solver):
                 found.report.notes.append(
                     "a remembered state did not lead to a solution nearby; solved from the given start"
                 )
+        else:
+            found.report.reached_from = "an earlier state"
         found.report.counts.add(evaluations.counts)
         found.report.seconds = time.perf_counter() - began
         return found

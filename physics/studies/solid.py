@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from bilevel.acceleration.study_family import Equilibrium
 from bilevel.calibrate.field_prior import FieldPrior
 from bilevel.calibrate.model import ConfigError, Model, ModelConfig, ModelFigure, ModelReports, ParameterDefault
 from bilevel.calibrate.observations import ObservationTable
@@ -24,6 +25,7 @@ from physics.solids.solid import InelasticSolid, Solid
 from physics.studies.law_parameters import parameter_defaults
 from physics.studies.on_mesh.body_law import BodyLaw, body_law, zoned_law
 from physics.studies.on_mesh.body_readings import BodyReadings, Camera, readable
+from physics.studies.on_mesh.equilibria import BodyEquilibria, SolverName
 from physics.studies.on_mesh.ground import Geostatic, Ground
 from physics.studies.on_mesh.loading import BodyLoading, Components, LoadSection
 from physics.studies.on_mesh.map import draw_map
@@ -89,6 +91,10 @@ class SolidModel(Model):
         """by names of your own; `through` reads the force of a support on the body"""
         points: PointsSection | None = None
         """a table of points; the displacements of P1 are P1.ux, P1.uy"""
+        solver: SolverName = "newton"
+        """learned: one elastic solve begins at a guess by guess.pt beside the study, which `bilevel train-steps` makes"""
+        follow_path: bool = False
+        """each elastic solve goes along the loads from none, whatever equilibrium may be nearer"""
         tolerance: float = Field(default=1e-6, ge=0)
         """how far outside a cell places of sensors may lie, in its size"""
 
@@ -118,6 +124,9 @@ class SolidModel(Model):
                 ("geostatic",), "an elastic law has no initial stress; its displacements need no geostatic one"
             )
         self.solid = self._solid()
+        self.equilibria = BodyEquilibria(self.solid, config.law, folder, config.solver, config.follow_path)
+        if config.solver == "learned" and config.time is not None:
+            raise ConfigError(("solver",), "a history of loads begins each step at the one before, not at a guess")
         self.positions = self.mesh.operator(axisymmetric=config.kinematics == "axisymmetric").positions()
         self.steps = self._steps()
         self._prepare_sensors()
@@ -204,10 +213,9 @@ class SolidModel(Model):
     def _history(self, parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Displacements and reactions, (nodes, dim) or (steps + 1, nodes, dim)."""
         self._solutions.clear()
-        material = {n: field.values(parameters) for n, field in self.fields.items()} | self.material.constants
         if self.steps is None and not isinstance(self.solid, InelasticSolid):
-            params = {"material": material, **self.loading.at(None, parameters)}
-            solution = self.solid.solve(params)
+            params = self._params(parameters)
+            solution = self.equilibria.solve(params)
             self._solutions.append(solution)
             return self.solid.expand(solution.u, params), self.solid.reactions(solution.u, params)
         times = None if self.steps is None else self.steps[1:]
@@ -216,12 +224,29 @@ class SolidModel(Model):
             driven = {
                 n: {m: x[None] for m, x in v.items()} if isinstance(v, dict) else v[None] for n, v in driven.items()
             }
-        constant = {"material": material, **self._at_rest(parameters)}
+        constant = {"material": self._material(parameters), **self._at_rest(parameters)}
         found = load_history(self.solid, constant, driven, watch=self._solutions.append)
         if times is None:
             return found.displacement[0], found.reactions[0]
         rest = torch.zeros_like(found.displacement[:1])
         return torch.cat((rest, found.displacement)), torch.cat((rest, found.reactions))
+
+    def _material(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: field.values(parameters) for name, field in self.fields.items()} | self.material.constants
+
+    def _params(self, parameters: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The body's parameters under one load."""
+        return {"material": self._material(parameters), **self.loading.at(None, parameters)}
+
+    @property
+    def guess_name(self) -> str:
+        return self.equilibria.name
+
+    def equilibrium(self, parameters: Mapping[str, Tensor]) -> Equilibrium:
+        """The one solve of an elastic body, for a guess to be trained on."""
+        if self.steps is not None:
+            raise InputError("a history of loads begins each step at the one before; guesses are for one load")
+        return self.equilibria.at(self._params(parameters))
 
     def _at_rest(self, parameters: Mapping[str, Tensor]) -> dict[str, Any]:
         """Weight and state of the ground before the first load."""

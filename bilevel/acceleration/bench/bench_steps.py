@@ -151,4 +151,4 @@ def _unguarded(networks: tuple[nn.Module, ...]) -> Make:
 
 
 def _step(network: nn.Module, safeguard: bool = True) -> Make:
-    return lambda instance, tolerance: step_solver(network, instance.graph, tolerance, False, safeguard)
+    return lambda instance, tolerance: step_solver(network, instance.read_by_steps, tolerance, False, safeguard)

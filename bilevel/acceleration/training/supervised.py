@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -50,9 +51,12 @@ class TrainingInstance:
     guess: Guess
     solution: Tensor
 
-    def after(self, network: CellNetwork) -> TrainingInstance:
-        guess = self.problem.solve(self.guess, predict(network, self.problem, self.guess))
-        return replace(self, guess=guess)
+    def after(self, network: CellNetwork) -> TrainingInstance | None:
+        """One system further; None where that cannot be solved, as where a law is asked for states beyond its limit."""
+        try:
+            return replace(self, guess=self.problem.solve(self.guess, predict(network, self.problem, self.guess)))
+        except BilevelError:
+            return None
 
 
 def train_supervised(
@@ -88,7 +92,7 @@ def train_supervised(
                 keep()
             networks.append(network)
             with torch.no_grad():
-                taught = [one.after(network) for one in taught]
+                taught = [further for one in taught if (further := one.after(network)) is not None] or taught
     return tuple(networks)
 
 
@@ -101,7 +105,8 @@ def _taught(family: Family, plan: Supervision, solutions: list[Tensor | None], b
             solutions.append(reference_solution(instance))
         solution, cellwise = solutions[k], instance.cellwise
         if solution is not None and cellwise is not None:
-            found.append(TrainingInstance(cellwise, cellwise.begin(instance.start), solution))
+            with suppress(BilevelError):  # of the first system, which may be about states that the law does not know
+                found.append(TrainingInstance(cellwise, cellwise.begin(instance.start), solution))
         bar.update()
     if not found:
         raise BilevelError(f"no classical solver solved any training instance of '{family.name}'; lower the loads")

@@ -13,19 +13,23 @@ from bilevel.acceleration.networks.node_network import NodeNetwork
 from bilevel.acceleration.training.config import TrainingConfig, find_family, read_config
 from bilevel.acceleration.training.loop import Objective, train
 from bilevel.acceleration.training.supervised import Supervision, train_supervised
+from bilevel.acceleration.training.train_study import train_study
 from bilevel.acceleration.training.unrolled_guess import UnrolledGuess, network_for
 from bilevel.acceleration.training.unrolled_step import UnrolledStep
 from bilevel.acceleration.weights_file import Kind, Weights, versions
+from bilevel.calibrate.study.yaml_lines import read_yaml
 from bilevel.report import InputError
 from bilevel.solvers.cellwise.unrolled import UnrolledProblem
 
 
 def train_steps(file: Path, progress: bool = True, overwrite: bool = False) -> Path:
-    """Train as family.yml says, write the weights and the card; the file of the weights.
+    """Train as family.yml says, or for the family of a study, write the weights and the card; the file of the weights.
 
     A training that was interrupted goes on from its last finished stage, or network: the file `out` with .checkpoint.
     Raises InputError for a file that is not right, a family that does not fit, or weights that exist, unless `overwrite`.
     """
+    if "model" in read_yaml(file).content:
+        return train_study(file, progress, overwrite)
     config = read_config(file)
     if config.out.exists() and not overwrite:
         raise InputError(f"{config.out} exists; name another file under `out`, or replace it with --force")
@@ -63,7 +67,7 @@ def _unrolled(config: TrainingConfig, family: Family, progress: bool) -> tuple[t
         network = network_for(cellwise, config.hidden, config.hops)
         objective = UnrolledGuess(systems)
     else:
-        graph = example.graph
+        graph = example.read_by_steps
         static = graph.node_features.shape[1], graph.edge_features.shape[1]
         network = NodeNetwork(*static, hidden=config.hidden, rounds=config.hops)
         objective = UnrolledStep()

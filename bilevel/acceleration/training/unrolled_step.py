@@ -56,7 +56,9 @@ class UnrolledStep(Objective[list[SolvedInstance]]):
         if not outcome.report.converged:
             raise ConvergenceError(f"training needs solved instances: {outcome.report.sentence}")
         lowest = problem.value(outcome.u, params)
-        return SolvedInstance(instance, View(instance.graph), lowest, problem.value(instance.start, params) - lowest)
+        return SolvedInstance(
+            instance, View(instance.read_by_steps), lowest, problem.value(instance.start, params) - lowest
+        )
 
 
 def _one(network: nn.Module, solved: SolvedInstance, rounds: int, kept: int) -> Tensor:
@@ -71,7 +73,9 @@ def _one(network: nn.Module, solved: SolvedInstance, rounds: int, kept: int) -> 
         with torch.no_grad():
             point = evaluations.point(u.detach())
             direction = descent.direction(evaluations, point)
-        move = displacement(propose(network, solved.view, point, direction, last), instance.graph, direction, last)
+        move = displacement(
+            propose(network, solved.view, point, direction, last), instance.read_by_steps, direction, last
+        )
         excess = (instance.problem.value(u + move, instance.params) - solved.lowest) / solved.first
         total = total + (excess.clamp(min=0.0) + FLOOR).log()
         with torch.no_grad():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -32,6 +33,8 @@ class CellwiseSolver(Solver):
 
     solver: Solver
     otherwise: Sequence[Solver]
+    guess: ClassVar[str] = "a guess by linear systems"
+    """What the report says that the solution was reached from."""
 
     @abstractmethod
     def cellwise(self, problem: EnergyProblem, params: Params) -> CellwiseProblem | None:
@@ -66,6 +69,8 @@ class CellwiseSolver(Solver):
             cellwise = self.cellwise(problem, params)
             u, counts = (u0, Counts()) if cellwise is None else self._guess(cellwise, problem, u0, params)
         outcome = self.solver.solve(problem, u, params)
+        if u is not u0:
+            outcome.report.reached_from = self.guess
         notes = list(outcome.report.notes)
         for classical in self.otherwise:
             if outcome.report.converged or (u is u0 and classical is self.solver):
