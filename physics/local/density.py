@@ -49,15 +49,13 @@ class Density(ABC):
         return torch.func.grad(lambda y: self.energy(y, params).sum())(x)
 
     def tangent(self, x: Tensor, params: Params, state_dims: int) -> Tensor:
-        """d stress / d x (..., *state, *state), by one forward derivative of the stress for each entry of the state."""
+        """d stress / d x (..., *state, *state), row by row in one sweep."""
         lead, state = x.shape[: x.dim() - state_dims], x.shape[x.dim() - state_dims :]
         basis = torch.eye(state.numel(), dtype=x.dtype, device=x.device).reshape(-1, *state)
-
-        def column(direction: Tensor) -> Tensor:
-            return torch.func.jvp(lambda y: self.stress(y, params), (x,), (direction.expand(x.shape),))[1]
-
-        columns = torch.vmap(column)(basis).movedim(0, -1)
-        return columns.reshape(*lead, *state, *state)
+        # Reverse over reverse: forward derivatives of a gradient run through decompositions in Python.
+        vjp = torch.func.vjp(lambda y: self.stress(y, params), x)[1]
+        rows = torch.vmap(lambda row: vjp(row.expand(x.shape))[0])(basis)
+        return rows.movedim(0, len(lead)).reshape(*lead, *state, *state)
 
     def energy_and_stress(self, x: Tensor, params: Params) -> tuple[Tensor, Tensor]:
         """Both at once; override where they share work."""

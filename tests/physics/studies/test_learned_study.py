@@ -14,11 +14,12 @@ from bilevel.acceleration.study_family import StudyFamily
 from bilevel.acceleration.training.train_steps import train_steps
 from bilevel.acceleration.training.train_study import Effort, train_study
 from bilevel.calibrate.study.study import Study
+from bilevel.implicit.memory import Memory
 from bilevel.report import InputError
 from physics.discretisation import Shape, rectangle
 from physics.discretisation.write import write_gmsh
 
-LITTLE = Effort(seconds=0.1, probed=1, shown=1, draws=(3, 3), epochs=(5, 5))
+LITTLE = Effort(seconds=0.1, probed=1, shown=1, draws=(2, 2), epochs=(3, 3))
 
 GENT = """
 import torch
@@ -106,20 +107,19 @@ def test_a_learned_guess_leaves_state_and_gradient_what_they_are(
     said = capsys.readouterr().out
     assert re.search(r"training takes about \d+ minutes .* a solve from the model's own start takes", said)
     assert re.search(r"unseen draws: .* it (pays after [\d,]+ solves|never pays)", said)
-    learned = bar(folder, "solver: learned", mean)
-    for t in (classical.problem.parameters.start(), classical.problem.parameters.bounds()[0] + 0.1):
-        for one, other in zip(evaluated(learned, t), evaluated(classical, t), strict=True):
-            assert np.abs(one - other).max() <= 1e-8 * np.abs(other).max()
-        report = learned.problem.experiments[0].model.reports().solves[0]
-        assert 1 <= report.counts.inferences <= 2
-        assert report.reached_from == "a learned guess"
+    learned, t = bar(folder, "solver: learned", mean), classical.problem.parameters.start()
+    for one, other in zip(evaluated(learned, t), evaluated(classical, t), strict=True):
+        assert np.abs(one - other).max() <= 1e-8 * np.abs(other).max()
+    report = learned.problem.experiments[0].model.reports().solves[0]
+    assert 1 <= report.counts.inferences <= 2
+    assert report.reached_from == "a learned guess"
     with pytest.raises(InputError, match="--force"):
         train_steps(folder / "study.yml", progress=False)
+    refuse_another_law(folder)
 
 
-def test_weights_of_another_law_are_refused(folder: Path) -> None:
-    bar(folder, mean=False)
-    train_study(folder / "study.yml", progress=False, effort=LITTLE, say=lambda line: None)
+def refuse_another_law(folder: Path) -> None:
+    """Weights know what they were trained on."""
     text = BAR.replace("KEYS", "solver: learned").replace("MEAN", "false").replace("law: gent", "law: yeoh")
     text = text.replace("name: mu,", "name: c1,").replace("- {name: jm, value: 20, lower: 10, upper: 60}", "")
     text = text.replace("parameters:\n", "parameters:\n  - {name: c2, value: 0, units: MPa, fixed: true}\n")
@@ -131,15 +131,18 @@ def test_weights_of_another_law_are_refused(folder: Path) -> None:
 
 def test_follow_path_goes_along_the_loads_and_says_so(folder: Path) -> None:
     loaded, free = bar(folder, "follow_path: true", mean=False), bar(folder, mean=False)
-    t = loaded.problem.parameters.start()
-    for one, other in zip(evaluated(loaded, t), evaluated(free, t), strict=True):
-        assert np.abs(one - other).max() <= 1e-7 * np.abs(other).max()
-    for _ in range(2):  # the second solve has a neighbour to begin at, and does not take it
-        loaded.problem.evaluate(t + 1e-3)
+    t = torch.as_tensor(loaded.problem.parameters.start())
+    memories = Memory(), Memory()
+    for point, whence in ((t, "the start"), (t + 1e-3, "an earlier state")):
+        with memories[0].remembering():  # the second solve has a neighbour to begin at, and does not take it
+            found = loaded.problem.predict(point)
         report = loaded.problem.experiments[0].model.reports().solves[0]
         assert report.reached_from == "a path of loads"
         assert report.counts.warm_starts == 0
-    assert free.problem.experiments[0].model.reports().solves[0].reached_from == "the start"
+        with memories[1].remembering():
+            expected = free.problem.predict(point)
+        assert free.problem.experiments[0].model.reports().solves[0].reached_from == whence
+    assert float((found - expected).abs().max()) <= 1e-7 * float(expected.abs().max())
 
 
 @pytest.mark.parametrize(
