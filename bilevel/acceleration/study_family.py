@@ -22,7 +22,7 @@ RANGE = 1.0
 
 
 @dataclass(frozen=True, eq=False)
-class Equilibrium:
+class GuessableSolve:
     """What a model solves at some parameters: an energy, its own, where solves begin, and the way that loads come."""
 
     problem: CellwiseEnergy
@@ -32,13 +32,13 @@ class Equilibrium:
 
 
 @runtime_checkable
-class HasEquilibrium(Protocol):
+class Guessable(Protocol):
     """A study's model whose one inner solve may be guessed; guess_name: what weights must have been trained on."""
 
     @property
     def guess_name(self) -> str: ...
 
-    def equilibrium(self, parameters: Mapping[str, Tensor]) -> Equilibrium: ...
+    def equilibrium(self, parameters: Mapping[str, Tensor]) -> GuessableSolve: ...
 
 
 class StudyFamily(Family):
@@ -52,11 +52,11 @@ class StudyFamily(Family):
     def __init__(self, problem: CalibrationProblem) -> None:
         self.problem = problem
         for experiment in problem.experiments:
-            if not isinstance(experiment.model, HasEquilibrium):
+            if not isinstance(experiment.model, Guessable):
                 raise InputError(
                     f"the model of experiment '{experiment.name}' has no inner solve that can be guessed; bodies have (kind: solid)"
                 )
-        names = {e.model.guess_name for e in problem.experiments if isinstance(e.model, HasEquilibrium)}
+        names = {e.model.guess_name for e in problem.experiments if isinstance(e.model, Guessable)}
         if len(names) > 1:
             raise InputError(
                 f"experiments have bodies of several kinds, which one guess does not serve: {', '.join(names)}"
@@ -71,7 +71,7 @@ class StudyFamily(Family):
         low, high = (np.where(np.isfinite(x), x, start + s * room) for x, s in ((low, -1.0), (high, 1.0)))
         t = torch.from_numpy(np.random.default_rng(seed).uniform(low, high))
         experiment = self.problem.experiments[seed % len(self.problem.experiments)]
-        assert isinstance(experiment.model, HasEquilibrium)
+        assert isinstance(experiment.model, Guessable)
         with torch.no_grad():
             found = experiment.model.equilibrium(self.problem.arguments(experiment, t))
         cellwise = found.problem.cellwise(found.params)

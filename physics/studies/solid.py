@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from bilevel.acceleration.study_family import Equilibrium
+from bilevel.acceleration.study_family import GuessableSolve
 from bilevel.calibrate.field_prior import FieldPrior
 from bilevel.calibrate.model import ConfigError, Model, ModelConfig, ModelFigure, ModelReports, ParameterDefault
 from bilevel.calibrate.observations import ObservationTable
@@ -242,7 +242,7 @@ class SolidModel(Model):
     def guess_name(self) -> str:
         return self.equilibria.name
 
-    def equilibrium(self, parameters: Mapping[str, Tensor]) -> Equilibrium:
+    def equilibrium(self, parameters: Mapping[str, Tensor]) -> GuessableSolve:
         """The one solve of an elastic body, for a guess to be trained on."""
         if self.steps is not None:
             raise InputError("a history of loads begins each step at the one before; guesses are for one load")

@@ -54,7 +54,7 @@ class Effort:
 
 
 @dataclass(frozen=True)
-class Forecast:
+class TrainingCost:
     """Seconds of a classical solve, of the best guessed one, and of the training that is planned."""
 
     classical: float
@@ -96,16 +96,16 @@ def train_study(
     if out.exists() and not overwrite:
         raise InputError(f"{out} exists; replace it with --force")
     family, effort = StudyFamily(study.problem), effort or Effort()
-    forecast = foresee(family, effort)
-    say(forecast.sentence)
+    cost = foresee(family, effort)
+    say(cost.sentence)
     started = time.perf_counter()
-    networks = train_supervised(family, forecast.plan, progress=progress)
+    networks = train_supervised(family, cost.plan, progress=progress)
     training = time.perf_counter() - started
     measured = measure(family, networks, training, effort.shown)
     say(str(measured["sentence"]))
     made_by = {
         "command": f"bilevel train-steps {file.name}",
-        "settings": asdict(forecast.plan),
+        "settings": asdict(cost.plan),
         "seconds": training,
         "threads": torch.get_num_threads(),
         "versions": versions(),
@@ -115,7 +115,7 @@ def train_study(
     return out
 
 
-def foresee(family: StudyFamily, effort: Effort) -> Forecast:
+def foresee(family: StudyFamily, effort: Effort) -> TrainingCost:
     """What a training within an effort would cost and bring, timed on a few draws."""
     probes = [_probe(family.instance(0, FIRST_PROBE + k)) for k in range(effort.probed)]
     solved = [probe for probe in probes if probe is not None]
@@ -129,7 +129,7 @@ def foresee(family: StudyFamily, effort: Effort) -> Forecast:
     training = instances * (reference + SYSTEMS * (system + epochs * update))
     plan = Supervision(SYSTEMS, 0, instances, epochs, RATE, HIDDEN, HOPS)
     guessed = (1 + SYSTEMS + FINISH) * system
-    return Forecast(classical, guessed, training, plan)
+    return TrainingCost(classical, guessed, training, plan)
 
 
 def _between(limits: tuple[int, int], wanted: float) -> int:

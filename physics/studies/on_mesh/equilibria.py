@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from bilevel.acceleration.learned_guess import guess_solver
-from bilevel.acceleration.study_family import Equilibrium
+from bilevel.acceleration.study_family import GuessableSolve
 from bilevel.acceleration.weights_file import Weights
 from bilevel.calibrate.model import ConfigError
 from bilevel.problem import Params
@@ -57,9 +57,9 @@ class BodyEquilibria:
             raise InputError("an inelastic body follows its loads; guesses are for elastic ones")
         return self.solid
 
-    def at(self, params: Params) -> Equilibrium:
+    def at(self, params: Params) -> GuessableSolve:
         """What is solved."""
-        return Equilibrium(self.body, params, self.body.start(params), along_loads)
+        return GuessableSolve(self.body, params, self.body.start(params), along_loads)
 
     def solve(self, params: Params) -> Solution:
         """The equilibrium; InputError where weights are missing."""
