@@ -267,12 +267,12 @@ def plot(study: StudyPath, out: Out = None, named: RunName = None, debug: Debug 
 
 @app.command()
 def train_steps(
-    family: Annotated[Path, typer.Argument(help="The family.yml to train from.", metavar="FAMILY")],
+    family: Annotated[Path, typer.Argument(help="A family.yml, or a study.yml for its own family.", metavar="FAMILY")],
     force: Annotated[bool, typer.Option("--force", help="Replace weights that exist.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Train a learned first guess or learned steps on a family of problems; an interrupted training goes on."""
+    """Train a learned first guess on a family of problems, or for a study; the training of a family goes on if interrupted."""
     with _errors(debug):
         from bilevel.acceleration.training.train_steps import train_steps as train
 
@@ -284,7 +284,6 @@ def train_steps(
 def bench_steps(
     family: Annotated[str, typer.Argument(help="A family's name, or module:Class.", metavar="FAMILY")],
     guess: Annotated[Path | None, typer.Option("--guess", help="Weights in place of the shipped ones.")] = None,
-    step: Annotated[Path | None, typer.Option("--step", help="Weights of learned steps, likewise.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Few instances at 4x: a look, no verdict.")] = False,
     instances: Annotated[int, typer.Option("--instances", min=1, help="Unseen instances of each size.")] = 100,
     times: Annotated[
@@ -297,14 +296,14 @@ def bench_steps(
     json: Annotated[Path | None, typer.Option("--json", help="Write all numbers to this file.")] = None,
     debug: Debug = False,
 ) -> None:
-    """Compare learned steps with the best classical solvers, each tuned on the same training set."""
+    """Compare a learned guess with the best classical solvers, each tuned on the same training set."""
     with _errors(debug):
-        from bilevel.acceleration.bench import BenchSettings
         from bilevel.acceleration.bench.bench_steps import QUICK
         from bilevel.acceleration.bench.bench_steps import bench_steps as bench
+        from bilevel.acceleration.bench.report import BenchSettings
 
         settings = QUICK if quick else BenchSettings(instances, tuple(times or (4, 16, 64)), budget=budget)
-        _say(bench(family, settings, guess, step, json, against or ()))
+        _say(bench(family, settings, guess, json, against or ()))
 
 
 def main() -> None:

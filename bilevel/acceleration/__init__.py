@@ -1,4 +1,4 @@
-"""Steps and first guesses that graph networks learn on families of problems."""
+"""First guesses that networks learn on families of problems, and steps that anything may propose."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bilevel import lazy_names
 if TYPE_CHECKING:
     from bilevel.acceleration.family import Family, Instance
     from bilevel.acceleration.learned_guess import LearnedGuess, guess_solver
-    from bilevel.acceleration.learned_step import LearnedStep, step_solver
+    from bilevel.acceleration.learned_step import LearnedStep
     from bilevel.acceleration.weights_file import Weights, shipped
 
 __all__, __getattr__, __dir__ = lazy_names(__name__)

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from bilevel.linalg.registry import Automatic
 from bilevel.linalg.solver import LinearSolver
 from bilevel.problem import EnergyProblem, Params
-from bilevel.solvers.cellwise.problem import CellwiseEnergy, CellwiseProblem, Guess
+from bilevel.solvers.cellwise.problem import CellwiseEnergy, CellwiseProblem, Guess, GuessedProblem
 from bilevel.solvers.cellwise.solver import SYSTEMS, CellwiseSolver
 from bilevel.solvers.evaluations import Tolerance
 from bilevel.solvers.load_stepping import LoadStepping, Path
 from bilevel.solvers.loop import Solver
 from bilevel.solvers.newton import Newton
 from bilevel.solvers.steps.armijo import Armijo
-from bilevel.solvers.steps.step import Step
-from bilevel.solvers.steps.trust_region import TrustRegion
 
 MAX_ITERATIONS = 300
 
-LOAD_STEP = 15
+LOAD_STEP = 25
 """Iterations in which a load step should end; a shorter one is tried where it does not."""
-
-FROM_GUESS = 60
-"""Iterations from a guess that makes load steps needless; many short steps of a trust region still cost less than those."""
 
 
 @dataclass
@@ -53,18 +47,16 @@ class LearnedGuess(CellwiseSolver):
     def systems(self) -> int:
         return len(self.networks)
 
-    def asked(self, number: int, cellwise: CellwiseProblem, guess: Guess) -> Tensor:
+    def asked(self, number: int, cellwise: CellwiseProblem, guess: Guess) -> Tensor | None:
         network = self.networks[number]
-        if network is None:
-            return super().asked(number, cellwise, guess)
+        if network is None or not isinstance(cellwise, GuessedProblem):
+            return None
         guess.counts.inferences += 1
         return predict(network, cellwise, guess)
 
 
-def predict(network: nn.Module | None, problem: CellwiseProblem, guess: Guess) -> Tensor:
-    """The outputs (cells, K) of a network, or zeros without one."""
-    if network is None:
-        return torch.zeros(problem.incidence.cells, len(problem.outputs), dtype=guess.u.dtype)
+def predict(network: nn.Module, problem: GuessedProblem, guess: Guess) -> Tensor:
+    """The outputs (cells, K) of a network."""
     outputs: Tensor = network(problem.features(guess), problem.incidence)
     return outputs.to(guess.u)
 
@@ -79,28 +71,22 @@ def guess_solver(
 ) -> LearnedGuess:
     """Newton's method from a guess of up to SYSTEMS linear systems.
 
-    One network serves all systems; of several each serves one, and none those that follow. make: as of `LearnedGuess`. linear: factorises the systems of
-    the guess and of Newton's method; None for what suits each. Where the guess has no lower energy than the user's start, or Newton's method fails from it, the classical solve
-    follows from that start. Where a path of loads is given, load steps from the unloaded state take its place: first such
-    as end soon or are cut back, then such as may take all iterations that a trust region needs.
+    One network serves all systems; of several each serves one, and none those that follow. make: as of `LearnedGuess`. linear:
+    factorises the systems of the guess and of Newton's method; None for what suits each. Where the guess has no lower energy
+    than the user's start, or Newton's method fails from it, it goes from that start; where a path of loads is given and
+    that fails too, along the path.
     """
     each = list(networks)
     each += [each[0] if len(each) == 1 else None] * (SYSTEMS - len(each))
-
-    def newton(step: Step, iterations: int = MAX_ITERATIONS) -> Newton:
-        return Newton(
-            step=step,
-            linear=linear or Automatic(),
-            tolerance=tolerance or Tolerance(),
-            max_iterations=iterations,
-            check_minimum=check_minimum,
-        )
-
-    if path is None:
-        classical = newton(Armijo(decrease=0.3))
-        return LearnedGuess(make, each, classical, otherwise=(classical,))
-    quick, patient = (
-        LoadStepping(path, newton(TrustRegion(), iterations), predict=True, from_rest=True)
-        for iterations in (LOAD_STEP, MAX_ITERATIONS)
+    newton = Newton(
+        step=Armijo(decrease=0.3),
+        linear=linear or Automatic(),
+        tolerance=tolerance or Tolerance(),
+        max_iterations=MAX_ITERATIONS,
+        check_minimum=check_minimum,
     )
-    return LearnedGuess(make, each, newton(TrustRegion(), FROM_GUESS), otherwise=(quick, patient))
+    otherwise: tuple[Solver, ...] = (newton,)
+    if path is not None:
+        step = replace(newton, max_iterations=LOAD_STEP)
+        otherwise = (newton, LoadStepping(path, step, predict=True, from_rest=True))
+    return LearnedGuess(make, each, newton, otherwise)

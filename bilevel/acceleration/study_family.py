@@ -14,7 +14,7 @@ from bilevel.acceleration.family import Family, Instance, Variation
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.problem import Params
 from bilevel.report import InputError
-from bilevel.solvers.cellwise.problem import CellwiseEnergy
+from bilevel.solvers.cellwise.problem import CellwiseEnergy, GuessedProblem
 from bilevel.solvers.load_stepping import Path
 
 RANGE = 1.0
@@ -75,7 +75,7 @@ class StudyFamily(Family):
         with torch.no_grad():
             found = experiment.model.equilibrium(self.problem.arguments(experiment, t))
         cellwise = found.problem.cellwise(found.params)
-        if cellwise is None:
+        if not isinstance(cellwise, GuessedProblem):
             raise InputError(f"the body of experiment '{experiment.name}' has no form that a guess is made of")
         described = f"{experiment.name}, draw {seed}"
-        return Instance(found.problem, found.params, found.start, None, described, cellwise=cellwise, path=found.path)
+        return Instance(found.problem, found.params, found.start, described, cellwise=cellwise, path=found.path)

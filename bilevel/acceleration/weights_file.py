@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from enum import Enum
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -13,9 +12,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from bilevel.acceleration.family import Family
-from bilevel.acceleration.networks import node_network
 from bilevel.acceleration.networks.cell_network import CellNetwork
-from bilevel.acceleration.networks.node_network import NodeNetwork
 from bilevel.inversion.networks.checkpoint import read_file, write_file
 from bilevel.report import InputError
 from bilevel.solvers.cellwise import split
@@ -31,26 +28,17 @@ class Named(Protocol):
     def version(self) -> int: ...
 
 
-class Kind(str, Enum):
-    """What the networks do."""
-
-    GUESS = "guess"
-    STEP = "step"
-
-    @property
-    def feature_version(self) -> int:
-        """The version of what the networks of this kind read."""
-        return split.FEATURE_VERSION if self is Kind.GUESS else node_network.FEATURE_VERSION
+KIND = "guess"
+"""What the networks do, as files say."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Trained networks: one for all linear systems of a guess, or one for each of its first ones; or one step.
+    """Trained networks: one for all linear systems of a guess, or one for each of its first ones.
 
     family, family_version: the family that they were trained on. made_by: seeds, schedule, command, versions, numbers.
     """
 
-    kind: Kind
     family: str
     family_version: int
     networks: tuple[nn.Module, ...]
@@ -59,10 +47,10 @@ class Weights:
     def save(self, file: Path) -> None:
         """Write the tensors to `file` and what made them to the model card beside it, `file` with .json."""
         content = {
-            "kind": self.kind.value,
+            "kind": KIND,
             "family": self.family,
             "family_version": self.family_version,
-            "feature_version": self.kind.feature_version,
+            "feature_version": split.FEATURE_VERSION,
             "networks": [{"settings": _settings(n), "weights": n.state_dict()} for n in self.networks],
             "made_by": self.made_by,
         }
@@ -82,23 +70,22 @@ class Weights:
                 f"the weights in {file} were trained on the family '{content['family']}', not on '{family.name}'; "
                 "train again with `bilevel train-steps`, or use that family"
             )
-        kind = Kind(content["kind"])
-        expected = (family.version, kind.feature_version)
+        expected = (family.version, split.FEATURE_VERSION)
         found = (content["family_version"], content["feature_version"])
         if found != expected:
             raise InputError(
                 f"the weights in {file} read version {found[0]}.{found[1]} of the features of '{family.name}', this "
                 f"program makes version {expected[0]}.{expected[1]}; train again with `bilevel train-steps`"
             )
-        networks = tuple(_network(kind, one, file) for one in content["networks"])
-        return Weights(kind, family.name, family.version, networks, content["made_by"])
+        networks = tuple(_network(one, file) for one in content["networks"])
+        return Weights(family.name, family.version, networks, content["made_by"])
 
 
-def shipped(family: Family, kind: Kind) -> Path:
+def shipped(family: Family) -> Path:
     """The file of the weights that come with the package; InputError where there are none."""
-    file = Path(str(files("bilevel.acceleration"))) / "weights" / f"{family.name}_{kind.value}.pt"
+    file = Path(str(files("bilevel.acceleration"))) / "weights" / f"{family.name}_{KIND}.pt"
     if not file.exists():
-        raise InputError(f"no {kind.value} weights are shipped for the family '{family.name}'; train your own")
+        raise InputError(f"no weights are shipped for the family '{family.name}'; train your own")
     return file
 
 
@@ -110,22 +97,20 @@ def versions() -> dict[str, str]:
 def _content(file: Path) -> dict[str, Any]:
     wanted = {"kind", "family", "family_version", "feature_version", "networks", "made_by"}
     content = read_file(file, "file of weights")
-    if set(content) != wanted:
+    if set(content) != wanted or content["kind"] != KIND:
         raise InputError(f"{file} is not a file of weights written by `bilevel train-steps`")
     return content
 
 
 def _settings(network: nn.Module) -> dict[str, int]:
-    if isinstance(network, NodeNetwork):
-        return dict(network.settings)
     assert isinstance(network, CellNetwork)
     names = ("features", "outputs", "pairs", "hidden", "hops")
     return {name: getattr(network, name) for name in names}
 
 
-def _network(kind: Kind, one: dict[str, Any], file: Path) -> nn.Module:
+def _network(one: dict[str, Any], file: Path) -> nn.Module:
     try:
-        made = NodeNetwork(**one["settings"]) if kind is Kind.STEP else CellNetwork(**one["settings"])
+        made = CellNetwork(**one["settings"])
         made.load_state_dict(one["weights"])
     except (TypeError, KeyError, RuntimeError) as error:
         raise InputError(f"the weights in {file} have other names or sizes than this program's networks") from error

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import bilevel
 from bilevel.acceleration.learned_guess import guess_solver
-from bilevel.acceleration.weights_file import Kind, Weights, shipped
+from bilevel.acceleration.weights_file import Weights, shipped
 from bilevel.problem import Params
 from bilevel.solvers import LoadStepping, Newton, Solver, Tolerance
 from bilevel.solvers.steps import TrustRegion
@@ -73,7 +73,7 @@ def load_stepping() -> LoadStepping:
 
 def learned_guess() -> Solver:
     """The shipped weights before Newton's method."""
-    weights = Weights.load(shipped(LargeStrain(), Kind.GUESS), LargeStrain())
+    weights = Weights.load(shipped(LargeStrain()), LargeStrain())
     return guess_solver(
         weights.networks, lambda _, params: SolidCells(BAR.by_cells, params, MOTION), TOLERANCE, path=path
     )

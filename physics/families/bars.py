@@ -16,7 +16,8 @@ from bilevel.problem import Params
 from bilevel.report import Counts
 from physics.constitutive.flow.linear import Linear
 from physics.discretisation import Mesh
-from physics.families.family import generator, neighbours, node_graph
+from physics.families.family import generator
+from physics.families.hidden import STIFFER, Hidden, changed, disc
 from physics.families.random_field import log_normal
 from physics.local.density import Measure
 from physics.local.energy import LocalEnergy
@@ -54,7 +55,8 @@ class EndMotion(ABC):
 class Bars(Family):
     """Bars along x between clamped ends; lengths 2 to 4 widths, Poisson's ratios 0.3 to 0.49.
 
-    CONTRAST: standard deviation of the log-stiffness 0.8 to 1.2 in place of 0.2 to 0.7. stiffness_unit: the same problems
+    CONTRAST: standard deviation of the log-stiffness 0.8 to 1.2 in place of 0.2 to 0.7. GEOMETRY: holes, notches, waists, stiff
+    inclusions. stiffness_unit: the same problems
     in other units.
     """
 
@@ -75,11 +77,16 @@ class Bars(Family):
         length = rng.uniform(2.0, 4.0)
         poisson = 0.5 - 0.5 * 10.0 ** rng.uniform(-1.7, -0.4)
         motion = self.motion(length, variation, rng)
-        mesh = self.mesh(size, length, variation, rng)
+        mesh, shape = self.mesh(size, length, variation, rng), None
+        if variation is Variation.GEOMETRY:
+            shape = Hidden.draw(rng, mesh.dim)
+            mesh = changed(mesh, shape, rng)
         deviation = rng.uniform(0.8, 1.2) if variation is Variation.CONTRAST else rng.uniform(0.2, 0.7)
         middles = mesh.coordinates[mesh.cells].mean(1).numpy()
         correlation = np.exp(rng.uniform(np.log(0.1), np.log(1.0)))
         mu = torch.from_numpy(log_normal(middles, correlation, deviation, rng)) * self.stiffness_unit
+        if shape is Hidden.INCLUSION:
+            mu = torch.where(disc(mesh, rng), STIFFER * mu, mu)
         solid = NearlyIncompressibleSolid(
             mesh, NeoHookean(), [mesh.fixed("left"), mesh.fixed("right")], upright=self.upright
         )
@@ -92,12 +99,14 @@ class Bars(Family):
         params = path({"material": material}, 1.0)
         cellwise = SolidCells(solid.by_cells, params, motion)
         start = _classical_start(solid, cellwise, params)
-        graph = node_graph(solid, params, neighbours(mesh.cells), *_node_features(solid, mu, poisson))
+        named = variation.value if shape is None else f"{variation.value} {shape.value}"
         described = (
-            f"{variation.value}: {len(mesh.coordinates)} nodes, {mesh.shape.value}, length {length:.2f}, {motion}, "
+            f"{named}: {len(mesh.coordinates)} nodes, {mesh.shape.value}, length {length:.2f}, {motion}, "
             f"nu {poisson:.3f}, deviation {deviation:.2f}"
         )
-        return Instance(solid, params, start, graph, described, cellwise=cellwise, path=path)
+        return Instance(
+            solid, params, start, described, cellwise=cellwise, path=path, own_start=lambda: solid.start(params)
+        )
 
 
 def shifted(mesh: Mesh, most: float, rng: np.random.Generator) -> Mesh:
@@ -111,20 +120,3 @@ def _classical_start(solid: NearlyIncompressibleSolid, cellwise: SolidCells, par
     """The rotated linear-elastic field where no element is inverted in it, else zero displacement of the free nodes."""
     linear = cellwise.begin(solid.start()).u
     return linear if bool(torch.isfinite(solid.value(linear, params))) else solid.start()
-
-
-def _node_features(solid: NearlyIncompressibleSolid, mu: Tensor, poisson: float) -> tuple[Tensor, Tensor]:
-    """Whether a node is free, and Poisson's ratio; edges know the mean log-stiffness of the cells at their two ends."""
-    mesh = solid.mesh
-    nodes = len(mesh.coordinates)
-    free = torch.zeros(nodes, dtype=torch.float64)
-    free[solid.constraints.free // mesh.dim] = 1.0
-    total, count = torch.zeros(nodes, dtype=torch.float64), torch.zeros(nodes, dtype=torch.float64)
-    logarithm = mu.log() - mu.log().mean()
-    for column in mesh.cells.unbind(1):
-        total.index_add_(0, column, logarithm)
-        count.index_add_(0, column, torch.ones_like(logarithm))
-    mean = total / count
-    edges = neighbours(mesh.cells)
-    features = torch.stack((free, torch.full_like(free, 2.0 * poisson)), 1)
-    return features, (0.5 * (mean[edges[0]] + mean[edges[1]]))[:, None]

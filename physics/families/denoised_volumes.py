@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bilevel.acceleration.family import Family, Instance, Variation
 from physics.discretisation import Mesh, Shape, box
-from physics.families.family import generator, neighbours, node_graph
+from physics.families.family import generator
 from physics.families.random_field import smooth
 from physics.local.total_variation.cells import VariationCells
 from physics.local.total_variation.denoising import Denoising
@@ -23,7 +23,7 @@ class DenoisedVolumes(Family):
     """Noisy volumes, as of tomography, on tetrahedra of side one voxel: balls and blocks of random grey; larger ones hold more.
 
     TRAINING: noise of standard deviation 0.05 to 0.15 of the range of greys. CONTRAST: 0.2 to 0.3. MESH: shifted nodes.
-    LOADS: smooth shades without edges beside the shapes. grey_unit: the same volumes in another unit.
+    LOADS: smooth shades without edges beside the shapes. GEOMETRY: slabs. grey_unit: the same volumes in another unit.
     """
 
     grey_unit: float = 1.0
@@ -50,17 +50,16 @@ class DenoisedVolumes(Family):
         }
         cellwise = VariationCells(VariationSystems.of(problem, params))
         start = cellwise.first()
-        edges = neighbours(mesh.cells)
-        jump = ((value[edges[0]] - value[edges[1]]).abs() / weight)[:, None]
-        graph = node_graph(problem, params, edges, torch.empty(nodes, 0, dtype=torch.float64), jump)
         described = (
             f"{variation.value}: {nodes} voxels, noise {noise:.2f}, weight {weight:.3g}, smoothing {smoothing:.1e}"
         )
-        return Instance(problem, params, start, graph, described, cellwise=cellwise)
+        return Instance(problem, params, start, described, cellwise=cellwise)
 
 
 def _mesh(size: int, variation: Variation, rng: np.random.Generator) -> Mesh:
     across = max(3, round(size ** (1.0 / 3.0)) - 1)
+    if variation is Variation.GEOMETRY:
+        return box(2 * across, across, -(-across // 2), (2.0 * across, float(across), across / 2.0), Shape.TETRAHEDRON)
     mesh = box(across, across, across, (float(across),) * 3, Shape.TETRAHEDRON)
     if variation is not Variation.MESH:
         return mesh

@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bilevel.acceleration.family import Instance, NodeGraph, Variation
+from bilevel.acceleration.family import Instance, Variation
 from physics.constitutive.flow.law import FlowLaw
 from physics.discretisation.constraints import Dirichlet
 from physics.discretisation.graph import Graph
-from physics.families.family import node_graph
-from physics.families.networks import Network, lattice, pores
+from physics.families.networks import Network, lattice, pores, streets
 from physics.families.random_field import log_normal
 from physics.flow.cellwise import FlowCells
 from physics.flow.network import FlowNetwork
@@ -59,7 +58,7 @@ def wells(nodes: int, variation: Variation, rng: np.random.Generator) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Rock:
-    """Pores, or a lattice, with wells, and heads held on two sides, 0 and `head_unit`; LOADS hold one only."""
+    """Pores, a lattice or streets, with wells, and heads held on two sides, 0 and `head_unit`; LOADS hold one only."""
 
     network: Network
     conductance: Conductance
@@ -72,7 +71,7 @@ class Rock:
         if variation is Variation.MESH:
             network = lattice(size, int(rng.integers(2, 4)), rng)
         else:
-            network = pores(size, rng)
+            network = (streets if variation is Variation.GEOMETRY else pores)(size, rng)
         conductance = Conductance.draw(network.points[network.edges].mean(1), network.spacing, variation, rng)
         inflow = wells(len(network.points), variation, rng)
         return Rock(network, conductance, inflow, variation, head_unit)
@@ -82,8 +81,8 @@ class Rock:
         """The head drop of a typical edge."""
         return self.network.spacing * self.head_unit
 
-    def instance(self, law: FlowLaw, flow: dict[str, Tensor], flux: float, degree: float, described: str) -> Instance:
-        """Flow by a law with parameters `flow`, where a typical edge carries `flux` and psi has about this degree."""
+    def instance(self, law: FlowLaw, flow: dict[str, Tensor], flux: float, described: str) -> Instance:
+        """Flow by a law with parameters `flow`, where a typical edge carries `flux`."""
         points, edges = self.network.points, self.network.edges
         graph = Graph(len(points), torch.from_numpy(edges))
         held = self.network.side(True)
@@ -99,13 +98,4 @@ class Rock:
             f"{self.variation.value}: {graph.nodes} nodes, {len(edges)} edges, {described}, "
             f"deviation {self.conductance.deviation:.2f}"
         )
-        return Instance(problem, params, start, _graph(split, params, degree), described, cellwise=split)
-
-
-def _graph(split: FlowCells, params: dict[str, Any], degree: float) -> NodeGraph:
-    """Nodes know the degree and whether their head is free, edges their conductance against the mean."""
-    logarithm = split.law.log_conductance
-    free = torch.zeros(split.nodes, dtype=torch.float64)
-    free[split.problem.constraints.free] = 1.0
-    nodes = torch.stack((free, torch.full_like(free, (degree - 2.0) / degree)), 1)
-    return node_graph(split.problem, params, split.cells.mT, nodes, (logarithm - logarithm.mean())[:, None])
+        return Instance(problem, params, start, described, cellwise=split)

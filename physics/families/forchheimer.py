@@ -22,7 +22,7 @@ class ForchheimerFlow(Family):
 
     b is in proportion to a: viscous and inertial losses of a throat both go as the inverse fourth power of its radius.
     TRAINING: pores in a block of rock, log-conductances of standard deviation 0.5 to 1.5. CONTRAST: 2 to 3. MESH: square
-    and cubic lattices. LOADS: heads fixed on one side only, ten times as many wells.
+    and cubic lattices. LOADS: heads fixed on one side only, ten times as many wells. GEOMETRY: streets of a town.
     head_unit, conductance_unit: the same problems in other units. inertia: the Forchheimer number of a typical edge for
     all instances, None to draw it.
     """
@@ -43,6 +43,4 @@ class ForchheimerFlow(Family):
         conductance = rock.conductance.values * self.conductance_unit
         flux = float(conductance.median()) * rock.typical / (1.0 + number)
         flow = {"linear": 1.0 / conductance, "quadratic": number / (flux * conductance)}
-        # The degree of the energy where the typical edge is: 1 + d log q / d log drop.
-        degree = 1.0 + (1.0 + number) / (1.0 + 2.0 * number)
-        return rock.instance(Forchheimer(), flow, flux, degree, f"b q / a = {number:.3g}")
+        return rock.instance(Forchheimer(), flow, flux, f"b q / a = {number:.3g}")

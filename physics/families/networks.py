@@ -41,6 +41,14 @@ def pores(size: int, rng: np.random.Generator) -> Network:
     return _connected(points, edges[np.sort(shortest)])
 
 
+def streets(size: int, rng: np.random.Generator) -> Network:
+    """Delaunay's triangles of random points of a square, a third of their sides taken out."""
+    points = rng.uniform(size=(size, 2))
+    triangles = Delaunay(points).simplices
+    edges = np.unique(np.sort(np.concatenate([triangles[:, [i, j]] for i in range(3) for j in range(i)]), 1), axis=0)
+    return _connected(points, edges[rng.uniform(size=len(edges)) >= 1.0 / 3.0])
+
+
 def lattice(size: int, dimension: int, rng: np.random.Generator) -> Network:
     """A square or cubic lattice, thinned."""
     count = max(3, round(size ** (1.0 / dimension)))

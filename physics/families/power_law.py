@@ -16,7 +16,7 @@ class PowerLawFlow(Family):
     """Heads fixed on two sides, wells in between; p from 1.2 to 6.
 
     TRAINING: pores in a block of rock, log-conductances of standard deviation 0.5 to 1.5. CONTRAST: 2 to 3. MESH: square
-    and cubic lattices. LOADS: heads fixed on one side only, ten times as many wells.
+    and cubic lattices. LOADS: heads fixed on one side only, ten times as many wells. GEOMETRY: streets of a town.
     head_unit, conductance_unit: the same problems in other units. exponent: p for all instances, None to draw it.
     """
 
@@ -36,4 +36,4 @@ class PowerLawFlow(Family):
         conductance = rock.conductance.values * self.conductance_unit
         flux = float(conductance.median()) * rock.typical ** (p - 1.0)
         law = PowerLaw(p, THRESHOLD * rock.typical)
-        return rock.instance(law, {"conductance": conductance}, flux, p, f"p = {p:.2f}")
+        return rock.instance(law, {"conductance": conductance}, flux, f"p = {p:.2f}")

@@ -6,7 +6,7 @@ cells of meshes are like edges.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -20,10 +20,8 @@ from bilevel.problem import Params
 from bilevel.report import Counts, InputError
 from bilevel.solvers.cellwise import vectors
 from bilevel.solvers.cellwise.cell_law import CellLaw
-from bilevel.solvers.cellwise.joined import Joined
 from bilevel.solvers.cellwise.problem import Guess
 from bilevel.solvers.cellwise.split import BALANCED, SplitProblem
-from bilevel.solvers.cellwise.unrolled import UnrolledProblem
 from physics.constitutive.flow.law import Asymptotes, FlowLaw
 from physics.constitutive.flow.linear import Linear
 from physics.local import linear_cells
@@ -97,15 +95,11 @@ class FlowCells(SplitProblem):
         size = volume.mean() ** (1.0 / columns.shape[2])
         self._columns = columns * size
         self.boundary = params.get("boundary")
-        rest = torch.zeros(self.nodes, 1, dtype=torch.float64)
+        rest = volume.new_zeros(self.nodes, 1)
         self.inflow = -problem.nodal_forces(rest, params, loads)[:, 0].detach()
         self.law = FlowLawOfCells(flow.density, _of_cells(problem, params, len(volume)), size, volume, typical or 1.0)
         flow.density.require_even(torch.full_like(volume, self.law.typical), self.law.params)
         self._known = typical is not None
-
-    @staticmethod
-    def side_by_side(parts: Sequence[UnrolledProblem]) -> Joined:
-        return Joined.side_by_side(parts)
 
     def heads(self, u: Tensor) -> Tensor:
         """The heads (nodes,) at u (n,)."""

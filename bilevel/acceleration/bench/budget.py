@@ -20,7 +20,7 @@ class Budgeted(EnergyProblem):
 
     def __init__(self, problem: EnergyProblem, seconds: float) -> None:
         self.problem, self.structure, self.batch_dims = problem, problem.structure, problem.batch_dims
-        self.end = time.perf_counter() + seconds
+        self.end = time.process_time() + seconds
 
     def value(self, u: Tensor, params: Params) -> Tensor:
         return self._asked().value(u, params)
@@ -34,10 +34,16 @@ class Budgeted(EnergyProblem):
     def tangent(self, u: Tensor, params: Params) -> LinearOperator:
         return self._asked().tangent(u, params)
 
+    def definite_tangent(self, u: Tensor, params: Params) -> LinearOperator | None:
+        return self._asked().definite_tangent(u, params)
+
+    def magnitude(self, u: Tensor, params: Params) -> Tensor | None:
+        return self._asked().magnitude(u, params)
+
     def product(self, u: Tensor, params: Params, x: Tensor) -> Tensor:
         return self._asked().product(u, params, x)
 
     def _asked(self) -> EnergyProblem:
-        if time.perf_counter() > self.end:
+        if time.process_time() > self.end:
             raise OverBudget("the solve took longer than its budget")
         return self.problem

@@ -44,4 +44,4 @@ def quadratic_model(instance: Instance) -> Instance:
     matrix = instance.problem.tangent(rest, params)
     guess = torch.randn(rest.shape, generator=torch.Generator().manual_seed(0), dtype=rest.dtype)
     problem = Quadratic(matrix, matrix.matmul(guess))
-    return replace(instance, problem=problem, params=None, start=rest, cellwise=None, path=None)
+    return replace(instance, problem=problem, params=None, start=rest, cellwise=None, path=None, own_start=None)

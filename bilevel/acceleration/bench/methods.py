@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bilevel.acceleration.family import Instance
+from bilevel.acceleration.learned_guess import guess_solver
 from bilevel.linalg.multigrid.amg import AMGCG
 from bilevel.linalg.preconditioner import Jacobi, Multigrid, Preconditioner
 from bilevel.linalg.registry import Automatic
@@ -44,18 +45,14 @@ Make: TypeAlias = Callable[[Instance, Tolerance], Solver]
 class BenchMethod:
     """A solver in some settings; `variants` maps a description of each to what makes the solver for an instance.
 
-    stepped: it starts from the unloaded state (all zeros), not from the start of the instance. learned: it counts as
-    learned, not classical. unlearned: a learned method with nothing learned in it, which is neither. guarded: it promises
-    to solve what classical methods solve, and is given `BenchSettings.patience` budgets to keep the promise.
-    training_seconds: what its training took, for the break-even number.
+    start: where it begins; the start of the instance unless it says otherwise, which costs time like all that it does.
+    training_seconds: what the training of a learned method took, for the break-even number.
     """
 
     name: str
     variants: Mapping[str, Make]
-    stepped: bool = False
+    start: Callable[[Instance], Tensor] = lambda instance: instance.start
     learned: bool = False
-    unlearned: bool = False
-    guarded: bool = False
     training_seconds: float = 0.0
     applies: Callable[[Instance], bool] = lambda instance: True
 
@@ -63,8 +60,21 @@ class BenchMethod:
         """This method with one of its variants only."""
         return replace(self, variants={variant: self.variants[variant]})
 
-    def start(self, instance: Instance) -> Tensor:
-        return torch.zeros_like(instance.start) if self.stepped else instance.start
+
+def at_rest(instance: Instance) -> Tensor:
+    """The unloaded state."""
+    return torch.zeros_like(instance.start)
+
+
+def own_start(instance: Instance) -> Tensor:
+    """Where the problem itself begins; of bodies a start that knows how their supports moved, and nothing else."""
+    assert instance.own_start is not None
+    return instance.own_start()
+
+
+def has_cells(instance: Instance) -> bool:
+    """A quadratic model has no linear systems beside its own."""
+    return instance.cellwise is not None
 
 
 @dataclass
@@ -113,9 +123,25 @@ def classical_methods() -> list[BenchMethod]:
         BenchMethod("Newton, trust region", {"radius from the state": _trust_region()}),
         BenchMethod("Newton-CG, AMG", {f"decrease {d}": _newton_cg(d) for d in (1e-4, 0.3)}),
         BenchMethod(
-            "load stepping", _load_stepping(), stepped=True, applies=lambda instance: instance.path is not None
+            "Newton, kinematic start",
+            {"line search": _newton(0.3), "trust region": _trust_region()},
+            start=own_start,
+            applies=lambda instance: instance.own_start is not None,
         ),
+        BenchMethod("linear systems, no network", {"own rule": guess_method((None,))}, applies=has_cells),
+        BenchMethod("load stepping", _load_stepping(), at_rest, applies=lambda instance: instance.path is not None),
     ]
+
+
+def guess_method(networks: tuple[nn.Module | None, ...]) -> Make:
+    """A guess by an instance's own linear systems, with networks or by their rule alone; Newton's method after it."""
+
+    def make(instance: Instance, tolerance: Tolerance) -> Solver:
+        cellwise = instance.cellwise
+        assert cellwise is not None
+        return guess_solver(networks, lambda problem, params: cellwise, tolerance, False, instance.path)
+
+    return make
 
 
 def _gradient(step: Armijo | BarzilaiBorwein) -> Make:

@@ -16,8 +16,8 @@ class BenchSettings:
     instances: unseen instances of each size, shared out evenly among the variations. multiples: sizes in units of the
     family's training size. tolerance: relative to the imbalance of the load. budget: seconds for one solve of an instance
     of 4 times the training size or less, growing with the size; a solve that takes longer has failed. patience: how many
-    budgets guarded methods are given; what takes them longer than one is called late. hopeless: methods
-    this many times slower than the best classical one are dropped, when tuned and after the first `look` instances of
+    budgets every method is given; what takes longer than one is called late. hopeless: methods
+    this many times slower than the best classical one are dropped, when tuned and after the first `preview` instances of
     each size. tuning: training instances that settings are chosen on.
     """
 
@@ -26,10 +26,10 @@ class BenchSettings:
     variations: tuple[Variation, ...] = tuple(Variation)
     tolerance: float = 1e-8
     budget: float = 10.0
-    patience: float = 30.0
+    patience: float = 3.0
     hopeless: float = 20.0
     preview: int = 8
-    tuning: int = 8
+    tuning: int = 32
     linear: bool = True
     progress: Callable[[str], None] = field(default=lambda line: None)
 

@@ -9,7 +9,7 @@ import torch
 from bilevel.acceleration.bench.linear import quadratic_model
 from bilevel.acceleration.bench.methods import BenchMethod, classical_methods
 from bilevel.acceleration.bench.report import BenchSettings, Dropped, Report
-from bilevel.acceleration.bench.statistics import Summary, Table, best_of, summarise
+from bilevel.acceleration.bench.statistics import Summary, Table, best_of, effort, summarise
 from bilevel.acceleration.bench.table import table_text
 from bilevel.acceleration.bench.trial import BenchTrial, attempt, warm_up
 from bilevel.acceleration.family import Family, Instance
@@ -24,20 +24,19 @@ FIRST_MULTIPLE = 4
 def run(
     family: Family,
     learned: Sequence[BenchMethod],
-    ablations: Sequence[BenchMethod] = (),
     settings: BenchSettings | None = None,
     classical: Sequence[BenchMethod] | None = None,
 ) -> Report:
-    """Compare learned methods, and ablations of them, with the classical ones on a family; deterministic but for the times."""
+    """Compare learned methods with the classical ones on a family; deterministic but for the times."""
     settings = settings or BenchSettings()
     baselines, tuned, dropped, first = _tune(family, classical or classical_methods(), settings)
     tables = [first]
     for multiple in settings.multiples:
-        table, hopeless = _measure(family, [*baselines, *learned, *ablations], multiple, settings)
+        table, hopeless = _measure(family, [*baselines, *learned], multiple, settings)
         tables.append(table)
         dropped += hopeless
         lost = {item.method for item in hopeless}
-        baselines, ablations = ([m for m in some if m.name not in lost] for some in (baselines, ablations))
+        baselines = [m for m in baselines if m.name not in lost]
         settings.progress(table_text(table))
     if settings.linear:
         tables.append(_linear(family, [*baselines, *learned], settings))
@@ -47,7 +46,7 @@ def run(
 def _tune(
     family: Family, methods: Sequence[BenchMethod], settings: BenchSettings
 ) -> tuple[list[BenchMethod], dict[str, str], list[Dropped], Table]:
-    """Each method with its fastest setting on training instances; those that are hopeless there are dropped."""
+    """Each method with the setting that solves most training instances by least work; those that are hopeless there are dropped."""
     seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + settings.tuning)
     instances = [family.instance(family.training_size, seed) for seed in seeds]
     for instance in instances:
@@ -59,7 +58,7 @@ def _tune(
         if not all(method.applies(instance) for instance in instances):
             continue
         tried = {name: _solve_all(method.chosen(name), instances, seeds, settings) for name in method.variants}
-        best = min(tried, key=lambda name: summarise(method, tried[name]).mean)
+        best = min(tried, key=lambda name: effort(tried[name]))
         kept[method.name], tuned[method.name] = method.chosen(best), best
         trials += tried[best]
         settings.progress(f"tuned {method.name}: {best}")
@@ -137,7 +136,7 @@ def _linear(family: Family, methods: Sequence[BenchMethod], settings: BenchSetti
     for k in range(count):
         instance = quadratic_model(family.instance(multiple * family.training_size, FIRST_TEST_SEED + k))
         for method in methods:
-            if not method.stepped and method.applies(instance):
+            if method.applies(instance) and method.start(instance) is instance.start:
                 trials.append(attempt(method, instance, FIRST_TEST_SEED + k, settings.tolerance, settings.budget))
     named = {trial.method for trial in trials}
     summaries = [summarise(m, [t for t in trials if t.method == m.name]) for m in methods if m.name in named]

@@ -23,7 +23,6 @@ class Summary:
 
     method: str
     learned: bool
-    unlearned: bool
     training_seconds: float
     count: int
     failures: float
@@ -60,11 +59,7 @@ class Table:
 
     @property
     def best_classical(self) -> Summary | None:
-        return best_of([summary for summary in self.summaries if not (summary.learned or summary.unlearned)])
-
-    @property
-    def best_unlearned(self) -> Summary | None:
-        return best_of([summary for summary in self.summaries if summary.unlearned])
+        return best_of([summary for summary in self.summaries if not summary.learned])
 
     def against_best(self, summary: Summary) -> Comparison | None:
         """None if no classical method solved anything."""
@@ -92,7 +87,6 @@ def summarise(method: BenchMethod, trials: Sequence[BenchTrial]) -> Summary:
     return Summary(
         method.name,
         method.learned,
-        method.unlearned,
         method.training_seconds,
         len(trials),
         _share([not trial.solved for trial in trials]),
@@ -104,6 +98,13 @@ def summarise(method: BenchMethod, trials: Sequence[BenchTrial]) -> Summary:
         float(upper),
         counts,
     )
+
+
+def effort(trials: Sequence[BenchTrial]) -> tuple[int, float]:
+    """What settings are compared by: failures, then factorisations (gradients, of methods without) in the mean."""
+    solved = [trial.counts for trial in trials if trial.solved]
+    work = [counts.factorisations or counts.residuals for counts in solved]
+    return len(trials) - len(solved), float(np.mean(work)) if work else math.inf
 
 
 def _share(marked: Sequence[bool]) -> float:

@@ -35,7 +35,7 @@ COUNTED = ("values", "residuals", "products", "tangents", "factorisations", "inf
 def text(report: Report) -> str:
     """The tables as text: quartiles of seconds (failures at their budget), shares in percent, medians of counts.
 
-    late: solved after the budget, which only guarded methods may. fell back: their safeguard acted at least once.
+    late: solved after the budget. fell back: their safeguard acted at least once.
     """
     lines = [
         f"family {report.family}, {report.threads} thread(s), residual {report.settings.tolerance:g} of the load's"
@@ -72,7 +72,7 @@ def _row(table: Table, summary: Summary) -> tuple[str, ...]:
 
 def _verdicts(table: Table) -> list[str]:
     """One sentence for each learned method, a loss as plain as a win."""
-    best, unlearned, sentences = table.best_classical, table.best_unlearned, []
+    best, sentences = table.best_classical, []
     for summary in table.summaries:
         if not summary.learned:
             continue
@@ -82,8 +82,6 @@ def _verdicts(table: Table) -> list[str]:
             )
         else:
             said = f"{summary.method} {_verdict(table, summary, best)} (medians)"
-        if unlearned is not None:
-            said += f"; {_verdict(table, summary, unlearned)}"
         sentences.append(f"{said}; fails on {_percent(summary.failures)}")
     return sentences
 

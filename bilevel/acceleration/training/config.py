@@ -5,11 +5,9 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 from bilevel.acceleration.family import Family
-from bilevel.acceleration.training.loop import CurriculumStage, TrainingSchedule
-from bilevel.acceleration.weights_file import Kind
 from bilevel.calibrate.study.validated import unknown_key, validated
 from bilevel.calibrate.study.yaml_lines import Document, read_yaml
 from bilevel.extensions import installed, load
@@ -22,72 +20,25 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-class CurriculumSection(_Section):
-    """One stage of the curriculum."""
+class TrainingConfig(_Section):
+    """The keys of family.yml.
 
-    size: int = Field(ge=16)
-    rounds: PositiveInt
-    updates: PositiveInt
-
-
-class UnrolledSection(_Section):
-    """How the unrolled training runs; see `TrainingSchedule`.
-
-    systems: how many of the first linear systems a guess asks its network for; all of them if absent.
+    family: a name of the entry-point group `bilevel.families`, or module:Class. out: the file of weights, beside the YAML
+    file unless it is absolute. systems: how many linear systems are learned one after another, each with a network of its
+    own of `hidden` wide layers and `hops` exchanges between neighbours, from `instances` solved instances of about `size`
+    nodes.
     """
 
-    stages: list[CurriculumSection] = Field(min_length=1)
-    systems: int | None = Field(None, ge=2)
-    groups: PositiveInt = 20
-    batch: PositiveInt = 8
-    rate: PositiveFloat = 4e-3
-    discount: float = Field(0.1, gt=0.0, lt=1.0)
-    accuracy: float = Field(0.1, gt=0.0, lt=1.0)
-
-
-class SupervisedSection(_Section):
-    """How many linear systems are learned one after another, each with a network of its own, and from what."""
-
+    family: str
+    out: Path
+    seed: int = Field(0, ge=0)
+    hidden: PositiveInt = 16
+    hops: int = Field(2, ge=0)
     systems: PositiveInt
     size: int = Field(ge=16)
     instances: PositiveInt
     epochs: PositiveInt
     rate: PositiveFloat = 3e-3
-
-
-class TrainingConfig(_Section):
-    """The keys of family.yml.
-
-    family: a name of the entry-point group `bilevel.families`, or module:Class. learn: guess or step. out: the file of
-    weights, beside the YAML file unless it is absolute. One of `unrolled` and `supervised` says how it is taught.
-    """
-
-    family: str
-    learn: Kind
-    out: Path
-    seed: int = Field(0, ge=0)
-    hidden: PositiveInt = 16
-    hops: int = Field(2, ge=0)
-    unrolled: UnrolledSection | None = None
-    supervised: SupervisedSection | None = None
-
-    @model_validator(mode="after")
-    def _one_teacher(self) -> TrainingConfig:
-        if (self.unrolled is None) == (self.supervised is None):
-            raise ValueError("expected one of the keys 'unrolled' and 'supervised'")
-        if self.learn is Kind.STEP and self.unrolled is None:
-            raise ValueError("steps are trained unrolled; give the key 'unrolled'")
-        if self.learn is Kind.STEP and self.unrolled is not None and self.unrolled.systems is not None:
-            raise ValueError("a step is asked for in every iteration; leave out the key 'systems'")
-        return self
-
-    @property
-    def schedule(self) -> TrainingSchedule:
-        """The schedule of an unrolled training."""
-        assert self.unrolled is not None
-        given = self.unrolled.model_dump(exclude={"stages", "systems"})
-        stages = tuple(CurriculumStage(s.size, s.rounds, s.updates) for s in self.unrolled.stages)
-        return TrainingSchedule(stages, self.seed, **given)
 
 
 def read_config(path: Path) -> TrainingConfig:

@@ -19,7 +19,7 @@ from bilevel.acceleration.networks.cell_network import CellNetwork
 from bilevel.inversion.networks.checkpoint import read_checkpoint, write_checkpoint
 from bilevel.report import BilevelError
 from bilevel.solvers import LoadStepping, Newton, Solver, Tolerance
-from bilevel.solvers.cellwise.problem import CellwiseProblem, Guess, Incidence
+from bilevel.solvers.cellwise.problem import Guess, GuessedProblem, Incidence
 from bilevel.solvers.steps.armijo import Armijo
 from bilevel.solvers.steps.trust_region import TrustRegion
 
@@ -47,7 +47,7 @@ class Supervision:
 class TrainingInstance:
     """A training instance as far as the networks so far have brought it, and its solution u (n,)."""
 
-    problem: CellwiseProblem
+    problem: GuessedProblem
     guess: Guess
     solution: Tensor
 
@@ -104,7 +104,7 @@ def _taught(family: Family, plan: Supervision, solutions: list[Tensor | None], b
         if k == len(solutions):
             solutions.append(reference_solution(instance))
         solution, cellwise = solutions[k], instance.cellwise
-        if solution is not None and cellwise is not None:
+        if solution is not None and isinstance(cellwise, GuessedProblem):
             with suppress(BilevelError):  # of the first system, which may be about states that the law does not know
                 found.append(TrainingInstance(cellwise, cellwise.begin(instance.start), solution))
         bar.update()
@@ -147,7 +147,7 @@ class Sample:
     targets: Tensor
 
 
-def sample(problem: CellwiseProblem, guess: Guess, solution: Tensor) -> Sample:
+def sample(problem: GuessedProblem, guess: Guess, solution: Tensor) -> Sample:
     return Sample(
         problem.incidence,
         problem.features(guess).to(torch.float32),

@@ -16,9 +16,10 @@ from bilevel.acceleration.learned_guess import guess_solver
 from bilevel.acceleration.networks.cell_network import CellNetwork
 from bilevel.acceleration.study_family import StudyFamily
 from bilevel.acceleration.training.supervised import Supervision, error, reference_solution, sample, train_supervised
-from bilevel.acceleration.weights_file import Kind, Weights, versions
+from bilevel.acceleration.weights_file import Weights, versions
 from bilevel.calibrate.study.loading import load_study
 from bilevel.report import BilevelError, InputError
+from bilevel.solvers.cellwise.problem import GuessedProblem
 from bilevel.solvers.evaluations import Tolerance
 from bilevel.solvers.loop import Outcome, Solver
 from bilevel.solvers.newton import Newton
@@ -111,7 +112,7 @@ def train_study(
         "versions": versions(),
         "measured": measured,
     }
-    Weights(Kind.GUESS, family.name, family.version, networks, made_by).save(out)
+    Weights(family.name, family.version, networks, made_by).save(out)
     return out
 
 
@@ -139,7 +140,7 @@ def _between(limits: tuple[int, int], wanted: float) -> int:
 def _probe(instance: Instance) -> tuple[float, float, float, float] | None:
     """Seconds of a classical solve, of a reference solve, of a linear system and of one sample's share of an update."""
     cellwise = instance.cellwise
-    assert cellwise is not None
+    assert isinstance(cellwise, GuessedProblem)
     classical = _solved(Newton(tolerance=TOLERANCE), instance)
     began = time.perf_counter()
     solution = reference_solution(instance)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from functools import cached_property
 
-import torch
 from torch import Tensor
 
 from bilevel.solvers.cellwise import vectors
@@ -41,36 +38,3 @@ class CellLaw(ABC):
     def flux(self, gradients: Tensor) -> Tensor:
         """The fluxes of gradients (E,) or (E, d); differentiable."""
         return vectors.scaled(self.secant(vectors.size(gradients)), gradients)
-
-
-class JoinedLaw(CellLaw):
-    """The cells of several laws in a row."""
-
-    def __init__(self, laws: Sequence[CellLaw], counts: Sequence[int]) -> None:
-        self.laws, self.counts = list(laws), list(counts)
-
-    def secant(self, sizes: Tensor) -> Tensor:
-        return self._each(lambda law, own: law.secant(own), sizes)
-
-    def secant_and_slope(self, sizes: Tensor) -> tuple[Tensor, Tensor]:
-        both = [law.secant_and_slope(own) for law, own in zip(self.laws, sizes.split(self.counts))]
-        secants, slopes = zip(*both)
-        return torch.cat(secants), torch.cat(slopes)
-
-    def log_gradients(self, fluxes: Tensor) -> Tensor:
-        return self._each(lambda law, own: law.log_gradients(own), fluxes)
-
-    @cached_property
-    def exponent(self) -> Tensor:  # type: ignore[override]
-        return torch.cat([law.exponent for law in self.laws])
-
-    @cached_property
-    def log_threshold(self) -> Tensor:  # type: ignore[override]
-        return torch.cat([law.log_threshold for law in self.laws])
-
-    @cached_property
-    def log_conductance(self) -> Tensor:  # type: ignore[override]
-        return torch.cat([law.log_conductance for law in self.laws])
-
-    def _each(self, function: Callable[[CellLaw, Tensor], Tensor], values: Tensor) -> Tensor:
-        return torch.cat([function(law, own) for law, own in zip(self.laws, values.split(self.counts))])

@@ -2,8 +2,8 @@
 
 Newton's method linearises every cell about the state that the whole field gives it. A cell may as well be linearised
 about any state of its own: if those are within epsilon of what they are at the solution, one such system brings the
-field within epsilon squared of it. A network that reads the cells' states can predict better ones; the linear system
-carries the information from end to end, so that the network may stay local.
+field within epsilon squared of it. A rule of the problem's own, or a network that reads the cells' states, can predict
+better ones; the linear system carries the information from end to end, so that both may stay local.
 """
 
 from __future__ import annotations
@@ -20,6 +20,36 @@ from bilevel.linalg.operator import compressed
 from bilevel.linalg.solver import LinearSolver
 from bilevel.problem import EnergyProblem, Params
 from bilevel.report import Counts
+
+
+@dataclass
+class Guess:
+    """A field u (n,) that satisfies the boundary conditions, and what the problem remembers of how it was found."""
+
+    u: Tensor
+    memory: Any = None
+    counts: Counts = field(default_factory=Counts)
+
+
+class CellwiseProblem(ABC):
+    """One problem as linear systems made from local states of its cells.
+
+    linear_solver: factorises the systems; None for the one that suits each.
+    """
+
+    linear_solver: LinearSolver | None = None
+
+    @abstractmethod
+    def begin(self, start: Tensor) -> Guess:
+        """The field to go on from: the classical start (n,), or what cheap linear solves make of the problem."""
+
+    def near_solution(self, guess: Guess) -> bool:
+        """Whether the field is so close to the solution that systems of this kind cannot help any more."""
+        return False
+
+    @abstractmethod
+    def solve(self, guess: Guess, outputs: Tensor | None = None) -> Guess:
+        """The solution of the linear system about the states that `outputs` (cells, K) asks for; None: by the own rule."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,41 +97,18 @@ def _mean(values: Tensor, index: Tensor, count: int) -> Tensor:
     return total / times.reshape(-1, *[1] * (values.dim() - 1))
 
 
-@dataclass
-class Guess:
-    """A field u (n,) that satisfies the boundary conditions, and what the family remembers of how it was found."""
+class GuessedProblem(CellwiseProblem):
+    """A problem whose states a network may predict.
 
-    u: Tensor
-    memory: Any = None
-    counts: Counts = field(default_factory=Counts)
-
-
-class CellwiseProblem(ABC):
-    """One problem as linear systems made from local states of its cells.
-
-    outputs: the names of the numbers that a network predicts for each cell; all zero means the state as it is.
-    linear_solver: factorises the systems; None for the one that suits each.
+    outputs: the names of the numbers that it predicts for each cell; all zero means the problem's own rule.
     """
 
     incidence: Incidence
     outputs: tuple[str, ...]
-    linear_solver: LinearSolver | None = None
-
-    @abstractmethod
-    def begin(self, start: Tensor) -> Guess:
-        """The field to predict from: the classical start (n,), or what cheap linear solves make of the problem."""
-
-    def near_solution(self, guess: Guess) -> bool:
-        """Whether the field is so close to the solution that predictions cannot help any more."""
-        return False
 
     @abstractmethod
     def features(self, guess: Guess) -> Tensor:
         """What the network reads (cells, F): pure numbers that do not depend on units."""
-
-    @abstractmethod
-    def solve(self, guess: Guess, outputs: Tensor) -> Guess:
-        """The solution of the linear system made from the states that `outputs` (cells, K) asks for."""
 
     @abstractmethod
     def targets(self, guess: Guess, solution: Tensor) -> Tensor:

@@ -44,9 +44,9 @@ class CellwiseSolver(Solver):
     def systems(self) -> int:
         """At most so many."""
 
-    def asked(self, number: int, cellwise: CellwiseProblem, guess: Guess) -> Tensor:
-        """What states the cells choose for a system (cells, K); zeros: as the problem itself would."""
-        return torch.zeros(cellwise.incidence.cells, len(cellwise.outputs), dtype=guess.u.dtype)
+    def asked(self, number: int, cellwise: CellwiseProblem, guess: Guess) -> Tensor | None:
+        """What states the cells choose for a system (cells, K); None: as the problem's own rule says."""
+        return None
 
     @property
     def tolerance(self) -> Tolerance:  # type: ignore[override]

@@ -17,19 +17,16 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from bilevel.linalg import factorise
 from bilevel.linalg.operator import LinearOperator
-from bilevel.linalg.solver import Factor
 from bilevel.report import Counts
 from bilevel.solvers.cellwise import vectors
 from bilevel.solvers.cellwise.cell_law import CellLaw
-from bilevel.solvers.cellwise.problem import Guess, Incidence
-from bilevel.solvers.cellwise.unrolled import UnrolledProblem
+from bilevel.solvers.cellwise.problem import Guess, GuessedProblem, Incidence
 
 FEATURE_VERSION = 1
 """Raised whenever the features below change their meaning; weights carry it."""
@@ -73,7 +70,7 @@ class Flow:
         return self.agreement if self.agreement.dtype is torch.bool else self.agreement > 0.5
 
 
-class SplitProblem(UnrolledProblem):
+class SplitProblem(GuessedProblem):
     """A problem at fixed parameters, seen cell by cell.
 
     cells (E, A): the nodes of each cell. nodes: how many there are. n: how many unknowns. law: psi. near_at: the
@@ -82,7 +79,6 @@ class SplitProblem(UnrolledProblem):
     """
 
     outputs = ("blend", "shift", "lift")
-    feature_count = 8
     cells: Tensor
     nodes: int
     n: int
@@ -102,24 +98,8 @@ class SplitProblem(UnrolledProblem):
         """B^T slope B."""
 
     @abstractmethod
-    def divergence(self, fluxes: Tensor) -> Tensor:
-        """B^T q (n,)."""
-
-    @abstractmethod
     def imbalance(self, fluxes: Tensor) -> Tensor:
         """B^T q - f (n,): the residual of the fluxes."""
-
-    def mean(self, values: Tensor) -> Tensor:
-        """The mean of values (E,) over the cells of the problem, for each cell (E,)."""
-        return values.mean().expand_as(values)
-
-    def total(self, values: Tensor) -> Tensor:
-        """The sum of values (E,) over the cells of each part (parts,)."""
-        return values.sum()[None]
-
-    def excess(self, guess: Guess, solution: Tensor) -> Tensor:
-        now, then = guess.memory.gradients, self.gradients(solution)
-        return self.total(vectors.dot(self.law.flux(now) - self.law.flux(then), now - then))
 
     @cached_property
     def incidence(self) -> Incidence:  # type: ignore[override]
@@ -131,15 +111,16 @@ class SplitProblem(UnrolledProblem):
     @cached_property
     def at_zero(self) -> Tensor:
         """g0."""
-        return self.gradients(torch.zeros(self.n, dtype=torch.float64))
+        return self.gradients(self.cells.new_zeros(self.n, dtype=torch.float64))
 
     def linear_start(self) -> Tensor:
         """The solution u (n,) of the linear problem."""
         return self.linear_solution(self.first_slope(), torch.zeros_like(self.at_zero))
 
     def linear_solution(self, slope: Tensor, offset: Tensor) -> Tensor:
-        """The solution u (n,) of B^T (slope (B u + g0) + offset) = f; differentiable in slope and offset."""
-        return _Linear.apply(self, slope, offset)[0]
+        """The solution u (n,) of B^T (slope (B u + g0) + offset) = f."""
+        factor = factorise(self.matrix(slope), self.linear_solver)
+        return -factor.solve(self.imbalance(vectors.times(slope, self.at_zero) + offset))
 
     def begin(self, start: Tensor) -> Guess:
         """The start with its own fluxes if they nearly balance, else the linear problem's solution with the fluxes of that."""
@@ -154,11 +135,6 @@ class SplitProblem(UnrolledProblem):
         fluxes = vectors.times(self.first_slope(), gradients)
         return Guess(u, self._flow(gradients, fluxes), Counts(factorisations=1, back_substitutions=1))
 
-    def detached(self, guess: Guess) -> Guess:
-        """The same state without history of gradients."""
-        flow: Flow = guess.memory
-        return Guess(guess.u.detach(), self._flow(flow.gradients.detach(), flow.fluxes.detach()), guess.counts)
-
     def near_solution(self, guess: Guess) -> bool:
         return self._off_balance(self.law.flux(guess.memory.gradients)) <= self.near_at
 
@@ -169,13 +145,13 @@ class SplitProblem(UnrolledProblem):
         ratio, at_zero = dual - primal, self._constant_features
         columns = (
             _squashed(ratio),
-            _squashed(primal - self.mean(primal)),
-            _squashed(dual - self.mean(dual)),
+            _squashed(primal - primal.mean()),
+            _squashed(dual - dual.mean()),
             _squashed(primal - self.law.log_threshold),
             at_zero[0],
             flow.agreement,
             at_zero[1],
-            self.mean(_cut(ratio).abs()) / 4.0,
+            (_cut(ratio).abs().mean() / 4.0).expand_as(ratio),
         )
         return torch.stack([column.to(torch.float32) for column in columns], 1)
 
@@ -183,13 +159,14 @@ class SplitProblem(UnrolledProblem):
     def _constant_features(self) -> tuple[Tensor, Tensor]:
         """What does not change from system to system: the conductance against the mean, and the exponent."""
         conductance, p = self.law.log_conductance, self.law.exponent
-        return _squashed(conductance - self.mean(conductance)), (p - 2.0) / p
+        return _squashed(conductance - conductance.mean()), (p - 2.0) / p
 
-    def solve(self, guess: Guess, outputs: Tensor) -> Guess:
-        """The next state; differentiable in `outputs` (E, 3) and in the state's gradients and fluxes."""
+    def solve(self, guess: Guess, outputs: Tensor | None = None) -> Guess:
+        if outputs is None:
+            outputs = guess.u.new_zeros(len(self.cells), len(self.outputs))
         slope, offset = self._about(guess.memory, outputs)
-        u, gradients = _Linear.apply(self, slope, offset)
-        before = guess.counts
+        u = self.linear_solution(slope, offset)
+        gradients, before = self.gradients(u), guess.counts
         counts = replace(
             before, factorisations=before.factorisations + 1, back_substitutions=before.back_substitutions + 1
         )
@@ -229,7 +206,7 @@ class SplitProblem(UnrolledProblem):
 
         def kept(slope: Tensor, steep: Tensor) -> Tensor:
             slope = torch.maximum(slope, LEAST_SLOPE * steep) * lifted
-            return torch.maximum(slope, FAINT * self.mean(slope.detach()))
+            return torch.maximum(slope, FAINT * slope.mean())
 
         secant, tangent = law.secant_and_slope(length)
         steep_secant, steep_tangent = law.secant_and_slope(steeper)
@@ -249,28 +226,7 @@ class SplitProblem(UnrolledProblem):
     def _lifted(self, values: Tensor) -> Tensor:
         """The sizes (E,) of vectors, never zero."""
         size = vectors.size(values)
-        return torch.maximum(size, FAINT * self.mean(size.detach()))
-
-
-class _Linear(torch.autograd.Function):
-    """(slope, offset) -> (u, gradients) of a split problem, differentiated by one back-substitution."""
-
-    @staticmethod
-    def forward(ctx: Any, split: SplitProblem, slope: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
-        factor: Factor = factorise(split.matrix(slope), split.linear_solver)
-        u = -factor.solve(split.imbalance(vectors.times(slope, split.at_zero) + offset))
-        gradients = split.gradients(u)
-        ctx.split, ctx.factor = split, factor
-        ctx.save_for_backward(gradients)
-        return u, gradients
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[None, Tensor, Tensor]:
-        (gradients,) = ctx.saved_tensors
-        of_u, of_gradients = cotangents
-        adjoint = ctx.factor.solve(of_u + ctx.split.divergence(of_gradients))
-        own = ctx.split.gradients(adjoint) - ctx.split.at_zero
-        return None, -vectors.outer(own, gradients), -own
+        return torch.maximum(size, FAINT * size.mean())
 
 
 def _squashed(logarithm: Tensor) -> Tensor:
@@ -282,4 +238,4 @@ def _cut(logarithm: Tensor) -> Tensor:
 
 
 def _within_reach(gap: Tensor) -> Tensor:
-    return FARTHEST * torch.tanh(gap / FARTHEST)  # smooth, for networks are trained through it
+    return FARTHEST * torch.tanh(gap / FARTHEST)

@@ -68,4 +68,4 @@ def isotropic(slope: Tensor, like: Tensor) -> Tensor:
     """Slopes (E,) that are the same in all directions of vectors like these."""
     if like.dim() == 1:
         return slope
-    return slope[:, None, None] * torch.eye(like.shape[1], dtype=slope.dtype)
+    return slope[:, None, None] * torch.eye(like.shape[1], dtype=slope.dtype, device=slope.device)

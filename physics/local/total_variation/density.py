@@ -23,7 +23,7 @@ class SmoothedVariation(Density):
 
     def tangent(self, x: Tensor, params: Params, state_dims: int) -> Tensor:
         root = self._root(x, params)
-        unit = torch.eye(x.shape[-1], dtype=x.dtype)
+        unit = torch.eye(x.shape[-1]).to(x)
         along = x.unsqueeze(-1) * x.unsqueeze(-2) / root[..., None, None] ** 2
         return (unit - along) * (params["weight"] / root)[..., None, None]
 

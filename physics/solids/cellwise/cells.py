@@ -11,7 +11,7 @@ from torch import Tensor
 from bilevel.linalg import factorise
 from bilevel.problem import Params
 from bilevel.report import Counts
-from bilevel.solvers.cellwise.problem import CellwiseProblem, Guess
+from bilevel.solvers.cellwise.problem import Guess, GuessedProblem
 from physics.discretisation.matrices import cofactor, determinant
 from physics.solids.cellwise.body import BodyCells, LinearisedSolid
 from physics.solids.cellwise.matrices import Matrices
@@ -51,7 +51,7 @@ class Motion(Protocol):
         """Gradients F^ (E, d, d) and pressures p^ (E,) to begin with, and what they cost."""
 
 
-class SolidCells(CellwiseProblem):
+class SolidCells(GuessedProblem):
     """A body at its parameters, as linear systems.
 
     motion: what the first system is made about; without one, the states of the start, or linear elasticity. Outputs are changes of the logarithm of
@@ -123,7 +123,9 @@ class SolidCells(CellwiseProblem):
         )
         return torch.stack([column.clamp(-4.0, 4.0) for column in columns], 1)
 
-    def solve(self, guess: Guess, outputs: Tensor) -> Guess:
+    def solve(self, guess: Guess, outputs: Tensor | None = None) -> Guess:
+        if outputs is None:
+            outputs = guess.u.new_zeros(len(self.mu), len(self.outputs))
         return self.linear(guess, *self.chosen(guess, outputs))
 
     def chosen(self, guess: Guess, outputs: Tensor) -> tuple[Tensor, Tensor]:

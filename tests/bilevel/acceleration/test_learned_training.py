@@ -9,18 +9,14 @@ import yaml
 from typer.testing import CliRunner
 
 import bilevel.acceleration.bench.bench_steps as bench_steps
-import bilevel.acceleration.training.loop as training
 import bilevel.acceleration.training.supervised as supervised
-from bilevel.acceleration.bench import classical_methods
+from bilevel.acceleration.bench.methods import classical_methods
 from bilevel.acceleration.learned_guess import guess_solver
-from bilevel.acceleration.learned_step import step_solver
 from bilevel.acceleration.networks.cell_network import CellNetwork
 from bilevel.acceleration.training.config import find_family, read_config
-from bilevel.acceleration.training.loop import CurriculumStage, TrainingSchedule, train
-from bilevel.acceleration.training.supervised import Supervision, train_supervised
+from bilevel.acceleration.training.supervised import Supervision, reference_solution, sample, train_supervised
 from bilevel.acceleration.training.train_steps import train_steps
-from bilevel.acceleration.training.unrolled_guess import UnrolledGuess
-from bilevel.acceleration.weights_file import Kind, Weights, shipped
+from bilevel.acceleration.weights_file import Weights, shipped
 from bilevel.cli import app
 from bilevel.report import InputError
 from bilevel.solvers import Newton
@@ -30,7 +26,7 @@ from physics.families.large_strain import LargeStrain
 from physics.families.power_law import PowerLawFlow
 
 FAMILY = "physics.families.power_law:PowerLawFlow"
-SCHEDULE = TrainingSchedule((CurriculumStage(60, 2, 4), CurriculumStage(60, 3, 4)), seed=3, groups=2, batch=2)
+PLAN = {"systems": 2, "size": 60, "instances": 3, "epochs": 2, "rate": 1e-3}
 
 
 def network():
@@ -39,14 +35,7 @@ def network():
 
 
 def written(folder, **changes):
-    content = {
-        "family": FAMILY,
-        "learn": "guess",
-        "out": "weights.pt",
-        "hidden": 6,
-        "hops": 1,
-        "unrolled": {"stages": [{"size": 60, "rounds": 2, "updates": 6}], "groups": 2, "batch": 2},
-    } | changes
+    content = {"family": FAMILY, "out": "weights.pt", "hidden": 6, "hops": 1, **PLAN} | changes
     file = folder / "family.yml"
     file.write_text(yaml.safe_dump({k: v for k, v in content.items() if v is not None}))
     return file
@@ -54,27 +43,6 @@ def written(folder, **changes):
 
 class Stopped(Exception):
     pass
-
-
-def test_an_interrupted_training_ends_at_the_same_weights(tmp_path, monkeypatch):
-    whole = network()
-    losses = train(whole, PowerLawFlow(), UnrolledGuess(), SCHEDULE)
-    file, cut = tmp_path / "checkpoint", network()
-    run_stage = training._run_stage
-
-    def only_first(*args):
-        if args[4] == 1:
-            raise Stopped
-        return run_stage(*args)
-
-    monkeypatch.setattr(training, "_run_stage", only_first)
-    with pytest.raises(Stopped):
-        train(cut, PowerLawFlow(), UnrolledGuess(), SCHEDULE, checkpoint=file)
-    monkeypatch.setattr(training, "_run_stage", run_stage)
-    resumed = network()
-    assert train(resumed, PowerLawFlow(), UnrolledGuess(), SCHEDULE, checkpoint=file) == losses
-    for name, value in whole.state_dict().items():
-        assert torch.equal(resumed.state_dict()[name], value)
 
 
 def test_an_interrupted_supervised_training_ends_at_the_same_weights(tmp_path, monkeypatch):
@@ -104,63 +72,43 @@ def test_an_interrupted_supervised_training_ends_at_the_same_weights(tmp_path, m
         train_supervised(PowerLawFlow(), replace(plan, seed=2), checkpoint=file)
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_training_repairs_a_network_that_guesses_wrong(seed):
-    family, objective, trained = PowerLawFlow(), UnrolledGuess(), network()
-    with torch.no_grad():
-        trained.decode[-1].bias.add_(1.0)
-    schedule = TrainingSchedule(
-        (CurriculumStage(60, 2, 40),), seed=seed, groups=4, batch=4, rate=1e-2, discount=0.1, accuracy=0.1
-    )
-    unseen = objective.prepare([family.instance(60, 10_000 + k) for k in range(8)])
-    with torch.no_grad():
-        before = float(objective.loss(trained, unseen, 2, 1))
-        untouched = float(objective.loss(network(), unseen, 2, 1))
-    train(trained, family, objective, schedule)
-    with torch.no_grad():
-        after = float(objective.loss(trained, unseen, 2, 1))
-    assert before > untouched + 5.0  # logarithms
-    assert abs(after - untouched) < 0.2 * (before - untouched)
+def test_a_network_learns_what_the_solutions_ask_for():
+    samples = []
+    for k in range(2):
+        instance = LargeStrain().instance(30, k)
+        solution = reference_solution(instance)
+        samples.append(sample(instance.cellwise, instance.cellwise.begin(instance.start), solution))
+    one = samples[0]
+    net = CellNetwork(one.features.shape[1], one.targets.shape[1], one.incidence.features.shape[1], hidden=8, hops=1)
+    errors = list(supervised.fit(net, samples, epochs=60, rate=1e-2, seed=0))
+    assert errors[-1] < 0.5 * errors[0]
 
 
-def test_a_checkpoint_of_another_schedule_or_of_nothing_is_refused(tmp_path):
-    file = tmp_path / "checkpoint"
-    train(
-        network(),
-        PowerLawFlow(),
-        UnrolledGuess(),
-        TrainingSchedule((CurriculumStage(60, 1, 1),), groups=1, batch=1),
-        checkpoint=file,
-    )
-    with pytest.raises(InputError, match="another schedule"):
-        train(network(), PowerLawFlow(), UnrolledGuess(), SCHEDULE, checkpoint=file)
+def test_a_checkpoint_of_another_training_or_of_nothing_is_refused(tmp_path):
+    file, plan = tmp_path / "checkpoint", Supervision(**PLAN | {"epochs": 1}, hidden=6, hops=1)
+    train_supervised(PowerLawFlow(), plan, checkpoint=file)
     with pytest.raises(InputError, match=r"another schedule \(.*family"):
-        train(network(), ForchheimerFlow(), UnrolledGuess(), SCHEDULE, checkpoint=file)
+        train_supervised(ForchheimerFlow(), plan, checkpoint=file)
     file.write_bytes(b"no checkpoint")
     with pytest.raises(InputError, match="not a checkpoint"):
-        train(network(), PowerLawFlow(), UnrolledGuess(), SCHEDULE, checkpoint=file)
+        train_supervised(PowerLawFlow(), plan, checkpoint=file)
 
 
-@pytest.mark.parametrize("learn", ["guess", "step"])
-def test_from_yaml_to_a_solver_that_finds_what_newton_finds(tmp_path, learn):
-    file = train_steps(written(tmp_path, learn=learn), progress=False)
+def test_from_yaml_to_a_solver_that_finds_what_newton_finds(tmp_path):
+    file = train_steps(written(tmp_path), progress=False)
     assert file.stat().st_size < 2e6
     card = json.loads(file.with_suffix(".json").read_text())
     assert card["family"] == "power_law"
     assert card["made_by"]["settings"]["seed"] == 0
-    assert len(card["made_by"]["losses"]) == 1
     assert not file.with_suffix(".checkpoint").exists()
     written_then = file.read_bytes()
     with pytest.raises(InputError, match="exists"):
-        train_steps(written(tmp_path, learn=learn), progress=False)
+        train_steps(written(tmp_path), progress=False)
     assert file.read_bytes() == written_then
     weights = Weights.load(file, PowerLawFlow())
     instance = PowerLawFlow(exponent=3.0).instance(150, 77)
     tolerance = Tolerance(1e-10)
-    if learn == "guess":
-        solver = guess_solver(weights.networks, lambda problem, params: instance.cellwise, tolerance)
-    else:
-        solver = step_solver(weights.networks[0], instance.graph, tolerance)
+    solver = guess_solver(weights.networks, tolerance=tolerance)  # the problem knows its own form
     found = solver.solve(instance.problem, instance.start, instance.params)
     expected = Newton(tolerance=tolerance).solve(instance.problem, instance.start, instance.params)
     assert found.report.converged
@@ -170,32 +118,9 @@ def test_from_yaml_to_a_solver_that_finds_what_newton_finds(tmp_path, learn):
 
 def saved(folder):
     torch.manual_seed(0)
-    weights = Weights(Kind.GUESS, "power_law", PowerLawFlow.version, (network(),), {"seed": 0})
+    weights = Weights("power_law", PowerLawFlow.version, (network(),), {"seed": 0})
     weights.save(folder / "weights.pt")
     return folder / "weights.pt"
-
-
-def test_a_network_may_be_asked_for_the_first_systems_only(tmp_path):
-    stages = {"stages": [{"size": 60, "rounds": 4, "updates": 2}], "groups": 1, "batch": 2}
-    file = written(tmp_path, unrolled=stages | {"systems": 3})
-    weights = Weights.load(train_steps(file, progress=False), PowerLawFlow())
-    assert len(weights.networks) == 3
-    for one, other in zip(weights.networks[0].parameters(), weights.networks[2].parameters(), strict=True):
-        assert torch.equal(one, other)
-
-    calls = []
-    asked = network()
-    asked.register_forward_hook(lambda *_: calls.append(1))
-    objective = UnrolledGuess(systems=3)
-    group = objective.prepare([PowerLawFlow().instance(60, 0)])
-    objective.loss(asked, group, rounds=5, kept=5)
-    assert len(calls) == 3
-
-    instance = PowerLawFlow().instance(60, 1)
-    solver = guess_solver(weights.networks, lambda problem, params: instance.cellwise, Tolerance(1e-10), False)
-    outcome = solver.solve(instance.problem, instance.start, instance.params)
-    assert outcome.report.converged
-    assert outcome.report.counts.inferences <= 3
 
 
 def test_weights_survive_the_disk(tmp_path):
@@ -232,15 +157,12 @@ def test_weights_of_another_family_other_features_or_damaged_are_refused(tmp_pat
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"family": "physics.families.power_law:Absent"}, "line 1.*cannot be imported"),
+        ({"family": "physics.families.power_law:Absent"}, "line 2.*cannot be imported"),
         ({"family": "nothing_like_it"}, "no family of the name"),
         ({"family": "physics.flow:FlowNetwork"}, "no subclass of"),
-        ({"learn": "guesses"}, "learn"),
         ({"hiden": 3}, "unknown key 'hiden'; did you mean 'hidden'?"),
-        ({"unrolled": None}, "one of the keys 'unrolled' and 'supervised'"),
+        ({"epochs": None}, "epochs"),
         ({"seed": -1}, "seed"),
-        ({"unrolled": {"stages": []}}, "stages"),
-        ({"learn": "step", "unrolled": {"stages": [{"size": 60, "rounds": 2, "updates": 6}], "systems": 2}}, "systems"),
     ],
 )
 def test_a_wrong_family_file_is_one_line_and_exit_code_two(tmp_path, changes, said):
@@ -277,8 +199,8 @@ def test_a_family_is_found_by_module_and_class():
 
 
 def test_damaged_weights_are_refused_by_their_checksum(tmp_path):
-    family, file = PowerLawFlow(), tmp_path / "weights.pt"
-    good = shipped(family, Kind.GUESS).read_bytes()
+    family, file = LargeStrain(), tmp_path / "weights.pt"
+    good = shipped(family).read_bytes()
     file.write_bytes(good)
     Weights.load(file, family)
     middle = len(good) // 2

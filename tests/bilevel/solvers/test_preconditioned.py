@@ -4,14 +4,10 @@ import pytest
 import torch
 
 import bilevel
-from bilevel.acceleration.family import NodeGraph
-from bilevel.acceleration.learned_step import LearnedStep
-from bilevel.acceleration.networks.node_network import NodeNetwork
 from bilevel.linalg import Dense, Jacobi, MatrixFree, Multigrid, Structure
 from bilevel.problem import Energy
 from bilevel.report import InputError
 from bilevel.solvers import Newton, PreconditionedGradient, Tolerance
-from bilevel.solvers.steps import Armijo
 from physics.discretisation import box
 from physics.flow import DarcyFlow
 
@@ -70,25 +66,3 @@ def test_what_has_no_such_preconditioner_is_refused() -> None:
     flow = Energy(lambda u: (u[0] * u[1]).sum()).for_unknown(torch.ones(2, dtype=torch.float64))
     with pytest.raises(InputError, match="diagonal without zeros"):
         PreconditionedGradient().solve(flow, torch.ones(2, dtype=torch.float64), None)
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_learned_steps_work_along_its_directions(seed) -> None:
-    nodes = 12
-    edges = torch.stack((torch.arange(nodes - 1), torch.arange(1, nodes)))
-    none = torch.empty(nodes, 0), torch.empty(nodes - 1, 0)
-    graph = NodeGraph(edges, *none, torch.arange(nodes), lambda u: u[:, None])
-    torch.manual_seed(seed)
-    network = NodeNetwork(0, 0)
-    torch.nn.init.normal_(network.factor.weight, std=0.5)
-    scale = torch.logspace(-2.0, 2.0, nodes, dtype=torch.float64)
-
-    def energy(u: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
-        return (scale * u.square()).sum() + 0.1 * u.diff().square().sum() + 0.01 * u.pow(4).sum() - p * u.sum()
-
-    start, load = torch.ones(nodes, dtype=torch.float64), torch.tensor(2.0, dtype=torch.float64)
-    expected = bilevel.argmin(energy, start, load, solver=Newton()).u
-    step = LearnedStep(network, graph, fallback=Armijo())
-    solution = bilevel.argmin(energy, start, load, solver=PreconditionedGradient(step=step))
-    torch.testing.assert_close(solution.u, expected, rtol=1e-6, atol=1e-8)
-    assert solution.report.counts.inferences > 0

@@ -10,7 +10,6 @@ from bilevel.acceleration.family import Variation
 from bilevel.acceleration.networks.cell_network import CellNetwork
 from bilevel.solvers import Newton
 from bilevel.solvers.cellwise import vectors
-from bilevel.solvers.cellwise.joined import Joined
 from bilevel.solvers.evaluations import Tolerance
 from bilevel.solvers.steps import Armijo
 from physics.families.forchheimer import ForchheimerFlow
@@ -74,7 +73,7 @@ def test_an_instance_is_its_seed_and_starts_at_the_linear_solution(family, varia
     cellwise = one.cellwise
     linear = vectors.times(cellwise.first_slope(), cellwise.gradients(one.start))
     assert float(cellwise.imbalance(linear).norm()) < 1e-10 * float(linear.norm())
-    assert 0.6 * SMALL < one.nodes < 1.5 * SMALL
+    assert 0.6 * SMALL < cellwise.nodes < 1.5 * SMALL
 
 
 @every_case
@@ -129,41 +128,3 @@ def test_units_do_not_change_the_next_system(family):
     reference = second(family)
     scaled = second(replace(family, head_unit=1e4, conductance_unit=3e-7))
     assert torch.allclose(scaled / 1e4, reference, rtol=1e-6, atol=1e-6 * float(reference.abs().max()))
-
-
-@every_family
-def test_problems_side_by_side_solve_as_they_do_alone(family):
-    network = random_network()
-    instances = [family.instance(SMALL, seed) for seed in range(3)]
-    joined = Joined([instance.cellwise for instance in instances])
-    guess = joined.begin(torch.cat([instance.start for instance in instances]))
-    guess = following(joined, guess, network)
-    alone, energies = [], []
-    for instance in instances:
-        cellwise = instance.cellwise
-        alone.append(following(cellwise, cellwise.begin(instance.start), network))
-        energies.append(cellwise.excess(alone[-1], instance.start))
-    assert torch.allclose(guess.u, torch.cat([own.u for own in alone]), rtol=1e-5, atol=1e-7)
-    starts = torch.cat([instance.start for instance in instances])
-    assert torch.allclose(joined.excess(guess, starts), torch.cat(energies), rtol=1e-3)
-
-
-@every_case
-def test_the_gradient_through_a_linear_system_is_that_of_finite_differences(family):
-    instance = family.instance(SMALL, 4)
-    cellwise = instance.cellwise
-    before = cellwise.begin(instance.start)
-    weights = torch.cos(torch.arange(len(instance.start), dtype=torch.float64))
-    outputs = 0.1 * torch.sin(torch.arange(3 * len(cellwise.cells), dtype=torch.float64)).reshape(-1, 3)
-    way = torch.cos(3 * torch.arange(outputs.numel(), dtype=torch.float64)).reshape(outputs.shape)
-
-    def value(outputs):
-        """Of the second system, so that sizes and directions of the first one's gradients and fluxes count."""
-        guess = cellwise.solve(cellwise.solve(before, outputs), outputs)
-        return (guess.u * weights).sum() + vectors.dot(guess.memory.fluxes, guess.memory.fluxes).sum() / 1e-3
-
-    given = outputs.clone().requires_grad_()
-    slope = float((torch.autograd.grad(value(given), given)[0] * way).sum())
-    step = 1e-5
-    expected = float(value(outputs + step * way) - value(outputs - step * way)) / (2 * step)
-    assert slope == pytest.approx(expected, rel=1e-4)

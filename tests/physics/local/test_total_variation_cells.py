@@ -5,7 +5,6 @@ import torch
 
 from bilevel.acceleration.family import Instance, Variation
 from bilevel.acceleration.learned_guess import LearnedGuess
-from bilevel.report import InputError
 from bilevel.solvers import Newton, Tolerance
 from bilevel.solvers.cellwise.problem import Guess
 from bilevel.solvers.steps import Armijo
@@ -24,16 +23,11 @@ def states_of(volume: Instance) -> VariationCells:
     return volume.cellwise
 
 
-def random_outputs(cellwise: VariationCells, size: float = 0.1) -> torch.Tensor:
-    shape = cellwise.incidence.cells, len(cellwise.outputs)
-    return size * torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-
-
 def on(cellwise: VariationCells, start: torch.Tensor, systems: int = 1) -> Guess:
     """The state after some systems without a network."""
     guess = cellwise.begin(start)
     for _ in range(systems):
-        guess = cellwise.solve(guess, 0.0 * random_outputs(cellwise))
+        guess = cellwise.solve(guess)
     return guess
 
 
@@ -63,21 +57,18 @@ def test_the_start_solves_its_quadratic_problem(volume: Instance) -> None:
     torch.testing.assert_close(guess.memory.flux, guess.memory.primal / cellwise.coarse, rtol=1e-14, atol=0.0)
 
 
-def test_whatever_the_network_says_the_fluxes_of_a_system_balance_the_misfit(volume: Instance) -> None:
+def test_the_fluxes_of_a_system_balance_the_misfit(volume: Instance) -> None:
     cellwise = states_of(volume)
-    systems, guess = cellwise.systems, cellwise.solve(on(cellwise, volume.start), random_outputs(cellwise, 1.0))
+    systems, guess = cellwise.systems, cellwise.solve(on(cellwise, volume.start))
     balance = systems.mass * (guess.u - systems.data) + systems.divergence(systems.cost[:, None] * guess.memory.flux)
     assert float(balance.norm()) < 1e-8 * float((systems.mass * systems.data).norm())
 
 
-def test_the_solution_stays_where_it_is_whatever_the_network_says(volume: Instance) -> None:
+def test_the_solution_stays_where_it_is(volume: Instance) -> None:
     cellwise, solution = states_of(volume), solve(volume)
-    gradients = cellwise.systems.gradients(solution)
     guess = cellwise.begin(solution)
-    flux = gradients / (gradients.square().sum(1, keepdim=True) + 1.0).sqrt()
-    guess.memory = type(guess.memory)(gradients, flux, guess.memory.before, guess.memory.direction)
     assert cellwise.near_solution(guess)
-    found = cellwise.solve(guess, random_outputs(cellwise)).u
+    found = cellwise.solve(guess).u
     assert float((found - solution).norm() / solution.norm()) < 1e-6
 
 
@@ -93,69 +84,19 @@ def test_without_a_network_the_systems_are_a_primal_dual_newton_method(volume: I
     torch.testing.assert_close(outcome.u, solve(volume), rtol=1e-6, atol=1e-7)
 
 
-def test_a_chain_of_systems_is_differentiable_in_what_the_network_says(volume: Instance) -> None:
-    cellwise, solution = states_of(volume), solve(volume)
-    first = cellwise.begin(volume.start)
-
-    def loss(outputs: torch.Tensor) -> torch.Tensor:
-        guess = cellwise.solve(cellwise.solve(first, outputs), outputs)
-        return cellwise.excess(guess, solution).log().sum() + guess.memory.flux.square().sum()
-
-    outputs = random_outputs(cellwise).requires_grad_(True)
-    loss(outputs).backward()
-    assert outputs.grad is not None
-    along = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    with torch.no_grad():
-        slope = (loss(outputs + 1e-5 * along) - loss(outputs - 1e-5 * along)) / 2e-5
-    torch.testing.assert_close((outputs.grad * along).sum(), slope, rtol=1e-4, atol=0.0)
-
-
-def test_the_excess_is_twice_that_of_the_energy_near_the_solution(volume: Instance) -> None:
-    cellwise, solution = states_of(volume), solve(volume)
-    aside = torch.randn(len(solution), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    near = solution + 1e-7 * aside
-    product = volume.problem.product(solution, volume.params, near - solution)
-    excess = cellwise.excess(cellwise.begin(near), solution)
-    torch.testing.assert_close(excess, ((near - solution) @ product)[None], rtol=0.1, atol=0.0)
-
-
-def test_problems_side_by_side_do_not_see_each_other(volume: Instance) -> None:
-    other = DenoisedVolumes().instance(64, 9)
-    parts = states_of(volume), states_of(other)
-    both = VariationCells.side_by_side(parts)
-    guess = both.begin(torch.cat((volume.start, other.start)))
-    alone = [part.begin(one.start) for part, one in zip(parts, (volume, other))]
-    said = [random_outputs(part) for part in parts]
-    for _ in range(2):
-        guess = both.solve(guess, torch.cat(said))
-        alone = [part.solve(one, outputs) for part, one, outputs in zip(parts, alone, said)]
-    torch.testing.assert_close(guess.u, torch.cat([one.u for one in alone]), rtol=1e-9, atol=1e-9)
-    features = torch.cat([part.features(one) for part, one in zip(parts, alone)])
-    torch.testing.assert_close(both.features(guess), features, rtol=1e-3, atol=1e-3)
-    apart = torch.cat([part.excess(one, 0.0 * one.u) for part, one in zip(parts, alone)])
-    torch.testing.assert_close(both.excess(guess, 0.0 * guess.u), apart, rtol=1e-9, atol=0.0)
-
-
-def test_total_variation_is_not_taught_supervised(volume: Instance) -> None:
-    with pytest.raises(InputError, match="train it unrolled"):
-        states_of(volume).targets(on(states_of(volume), volume.start), volume.start)
-
-
 @pytest.mark.parametrize("variation", list(Variation))
-def test_features_do_not_depend_on_the_unit_of_grey(variation: Variation) -> None:
+def test_systems_do_not_depend_on_the_unit_of_grey(variation: Variation) -> None:
     one = DenoisedVolumes().instance(125, 5, variation)
     other = DenoisedVolumes(grey_unit=255.0).instance(125, 5, variation)
     first, second = (on(states_of(each), each.start) for each in (one, other))
     torch.testing.assert_close(second.u, 255.0 * first.u, rtol=1e-8, atol=1e-6)
-    torch.testing.assert_close(states_of(other).features(second), states_of(one).features(first), rtol=1e-4, atol=1e-4)
 
 
-def test_features_and_systems_do_not_depend_on_the_unit_of_energy_or_a_turn_of_the_volume(volume: Instance) -> None:
+def test_systems_do_not_depend_on_the_unit_of_energy_or_a_turn_of_the_volume(volume: Instance) -> None:
     cellwise = states_of(volume)
     turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(4), dtype=torch.float64))[0]
     own = cellwise.systems
     changed = replace(own, weight=7.0 * own.weight, mass=7.0 * own.mass, columns=own.columns @ turn)
-    other, outputs = VariationCells(changed, cellwise.coarse), random_outputs(cellwise)
-    first, second = (s.solve(s.begin(volume.start), outputs) for s in (cellwise, other))
+    other = VariationCells(changed, cellwise.coarse)
+    first, second = (s.solve(s.begin(volume.start)) for s in (cellwise, other))
     torch.testing.assert_close(second.u, first.u, rtol=1e-8, atol=1e-8)
-    torch.testing.assert_close(other.features(second), cellwise.features(first), rtol=1e-3, atol=1e-3)
