@@ -1,1 +1,1 @@
-"""Families of problems for learned steps: generators of instances of any size, with other meshes, contrasts and loads."""
+"""Families of problems for learned guesses and the bench: generators of instances of any size, with other meshes, contrasts and loads."""
