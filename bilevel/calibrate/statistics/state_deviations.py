@@ -19,7 +19,7 @@ def state_deviations(result: CalibrationResult, experiment: Experiment) -> dict[
     {} where there are no statistics, no fields, or more of both than memory would hold. Entries held at a bound count as known.
     """
     statistics, problem = result.statistics, result.problem
-    if statistics is None or not len(statistics.std_t):
+    if statistics is None or statistics.covariance_t is None or not len(statistics.std_t):
         return {}
     t = torch.as_tensor(result.evaluation.t)
 
