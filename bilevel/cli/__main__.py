@@ -1,0 +1,5 @@
+"""`python -m bilevel.cli`, as `python -m bilevel`."""
+
+from bilevel.cli import main
+
+main()

@@ -1,0 +1,55 @@
+"""From a command's options to a session, and from a result to what is printed."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from bilevel.calibrate.settings import Method, Settings
+from bilevel.cli.streams import say
+
+if TYPE_CHECKING:
+    from bilevel.calibrate.result import CalibrationResult
+    from bilevel.calibrate.study.session import Session
+
+
+def open_session(study: Path, out: Path | None, run: str | None) -> Session:
+    import torch
+
+    from bilevel.calibrate.study.loading import load_study
+    from bilevel.calibrate.study.session import Session
+
+    torch.set_default_dtype(torch.float64)  # before the user's file is imported; the process is ours
+    loaded = load_study(study, run)
+    return Session.beside(loaded) if out is None else Session(loaded, out)
+
+
+def elsewhere(session: Session, executor: str | None, workers: int | None) -> Session:
+    """The session whose further fits are computed where the command line says."""
+    from bilevel.calibrate.fit.executors import Workers
+
+    given = session.study.workers
+    chosen = Workers(executor or given.executor, workers or given.count, given.timeout)
+    return replace(session, study=replace(session.study, workers=chosen))
+
+
+def settings_of(session: Session, noptmax: int | None, method: Method | None) -> Settings:
+    settings = session.study.settings
+    if noptmax is not None:
+        settings = replace(settings, noptmax=noptmax)
+    return settings if method is None else replace(settings, method=method)
+
+
+def finish(session: Session, result: CalibrationResult) -> None:
+    from bilevel.calibrate.report.summary import summary
+    from bilevel.calibrate.study.files import REPORT
+
+    say(summary(session.study.title, result))
+    say(f"\nreport: {session.folder / REPORT}")
+    if not result.converged:
+        print(f"error: {result.status}", file=sys.stderr)
+        raise typer.Exit(1)
