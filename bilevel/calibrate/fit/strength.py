@@ -73,7 +73,8 @@ class StrengthResult:
         }  # fmt: skip
         return (
             f"fields are smoothed {last.strength:.3g} times as strongly as their model says, by {names[self.rule]}: phi is "
-            f"{last.phi / self.rows:.3g} for each reading, which determine {last.determined:.3g} parameters ({len(self.fits)} fits)"
+            f"{last.phi / self.rows:.3g} for each reading, which determine {last.determined:.3g} parameters ({len(self.fits)} fits); "
+            "standard deviations are those of fields so smooth"
         )
 
 
