@@ -105,7 +105,7 @@ def test_a_scheduler_that_is_restarted_loses_nothing(fresh_study):
             process.wait()
         running = [scheduler_of_dask(port), worker_of_dask(port)]
         try:
-            driver.wait(timeout=300)
+            driver.wait(timeout=60)
         except subprocess.TimeoutExpired:  # it waits for what nobody does: end it, as a user would
             driver.kill()
             driver.wait()
