@@ -48,6 +48,11 @@ class LoadPath:
 
     def end(self) -> Tensor:
         """Displacements (n,) under the whole increment; ConvergenceError that says which share of it the body carries."""
+        if not bool(self.load.any()):
+            raise ConvergenceError(
+                "no equilibrium was found although no load changes: the stress that the step starts from is beyond what the "
+                "body can carry at rest; check the initial stress, the weight and the strength"
+            )
         points, start = [PathPoint(self.u0, 0.0)], self._elastic()
         step = 0.5 * self._work(start.u)
         ahead = PathPoint(self.u0 + 0.5 * (start.u - self.u0), 0.5)

@@ -21,6 +21,7 @@ from physics.discretisation.constraints import Dirichlet
 from physics.soil.control import Control, Quantity
 from physics.soil.element_test import ElementTest, IncrementSchedule, LoadStage, march
 from physics.solids import (
+    BodyForce,
     ElasticSolid,
     HomogeneousDeformation,
     InelasticSolid,
@@ -325,3 +326,15 @@ def test_the_path_of_equilibria_ends_at_the_load_that_is_asked_for() -> None:
     yields = body.law.yield_function(body.end(u, part(1.0))["state"].flatten(0, 1), params["material"])  # type: ignore[attr-defined]
     assert float(yields.max()) < 1e-6 * 1e4
     assert int((yields > -1e-6 * 1e4).sum()) > len(yields) / 4
+
+
+def test_a_weight_that_the_body_cannot_carry_at_rest_is_named() -> None:
+    """A block under its weight, which is on from the start: 300 kPa at its foot, with a strength of 34.6 kPa."""
+    mesh = rectangle(1, 2)
+    held = [mesh.fixed("bottom", [1]), mesh.fixed("left", [0])]
+    loads = [Traction("press", "top"), BodyForce("weight")]
+    block = InelasticSolid(mesh, MohrCoulomb(), Kinematics.PLANE_STRAIN, held, loads)
+    _, params, _ = block_in_compression(0.1)
+    given = {**params, "weight": torch.tensor([0.0, -3e5])}
+    with pytest.raises(ConvergenceError, match="load step 1: no equilibrium was found although no load changes"):
+        load_history(block, given, {"press": torch.zeros(1, 2)})
