@@ -14,7 +14,7 @@ import torch
 
 from bilevel.calibrate.evaluation import Evaluation
 from bilevel.calibrate.fit.curvature import Curvature
-from bilevel.calibrate.fit.ending import Ending, Trials, limit, ran_away, stalled
+from bilevel.calibrate.fit.ending import OFF, Ending, Trials, limit, ran_away, stalled
 from bilevel.calibrate.fit.evaluator import Evaluator, IterationLimit
 from bilevel.calibrate.linearisation import Linearisation, estimated_noise
 from bilevel.calibrate.settings import Noise, Settings
@@ -25,6 +25,8 @@ _PROBE = 0.1
 """Share of a step after which its curvature is looked at."""
 _ACCELERATION = 0.75
 """Longest acceleration, relative to the step; a longer one says that the step itself is too long."""
+_NEARLY = 1e-3
+"""Relative offset below which phi hardly changes any more."""
 _FLIGHTS = 8
 """So many steps to where a parameter has no effect any more, and it is held where it is."""
 
@@ -148,8 +150,7 @@ class LeastSquaresLoop:
             there = self._at(trial)
             promised = here.phi - self.curvature.phi(here, t)
             gained = here.phi - there.phi
-            # At the last digits phi is flat to round-off; there the offset decides.
-            flat = gained >= -1e-10 * here.phi and there.offset < 0.5 * here.offset
+            flat = gained >= -self._digits_of_phi(here, there) and there.offset < 0.5 * here.offset
             if not (gained > max(1e-4 * promised, 1e-12 * here.phi) or flat) and self._bent(here, there):
                 # Along a curved valley a step leaves it and the next one leads back: both together may be a good one.
                 trial = self.evaluator(there.target(self.radius, self.metric), True)
@@ -171,6 +172,17 @@ class LeastSquaresLoop:
                 return trial
             self.radius = length / 4
         return None
+
+    def _digits_of_phi(self, here: Linearisation, there: Linearisation) -> float:
+        """By how much phi may differ without meaning: near the minimum, where the offset still tells points apart.
+
+        What the linear model misses of a step that short is noise of the predictions as much as anything, and as long as
+        it is small beside the step, the noise hides no slope.
+        """
+        predicted = here.predicted(there.t)
+        missed = float(np.linalg.norm(there.residual - predicted))
+        told = here.offset < _NEARLY and missed < OFF * np.linalg.norm(predicted - here.residual)
+        return max(1e-10 * here.phi, 2.0 * np.sqrt(here.phi) * missed if told else 0.0)
 
     def _along_the_curve(self, here: Linearisation, t: np.ndarray) -> np.ndarray:
         """The target moved by half the acceleration of the geodesic that starts towards it, where the radius holds steps back.

@@ -46,7 +46,7 @@ CASES = {
     "model without kind": ("study.yml", "kind: python, ", "", "study.yml, line 2", "'kind' is missing"),
     "function missing": ("study.yml", "name: decay", "name: decai", "study.yml, line 2", "no function or Model class called 'decai'"),
     "syntax of the model": ("model.py", "def decay(", "def decay((", "model.py, line 3", ""),
-    "method": ("study.yml", "title: Decay", "title: Decay\ncalibration: {method: newton}", "study.yml, line 2", "'least_squares' or 'lbfgsb'"),
+    "method": ("study.yml", "title: Decay", "title: Decay\ncalibration: {method: newton}", "study.yml, line 2", "'least_squares', 'lbfgsb' or 'krylov'"),
     "noptmax": ("study.yml", "title: Decay", "title: Decay\ncalibration: {noptmax: -2}", "study.yml, line 2", "-1"),
     "unknown experiment": ("study.yml", "units: 1/h", "units: 1/h, experiment: x", "study.yml", "there is no experiment 'x'"),
     "unknown offset": ("study.yml", "    std: 2", "    std: 2\n    offset: zero", "study.yml", "offset 'zero' is not a parameter"),

@@ -47,3 +47,19 @@ def test_the_model_with_it_tells_phi_to_third_order() -> None:
     with_it = [missed(there, curvature.phi(here, there.t)) for there in (far, near)]
     assert plain[0] / plain[1] == pytest.approx(4.0, rel=0.1)
     assert with_it[0] / with_it[1] == pytest.approx(8.0, rel=0.1)
+
+
+def test_noise_of_the_predictions_hides_phi_but_not_the_offset() -> None:
+    """Inner solves leave some 1e-9 of the predictions: phi then tells nothing of offsets below 1e-4, its slope still does."""
+    x, data = torch.as_tensor(X), torch.as_tensor(Y)
+    start = [Parameter("a", 6.0), Parameter("b", -0.5)]
+
+    def noisy(p: dict[str, torch.Tensor]) -> torch.Tensor:
+        y = p["a"] * torch.exp(p["b"] * x)
+        with torch.no_grad():
+            noise = 1e-6 * torch.sin(1e9 * (y.detach() + x))
+        return y + noise
+
+    result = calibrate(problem_from_function(start, noisy, data), settings=Settings(tolerance=1e-6, verify=False))
+    assert result.converged
+    assert result.values["b"] == pytest.approx(-2.25604521, abs=1e-6)
