@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bilevel.torch_internals import outside_transforms, plain
 from physics.atoms.structures import times
 
 SKIN = 0.3
@@ -36,6 +37,10 @@ class Neighbours:
 
     def within(self, positions: Tensor, cells: Tensor, cutoff: float) -> Pairs:
         """All pairs nearer than the cut-off at positions (N, 3) and cells (S, 3, 3), in numbers, sorted by centre."""
+        with outside_transforms():  # lists are kept beyond transforms, in which unrolled solves are
+            return self._within(plain(positions), plain(cells), cutoff)
+
+    def _within(self, positions: Tensor, cells: Tensor, cutoff: float) -> Pairs:
         missing = range(len(self.counts)) if not self._lists else self._outdated(positions, cells, cutoff)
         for s in missing:
             self._find(s, positions, cells, cutoff + SKIN)
