@@ -18,9 +18,9 @@ class Evaluation:
 
     jacobian: d residual / d t (m, p), or None when only the gradient of phi was asked for. priors: number of rows of
     priors. prediction: all rows (n,). size: norm of the fitted rows of w y, against which round-off is measured.
-    approximate: relative error of derivatives that are none but differences. stale: they are updates of earlier ones. sentence: why the point failed, or "". retried:
-    why it failed at first, or "". failing: the experiment that failed; without a
-    sentence, its readings stand penalised. gradient_error: the largest of the model's certificates, NaN if none.
+    approximate: relative error of derivatives that are none but differences. stale: they are updates of earlier ones.
+    sentence: why the point failed, or "". retried: why it failed at first, or "". failing: the experiment that failed;
+    without a sentence, its readings stand penalised. gradient_error: the largest of the model's certificates, NaN if none.
     """
 
     t: np.ndarray

@@ -80,8 +80,8 @@ class CalibrationResult:
     Jacobian against finite differences, relative (NaN if not checked).
     certificate: what the implicit layers say of a gradient at the end, None if not asked for. starts, profiles: what
     further fits led to, where there were any. predicted: the study's forecasts.
-    ensemble: samples of the parameters. posterior: of a large field, for samples of it. failed:
-    points at which a model failed, once or for good. strength: how that of fields' priors was chosen.
+    ensemble: samples of the parameters. posterior: of a large field, for samples of it. failed: points at which a model
+    failed, once or for good. strength: how that of fields' priors was chosen.
     """
 
     problem: CalibrationProblem

@@ -26,7 +26,8 @@ class Failures(Enum):
     """What becomes of a point at which a model failed twice.
 
     reject: it is no better than where one is, and a shorter step is taken. penalise: the readings of the experiment that
-    failed count as missed ten times as far as at the last good point, the others as they are. drop: the fit goes on without that experiment.
+    failed count as missed ten times as far as at the last good point, the others as they are. drop: the fit goes on
+    without that experiment.
     """
 
     REJECT = "reject"

@@ -19,10 +19,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from bilevel.linalg.solver import LinearSolver
 from bilevel.problem import Params, Problem
-from bilevel.solvers.evaluations import Tolerance
-from bilevel.solvers.loop import Outcome, Solver
+from bilevel.solvers.loop import Outcome, Solver, WrappingSolver
 from bilevel.solvers.warm_start import WarmStart
 from bilevel.torch_internals import is_transformed, plain
 
@@ -239,19 +237,11 @@ def no_places() -> Iterator[None]:
 
 
 @dataclass
-class Remembering(Solver):
+class Remembering(WrappingSolver):
     """A solver that starts from what is remembered of its place, and remembers what it finds."""
 
     solver: Solver
     spot: Spot
-
-    @property
-    def tolerance(self) -> Tolerance:  # type: ignore[override]
-        return self.solver.tolerance
-
-    @property
-    def linear(self) -> LinearSolver:  # type: ignore[override]
-        return self.solver.linear
 
     def solve(self, problem: Problem, u0: Tensor, params: Params, record: bool = False) -> Outcome:
         visit, place = self.spot.visit, self.spot.place

@@ -12,8 +12,7 @@ from torch import Tensor
 from bilevel.linalg.solver import Factor, LinearSolver
 from bilevel.problem import Params, Problem
 from bilevel.report import Counts
-from bilevel.solvers.evaluations import Tolerance
-from bilevel.solvers.loop import Outcome, Solver
+from bilevel.solvers.loop import Outcome, Solver, WrappingSolver
 from bilevel.solvers.newton import Newton
 from bilevel.torch_internals import pytree
 
@@ -22,13 +21,13 @@ Path = Callable[[Params, float], Params]
 
 
 @dataclass
-class LoadStepping(Solver):
+class LoadStepping(WrappingSolver):
     """Solve at growing fractions t of the load, each from the last solution; halve on failure, grow on easy success.
 
     path: the parameters at fraction t. The layer's derivative is that of the last step alone, so it does not depend on
     the path. easy: a step that took at most this many iterations lets the next one grow. predict: start each step along
-    the path's tangent, by one back-substitution with the last factorisation; u0 is then the state at t = 0. from_rest: that state is u = 0,
-    whatever u0 is. insist: a guess near the solution is not taken either, for it may lie on another branch.
+    the path's tangent, by one back-substitution with the last factorisation; u0 is then the state at t = 0. from_rest: that
+    state is u = 0, whatever u0 is. insist: a guess near the solution is not taken either, for it may lie on another branch.
     """
 
     path: Path
@@ -40,14 +39,6 @@ class LoadStepping(Solver):
     predict: bool = False
     from_rest: bool = False
     insist: bool = False
-
-    @property
-    def tolerance(self) -> Tolerance:  # type: ignore[override]
-        return self.solver.tolerance
-
-    @property
-    def linear(self) -> LinearSolver:  # type: ignore[override]
-        return self.solver.linear
 
     def near(self) -> Solver:
         return self.solver

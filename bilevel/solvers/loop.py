@@ -86,6 +86,20 @@ class Solver(ABC):
         return self
 
 
+class WrappingSolver(Solver):
+    """A solver that calls another one, and whose tolerance and linear solver are that one's."""
+
+    solver: Solver
+
+    @property
+    def tolerance(self) -> Tolerance:  # type: ignore[override]
+        return self.solver.tolerance
+
+    @property
+    def linear(self) -> LinearSolver:  # type: ignore[override]
+        return self.solver.linear
+
+
 @dataclass
 class DescentSolver(Solver):
     """Descent x step.

@@ -9,12 +9,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from bilevel.linalg.solver import LinearSolver
 from bilevel.problem import Params, Problem
 from bilevel.report import BilevelError, Counts, SolveReport, Status
 from bilevel.solvers.chord import FAR_BELOW, chord
-from bilevel.solvers.evaluations import Evaluations, Point, Tolerance
-from bilevel.solvers.loop import Outcome, Solver
+from bilevel.solvers.evaluations import Evaluations, Point
+from bilevel.solvers.loop import Outcome, Solver, WrappingSolver
 from bilevel.solvers.newton import Newton
 from bilevel.solvers.steps.step import select
 
@@ -25,7 +24,7 @@ SAME_MERIT = 1e-9
 
 
 @dataclass
-class WarmStart(Solver):
+class WarmStart(WrappingSolver):
     """Solves by `solver` from the guess of least energy (or residual), or from the given start where that is better or the guess fails.
 
     The guess is left to `solver.near()`, which begins where it is told; Newton's method goes as far as it can with the
@@ -38,14 +37,6 @@ class WarmStart(Solver):
     solver: Solver
     guesses: Sequence[Tensor]
     exact: bool = False
-
-    @property
-    def tolerance(self) -> Tolerance:  # type: ignore[override]
-        return self.solver.tolerance
-
-    @property
-    def linear(self) -> LinearSolver:  # type: ignore[override]
-        return self.solver.linear
 
     def solve(self, problem: Problem, u0: Tensor, params: Params, record: bool = False) -> Outcome:
         if record or not self.guesses or not self.solver.takes_guesses:

@@ -24,7 +24,9 @@ _BLOCK = 32
 @dataclass(frozen=True)
 class LaplacePosterior:
     """mu (k,), falling; directions v (k, n); left (k, m): the unit combinations of rows that see them. t (n,): its mean.
-    strength: of the fields' priors."""
+
+    strength: of the fields' priors.
+    """
 
     t: np.ndarray
     prior: SparsePrior

@@ -59,14 +59,15 @@ def write_states(result: CalibrationResult, folder: Path) -> tuple[list[Path], l
     for experiment, name in zip(experiments, _folder_names([e.name for e in experiments])):
         own = folder if len(experiments) == 1 else folder / name
         own.mkdir(parents=True, exist_ok=True)
+        what = "the state"
         try:
             written += experiment.model.write_state(result.problem.arguments(experiment, t), own)
+            what = "the standard deviations of the state"
             if deviations := state_deviations(result, experiment):
                 written += experiment.model.write_deviations(deviations, own)
         except Exception as error:  # a model of anyone's own may raise anything, and the numbers are written
-            failed.append(
-                f"the state of experiment '{experiment.name}' was not written: {type(error).__name__}: {error}"
-            )
+            why = f"{type(error).__name__}: {error}"
+            failed.append(f"{what} of experiment '{experiment.name}': not written, {why}")
         for place in (own, folder):
             if place.exists() and not any(place.iterdir()):
                 place.rmdir()

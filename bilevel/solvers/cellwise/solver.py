@@ -10,12 +10,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from bilevel.linalg.solver import LinearSolver
 from bilevel.problem import EnergyProblem, Params, Problem
 from bilevel.report import BilevelError, Counts
 from bilevel.solvers.cellwise.problem import CellwiseProblem, Guess
-from bilevel.solvers.evaluations import Tolerance
-from bilevel.solvers.loop import Outcome, Solver
+from bilevel.solvers.loop import Outcome, Solver, WrappingSolver
 
 SYSTEMS = 16
 """At most so many linear systems in a guess; few problems take more than eight."""
@@ -24,7 +22,7 @@ NOISE = 1e-12
 """Energies this close, relative to their size, count as equal: a warm start may be as good as the solution."""
 
 
-class CellwiseSolver(Solver):
+class CellwiseSolver(WrappingSolver):
     """Solves linear systems made from states of cells, then runs `solver` from the best field found.
 
     solver: decides on convergence, as it would without any guess. otherwise: take over one after the other, from the start
@@ -47,14 +45,6 @@ class CellwiseSolver(Solver):
     def asked(self, number: int, cellwise: CellwiseProblem, guess: Guess) -> Tensor | None:
         """What states the cells choose for a system (cells, K); None: as the problem's own rule says."""
         return None
-
-    @property
-    def tolerance(self) -> Tolerance:  # type: ignore[override]
-        return self.solver.tolerance
-
-    @property
-    def linear(self) -> LinearSolver:  # type: ignore[override]
-        return self.solver.linear
 
     def near(self) -> Solver:
         return self.solver
