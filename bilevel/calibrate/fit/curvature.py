@@ -12,8 +12,8 @@ import numpy as np
 
 from bilevel.calibrate.linearisation import Linearisation
 
-LARGEST = 100
-"""Parameters up to which it is kept: it has their square of entries, and a rank of two a step adds little to more."""
+LARGEST = 200
+"""Parameters up to which it is kept: it has their square of entries, which the journal keeps for each iteration."""
 
 NEAR = 0.3
 """Relative offset from which it leads; further away what it has learned belongs to other places."""
