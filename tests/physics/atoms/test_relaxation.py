@@ -15,7 +15,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.nn import MessagePassing
 
-from bilevel import FIRE, LBFGS, ConvergenceError, InputError, Newton
+from bilevel import FIRE, LBFGS, Constant, ConvergenceError, GradientDescent, InputError, Newton, Unrolled
 from bilevel.problem import Params
 from physics.atoms import (
     AnyEnergy,
@@ -354,3 +354,18 @@ def test_morse_dimer_vibrates_in_closed_form() -> None:
     mass = float(rest.structures.masses[0])
     highest = phonon_frequencies(rest.structures, potential, params, torch.zeros(1, 3))[0, -1]
     assert float(highest) == pytest.approx(TERAHERTZ * math.sqrt(2 * 0.5 * 1.7**2 * 2 / mass), rel=1e-9)
+
+
+def test_the_gradient_of_an_unrolled_relaxation_is_the_implicit_one() -> None:
+    """Through all steps of gradient descent, which torch.func differentiates; neighbours are listed outside of it."""
+    cluster = Atoms("Ar3", [[0, 0, 0], [3.9, 0, 0], [1.8, 3.5, 0.2]], cell=[20, 20, 20], pbc=True)
+    gradients = []
+    for adjoint, solver in ((None, None), (Unrolled(), GradientDescent(step=Constant(3.0), max_iterations=2000))):
+        params = {name: value.clone().requires_grad_() for name, value in ARGON.items()}
+        rest = relax(Structures.of(cluster), LJ, params, cell=False, adjoint=adjoint, solver=solver, on_fail="ignore")
+        (rest.structures.positions[1] - rest.structures.positions[0]).norm().backward()
+        gradients.append(float(params["sigma"].grad))  # type: ignore[arg-type]
+    assert gradients[1] == pytest.approx(gradients[0], rel=1e-4)
+    assert gradients[0] == pytest.approx(
+        2 ** (1 / 6), rel=0.01
+    )  # the distance of a triangle at rest but for the cut-off
