@@ -6,11 +6,12 @@ import math
 import warnings
 from dataclasses import dataclass, field, fields
 from enum import Enum
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor  # the command line reads settings, and their errors, before PyTorch is needed
 
+Choice = TypeVar("Choice", bound=Enum)
 OnFail = Literal["raise", "warn", "ignore"]
 
 
@@ -180,5 +181,20 @@ def fail(message: str, on_fail: OnFail, error: type[BilevelError] = ConvergenceE
 
 def require_finite(name: str, value: Tensor) -> None:
     """Raise InputError if `value` has a NaN or an infinity."""
-    if not bool(torch.isfinite(value).all()):
+    if not bool(value.isfinite().all()):
         raise InputError(f"{name} has entries that are NaN or infinite; check the data and units that it was made from")
+
+
+def require(met: bool, sentence: str) -> None:
+    """Raise InputError with the sentence unless `met`."""
+    if not met:
+        raise InputError(sentence)
+
+
+def chosen(choices: type[Choice], value: Choice | str) -> Choice:
+    """The member of an enumeration, given as itself or by its value; raises InputError that lists them."""
+    try:
+        return choices(value)
+    except ValueError:
+        words = ", ".join(f"{choices.__name__}.{choice.name}" for choice in choices)
+        raise InputError(f"{value!r} is none of {words}") from None

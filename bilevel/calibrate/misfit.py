@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from bilevel.calibrate.settings import Loss
+from bilevel.report import chosen
 
 TAIL = 4.0
 """Degrees of freedom of Student's t: few enough that an outlier counts for nothing, and a variance there is."""
@@ -40,6 +41,9 @@ class GroupNoise:
     loss: Loss = Loss.NORMAL
     logarithmic: bool = False
     correlated: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "loss", chosen(Loss, self.loss))
 
 
 @dataclass(frozen=True)

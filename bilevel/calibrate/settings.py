@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any, Literal
 
+from bilevel.report import chosen, require
+
 
 class Method(Enum):
     """How phi is minimised; krylov: least squares for large fields, without a Jacobian."""
@@ -93,6 +95,13 @@ class Settings:
     memory_megabytes: float = 256.0
     failures: Failures = Failures.REJECT
 
+    def __post_init__(self) -> None:
+        for name, choices in (("method", Method), ("noise", Noise), ("failures", Failures)):
+            object.__setattr__(self, name, chosen(choices, getattr(self, name)))
+        require(self.noptmax >= -1, f"noptmax is a number of iterations, 0 or -1; not {self.noptmax}")
+        require(0 < self.tolerance < 1, f"tolerance is a relative offset between 0 and 1; not {self.tolerance}")
+        require(self.memory_megabytes > 0, f"memory_megabytes must be positive; not {self.memory_megabytes}")
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for a file."""
         names = {"method": self.method.value, "noise": self.noise.value, "failures": self.failures.value}
@@ -101,8 +110,7 @@ class Settings:
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Settings:
         """The inverse of `as_dict`."""
-        names = {"method": Method(values["method"]), "noise": Noise(values["noise"])}
-        return Settings(**{**values, **names, "failures": Failures(values["failures"])})
+        return Settings(**values)
 
 
 class StartSampling(Enum):
@@ -120,6 +128,10 @@ class Starts:
     sampling: StartSampling = StartSampling.LATIN_HYPERCUBE
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sampling", chosen(StartSampling, self.sampling))
+        require(self.count >= 1, f"the number of starts is at least 1; not {self.count}")
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for a file."""
         return {**asdict(self), "sampling": self.sampling.value}
@@ -127,7 +139,7 @@ class Starts:
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Starts:
         """The inverse of `as_dict`."""
-        return Starts(**{**values, "sampling": StartSampling(values["sampling"])})
+        return Starts(**values)
 
 
 class EnsembleMethod(Enum):
@@ -146,6 +158,10 @@ class Ensemble:
     method: EnsembleMethod = EnsembleMethod.RML
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "method", chosen(EnsembleMethod, self.method))
+        require(self.count >= 2, f"an ensemble has at least 2 samples; not {self.count}")
+
 
 class StrengthRule(Enum):
     """discrepancy: phi of the readings is a target; gcv: generalised cross-validation; l_curve: the corner of the L-curve."""
@@ -161,6 +177,10 @@ class Strength:
 
     rule: StrengthRule
     target: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rule", chosen(StrengthRule, self.rule))
+        require(self.target > 0, f"the target of a misfit must be positive; not {self.target}")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 from bilevel.composite.normal_equations import regularised_inverse
 from bilevel.composite.problem import Composite
 from bilevel.composite.solver import CompositeSolver, relative, statuses
-from bilevel.report import Counts, SolveReport
+from bilevel.report import Counts, SolveReport, require
 
 
 @dataclass
@@ -26,6 +26,10 @@ class ADMM(CompositeSolver):
     """
 
     rho: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.rho > 0, f"the penalty rho must be positive, not {self.rho}")
 
     def minimise(self, problem: Composite, x0: Tensor) -> tuple[Tensor, SolveReport]:
         smooth = self.least_squares(problem)

@@ -13,7 +13,7 @@ from torch import Tensor
 from bilevel.composite.problem import Composite
 from bilevel.composite.solver import CompositeSolver, relative, statuses
 from bilevel.composite.total_variation import AnalysisNorm
-from bilevel.report import Counts, InputError, SolveReport
+from bilevel.report import Counts, InputError, SolveReport, require
 from bilevel.solvers.evaluations import Tolerance
 
 
@@ -29,6 +29,10 @@ class PrimalDual(CompositeSolver):
     balance: float = 1.0
     tolerance: Tolerance = field(default_factory=lambda: Tolerance(1e-6), kw_only=True)
     max_iterations: int = field(default=20_000, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.balance > 0, f"the balance of steps must be positive, not {self.balance}")
 
     def minimise(self, problem: Composite, x0: Tensor) -> tuple[Tensor, SolveReport]:
         norm = problem.regulariser

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bilevel.composite.problem import Composite
 from bilevel.composite.solver import CompositeSolver, statuses
-from bilevel.report import Counts, InputError, SolveReport
+from bilevel.report import Counts, InputError, SolveReport, chosen
 
 
 class Restart(Enum):
@@ -150,6 +150,10 @@ class FISTA(ProximalGradient):
     """Nesterov-accelerated proximal gradient, t_{k+1} = (1 + sqrt(1 + 4 t_k^2)) / 2 from t_0 = 0, with restart."""
 
     restart: Restart = Restart.NEVER
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.restart = chosen(Restart, self.restart)
 
     def extrapolate(self, problem: Composite, x: Tensor, previous: Tensor, age: Tensor) -> tuple[Tensor, Tensor]:
         new_age = 0.5 * (1 + (1 + 4 * age.square()).sqrt())

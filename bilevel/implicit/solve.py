@@ -85,8 +85,10 @@ def solve_implicitly(
 def _solve_implicitly(
     problem: Problem, u0: Tensor, params: Params, solver: Solver, adjoint: Adjoint | None, on_fail: OnFail
 ) -> Solution:
-    _require_usable(solver, on_fail)
+    _require_usable(solver, adjoint, on_fail)
     u0 = torch.as_tensor(u0).detach()
+    if u0.is_complex():
+        raise ValueError("the start is complex; write real and imaginary parts as two unknowns")
     if not u0.is_floating_point():
         u0 = u0.to(torch.get_default_dtype())
     if u0.numel() == 0:
@@ -112,12 +114,14 @@ def _solve_implicitly(
     return Solution(u.reshape(u0.shape), linearised.outcome.report, linearised.gradients)
 
 
-def _require_usable(solver: Solver, on_fail: OnFail) -> None:
+def _require_usable(solver: Solver, adjoint: Adjoint | None, on_fail: OnFail) -> None:
     """A misspelt on_fail would silence failures."""
     if on_fail not in get_args(OnFail):
         raise ValueError(f"on_fail must be one of {', '.join(map(repr, get_args(OnFail)))}, got {on_fail!r}")
     if not isinstance(solver, Solver):
         raise TypeError(f"solver must be a solver such as bilevel.Newton(), got {solver!r}")
+    if adjoint is not None and not isinstance(adjoint, Adjoint):
+        raise TypeError(f"adjoint must be a strategy such as bilevel.Exact(), got {adjoint!r}")
 
 
 class ImplicitLayer(torch.nn.Module):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bilevel.report import require
+
 ADJOINT_TOLERANCE = 1e-10
 
 
@@ -28,6 +30,9 @@ class Exact(Adjoint):
 
     tolerance: float = ADJOINT_TOLERANCE
     certify: bool = True
+
+    def __post_init__(self) -> None:
+        require(0 < self.tolerance < 1, f"the adjoint's tolerance lies between 0 and 1, not {self.tolerance}")
 
 
 @dataclass(frozen=True)
@@ -64,3 +69,7 @@ class Unrolled(Adjoint):
     exact = False
     checkpoints: int = 0
     last: int | None = None
+
+    def __post_init__(self) -> None:
+        require(self.checkpoints >= 0, f"checkpoints is a number of segments, not {self.checkpoints}")
+        require(self.last is None or self.last >= 1, f"last is a number of iterations from 1 on, not {self.last}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from bilevel.report import require
 from bilevel.solvers.descent import Descent, Metric
 from bilevel.solvers.evaluations import Evaluations, Point
 from bilevel.solvers.loop import DescentSolver
@@ -60,6 +61,10 @@ class FIRE(DescentSolver):
     time_step: float = 0.1
     largest_move: float = 0.2
     energies_only = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.time_step > 0 and self.largest_move > 0, "time_step and largest_move must be positive")
 
     def descent(self) -> Descent:
         return DampedDynamics(self.time_step, self.largest_move)

@@ -12,9 +12,9 @@ from torch import Tensor
 from bilevel.linalg.registry import Automatic
 from bilevel.linalg.solver import LinearSolver
 from bilevel.problem import FixedPoint, Params, Problem
-from bilevel.report import BilevelError, SolveReport, Status
+from bilevel.report import BilevelError, SolveReport, Status, require
 from bilevel.solvers.evaluations import Evaluations, Tolerance
-from bilevel.solvers.loop import Outcome, Solver, TapeEntry
+from bilevel.solvers.loop import Outcome, Solver, TapeEntry, require_parts
 
 
 @dataclass
@@ -24,6 +24,9 @@ class FixedPointSolver(Solver):
     tolerance: Tolerance = field(default_factory=Tolerance, kw_only=True)
     max_iterations: int = field(default=10_000, kw_only=True)
     linear: LinearSolver = field(default_factory=Automatic, kw_only=True)
+
+    def __post_init__(self) -> None:
+        require_parts(self.tolerance, self.linear, self.max_iterations)
 
     @abstractmethod
     def begin(self) -> FixedPointUpdate:
@@ -103,6 +106,10 @@ class Picard(FixedPointSolver):
 
     relaxation: float = 1.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.relaxation > 0, f"relaxation must be positive, not {self.relaxation}")
+
     def begin(self) -> FixedPointUpdate:
         return _Relaxed(self.relaxation)
 
@@ -155,6 +162,11 @@ class Anderson(FixedPointSolver):
     memory: int = 5
     relaxation: float = 1.0
     growth: float = 1e3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        usable = self.memory >= 1 and self.relaxation > 0 and self.growth > 1
+        require(usable, "Anderson acceleration needs memory >= 1, relaxation > 0 and growth > 1")
 
     def begin(self) -> FixedPointUpdate:
         return _Mixed(self.memory, self.relaxation, self.growth)

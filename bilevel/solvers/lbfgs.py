@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from bilevel.report import require
 from bilevel.solvers.descent import Descent, Metric
 from bilevel.solvers.evaluations import Evaluations, Point
 from bilevel.solvers.loop import DescentSolver
@@ -71,6 +72,10 @@ class LBFGS(DescentSolver):
     max_iterations: int = 10_000
     memory: int = 10
     energies_only = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.memory >= 1, f"L-BFGS needs to keep at least one pair, not {self.memory}")
 
     def descent(self) -> Descent:
         return LimitedMemory(self.memory)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bilevel.linalg.solver import Factor, LinearSolver
 from bilevel.problem import Params, Problem
-from bilevel.report import Counts
+from bilevel.report import Counts, require
 from bilevel.solvers.loop import Outcome, Solver, WrappingSolver
 from bilevel.solvers.newton import Newton
 from bilevel.torch_internals import pytree
@@ -39,6 +39,11 @@ class LoadStepping(WrappingSolver):
     predict: bool = False
     from_rest: bool = False
     insist: bool = False
+
+    def __post_init__(self) -> None:
+        require(callable(self.path), f"path must be a function of parameters and fraction, not {self.path!r}")
+        sized = 0 < self.smallest <= self.first <= 1 and self.growth >= 1
+        require(sized, "load steps need 0 < smallest <= first <= 1 and growth >= 1")
 
     def near(self) -> Solver:
         return self.solver

@@ -15,7 +15,7 @@ from bilevel.linalg.operator import LinearOperator
 from bilevel.linalg.registry import Automatic
 from bilevel.linalg.solver import Factor, LinearSolver
 from bilevel.problem import EnergyProblem, Params, Problem
-from bilevel.report import BilevelError, Counts, SingularError, SolveReport, Status
+from bilevel.report import BilevelError, Counts, SingularError, SolveReport, Status, require
 from bilevel.solvers.balance import ASTRAY, unbalanced
 from bilevel.solvers.descent import Descent, Metric
 from bilevel.solvers.evaluations import Evaluations, Point, Tolerance
@@ -100,6 +100,14 @@ class WrappingSolver(Solver):
         return self.solver.linear
 
 
+def require_parts(tolerance: object, linear: object, max_iterations: int) -> None:
+    """Raise InputError for what no loop can work with."""
+    require(isinstance(tolerance, Tolerance), f"tolerance must be a bilevel.Tolerance(...), not {tolerance!r}")
+    require(isinstance(linear, LinearSolver), f"linear must be a linear solver of bilevel.linalg, not {linear!r}")
+    whole = isinstance(max_iterations, int) and max_iterations >= 0
+    require(whole, f"max_iterations must be a whole number that is not negative, not {max_iterations!r}")
+
+
 @dataclass
 class DescentSolver(Solver):
     """Descent x step.
@@ -113,6 +121,10 @@ class DescentSolver(Solver):
     linear: LinearSolver = field(default_factory=Automatic, kw_only=True)
     check_minimum: bool = field(default=True, kw_only=True)
     energies_only: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        require(isinstance(self.step, Step), f"step must be a rule such as bilevel.Armijo(), not {self.step!r}")
+        require_parts(self.tolerance, self.linear, self.max_iterations)
 
     @abstractmethod
     def descent(self) -> Descent:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from bilevel.linalg.preconditioner import Jacobi, Preconditioner
+from bilevel.report import require
 from bilevel.solvers.descent import Descent, Metric
 from bilevel.solvers.evaluations import Evaluations, Point
 from bilevel.solvers.loop import DescentSolver
@@ -47,6 +48,10 @@ class PreconditionedGradient(DescentSolver):
     step: Step = field(default_factory=Armijo)
     max_iterations: int = 10_000
     energies_only = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.renewed >= 1, f"a preconditioner is renewed after at least one iteration, not {self.renewed}")
 
     def descent(self) -> Descent:
         return PreconditionedDescent(self.preconditioner, self.renewed)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bilevel.report import InputError
+from bilevel.report import InputError, chosen, require
 from physics.discretisation.mesh import Mesh
 from physics.discretisation.reference_cells import Shape
 
@@ -24,7 +24,7 @@ def rectangle(
 
     kinds = {Shape.QUADRILATERAL: skfem.MeshQuad, Shape.TRIANGLE: skfem.MeshTri}
     axes = [np.linspace(0.0, length, n + 1) for n, length in zip((nx, ny), lengths)]
-    return Mesh.from_skfem(kinds[shape].init_tensor(*axes).with_defaults(), order, element)
+    return Mesh.from_skfem(_kind(kinds, shape).init_tensor(*axes).with_defaults(), order, element)
 
 
 def box(
@@ -41,7 +41,7 @@ def box(
 
     kinds = {Shape.HEXAHEDRON: skfem.MeshHex, Shape.TETRAHEDRON: skfem.MeshTet}
     axes = [np.linspace(0.0, length, n + 1) for n, length in zip((nx, ny, nz), lengths)]
-    return Mesh.from_skfem(kinds[shape].init_tensor(*axes).with_defaults(), order, element)
+    return Mesh.from_skfem(_kind(kinds, shape).init_tensor(*axes).with_defaults(), order, element)
 
 
 def from_arrays(
@@ -70,3 +70,12 @@ def from_arrays(
     if shape is Shape.HEXAHEDRON:
         cells = cells[:, [6, 2, 5, 7, 1, 3, 4, 0]]  # scikit-fem counts the corners of a brick down from (1, 1, 1)
     return Mesh.from_skfem(kinds[shape](points.T.copy(), cells.T.copy()), order, element, hanging)
+
+
+def _kind(kinds: dict[Shape, Any], shape: Shape) -> Any:
+    """Scikit-fem's mesh of a shape; raises InputError for shapes that such a mesh cannot be made of."""
+    shape = chosen(Shape, shape)
+    require(
+        shape in kinds, f"this mesh is made of {' or '.join(f'Shape.{kind.name}' for kind in kinds)}, not of {shape}"
+    )
+    return kinds[shape]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bilevel.problem import Params
-from bilevel.report import InputError
+from bilevel.report import InputError, require
 from physics.discretisation.operator import local_matrix
 from physics.local.parameters import LawParameters
 
@@ -87,6 +87,10 @@ class FunctionDensity(Density):
         with_value: bool = False,
         event_dims: int | Mapping[str, int] = 0,
     ) -> None:
+        usable = callable(function) and not isinstance(function, type)
+        require(
+            usable, f"a density is a Density or a function of state and parameters, not {function!r}; is a () missing?"
+        )
         self.function = function
         self.with_value = with_value
         self.event_dims = event_dims
@@ -105,10 +109,16 @@ class LinearLoad(Density):
     optional = True
 
     def energy(self, x: Tensor, params: Params) -> Tensor:
-        return -(params * x[..., 0]).sum(-1)
+        return -(self._fitting(params, x) * x[..., 0]).sum(-1)
 
     def stress(self, x: Tensor, params: Params) -> Tensor:
-        return -params.unsqueeze(-1).expand(x.shape)
+        return -self._fitting(params, x).unsqueeze(-1).expand(x.shape)
+
+    @staticmethod
+    def _fitting(load: Tensor, x: Tensor) -> Tensor:
+        components, needed = load.shape[-1], x.shape[-2]
+        require(components in (1, needed), f"a load has {components} components, what it acts on has {needed}")
+        return load
 
 
 def per_point(field: Tensor, like: Tensor) -> Tensor:

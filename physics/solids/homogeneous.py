@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bilevel.linalg.operator import Structure
 from bilevel.problem import EnergyProblem, Params
-from bilevel.report import InputError
+from bilevel.report import InputError, chosen
 from physics.constitutive.elastic.hyperelastic import Hyperelastic
 
 
@@ -45,6 +45,7 @@ class Loading:
         bad = torch.nonzero(~(first > 0.0)).flatten()
         if len(bad):
             raise InputError(f"row {int(bad[0])}: the stretch must be positive, got {float(first[bad[0]])}")
+        modes = [chosen(Mode, mode) for mode in modes]
         if second is None and Mode.BIAXIAL in modes:
             raise InputError(f"row {list(modes).index(Mode.BIAXIAL)}: a biaxial test needs its second stretch")
         own = torch.ones_like(first) if second is None else second

@@ -12,7 +12,7 @@ from torch import Tensor
 import bilevel
 from bilevel.linalg.operator import Sparse
 from bilevel.problem import Params, Problem
-from bilevel.report import InputError, Solution
+from bilevel.report import InputError, Solution, chosen, require
 from bilevel.solvers import Newton, Tolerance
 from bilevel.solvers.cellwise.problem import CellwiseEnergy
 from bilevel.solvers.loop import Solver
@@ -65,10 +65,15 @@ class SolidBody(Problem):
     ) -> None:
         if kinematics is None and mesh.dim == 2:
             raise InputError("a plane solid needs its kinematics: PLANE_STRAIN, PLANE_STRESS or AXISYMMETRIC")
-        self.mesh, self.kinematics = mesh, kinematics or Kinematics.THREE_DIMENSIONAL
+        self.mesh = mesh
+        self.kinematics = chosen(Kinematics, kinematics or Kinematics.THREE_DIMENSIONAL)
+        strain = strain and chosen(Strain, strain)
         if self.kinematics.dim != mesh.dim:
             needed = self.kinematics.dim
             raise InputError(f"{self.kinematics.value} needs a mesh in {needed} dimensions, this one has {mesh.dim}")
+        for what, items, kind in (("constraints", constraints, Constraint), ("loads", loads, Load)):
+            listed = isinstance(items, Sequence) and all(isinstance(item, kind) for item in items)
+            require(listed, f"{what} must be a list of {kind.__name__} objects, not {items!r}")
         axisymmetric = self.kinematics is Kinematics.AXISYMMETRIC
         operator = mesh.operator(axisymmetric=axisymmetric, quadrature=quadrature)
         self.material = self._material(law, operator, mean_dilatation, strain)

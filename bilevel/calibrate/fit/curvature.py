@@ -78,5 +78,5 @@ class Curvature:
         if along > 1e-10 * np.linalg.norm(step) * np.linalg.norm(gradient):
             left = change - old @ step
             both = np.outer(left, gradient)
-            old = old + (both + both.T) / along - (step @ left) * np.outer(gradient, gradient) / along**2
+            old = old + (both + both.T) / along - (step @ left) / along * np.outer(gradient, gradient / along)
         self.matrix, self.noise = old, here.noise

@@ -42,7 +42,6 @@ SAME_STATE = 1e-5
 
 def calibrate(
     problem: CalibrationProblem,
-    method: str | Method = Method.LEAST_SQUARES,
     *,
     settings: Settings | None = None,
     journal: Journal | None = None,
@@ -51,11 +50,11 @@ def calibrate(
 ) -> CalibrationResult:
     """Fit the free parameters of `problem` to its observations.
 
-    method is used when no `settings` are given. journal: evaluations of an interrupted run to go on from.
+    journal: evaluations of an interrupted run to go on from.
     watch is told every accepted iteration. Raises ConvergenceError when the outer loop has not converged, unless
     `on_fail` says otherwise; lets errors of the models at the start value pass.
     """
-    settings = settings or Settings(method=Method(method))
+    settings = settings or Settings()
     require_sigma(problem, Noise.KNOWN if is_matrix_free(problem, settings) else settings.noise)
     began = time.perf_counter()
     journal = journal or Journal()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bilevel.solvers.descent import Descent
 from bilevel.solvers.evaluations import Evaluations, Point
-from bilevel.solvers.steps.step import LineSearch, Move, backtrack, enough_or_lost_in_noise
+from bilevel.solvers.steps.step import LineSearch, Move, backtrack, enough_or_lost_in_noise, require_backtracking
 
 
 @dataclass
@@ -24,6 +24,9 @@ class Armijo(LineSearch):
     shrink: float = 0.5
     max_trials: int = 50
     _last: Tensor | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        require_backtracking(self.decrease, self.shrink, self.max_trials)
 
     def advance(self, evaluations: Evaluations, descent: Descent, point: Point, active: Tensor) -> Move:
         direction = descent.direction(evaluations, point)

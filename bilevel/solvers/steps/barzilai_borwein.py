@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from bilevel.report import require
 from bilevel.solvers.evaluations import Evaluations, Point
-from bilevel.solvers.steps.step import LineSearch, Move, backtrack, enough_or_lost_in_noise
+from bilevel.solvers.steps.step import LineSearch, Move, backtrack, enough_or_lost_in_noise, require_backtracking
 
 
 @dataclass
@@ -24,6 +25,10 @@ class BarzilaiBorwein(LineSearch):
     max_trials: int = 50
     _last: Point | None = field(default=None, init=False, repr=False)
     _merits: list[Tensor] = field(default_factory=list, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        require_backtracking(self.decrease, self.shrink, self.max_trials)
+        require(self.memory >= 1, f"memory must hold at least one merit, not {self.memory}")
 
     def search(self, evaluations: Evaluations, point: Point, direction: Tensor, slope: Tensor, active: Tensor) -> Move:
         first = self._spectral_length(point, direction)

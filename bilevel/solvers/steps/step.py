@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bilevel.report import require
 from bilevel.solvers.descent import Descent
 from bilevel.solvers.evaluations import Evaluations, Point
 
@@ -44,6 +45,19 @@ class LineSearch(Step):
     @abstractmethod
     def search(self, evaluations: Evaluations, point: Point, direction: Tensor, slope: Tensor, active: Tensor) -> Move:
         """A length along `direction`, where the merit has derivative `slope` (*batch) at zero."""
+
+
+def require_backtracking(decrease: float, shrink: float, max_trials: int) -> None:
+    """Raise InputError for settings with which no search ends well."""
+    require(0 <= decrease < 1, f"decrease is a share of the slope from 0 to below 1, not {decrease}")
+    require(0 < shrink < 1, f"shrink lies between 0 and 1, not {shrink}")
+    require(max_trials >= 1, f"max_trials must be at least 1, not {max_trials}")
+
+
+def require_wolfe(decrease: float, curvature: float, max_trials: int) -> None:
+    """The same; with a curvature below decrease no length need meet both conditions."""
+    require(0 <= decrease < curvature < 1, f"0 <= decrease < curvature < 1 must hold, not {decrease} and {curvature}")
+    require(max_trials >= 1, f"max_trials must be at least 1, not {max_trials}")
 
 
 def along(evaluations: Evaluations, point: Point, direction: Tensor, length: Tensor) -> Point:

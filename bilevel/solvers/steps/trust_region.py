@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bilevel.linalg.operator import Dense, LinearOperator
-from bilevel.report import BilevelError, SingularError
+from bilevel.report import BilevelError, SingularError, require
 from bilevel.solvers.descent import Descent
 from bilevel.solvers.evaluations import Evaluations, Point
 from bilevel.solvers.steps.step import Move, Step, enough_or_lost_in_noise, select
@@ -27,6 +27,10 @@ class TrustRegion(Step):
     accept: float = 1e-4
     max_trials: int = 40
     _radius: Tensor | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        require(self.radius is None or self.radius > 0, f"the first radius must be positive, not {self.radius}")
+        require(0 <= self.accept < 1 and self.max_trials >= 1, "accept is a share below 1, max_trials at least 1")
 
     def advance(self, evaluations: Evaluations, descent: Descent, point: Point, active: Tensor) -> Move:
         if not evaluations.is_energy:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bilevel.solvers.evaluations import Evaluations, Point
-from bilevel.solvers.steps.step import LineSearch, Move, along, enough_or_lost_in_noise, select
+from bilevel.solvers.steps.step import LineSearch, Move, along, enough_or_lost_in_noise, require_wolfe, select
 
 
 @dataclass
@@ -21,6 +21,9 @@ class Wolfe(LineSearch):
     decrease: float = 1e-4
     curvature: float = 0.9
     max_trials: int = 60
+
+    def __post_init__(self) -> None:
+        require_wolfe(self.decrease, self.curvature, self.max_trials)
 
     def search(self, evaluations: Evaluations, point: Point, direction: Tensor, slope: Tensor, active: Tensor) -> Move:
         length = torch.where(active, torch.ones_like(slope), torch.zeros_like(slope))

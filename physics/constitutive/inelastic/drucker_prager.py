@@ -8,6 +8,7 @@ from enum import Enum
 import torch
 from torch import Tensor
 
+from bilevel.report import chosen
 from physics.constitutive.inelastic.law import ReturnMapping, Values
 from physics.constitutive.lame import ELASTIC, LameParameters
 from physics.constitutive.mandel import deviator, identity, norm, trace
@@ -44,7 +45,7 @@ class DruckerPrager(ReturnMapping):
     parameters = ELASTIC + FRICTIONAL
 
     def __init__(self, matched_to: MatchedTo = MatchedTo.COMPRESSION) -> None:
-        self.matched_to = matched_to
+        self.matched_to = chosen(MatchedTo, matched_to)
 
     def slopes(self, angle: Tensor) -> tuple[Tensor, Tensor]:
         """a and k/c of the cone for a friction angle."""
