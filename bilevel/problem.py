@@ -104,7 +104,7 @@ class Problem(ABC):
         return None
 
     def remarks(self, u: Tensor, params: Params) -> list[str]:
-        """Sentences on a solution u (n,) that a user should read; they become notes of its report."""
+        """Sentences on u (n,), where a solve ended, that a user should read; notes of its report, and of its error."""
         return []
 
     def collect(self, params: Params) -> Params:

@@ -110,9 +110,10 @@ class LinearisedSolve:
             self.problem, u0, self.rebuild(leaves), record=isinstance(self.adjoint, Unrolled)
         )
         self.factor = self.outcome.factor
-        self.outcome.report.notes += self.problem.remarks(self.outcome.u, self.rebuild(leaves))
+        remarks = self.problem.remarks(self.outcome.u, self.rebuild(leaves))
+        self.outcome.report.notes += remarks
         if not self.outcome.report.converged:
-            fail(self.outcome.report.sentence, self.on_fail)
+            fail("; ".join([self.outcome.report.sentence, *remarks]), self.on_fail)
         if any(leaf.requires_grad for leaf in leaves):
             self.operator(self.outcome.u, leaves)  # for the adjoint, which is to cost no more than a back-substitution
         return self.outcome.u.clone()  # autograd wants an output that is not an input, even where no step was taken

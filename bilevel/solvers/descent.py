@@ -48,3 +48,7 @@ class Descent(ABC):
     def moved(self, old: Point, new: Point) -> None:
         """Told after each accepted move."""
         return
+
+    def left_saddle(self, curvature: float) -> None:
+        """Told where a saddle was left along a direction of this negative curvature."""
+        return

@@ -36,6 +36,7 @@ class NewtonDirection(Descent):
         self._shift: float | None = None
         self._bent = False
         self._taken: Tensor | None = None
+        self._beside_saddle = False
 
     def direction(self, evaluations: Evaluations, point: Point) -> Tensor:
         if self._bent and (step := self._offered_step(evaluations, point)) is not None:
@@ -95,8 +96,18 @@ class NewtonDirection(Descent):
         forcing = FIRST_FORCING if last is None else min(FIRST_FORCING, 0.9 * (norm / last) ** 2)
         return max(forcing, 0.01 * float(evaluations.goal.min()) / norm)
 
+    def left_saddle(self, curvature: float) -> None:
+        self._shift, self._beside_saddle = 8 * abs(curvature), True
+
     def _definite(self, evaluations: Evaluations, point: Point, tangent: LinearOperator) -> Factor:
-        """Of the matrix that the problem offers in place of a tangent that is not positive definite, or of a shifted one."""
+        """Of the matrix that the problem offers in place of a tangent that is not positive definite, or of a shifted one.
+
+        Beside a saddle that was just left little is wrong with the tangent, and its curvature is known: a shift by twice
+        as much bends it least, where the problem's own matrix may be far stiffer along the way down.
+        """
+        if self._beside_saddle and (factor := self._shifted_once(evaluations, tangent)) is not None:
+            return factor
+        self._beside_saddle = False
         factor = self._offered(evaluations, point)
         self._bent = factor is not None
         return self._shifted(evaluations, tangent) if factor is None else factor
@@ -131,6 +142,12 @@ class NewtonDirection(Descent):
         raise ConvergenceError(
             f"no multiple of the identity up to {shift:.3g} made the Hessian positive definite; check its scaling"
         )
+
+    def _shifted_once(self, evaluations: Evaluations, tangent: LinearOperator) -> Factor | None:
+        """The same with the first shift alone; None where that does not do."""
+        evaluations.counts.factorisations += 1
+        factor = evaluations.linear.factor(tangent.shifted(self._first_shift(evaluations, tangent)), on_fail="ignore")
+        return factor if bool(torch.as_tensor(factor.positive_definite).all()) else None
 
     def _first_shift(self, evaluations: Evaluations, tangent: LinearOperator) -> float:
         if isinstance(tangent, Sparse):

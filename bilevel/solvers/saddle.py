@@ -52,6 +52,7 @@ def leave_saddle(
     if not bool(saddle.any()):
         return _leave_flat(evaluations, point, direction, here & (lowest <= CURVATURE_FLOOR * scale), notes)
     notes.append("met a saddle point and left it along negative curvature")
+    descent.left_saddle(float(lowest[saddle].min()))
     return _descend(evaluations, point, direction, lowest, saddle)
 
 

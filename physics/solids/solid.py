@@ -31,6 +31,7 @@ from physics.local.residual import LocalResidual
 from physics.local.term import Term
 from physics.solids.cellwise.body import BodyCells
 from physics.solids.cellwise.cells import SolidCells
+from physics.solids.beyond_limits import beyond_limits
 from physics.solids.loads import Load
 from physics.solids.locking import REMARK, STIFF, stiffness_ratio
 from physics.solids.material_points import MaterialFlux, MaterialTerm
@@ -246,7 +247,9 @@ class ElasticSolid(LocalEnergy, Solid, CellwiseEnergy):
 
     @torch.no_grad()
     def remarks(self, u: Tensor, params: Params) -> list[str]:
-        """Whether the elements are too stiff for the law."""
+        """Where the law has no finite energy, or whether the elements are too stiff for it."""
+        if self._strain is Strain.DEFORMATION_GRADIENT and (said := self._beyond_limits(u, params)):
+            return said
         if not self._may_lock:
             return []
         some = slice(0, None, max(1, len(self.mesh.cells) // SAMPLED))
@@ -254,6 +257,10 @@ class ElasticSolid(LocalEnergy, Solid, CellwiseEnergy):
         constants = rows_of(self.fields(self.material, params), density, some)
         ratio = stiffness_ratio(density, self.material.measure, constants, u)
         return [REMARK.format(ratio=ratio)] if ratio > STIFF else []
+
+    def _beyond_limits(self, u: Tensor, params: Params) -> list[str]:
+        state, density = self._measured(u, params), self.material.density
+        return beyond_limits(density, state, density.energy(state, self.fields(self.material, params)))
 
     def strain(self, u: Tensor, params: Params) -> Tensor:
         return self._measured(u, params)
