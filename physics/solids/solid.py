@@ -29,9 +29,9 @@ from physics.local.density import Density, FunctionDensity, rows_of
 from physics.local.energy import LocalEnergy
 from physics.local.residual import LocalResidual
 from physics.local.term import Term
+from physics.solids.beyond_limits import beyond_limits
 from physics.solids.cellwise.body import BodyCells
 from physics.solids.cellwise.cells import SolidCells
-from physics.solids.beyond_limits import beyond_limits
 from physics.solids.loads import Load
 from physics.solids.locking import REMARK, STIFF, stiffness_ratio
 from physics.solids.material_points import MaterialFlux, MaterialTerm

@@ -43,13 +43,13 @@ def test_a_load_does_not_reach_the_limit(pull: float) -> None:
 @pytest.mark.parametrize(("law", "name", "material"), [(gent, "the law", GENT), (ExtendedTube(), "ExtendedTube", TUBE)])
 def test_a_support_that_moves_beyond_it_is_told_where(law: object, name: str, material: Params) -> None:
     with pytest.raises(
-        ConvergenceError, match=f"{name} has no finite energy at .* largest stretch .* limit of extension"
+        ConvergenceError, match=rf"{name} has no finite energy at .* largest stretch .* limit of extension"
     ):
         stretched(law, 3.0).solve({"material": material})
 
 
 def test_a_cell_that_is_turned_inside_out_is_told() -> None:
-    with pytest.raises(ConvergenceError, match="no finite energy at .*: the cell is turned inside out"):
+    with pytest.raises(ConvergenceError, match=r"no finite energy at .*: the cell is turned inside out"):
         stretched(NeoHookean(), -1.5).solve({"material": {"mu": 1.0, "lame_lambda": 2.0}})
 
 
