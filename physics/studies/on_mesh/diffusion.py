@@ -12,19 +12,17 @@ import torch
 from torch import Tensor
 
 from bilevel.calibrate.field_prior import FieldPrior
-from bilevel.calibrate.model import ConfigError, Model, ModelFigure, ModelReports, ParameterDefault
+from bilevel.calibrate.model import ConfigError, Model, ModelFigure, ParameterDefault
 from bilevel.calibrate.observations import ObservationTable
-from bilevel.implicit.solve import argmin
 from bilevel.problem import Params
-from bilevel.report import InputError, Solution
-from bilevel.solvers.newton import Newton
-from bilevel.solvers.steps.constant import Constant
+from bilevel.report import InputError
 from physics.constitutive.flow.anisotropic import AnisotropicConduction
 from physics.constitutive.flow.linear import Linear
 from physics.discretisation import Mesh
 from physics.discretisation.constraints import Dirichlet
 from physics.discretisation.write import write_vtu
 from physics.flow.darcy import Diffusion
+from physics.flow.linear_steady import LinearSteady
 from physics.flow.linear_system import LinearSystem
 from physics.studies.on_mesh.drives import Boundaries, Words, driven, read_drives
 from physics.studies.on_mesh.field_history import FieldHistory
@@ -36,9 +34,6 @@ from physics.studies.on_mesh.sensors import Readable, named_sensors, observed
 from physics.studies.on_mesh.spread import spread_fields
 from physics.studies.on_mesh.time_section import InTime
 from physics.studies.on_mesh.zones import Zones
-
-LINEAR = Newton(step=Constant(1.0))
-"""The energy is quadratic: a full Newton step ends at its minimum, and a line search would only see rounding errors."""
 
 
 class DiffusionModel(Model):
@@ -69,10 +64,10 @@ class DiffusionModel(Model):
         jumps = [t for signal in self._signals() for t in signal.jumps]
         steps = None if config.time is None else config.time.times(self.named.time, jumps)
         self.initial = self._initial()
-        self.steady = self._flow(transient=False) if self.initial is None else None
-        flow = self._flow(transient=True) if steps is not None else self.steady
-        assert flow is not None
-        system = LinearSystem(flow)
+        self.flow = flow = self._flow(transient=steps is not None and self.initial is not None)
+        self.system = system = LinearSystem(flow)
+        matrix = flow.constraints.matrix
+        self.steady = LinearSteady(system.places[0], matrix) if self.initial is None else None
         self._require_tables(None if steps is None else steps.times)
         self.history = None if steps is None else FieldHistory(flow, system, self.drives, steps)
         points = {} if config.points is None else config.points.read(folder, self.mesh.dim, ("points",))
@@ -85,7 +80,6 @@ class DiffusionModel(Model):
         self.read = FieldReadings(self.mesh, system, self.sensors.readings, self.drives)
         if steps is not None:
             self.in_time = InTime.of(steps.times, jumps, _times(observations, steps.times, self.named.time))
-        self._solutions: list[Solution] = []
 
     def _by_zone(self) -> bool:
         zoned = any(section.layout == "zones" for section in self.config.spread.values())
@@ -178,13 +172,11 @@ class DiffusionModel(Model):
         """The steady field (nodes,) at a time, and the parameters under which it is so."""
         assert self.steady is not None
         params = {"flow": material["flow"], **driven(self.drives, time, parameters)}
-        solution = argmin(self.steady, self.steady.start(), params, solver=LINEAR)
-        self._solutions.append(solution)
-        return self.steady.expand(solution.u, params)[:, 0], params
+        held = self.flow.expand(self.flow.start(), params)[:, 0]
+        return self.steady(self.system.stiffness(params), self.system.load(params), held), params
 
     def _fields(self, parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None, Params]:
         """The field (nodes,), or fields (steps + 1, nodes) with their rates, and the parameters that go with them."""
-        self._solutions.clear()
         values = {name: field.values(parameters) for name, field in self.fields.items()}
         storage = {self.named.capacity: values.pop(self.named.capacity, None)}
         material = {"flow": values, "storage": storage}
@@ -206,10 +198,6 @@ class DiffusionModel(Model):
 
     def field_priors(self) -> list[FieldPrior]:
         return [prior for field in self.fields.values() for prior in field.priors()]
-
-    def reports(self) -> ModelReports:
-        gradients = [gradient for solution in self._solutions for gradient in solution.gradients]
-        return ModelReports([solution.report for solution in self._solutions], gradients)
 
     def _final(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """The field (nodes,): the steady one, or that after the last step."""

@@ -10,6 +10,9 @@ import numpy as np
 from bilevel.calibrate.model import ModelFigure
 from physics.discretisation import Mesh
 
+MANY = 2000
+"""More cells than this are drawn as an image: as paths they would make the report large, and slow to write."""
+
 
 def draw_map(mesh: Mesh, points: Mapping[str, np.ndarray], caption: str = "") -> list[ModelFigure]:
     """The map, in metres; points: places (points, dim) by what they are. Nothing for meshes in space."""
@@ -26,7 +29,8 @@ def draw_map(mesh: Mesh, points: Mapping[str, np.ndarray], caption: str = "") ->
         zone[mesh.regions[name]] = number
     for number, name in enumerate([*mesh.regions] or [""]):
         colour = f"C{number % 10}"
-        drawn = PolyCollection(cells[zone == number], facecolor=colour, edgecolor="0.6", lw=0.2, alpha=0.35, label=name)
+        own = {"facecolor": colour, "edgecolor": "0.6", "lw": 0.2, "alpha": 0.35, "label": name}
+        drawn = PolyCollection(cells[zone == number], rasterized=len(cells) > MANY, **own)
         axes.add_collection(drawn)
     for number, name in enumerate(mesh.boundaries):
         lines = LineCollection(_segments(mesh, name), colors=f"C{(number + 3) % 10}", lw=2.0, label=name)
@@ -60,7 +64,8 @@ def draw_field(mesh: Mesh, values: np.ndarray, label: str, title: str) -> list[M
         values = values[mesh.corners].mean(1)
     figure = Figure(figsize=(7.0, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    drawn = axes.add_collection(PolyCollection(mesh.positions[mesh.corners], array=values, cmap="viridis"))
+    cells = PolyCollection(mesh.positions[mesh.corners], array=values, cmap="viridis", rasterized=len(values) > MANY)
+    drawn = axes.add_collection(cells)
     figure.colorbar(drawn, ax=axes, label=label)
     axes.set_aspect("equal")
     axes.autoscale_view()
