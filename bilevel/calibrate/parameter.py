@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from bilevel.calibrate.settings import Transform
 from bilevel.calibrate.study.units import IDENTITY, Conversion
@@ -19,7 +21,8 @@ class Parameter:
     """A parameter in natural units: a number, or a vector for a field; all entries share bounds, transform and prior.
 
     expr: a formula of other parameters that gives its value, with units taken care of; bounds then only say what is
-    refused, and a start value is not needed. prior_mean, prior_std: a Gaussian prior on the natural value.
+    refused, and a start value is not needed. prior_mean, prior_std: a Gaussian prior on the natural value, for all entries or
+    one for each; prior_log_std in place of prior_std: one on the natural logarithm, whose mean is that of prior_mean.
     entries: names of a field's entries, () = by number. experiments: those that it belongs to, () = all.
     conversion: from `units` to the model's. Raises InputError in a sentence that names the parameter.
     """
@@ -31,8 +34,9 @@ class Parameter:
     transform: Transform | str = Transform.NONE
     fixed: bool = False
     expr: str | None = None
-    prior_mean: float | None = None
-    prior_std: float | None = None
+    prior_mean: float | Sequence[float] | np.ndarray | None = None
+    prior_std: float | Sequence[float] | np.ndarray | None = None
+    prior_log_std: float | Sequence[float] | np.ndarray | None = None
     units: str = ""
     experiments: tuple[str, ...] = ()
     entries: tuple[str, ...] = ()
@@ -46,14 +50,50 @@ class Parameter:
         self._check_bounds()
         if self.expr is None:
             self._check_start()
-        if (self.prior_mean is None) != (self.prior_std is None):
-            raise self.error("prior_mean and prior_std must be given together")
-        if self.prior_std is not None and not 0 < self.prior_std < math.inf:
-            raise self.error(f"prior_std must be positive, not {self.prior_std:g}")
+        self._check_prior()
         if self.expr is not None and (self.fixed or self.transform is not Transform.NONE):
             raise self.error("its expression gives its value, so it is neither fixed nor transformed")
         if self.fixed and self.prior_mean is not None:
             raise self.error("it is fixed, so a prior does nothing; leave it out")
+
+    @property
+    def has_prior(self) -> bool:
+        return self.prior_mean is not None
+
+    def prior_residual(self, value: Tensor) -> Tensor:
+        """(value - mean) / std of natural values, or that of their logarithms; has variance one before the calibration."""
+        mean = torch.as_tensor(np.asarray(self.prior_mean, dtype=float))
+        return (
+            (value / mean).log() / self._prior_spread if self.prior_std is None else (value - mean) / self._prior_spread
+        )
+
+    def prior_slope(self, value: Tensor) -> Tensor:
+        """The derivative of `prior_residual`."""
+        return 1 / (self._prior_spread * (value if self.prior_std is None else torch.ones_like(value)))
+
+    @property
+    def _prior_spread(self) -> Tensor:
+        given = self.prior_log_std if self.prior_std is None else self.prior_std
+        return torch.as_tensor(np.asarray(given, dtype=float))
+
+    def _check_prior(self) -> None:
+        spreads = {"prior_std": self.prior_std, "prior_log_std": self.prior_log_std}
+        given = {name: np.asarray(x, dtype=float) for name, x in spreads.items() if x is not None}
+        if self.prior_mean is None and not given:
+            return
+        if self.prior_mean is None or len(given) != 1:
+            raise self.error("a prior has prior_mean, and either prior_std or prior_log_std; give them together")
+        ((name, spread),) = given.items()
+        if not bool(((spread > 0) & np.isfinite(spread)).all()):
+            raise self.error(f"{name} must be positive, not {spread.min():g}")
+        mean = np.asarray(self.prior_mean, dtype=float)
+        if name == "prior_log_std" and not bool((mean > 0).all()):
+            raise self.error(f"a prior on the logarithm needs a positive prior_mean, not {mean.min():g}")
+        for key, numbers in (("prior_mean", mean), (name, spread)):
+            if numbers.shape not in ((), self.start.shape):
+                raise self.error(
+                    f"{key} has {numbers.size} entries, the value has {self.size}; give one for all or one for each"
+                )
 
     @property
     def label(self) -> str:

@@ -68,7 +68,7 @@ class ParameterSet:
             if p.transform is not Transform.NONE:
                 own[place] = 1.0
             elif p.prior_std is not None:
-                own[place] = np.maximum(own[place], p.prior_std)
+                own[place] = np.maximum(own[place], np.asarray(p.prior_std, dtype=float))
         return np.minimum(np.where(own == 0, np.inf, own), high - low)
 
     def natural(self, t: Tensor) -> dict[str, Tensor]:
@@ -94,13 +94,9 @@ class ParameterSet:
         return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
 
     def prior_residual(self, t: Tensor) -> Tensor:
-        """(value - prior_mean) / prior_std of the entries that have a prior; differentiable in t."""
+        """What has variance one before the calibration, of the entries that have a prior; differentiable in t."""
         natural = self.natural(t)
-        parts = [
-            ((natural[p.label] - p.prior_mean) / p.prior_std).reshape(-1)
-            for p in self.parameters
-            if p.prior_std is not None and p.prior_mean is not None
-        ]
+        parts = [p.prior_residual(natural[p.label]).reshape(-1) for p in self.parameters if p.has_prior]
         return torch.cat(parts) if parts else t.new_zeros(0)
 
     def for_experiment(self, natural: Mapping[str, Tensor], experiment: str) -> dict[str, Tensor]:

@@ -30,7 +30,7 @@ StandIn = Callable[[Experiment, Exception], Tensor | None]
 
 
 class CalibrationProblem:
-    """Minimise phi(t) = sum of (w (y - d))^2 over the fitted rows + sum of ((v - prior_mean) / prior_std)^2.
+    """Minimise phi(t) = sum of (w (y - d))^2 over the fitted rows + the sum of the priors' squares.
 
     Models may have priors of their own on fields, whose squares `strength` multiplies.
 

@@ -80,7 +80,9 @@ def restricted(problem: CalibrationProblem, stage: Stage, values: dict[str, np.n
         experiments.append(Experiment(experiment.name, experiment.model, replace(table, weight=mask * table.weight)))
     started = _from(problem, values).parameters.parameters
     held = [
-        replace(p, fixed=True, prior_mean=None, prior_std=None) if p.free and p.label not in free else p
+        replace(p, fixed=True, prior_mean=None, prior_std=None, prior_log_std=None)
+        if p.free and p.label not in free
+        else p
         for p in started
     ]
     return problem.changed(held, experiments)

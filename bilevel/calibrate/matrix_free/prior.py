@@ -114,23 +114,25 @@ def prior_jacobian(problem: CalibrationProblem, t: np.ndarray) -> csr_matrix:
 
     point = torch.as_tensor(t)
     slopes = problem.parameters.slopes(point).numpy()
-    parts = [_own(problem, parameter, slopes) for parameter in problem.parameters.parameters]
+    parts = [_own(problem, parameter, point, slopes) for parameter in problem.parameters.parameters]
     for experiment in problem.with_own_fields:
         parts += [_field(problem, experiment, prior, point) for prior in experiment.model.field_priors()]
     return vstack([csr_matrix((0, len(t))), *parts]).tocsr()
 
 
-def _own(problem: CalibrationProblem, parameter: Parameter, slopes: np.ndarray) -> csr_matrix:
-    """The rows of a single parameter's prior on its natural value."""
+def _own(problem: CalibrationProblem, parameter: Parameter, point: torch.Tensor, slopes: np.ndarray) -> csr_matrix:
+    """The rows of a single parameter's prior."""
     from scipy.sparse import csr_matrix
 
     size = len(slopes)
-    if parameter.prior_std is None:
+    if not parameter.has_prior:
         return csr_matrix((0, size))
     if not parameter.free:
         raise parameter.error("among large fields, priors may stand on free parameters only, not on formulas")
     place = np.arange(size)[problem.parameters.slices[parameter.label]]
-    return csr_matrix((slopes[place] / parameter.prior_std, (np.arange(len(place)), place)), (len(place), size))
+    value = problem.parameters.natural(point)[parameter.label].reshape(-1)
+    entries = slopes[place] * parameter.prior_slope(value).numpy()
+    return csr_matrix((entries, (np.arange(len(place)), place)), (len(place), size))
 
 
 def _field(problem: CalibrationProblem, experiment: Experiment, prior: FieldPrior, t: torch.Tensor) -> csr_matrix:

@@ -145,19 +145,20 @@ def _group(p: Parameter) -> str:
 
 
 def _prior_information(result: CalibrationResult, columns: list[str]) -> list[PriorInformation]:
-    """Priors of free parameters; those of logarithms are linearised about the optimum."""
+    """Priors of free parameters, linearised about the optimum in what PEST adjusts, the value or its decimal logarithm."""
     problem = result.problem
     natural = problem.parameters.natural(torch.as_tensor(result.evaluation.t))
     found = []
     for p in problem.parameters.free:
-        if p.prior_mean is None or p.prior_std is None:
+        if not p.has_prior:
             continue
-        for k, value in enumerate(natural[p.label].reshape(-1).tolist()):
+        values = natural[p.label]
+        rows = zip(*(x.reshape(-1).tolist() for x in (values, p.prior_residual(values), p.prior_slope(values))))
+        for k, (value, residual, slope) in enumerate(rows):
             name = columns[problem.parameters.slices[p.label].start + k]
-            if p.transform is Transform.LOG:
-                target = math.log10(value) + (p.prior_mean - value) / (value * math.log(10.0))
-                term, weight = f"1.0 * log({name})", value * math.log(10.0) / p.prior_std
-            else:
-                term, target, weight = f"1.0 * {name}", p.prior_mean, 1 / p.prior_std
+            logarithmic = p.transform is Transform.LOG
+            weight = slope * value * math.log(10.0) if logarithmic else slope
+            term = f"1.0 * log({name})" if logarithmic else f"1.0 * {name}"
+            target = (math.log10(value) if logarithmic else value) - residual / weight
             found.append(PriorInformation(f"pi_{name}", f"{term} = {target:.17g}", weight, "regul_prior"))
     return found

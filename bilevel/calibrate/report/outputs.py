@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from bilevel.calibrate.fit.progress import describe
 from bilevel.calibrate.report.result_json import as_json
 from bilevel.calibrate.report.summary import summary
 from bilevel.calibrate.result import CalibrationResult
+from bilevel.calibrate.settings import Transform
 from bilevel.calibrate.statistics.state_deviations import state_deviations
 from bilevel.calibrate.study.files import REPORT, RESULT, write_atomically
 from bilevel.calibrate.study.study import Study
@@ -42,7 +44,7 @@ def write_numbers(study: Study, result: CalibrationResult, folder: Path) -> None
     if result.evaluation.jacobian is not None:
         write(".jac.npz", _jacobian(result))
     if result.statistics is not None and result.statistics.covariance is not None:
-        write(".post.cov.csv", _matrix(result.statistics.labels, result.statistics.covariance))
+        write(".post.cov.csv", _posterior(result, result.statistics.covariance))
     if result.failed:
         write(".failed.csv", _failures(result))
     if (samples := result.ensemble) is not None:
@@ -189,8 +191,19 @@ def _jacobian(result: CalibrationResult) -> bytes:
     return buffer.getvalue()
 
 
-def _matrix(labels: list[str], matrix: np.ndarray) -> str:
-    return _csv(["parameter", *labels], [[label, *row] for label, row in zip(labels, matrix)])
+def _posterior(result: CalibrationResult, natural: np.ndarray) -> str:
+    """The covariance, of the logarithms of those parameters that are calibrated by their logarithms."""
+    parameters = result.problem.parameters.parameters
+    labels = [label for p in parameters for label in p.entry_labels]
+    scales = ["log" if p.free and p.transform is Transform.LOG else "none" for p in parameters for _ in p.entry_labels]
+    values = result.problem.parameters.natural(torch.as_tensor(result.evaluation.t))
+    slopes = np.array([1 / float(v) if s == "log" else 1.0 for v, s in zip(_flat(values.values()), scales)])
+    matrix = slopes[:, None] * natural * slopes
+    return _csv(["parameter", "transform", *labels], [[n, s, *row] for n, s, row in zip(labels, scales, matrix)])
+
+
+def _flat(values: Iterable[torch.Tensor]) -> list[float]:
+    return [float(x) for value in values for x in value.reshape(-1)]
 
 
 def _csv(header: list[str], rows: list[list[Any]]) -> str:

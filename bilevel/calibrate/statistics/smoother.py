@@ -103,12 +103,12 @@ def _prior_draws(
     for label, known in zip(parameters.entry_labels, (rows != 0).any(axis=0)):
         if not known:
             raise InputError(
-                f"parameter '{label}': an ensemble smoother draws from a prior; give prior_mean and prior_std, or two bounds"
+                f"parameter '{label}': an ensemble smoother draws from a prior; give prior_mean with prior_std or prior_log_std, or two bounds"
             )
     low, high = parameters.bounds()
     centre, bounded = parameters.start(), np.isfinite(high - low)
     centre[bounded] = (low[bounded] + high[bounded]) / 2
-    means = {p.label: np.full(p.start.shape, p.prior_mean) for p in parameters.free if p.prior_mean is not None}
+    means = {p.label: np.broadcast_to(p.prior_mean, p.start.shape) for p in parameters.free if p.prior_mean is not None}
     given = parameters.with_start(means).start()
     for label in means:
         centre[parameters.slices[label]] = given[parameters.slices[label]]

@@ -40,6 +40,7 @@ def read_parameter(
         expr=section.expr,
         prior_mean=section.prior_mean,
         prior_std=section.prior_std,
+        prior_log_std=section.prior_log_std,
         units=section.units or "",
         experiments=tuple(section.experiment or ()),
         conversion=conversion,

@@ -68,10 +68,12 @@ class ParameterSection(Section):
     """what is calibrated in its place; left out: the model's"""
     fixed: bool = False
     """known, not calibrated"""
-    prior_mean: float | None = None
-    """of a normal prior on the value"""
-    prior_std: float | None = None
-    """of the same; left out both: no prior"""
+    prior_mean: float | list[float] | None = None
+    """of a normal prior on the value; one number for all entries, or one for each; left out: no prior"""
+    prior_std: float | list[float] | None = None
+    """of the same, in the parameter's units"""
+    prior_log_std: float | list[float] | None = None
+    """in place of prior_std: a prior on the natural logarithm (0.7 = a factor of two), about that of prior_mean"""
     units: str | None = None
     """of all its numbers; left out: the model's"""
     experiment: list[str] | None = Field(default=None, min_length=1)

@@ -29,8 +29,15 @@ def draw_map(mesh: Mesh, points: Mapping[str, np.ndarray], caption: str = "") ->
         zone[mesh.regions[name]] = number
     for number, name in enumerate([*mesh.regions] or [""]):
         colour = f"C{number % 10}"
-        own = {"facecolor": colour, "edgecolor": "0.6", "lw": 0.2, "alpha": 0.35, "label": name}
-        drawn = PolyCollection(cells[zone == number], rasterized=len(cells) > MANY, **own)
+        drawn = PolyCollection(
+            cells[zone == number],
+            facecolor=colour,
+            edgecolor="0.6",
+            lw=0.2,
+            alpha=0.35,
+            label=name,
+            rasterized=len(cells) > MANY,
+        )
         axes.add_collection(drawn)
     for number, name in enumerate(mesh.boundaries):
         lines = LineCollection(_segments(mesh, name), colors=f"C{(number + 3) % 10}", lw=2.0, label=name)

@@ -52,10 +52,10 @@ def test_all_files_and_what_they_say(study):
     assert result["rmse_by_group"]["a"]["value"] == pytest.approx(np.sqrt(np.mean(np.square(group_a))), rel=1e-9)
     saved = np.load(study.results / "case.jac.npz")
     gram = np.linalg.inv(saved["jacobian"].T @ saved["jacobian"]) * phi / 6
-    expected = np.outer(saved["slope"], saved["slope"]) * gram
     covariance = rows(study.results / "case.post.cov.csv")
     found = [[float(row[label]) for label in saved["parameters"]] for row in covariance]
-    np.testing.assert_allclose(found, expected, rtol=1e-8)
+    np.testing.assert_allclose(found, gram, rtol=1e-8)
+    assert [row["transform"] for row in covariance] == ["log", "none"]
     record = (study.results / "case.rec").read_text()
     assert "iteration 0: phi" in record
     assert "amplitude" in outcome.out

@@ -1,9 +1,12 @@
 """Parameters: what is refused, ties, fields, priors, and what each experiment sees."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
+from bilevel.calibrate import Noise, Settings, calibrate, problem_from_function
 from bilevel.calibrate.parameter import Parameter
 from bilevel.calibrate.parameters import ParameterSet
 from bilevel.calibrate.study.units import parse_unit
@@ -20,7 +23,11 @@ from bilevel.report import InputError
         ({"value": 1, "transform": "exp"}, "none, log or logit, not 'exp'"),
         ({"value": 1, "transform": "logit", "lower": 0}, "both a lower and an upper bound"),
         ({"value": 0, "transform": "logit", "lower": 0, "upper": 1}, "strictly between"),
-        ({"value": 1, "prior_mean": 1}, "given together"),
+        ({"value": 1, "prior_mean": 1}, "give them together"),
+        ({"value": 1, "prior_log_std": 1}, "give them together"),
+        ({"value": 1, "prior_mean": 1, "prior_std": 1, "prior_log_std": 1}, "either prior_std or prior_log_std"),
+        ({"value": 1, "prior_mean": -1, "prior_log_std": 1}, "needs a positive prior_mean"),
+        ({"value": [1, 2], "prior_mean": [1, 2, 3], "prior_std": 1}, "prior_mean has 3 entries, the value has 2"),
         ({"value": 1, "prior_mean": 1, "prior_std": 0}, "prior_std must be positive"),
         ({"fixed": True, "expr": "b"}, "neither fixed nor transformed"),
         ({"expr": "b", "transform": "log"}, "neither fixed nor transformed"),
@@ -82,6 +89,34 @@ def test_models_get_their_own_units_and_their_own_nuisances():
     )
     assert list(parameters.entries_of("one")) == [0, 1]
     assert list(parameters.entries_of("two")) == [0, 2]
+
+
+def test_priors_on_the_logarithm_and_by_entry():
+    """Whatever is calibrated in their place, with the slopes of finite differences."""
+    for transform in ("none", "log"):
+        own = Parameter("k", [2.0, 8.0], transform=transform, prior_mean=[4.0, 4.0], prior_log_std=[0.5, 2.0])
+        t = torch.as_tensor(ParameterSet([own]).start())
+        found = ParameterSet([own]).prior_residual(t)
+        np.testing.assert_allclose(found, [math.log(0.5) / 0.5, math.log(2.0) / 2.0])
+        slope = own.prior_slope(torch.tensor([2.0, 8.0]))
+        np.testing.assert_allclose(slope, [1 / (0.5 * 2), 1 / (2.0 * 8)])
+
+
+def test_a_prior_on_the_logarithm_is_that_of_a_log_normal():
+    """One reading of a b with both priors: the closed form in logarithms, where all is linear."""
+    priors = [
+        Parameter(n, 1.0, transform="log", prior_mean=m, prior_log_std=s)
+        for n, m, s in (("a", 2.0, 0.1), ("b", 5.0, 0.3))
+    ]
+    data = torch.full((1,), math.log(12.0))
+    problem = problem_from_function(priors, lambda p: (p["a"] * p["b"]).log().reshape(1), data, weight=1 / 0.05)
+    result = calibrate(problem, settings=Settings(noise=Noise.KNOWN))
+    variances = np.array([0.01, 0.09])
+    gain = variances / (variances.sum() + 0.05**2)
+    expected = np.log([2.0, 5.0]) + gain * math.log(12.0 / 10.0)
+    np.testing.assert_allclose([math.log(e.value) for e in result.estimates], expected, rtol=1e-8)
+    spread = np.sqrt(variances - gain * variances)
+    np.testing.assert_allclose(result.statistics.std_t, spread, rtol=1e-6)
 
 
 def test_prior_residual_is_in_natural_units():
