@@ -2,91 +2,127 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from bilevel.report import BilevelError
+from bilevel.torch_internals import is_transformed
 from physics.constitutive.mandel import ROOT2, from_matrix, to_matrix
+from physics.discretisation.matmul import matmul
 
 GAP = 1e-6
-"""Principal values closer than this, relative to the largest, take their divided difference at a nearby point."""
+"""Principal values closer than this, relative to the largest, are taken as equal where they are divided by."""
 
-PAIRS = ((1, 2), (0, 2), (0, 1))
+FIRST, SECOND = [1, 0, 0], [2, 2, 1]
+"""The pairs (1, 2), (0, 2), (0, 1) of principal directions that turn into each other."""
 
 
 def principal_values(a: Tensor) -> Tensor:
     """Principal values (..., 3) in descending order; exact first derivatives, BilevelError for second ones."""
-    return _rotated(*first_derivatives_only(a))[0]
+    (a,) = first_derivatives_only(a)
+    frame = _principal(a.detach())[1]
+    return torch.diagonal(frame.mT @ to_matrix(a) @ frame, dim1=-2, dim2=-1)
 
 
-def isotropic_function(function: Callable[[Tensor], Tensor], a: Tensor) -> Tensor:
-    """Σ f_i(λ) n_i⊗n_i for principal values λ (..., 3) in descending order, as a Mandel vector.
+class PrincipalMap(Protocol):
+    """Principal values (..., 3) of an isotropic function, from those of its argument, in descending order, and constants (..., k)."""
 
-    The principal directions' own change enters through the divided differences (f_i - f_j)/(λ_i - λ_j) on the
-    off-diagonal entries in the principal frame (Ogden 1984, section 6.1.4): value and first derivatives are exact, also
-    where principal values coincide. Second derivatives would lack the change of the frame: give `a`, and what `function`
-    depends on, through `first_derivatives_only`.
+    def value(self, principal: Tensor, constants: Tensor) -> Tensor:
+        """(..., 3)."""
+
+    def jacobian(self, principal: Tensor, constants: Tensor, columns: int) -> Tensor:
+        """The first columns (..., 3, columns) of its derivatives in the principal values, then in the constants."""
+
+
+def isotropic_function(function: PrincipalMap, a: Tensor, constants: Tensor) -> Tensor:
+    """Σ f_i(λ) n_i⊗n_i for principal values λ of a (..., 6), as a Mandel vector, with constants (..., k) of f.
+
+    First derivatives are exact, also where principal values coincide, in reverse and forward mode; second ones would lack
+    the change of the frame, and raise BilevelError.
     """
-    principal, local, frame = _rotated(a)
-    mapped = function(principal)
-    ratios = _divided_differences(function, principal.detach())
-    rotated = torch.diag_embed(mapped) + ratios * (local - torch.diag_embed(principal))
-    return from_matrix(frame @ rotated @ frame.mT)
+    return _Isotropic.apply(function, *first_derivatives_only(a, constants))
 
 
-def isotropic_derivative(function: Callable[[Tensor], Tensor], a: Tensor) -> Tensor:
-    """The derivative (..., 6, 6) of `isotropic_function` in a: that of f in the principal values, the ratios on shear.
+def isotropic_derivative(function: PrincipalMap, a: Tensor, constants: Tensor, of_constants: bool) -> Tensor:
+    """The derivatives (..., 6, 6) of `isotropic_function` in a, and (..., 6, 6 + k) with those in the constants, if asked for.
 
-    In the principal frame the six directions n_i⊗n_i and (n_i⊗n_j + n_j⊗n_i)/√2 do not mix but for the first three, so
-    three reverse passes over three numbers do what six over the whole tensor would.
+    In the principal frame the six directions n_i⊗n_i and (n_i⊗n_j + n_j⊗n_i)/√2 do not mix but for the first three. The
+    others, along which the frame turns, take the divided differences (f_i - f_j)/(λ_i - λ_j) (Ogden 1984, section 6.1.4).
     """
-    principal, _, frame = _rotated(a.detach())
-    copies = principal.expand(3, *principal.shape).clone().requires_grad_()
-    with torch.enable_grad():
-        (rows,) = torch.autograd.grad(function(copies), copies, _unit_rows(copies))
-    ratios = _divided_differences(function, principal)
-    sheared = torch.stack([ratios[..., i, j] for i, j in PAIRS], -1)
-    normal = from_matrix(torch.einsum("...ai,...bi->...iab", frame, frame))
-    shear = from_matrix(torch.stack([ROOT2 * frame[..., i, None] * frame[..., None, :, j] for i, j in PAIRS], -3))
-    return normal.mT @ rows.movedim(0, -2) @ normal + shear.mT @ (sheared.unsqueeze(-1) * shear)
+    principal, frame = _principal(a)
+    rows = function.jacobian(principal, constants, 3 + constants.shape[-1] * of_constants)
+    first, second = frame[..., :, FIRST], frame[..., :, SECOND]
+    normal = from_matrix(frame.mT.unsqueeze(-1) * frame.mT.unsqueeze(-2))
+    shear = from_matrix(ROOT2 * first.mT.unsqueeze(-1) * second.mT.unsqueeze(-2))
+    ratios = _divided_differences(principal, function.value(principal, constants), rows)
+    one, other = torch.cat((normal, shear), -2).mT, torch.cat((matmul(rows[..., :3], normal), ratios.unsqueeze(-1) * shear), -2)
+    in_a = matmul(one, other)
+    return torch.cat((in_a, matmul(normal.mT, rows[..., 3:])), -1) if of_constants else in_a
 
 
-def _unit_rows(copies: Tensor) -> Tensor:
-    """e_i for copy i (3, ..., 3)."""
-    ones = torch.eye(3, dtype=copies.dtype).reshape(3, *[1] * (copies.dim() - 2), 3)
-    return ones.expand(copies.shape)
+class _Isotropic(torch.autograd.Function):
+    """One operation for PyTorch instead of some hundred small ones, which its transforms would each trace."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(function: PrincipalMap, a: Tensor, constants: Tensor) -> Tensor:  # type: ignore[override]
+        principal, frame = _principal(a)
+        return from_matrix((frame * function.value(principal, constants).unsqueeze(-2)) @ frame.mT)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+        ctx.function, a, constants = inputs
+        ctx.save_for_backward(a, constants)
+        ctx.save_for_forward(a, constants)
+
+    @staticmethod
+    def backward(ctx, cotangent):  # type: ignore[no-untyped-def]
+        found = (cotangent.unsqueeze(-2) @ isotropic_derivative(ctx.function, *ctx.saved_tensors, True)).squeeze(-2)
+        return None, found[..., :6], found[..., 6:]
+
+    @staticmethod
+    def jvp(ctx, _, moved, constants_moved):  # type: ignore[no-untyped-def]
+        a, constants = ctx.saved_tensors
+        known = [
+            torch.zeros_like(x) if t is None else t for x, t in ((a, moved), (constants, constants_moved))
+        ]
+        return (isotropic_derivative(ctx.function, a, constants, True) @ torch.cat(known, -1).unsqueeze(-1)).squeeze(-1)
 
 
-def _rotated(a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Principal values, the tensor in its principal frame, and the frame, which is held fixed."""
+def _principal(a: Tensor) -> tuple[Tensor, Tensor]:
+    """Principal values (..., 3) in descending order, and their directions (..., 3, 3), one a column."""
+    if not is_transformed(a) and not bool(a[..., 3:5].any()):
+        return _principal_in_plane(a)
     matrix = to_matrix(a)
-    fixed = matrix.detach()
-    finite = torch.isfinite(fixed).all(-1, keepdim=True).all(-2, keepdim=True)
-    # LAPACK refuses NaN; a trial state that has some keeps it in `local`, for the solver to see.
-    frame = torch.linalg.eigh(torch.where(finite, fixed, torch.zeros_like(fixed)))[1].flip(-1)
-    local = frame.mT @ matrix @ frame
-    return torch.diagonal(local, dim1=-2, dim2=-1), local, frame
+    finite = torch.isfinite(a).all(-1, keepdim=True)
+    # LAPACK refuses NaN; a trial state that has some keeps it, for the solver to see.
+    values, frame = torch.linalg.eigh(torch.where(finite.unsqueeze(-1), matrix, torch.zeros_like(matrix)))
+    return torch.where(finite, values.flip(-1), torch.full_like(values, torch.nan)), frame.flip(-1)
 
 
-def _divided_differences(function: Callable[[Tensor], Tensor], principal: Tensor) -> Tensor:
-    """(f_i - f_j)/(λ_i - λ_j) with the values spread where they coincide; zero on the diagonal."""
-    scale = GAP * principal.abs().amax(-1, keepdim=True).clamp_min(1e-12)
-    spread = principal + torch.where(_close(principal, scale), scale, torch.zeros_like(scale)) * principal.new_tensor(
-        [1.0, 0.0, -1.0]
+def _principal_in_plane(a: Tensor) -> tuple[Tensor, Tensor]:
+    """The same where z is a principal direction, as in plane strain and around an axis: a tenth of the time."""
+    middle, half, shear = 0.5 * (a[..., 0] + a[..., 1]), 0.5 * (a[..., 0] - a[..., 1]), a[..., 5] / ROOT2
+    radius, angle = torch.hypot(half, shear), 0.5 * torch.atan2(shear, half)
+    values, order = torch.stack((middle + radius, middle - radius, a[..., 2]), -1).sort(-1, descending=True)
+    cosine, sine, zero = torch.cos(angle), torch.sin(angle), torch.zeros_like(angle)
+    rows = torch.stack((cosine, -sine, zero, sine, cosine, zero, zero, zero, zero + 1.0), -1).unflatten(-1, (3, 3))
+    return values, rows.gather(-1, order.unsqueeze(-2).expand(rows.shape))
+
+
+def _divided_differences(principal: Tensor, mapped: Tensor, rows: Tensor) -> Tensor:
+    """(f_i - f_j)/(λ_i - λ_j) (..., 3) of the three pairs; where two values coincide, the derivative of f_i - f_j as they part."""
+    run = principal[..., FIRST] - principal[..., SECOND]
+    rise = mapped[..., FIRST] - mapped[..., SECOND]
+    inner = rows[..., :3]
+    apart = 0.5 * (
+        inner[..., FIRST, FIRST] - inner[..., FIRST, SECOND] - inner[..., SECOND, FIRST] + inner[..., SECOND, SECOND]
     )
-    with torch.no_grad():
-        mapped = function(spread)
-    rise = mapped.unsqueeze(-1) - mapped.unsqueeze(-2)
-    run = spread.unsqueeze(-1) - spread.unsqueeze(-2)
-    apart = run.abs() > 0
-    return torch.where(apart, rise / torch.where(apart, run, torch.ones_like(run)), torch.zeros_like(run)).detach()
-
-
-def _close(principal: Tensor, scale: Tensor) -> Tensor:
-    gaps = principal[..., :-1] - principal[..., 1:]
-    return (gaps < scale).any(-1, keepdim=True)
+    close = run.abs() <= GAP * principal.abs().amax(-1, keepdim=True)
+    return torch.where(close, apart, rise / torch.where(close, torch.ones_like(run), run))
 
 
 def first_derivatives_only(*inputs: Tensor) -> tuple[Tensor, ...]:
