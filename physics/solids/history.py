@@ -15,7 +15,7 @@ from bilevel.report import BilevelError, ConvergenceError, InputError, SingularE
 from bilevel.solvers import Newton
 from bilevel.solvers.loop import Solver
 from bilevel.solvers.steps import Armijo
-from bilevel.torch_internals import plain, pytree
+from bilevel.torch_internals import outside_transforms, plain, pytree
 from physics.solids.load_path import LoadPath
 from physics.solids.solid import EQUILIBRIUM, InelasticSolid, Solid
 
@@ -92,10 +92,11 @@ def load_history(
 
 def _parts(values: Params, load: Mapping[str, Any], begin: Params) -> Callable[[float], Params]:
     """The parameters, as plain numbers, where a fraction of an increment is on."""
+    given = (values, load["before"], load["after"], begin)
+    values, before, after, begin = pytree.tree_map(lambda x: plain(x) if isinstance(x, Tensor) else x, given)
 
     def part(fraction: float) -> Params:
-        moved = pytree.tree_map(lambda a, b: a + fraction * (b - a), load["before"], load["after"])
-        return pytree.tree_map(lambda x: plain(x) if isinstance(x, Tensor) else x, _joined(values, moved, begin))
+        return _joined(values, pytree.tree_map(lambda a, b: a + fraction * (b - a), before, after), begin)
 
     return part
 
@@ -110,11 +111,14 @@ def _near_end(
     failure: BilevelError,
 ) -> Tensor:
     """A start at the end of an increment that was not found at once, by equilibria on the way to it."""
-    moved = pytree.tree_map(torch.equal, load["before"].get("boundary", {}), load["after"].get("boundary", {}))
+    ends = (pytree.tree_map(plain, load[when].get("boundary", {})) for when in ("before", "after"))
+    u = plain(u)
     try:
-        if isinstance(solid, InelasticSolid) and all(pytree.tree_leaves(moved)):
-            return LoadPath(solid, part, plain(u)).end()
-        return _in_parts(solid, part, plain(u), solver)
+        with outside_transforms():
+            fixed = all(pytree.tree_leaves(pytree.tree_map(torch.equal, *ends)))
+            if isinstance(solid, InelasticSolid) and fixed:
+                return LoadPath(solid, part, u).end()
+            return _in_parts(solid, part, u, solver)
     except (ConvergenceError, SingularError) as error:
         raise ConvergenceError(f"load step {int(load['number'])}: {error}") from failure
 
