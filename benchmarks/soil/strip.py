@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from physics.discretisation.write import write_gmsh
 LINE = (
     "strip on two layers, Mohr-Coulomb, to 200 kPa or its limit load; E and phi of both layers from 6 points x 5 levels"
 )
-DURATION = "15 minutes"
+DURATION = "12 minutes"
 
 CASES = [(cohesion, share) for cohesion in (2.0, 10.0) for share in (0.0, 0.5, 1.0)]
 """Cohesion in kPa, dilatancy over friction angle."""
@@ -30,8 +31,14 @@ TRUTH = {
     "friction_angle[upper]": 30.0,
     "friction_angle[lower]": 33.0,
 }
+START = [30.0, 60.0, 36.0, 38.0]
+"""Of calibrations: 50 % off in E, 5 to 6 degrees in the angles."""
+ASKED, BELOW = 200.0, 0.9
+"""kPa; readings end there, or at this share of the limit load: at 0.9999 of it, settlements are metres."""
 NOISE = 0.1
-"""Standard deviation of a settlement, mm."""
+"""Standard deviation of a settlement, mm, which the study is told."""
+DRAWS = (0, 1, 2)
+"""Seeds of noise."""
 POINTS = [(0.0, 6.0), (0.9, 6.0), (1.5, 6.0), (0.0, 5.0), (0.0, 3.5), (1.5, 4.5)]
 STUDY = """\
 title: Strip on two layers
@@ -62,7 +69,7 @@ observations:
     value: {{column: u, units: mm}}
     columns: {{sensor: sensor, time: level, x: {{column: x, units: m}}, y: {{column: y, units: m}}}}
     std: {noise}
-calibration: {{verify: false, tolerance: 1e-5}}
+calibration: {{verify: false, tolerance: 1e-5, noise: known}}
 """
 
 
@@ -98,46 +105,55 @@ def predicted(study: Study) -> np.ndarray:
         return 1e3 * study.problem.predict(torch.as_tensor(study.problem.parameters.start())).numpy()
 
 
-def carried(folder: Path, cohesion: float, share: float) -> tuple[float, np.ndarray]:
-    """The pressure that the true ground carries, kPa, at most 200; and settlements at five levels up to 90 % of it."""
-    top, truth = 200.0, list(TRUTH.values())
+def limit_load(folder: Path, cohesion: float, share: float, top: float) -> tuple[float, np.ndarray | None]:
+    """The pressure that the true ground carries, kPa, at most `top`; and where that is `top` its settlements."""
     try:
-        return top, predicted(strip(folder, cohesion, share, truth, top))
+        return top, predicted(strip(folder, cohesion, share, list(TRUTH.values()), top))
     except ConvergenceError as error:
         found = re.search(r"load step (\d): the limit load is reached at ([\d.]+) %", str(error))
         if found is None:
             raise
-        limit = top / 5 * (int(found[1]) - 1 + float(found[2]) / 100)
-        return limit, predicted(strip(folder, cohesion, share, truth, 0.9 * limit))
+        return top / 5 * (int(found[1]) - 1 + float(found[2]) / 100), None
 
 
-def case(folder: Path, cohesion: float, share: float, seed: int, fit: bool) -> list[Record]:
+def case(folder: Path, cohesion: float, share: float, draws: Sequence[int]) -> list[Record]:
+    """To 200 kPa or the limit load; and calibrations from readings up to 200 kPa, or to 90 % of the limit load."""
     name = f"cohesion {cohesion:g} kPa, dilatancy {share:g} of friction"
     started = time.process_time()
-    load, settlements = carried(folder, cohesion, share)
+    load, settlements = limit_load(folder, cohesion, share, ASKED)
     seconds = time.process_time() - started
     records = [stated(f"{name}: carries", load, "kPa", "200 or a limit load", seconds)]
-    if not fit:
-        return records
-    write_readings(folder, settlements + NOISE * np.random.default_rng(seed).standard_normal(len(settlements)))
-    study = strip(folder, cohesion, share, [30.0, 60.0, 36.0, 38.0], load if load == 200.0 else 0.9 * load)
+    limit = load if settlements is None else limit_load(folder, cohesion, share, ASKED / BELOW)[0]
+    top = min(ASKED, BELOW * limit)
+    if settlements is None or top < ASKED:
+        settlements = predicted(strip(folder, cohesion, share, list(TRUTH.values()), top))
+    for draw in draws:
+        noise = NOISE * np.random.default_rng(draw).standard_normal(len(settlements))
+        write_readings(folder, settlements + noise)
+        records += calibration(f"{name}, draw {draw}", strip(folder, cohesion, share, START, top))
+    return records
+
+
+def calibration(name: str, study: Study) -> list[Record]:
+    """Least squares; how far from the truth, and how long it took."""
     started = time.process_time()
     result = calibrate(study.problem, settings=study.settings)
     seconds = time.process_time() - started
     found = {e.label: e for e in result.estimates}
-    away = max(abs(found[n].value - value) / found[n].std for n, value in TRUTH.items())
-    print(name, {n: (round(found[n].value, 3), round(found[n].std, 3)) for n in TRUTH}, flush=True)
+    away = {n: (found[n].value - value) / found[n].std for n, value in TRUTH.items()}
+    print(
+        name, {n: f"{found[n].value:.4g} +- {found[n].std:.2g}, {far:+.1f} std" for n, far in away.items()}, flush=True
+    )
     return [
-        *records,
-        at_most(f"{name}: worst of E and phi from the truth", away, 2.0, "std"),
+        at_most(f"{name}: worst of E and phi from the truth", max(map(abs, away.values())), 2.0, "std"),
         at_most(f"{name}: calibration, processor time", seconds, 180.0, "s", seconds),
     ]
 
 
 def run(quick: bool) -> list[Record]:
     records = []
-    for seed, (cohesion, share) in enumerate([(10.0, 0.5)] if quick else CASES):
+    for cohesion, share in [(10.0, 0.5)] if quick else CASES:
         with tempfile.TemporaryDirectory() as name:
             write_ground(Path(name), (8, 6) if quick else (16, 12))
-            records += case(Path(name), cohesion, share, seed, fit=True)
+            records += case(Path(name), cohesion, share, DRAWS[:1] if quick else DRAWS)
     return records

@@ -57,7 +57,10 @@ def isotropic_derivative(function: PrincipalMap, a: Tensor, constants: Tensor, o
     normal = from_matrix(frame.mT.unsqueeze(-1) * frame.mT.unsqueeze(-2))
     shear = from_matrix(ROOT2 * first.mT.unsqueeze(-1) * second.mT.unsqueeze(-2))
     ratios = _divided_differences(principal, function.value(principal, constants), rows)
-    one, other = torch.cat((normal, shear), -2).mT, torch.cat((matmul(rows[..., :3], normal), ratios.unsqueeze(-1) * shear), -2)
+    one, other = (
+        torch.cat((normal, shear), -2).mT,
+        torch.cat((matmul(rows[..., :3], normal), ratios.unsqueeze(-1) * shear), -2),
+    )
     in_a = matmul(one, other)
     return torch.cat((in_a, matmul(normal.mT, rows[..., 3:])), -1) if of_constants else in_a
 
@@ -86,9 +89,7 @@ class _Isotropic(torch.autograd.Function):
     @staticmethod
     def jvp(ctx, _, moved, constants_moved):  # type: ignore[no-untyped-def]
         a, constants = ctx.saved_tensors
-        known = [
-            torch.zeros_like(x) if t is None else t for x, t in ((a, moved), (constants, constants_moved))
-        ]
+        known = [torch.zeros_like(x) if t is None else t for x, t in ((a, moved), (constants, constants_moved))]
         return (isotropic_derivative(ctx.function, a, constants, True) @ torch.cat(known, -1).unsqueeze(-1)).squeeze(-1)
 
 

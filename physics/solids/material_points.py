@@ -11,6 +11,7 @@ from torch import Tensor
 from bilevel.problem import Params
 from bilevel.report import InputError
 from physics.constitutive.inelastic.law import InelasticLaw, Values
+from physics.constitutive.kinematics import Strain
 from physics.local.residual import Flux
 from physics.local.term import Term
 
@@ -33,6 +34,13 @@ class MaterialFlux(Flux):
 
     def require(self, params: Params, owner: str) -> None:
         self.law.require(params, owner)
+
+    measured = Strain.SMALL_MANDEL
+    """What x is."""
+
+    def strain(self, x: Tensor) -> Tensor:
+        """The small strain (cells, points, 6), as a Mandel vector."""
+        return x
 
     def state(self, x: Tensor, params: Params) -> Tensor:
         """The new state (cells, points, size)."""

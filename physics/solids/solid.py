@@ -18,6 +18,7 @@ from bilevel.solvers.cellwise.problem import CellwiseEnergy
 from bilevel.solvers.loop import Solver
 from physics.constitutive.elastic.law import ElasticLaw
 from physics.constitutive.inelastic.law import InelasticLaw
+from physics.constitutive.inelastic.zoned import ZonedLaw
 from physics.constitutive.kinematics import Kinematics, Strain, measure
 from physics.constitutive.law import Law
 from physics.constitutive.mandel import to_matrix
@@ -38,6 +39,7 @@ from physics.solids.material_points import MaterialFlux, MaterialTerm
 from physics.solids.mean_dilatation import MeanDilatation
 from physics.solids.moved_start import moved_start
 from physics.solids.rest import require_derivatives_at_rest
+from physics.solids.zoned_points import ZonedFlux
 
 EQUILIBRIUM = Newton(tolerance=Tolerance(relative=1e-9), max_iterations=50)
 """The default solver of inelastic bodies."""
@@ -281,8 +283,8 @@ class InelasticSolid(LocalResidual, Solid):
 
     def _material(self, law: Any, operator: LocalOperator, mean_dilatation: bool, strain: Strain | None) -> Term:
         _require_no_energy(law, self.kinematics, mean_dilatation, strain)
-        self._flux = MaterialFlux(law)
-        return MaterialTerm("material", operator, self._flux, measure(self.kinematics, Strain.SMALL_MANDEL))
+        self._flux = ZonedFlux(law) if isinstance(law, ZonedLaw) and law.elastic else MaterialFlux(law)
+        return MaterialTerm("material", operator, self._flux, measure(self.kinematics, self._flux.measured))
 
     def _assemble(self, terms: list[Term], constraints: Sequence[Constraint], kernel: Tensor, floating: bool) -> None:
         nodes = len(self.mesh.coordinates)
@@ -305,8 +307,9 @@ class InelasticSolid(LocalResidual, Solid):
 
     def end(self, u: Tensor, params: Params) -> dict[str, Tensor]:
         """State and strain at the end of the increment, where the next one begins."""
-        strain = self._measured(u, params)
-        return {"state": self._flux.state(strain, self.fields(self.material, params)), "strain": strain}
+        measured = self._measured(u, params)
+        state = self._flux.state(measured, self.fields(self.material, params))
+        return {"state": state, "strain": self._flux.strain(measured)}
 
     def reactions(self, u: Tensor, params: Params) -> Tensor:
         return self.nodal_forces(self.expand(u, params), params)
@@ -323,7 +326,7 @@ class InelasticSolid(LocalResidual, Solid):
         return torch.func.vjp(lambda w: transposed(w)[0], torch.zeros_like(u))[1](x)[0]
 
     def strain(self, u: Tensor, params: Params) -> Tensor:
-        return to_matrix(self._measured(u, params))
+        return to_matrix(self._flux.strain(self._measured(u, params)))
 
     def stress(self, u: Tensor, params: Params) -> Tensor:
         return to_matrix(self.end(u, params)["state"][..., :6])

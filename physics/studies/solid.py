@@ -18,6 +18,7 @@ from bilevel.calibrate.model import ConfigError, Model, ModelConfig, ModelFigure
 from bilevel.calibrate.observations import ObservationTable
 from bilevel.report import InputError, Solution
 from physics.constitutive.inelastic.law import InelasticLaw
+from physics.constitutive.inelastic.zoned import ZonedLaw
 from physics.constitutive.kinematics import Kinematics
 from physics.discretisation.write import write_vtu
 from physics.solids.history import load_history
@@ -119,7 +120,8 @@ class SolidModel(Model):
         self.fields = spread_fields(config.spread, material, self.mesh, self.zones, folder)
         self.loading = BodyLoading(self.mesh, folder, config.supports, config.loads, config.gravity)
         self.ground = None if config.geostatic is None else Ground(config.geostatic, self.mesh, folder)
-        if self.ground is not None and not isinstance(self.law, InelasticLaw):
+        elastic = self.law.elastic if isinstance(self.law, ZonedLaw) else not isinstance(self.law, InelasticLaw)
+        if self.ground is not None and elastic:
             raise ConfigError(
                 ("geostatic",), "an elastic law has no initial stress; its displacements need no geostatic one"
             )

@@ -39,7 +39,7 @@ def body_law(name: str, hardening: str | None, terms: int | None) -> BodyLaw:
 
 
 def zoned_law(names: Mapping[str, str], hardening: str | None, mesh: Mesh) -> BodyLaw:
-    """One law for each zone; the elastic ones among them are Hooke's. ConfigError."""
+    """One law for each zone, of any kind; linear elastic ones are in increments, since ground begins under stress. ConfigError."""
     zones, hard, laws = Zones.of(mesh, list(names), ("laws",)), _hardening(hardening), []
     takes = {
         zone: "hardening" in inspect.signature(_found(name, ("laws", zone))).parameters for zone, name in names.items()
@@ -48,13 +48,7 @@ def zoned_law(names: Mapping[str, str], hardening: str | None, mesh: Mesh) -> Bo
         raise ConfigError(("hardening",), "none of the laws has one; leave it out")
     for zone, name in names.items():
         law = _made(name, hard if takes[zone] else None, None, ("laws", zone))
-        if isinstance(law, LinearElastic):
-            law = ElasticIncrements()
-        if not isinstance(law, InelasticLaw):
-            raise ConfigError(
-                ("laws", zone), f"'{name}' cannot stand beside other laws; linear_elastic and inelastic ones can"
-            )
-        laws.append(law)
+        laws.append(ElasticIncrements() if isinstance(law, LinearElastic) else law)
     try:
         together = ZonedLaw(laws)
     except InputError as error:

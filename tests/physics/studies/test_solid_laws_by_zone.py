@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
 import pytest
 from mesh_studies import misfit, study, worst_derivative, write_rows
+from scipy.optimize import brentq
 
 from bilevel.report import InputError
 from physics.discretisation import rectangle
@@ -75,14 +77,39 @@ def test_an_elastic_zone_beside_one_that_yields(tmp_path: Path) -> None:
     assert worst_derivative(loaded, (1e-3, 1e-4, 1e-5)) < 1e-6
 
 
+def test_rubber_beside_a_zone_that_yields(tmp_path: Path) -> None:
+    """The nominal stress along a squeeze J alone is mu (J - 1 / J) + lambda ln(J) / J in neo-Hooke's law."""
+    layers(tmp_path)
+    mu, lame = 2e9, 3e9
+    shear, bulk, yields = 4e9, 10e9 / 1.5, 60e6 / 8e9
+    elastic, plastic = bulk + 4 * shear / 3, bulk + 4 * shear / 3 * 500e6 / (3 * shear + 500e6)
+
+    def excess(met: float, stroke: float) -> float:
+        soft = elastic * met if met <= yields else elastic * yields + plastic * (met - yields)
+        j = 1 - (stroke - met)
+        return soft + mu * (j - 1 / j) + lame * math.log(j) / j
+
+    met = [brentq(excess, 0.0, stroke, args=(stroke,), xtol=1e-15) for stroke in (0.01, 0.04)]
+    write_rows(tmp_path / "u.csv", "sensor,t,x,y,u", [("uy", t, 0.3, 1.0, -1e3 * u) for t, u in zip((1, 2), met)])
+    assert met[0] < yields < met[1]
+    constants = "- {name: mu, value: 2, units: GPa}\n  - {name: lame_lambda, value: 3, units: GPa}"
+    text = COMPOSITE.replace("stiff: linear_elastic", "stiff: neo_hookean").replace(
+        "  spread: {youngs_modulus: zones}\n", ""
+    )
+    text = text.replace('- {name: "youngs_modulus[stiff]", value: 100, units: GPa}', constants)
+    loaded = study(tmp_path, text.replace("youngs_modulus[soft]", "youngs_modulus"))
+    assert misfit(loaded) < 1e-6
+    assert worst_derivative(loaded, (1e-4,)) < 1e-6
+
+
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
         ("soft: j2_plasticity", "soft: j2", "line 6: model.laws.soft: there is no Law named 'j2'"),
         (
-            "soft: j2_plasticity",
-            "soft: neo_hookean",
-            "line 6: model.laws.soft: 'neo_hookean' cannot stand beside other laws",
+            "stiff: linear_elastic, soft: j2_plasticity}",
+            "stiff: neo_hookean, soft: j2_plasticity}\n  geostatic: {unit_weight: 18 kN/m3, k0: 0.5, surface: 2 m}",
+            "line 7: model.geostatic: an elastic law has no initial stress",
         ),
         ("soft: j2_plasticity", "base: j2_plasticity", "line 6: model.laws: the mesh has no zone 'base'"),
         (", soft: j2_plasticity", "", "line 6: model.laws: 4 cells are in no zone of stiff"),
