@@ -208,3 +208,7 @@ class Model(ABC):
     def figures(self, parameters: Mapping[str, Tensor]) -> list[ModelFigure]:
         """Pictures of the model's own for the report, at the calibrated parameters."""
         return []
+
+    def deviation_figures(self, deviations: Mapping[str, Tensor]) -> list[ModelFigure]:
+        """Pictures of the standard deviations of `state_fields`; each stands beside the one of `figures` with its title."""
+        return []

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from bilevel.calibrate.evaluation import Evaluation, Iteration
 from bilevel.calibrate.fit.evaluator import FailedPoint
@@ -81,7 +82,8 @@ class CalibrationResult:
     certificate: what the implicit layers say of a gradient at the end, None if not asked for. starts, profiles: what
     further fits led to, where there were any. predicted: the study's forecasts.
     ensemble: samples of the parameters. posterior: of a large field, for samples of it. failed: points at which a model
-    failed, once or for good. strength: how that of fields' priors was chosen.
+    failed, once or for good. strength: how that of fields' priors was chosen. state_deviations: those of the models' fields, by
+    experiment, as far as they were asked for.
     """
 
     problem: CalibrationProblem
@@ -110,6 +112,7 @@ class CalibrationResult:
     strength: StrengthResult | None = None
     posterior: LaplacePosterior | None = None
     failed: list[FailedPoint] = field(default_factory=list)
+    state_deviations: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """The verdict, phi, and the first parameters; bilevel.calibrate.report has longer texts."""

@@ -29,7 +29,7 @@ from physics.studies.on_mesh.body_readings import BodyReadings, Camera, readable
 from physics.studies.on_mesh.equilibria import BodyEquilibria, SolverName
 from physics.studies.on_mesh.ground import Geostatic, Ground
 from physics.studies.on_mesh.loading import BodyLoading, Components, LoadSection
-from physics.studies.on_mesh.map import draw_map
+from physics.studies.on_mesh.map import draw_field, draw_map
 from physics.studies.on_mesh.mesh_section import MeshSection, require_boundary
 from physics.studies.on_mesh.quantities import quantity
 from physics.studies.on_mesh.sensors import PointsSection, Readable, SensorSection, named_sensors, observed
@@ -293,8 +293,23 @@ class SolidModel(Model):
         nodal, cells = ({n: f for n, f in fields.items() if (n in self.fields) is own} for own in (False, True))
         return write_vtu(path, self.mesh, nodal, cells)
 
+    @torch.no_grad()
     def figures(self, parameters: Mapping[str, Tensor]) -> list[ModelFigure]:
-        return self.maps()
+        """The mesh with its sensors, the displacement, and the material's parameters where they differ over the mesh."""
+        fields = self.state_fields(parameters)
+        return self.maps() + self._drawn({n: f for n, f in fields.items() if float(f.max()) > float(f.min())})
+
+    def deviation_figures(self, deviations: Mapping[str, Tensor]) -> list[ModelFigure]:
+        return self._drawn(deviations, deviation=True)
+
+    def _drawn(self, fields: Mapping[str, Tensor], deviation: bool = False) -> list[ModelFigure]:
+        units = {"displacement": "m"} | {n: f.default.units or "" for n, f in self.fields.items()}
+        return [
+            f
+            for n, values in fields.items()
+            if n in units
+            for f in draw_field(self.mesh, values, n, units[n], deviation)
+        ]
 
     def maps(self) -> list[ModelFigure]:
         """The mesh with its zones, boundaries and sensors."""

@@ -17,7 +17,9 @@ from bilevel.calibrate.report.data_pictures import data_pictures
 from bilevel.calibrate.report.fit_pictures import ensemble_pictures, profile_pictures, start_pictures, strength_pictures
 from bilevel.calibrate.report.picture import Picture
 from bilevel.calibrate.result import CalibrationResult
+from bilevel.calibrate.statistics.state_deviations import state_deviations
 from bilevel.calibrate.study.schema import PlotSection
+from bilevel.report import BilevelError
 
 if TYPE_CHECKING:  # it takes most of a second to load
     from matplotlib.figure import Figure
@@ -51,9 +53,16 @@ class Pictures:
 
 
 def model_pictures(result: CalibrationResult, experiment: Experiment) -> list[Picture]:
-    """A model's own pictures, at the calibrated parameters."""
+    """A model's own pictures, at the calibrated parameters; fields with their standard deviations beside them."""
     arguments = result.problem.arguments(experiment, torch.as_tensor(result.evaluation.t))
-    return [Picture(f.title, (f.figure,), f.caption) for f in experiment.model.figures(arguments)]
+    figures = experiment.model.figures(arguments)
+    try:
+        deviations = state_deviations(result, experiment) if figures else {}
+    except BilevelError:  # said where they are written
+        deviations = {}
+    beside = {f.title: f for f in experiment.model.deviation_figures(deviations)} if deviations else {}
+    pairs = [[f, *([beside[f.title]] if f.title in beside else [])] for f in figures]
+    return [Picture(p[0].title, tuple(f.figure for f in p), " ".join(f.caption for f in p if f.caption)) for p in pairs]
 
 
 def residual_picture(result: CalibrationResult) -> Picture:

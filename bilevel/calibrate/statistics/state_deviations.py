@@ -18,6 +18,14 @@ ROUND_OFF = 1e-9
 
 
 def state_deviations(result: CalibrationResult, experiment: Experiment) -> dict[str, Tensor]:
+    """Those of an experiment's model, computed once; see `_propagated`."""
+    known = result.state_deviations
+    if experiment.name not in known:
+        known[experiment.name] = _propagated(result, experiment)
+    return known[experiment.name]
+
+
+def _propagated(result: CalibrationResult, experiment: Experiment) -> dict[str, Tensor]:
     """sqrt(diag(J C J^T)) of each of the model's `state_fields`, J its derivative in the free parameters t, C their covariance.
 
     Infinite where a field depends on what the data do not determine; entries held at a bound count as known. {} where there

@@ -229,12 +229,15 @@ class DiffusionModel(Model):
     @torch.no_grad()
     def figures(self, parameters: Mapping[str, Tensor]) -> list[ModelFigure]:
         """The mesh with its sensors, the field, and the material's parameters where they differ over the mesh."""
-        words, found = self.named, self.maps()
-        found += _drawn(self.mesh, self._final(parameters), words.field, words.units)
-        for name, values in self._cell_values(parameters).items():
-            if float(values.max()) > float(values.min()):
-                found += _drawn(self.mesh, values, name, self.fields[name].default.units or "")
-        return found
+        fields = self.state_fields(parameters)
+        return self.maps() + self._drawn({n: f for n, f in fields.items() if float(f.max()) > float(f.min())})
+
+    def deviation_figures(self, deviations: Mapping[str, Tensor]) -> list[ModelFigure]:
+        return self._drawn(deviations, deviation=True)
+
+    def _drawn(self, fields: Mapping[str, Tensor], deviation: bool = False) -> list[ModelFigure]:
+        units = {self.named.field: self.named.units} | {n: f.default.units or "" for n, f in self.fields.items()}
+        return [f for n, values in fields.items() for f in draw_field(self.mesh, values, n, units[n], deviation)]
 
 
 def _times(table: ObservationTable, steps: np.ndarray, units: str) -> np.ndarray:
@@ -247,11 +250,6 @@ def _times(table: ObservationTable, steps: np.ndarray, units: str) -> np.ndarray
         said = "has no time; map the column time" if np.isnan(times[row]) else f"is at time {times[row]:g} {units}"
         raise InputError(f"{table.source_of(int(row))}: {said}, and the model runs from {first:g} to {last:g}")
     return np.clip(times, first, last)
-
-
-def _drawn(mesh: Mesh, values: Tensor, name: str, units: str) -> list[ModelFigure]:
-    title = name.replace("_", " ")
-    return draw_field(mesh, values.numpy(), f"{title} [{units or '-'}]", title[:1].upper() + title[1:])
 
 
 class _Flow(Diffusion):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from bilevel.calibrate.model import ModelFigure
 from physics.discretisation import Mesh
@@ -60,22 +61,36 @@ def _segments(mesh: Mesh, boundary: str) -> list[Any]:
     return [mesh.positions[nodes] for nodes in ends]
 
 
-def draw_field(mesh: Mesh, values: np.ndarray, label: str, title: str) -> list[ModelFigure]:
-    """A picture of a field at nodes (nodes,) or on cells (cells,) of a plane mesh; nothing in space."""
+STATE = "At the calibrated parameters; at the end of the last step where time runs."
+BESIDE = "Beside it its standard deviation, grey where the readings do not tell it."
+
+
+def draw_field(mesh: Mesh, values: Tensor, name: str, units: str, deviation: bool = False) -> list[ModelFigure]:
+    """A picture of a field at nodes (nodes,), (nodes, dim), or on cells (cells,) of a plane mesh, or of its standard deviation.
+
+    Of vectors the size is shown. Nothing in space, nor where no value is finite.
+    """
+    from matplotlib import colormaps
     from matplotlib.collections import PolyCollection
     from matplotlib.figure import Figure
 
-    if mesh.dim != 2:
+    if mesh.dim != 2 or not bool(values.isfinite().any()):
         return []
-    if len(values) != len(mesh.cells):
-        values = values[mesh.corners].mean(1)
+    size = values.detach().numpy() if values.dim() == 1 else values.detach().norm(dim=-1).numpy()
+    if len(size) != len(mesh.cells):
+        size = size[mesh.corners].mean(1)
+    title = name.replace("_", " ")
+    label = f"{'standard deviation' if deviation else title} [{units or '-'}]"
     figure = Figure(figsize=(7.0, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    cells = PolyCollection(mesh.positions[mesh.corners], array=values, cmap="viridis", rasterized=len(values) > MANY)
-    drawn = axes.add_collection(cells)
+    colours = colormaps["magma" if deviation else "viridis"].with_extremes(bad="0.8")
+    shown, many = np.ma.masked_invalid(size), len(values) > MANY
+    drawn = axes.add_collection(
+        PolyCollection(mesh.positions[mesh.corners], array=shown, cmap=colours, rasterized=many)
+    )
     figure.colorbar(drawn, ax=axes, label=label)
     axes.set_aspect("equal")
     axes.autoscale_view()
     axes.set_xlabel("x [m]")
     axes.set_ylabel("y [m]")
-    return [ModelFigure(title, figure, "At the calibrated parameters; at the end of the last step where time runs.")]
+    return [ModelFigure(title[:1].upper() + title[1:], figure, BESIDE if deviation else STATE)]
