@@ -116,6 +116,13 @@ class Problem(ABC):
         """The length of the unknown, where the problem itself fixes it."""
         return None
 
+    def prepared(self, params: Params) -> Problem:
+        """This problem for many evaluations at these very parameters, in numbers.
+
+        For models of which much depends on parameters alone, to work that out once; the solvers ask for it.
+        """
+        return self
+
     def for_unknown(self: Self, u0: Tensor) -> Self:
         """This problem, made ready for an unknown shaped like u0."""
         if u0.dim() != self.batch_dims + 1 or self.n not in (None, u0.shape[-1]):

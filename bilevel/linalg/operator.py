@@ -5,6 +5,7 @@ Vectors have shape (..., *batch, n): leading dimensions are further right-hand s
 
 from __future__ import annotations
 
+import copy
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
@@ -14,6 +15,8 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+
+from bilevel.torch_internals import is_transformed
 
 Derived = TypeVar("Derived")
 
@@ -209,6 +212,18 @@ class SparsePattern:
         """indptr and indices as tensors on a device."""
         return torch.from_numpy(self.indptr).to(device), torch.from_numpy(self.indices).to(device)
 
+    def csr(self, values: np.ndarray):  # type: ignore[no-untyped-def]
+        """Values (nnz,) on the pattern as scipy.sparse.csr_matrix."""
+        # SciPy looks at all indices when it makes a matrix, so that is done once; a copy of it takes the values unseen.
+        matrix = copy.copy(self.derive("csr", self._empty))
+        matrix.data = values
+        return matrix
+
+    def _empty(self):  # type: ignore[no-untyped-def]
+        import scipy.sparse as sp
+
+        return sp.csr_matrix((np.zeros(self.nnz), self.indices, self.indptr), shape=(self.n, self.n))
+
     def _complete(self) -> tuple[SparsePattern, Tensor | None]:
         if int((self.rows == self.indices).sum()) == self.n:
             return self, None
@@ -230,6 +245,8 @@ class SparsePattern:
 
 _FAST = torch.backends.mkl.is_available()
 """Whether torch multiplies sparse matrices on the CPU, with all threads; else SciPy does."""
+SMALL = 10_000
+"""Entries up to which a product by SciPy has ended before one by torch has begun."""
 
 
 @dataclass
@@ -251,10 +268,7 @@ class Sparse(LinearOperator):
 
     def csr(self):  # type: ignore[no-untyped-def]
         """The matrix as scipy.sparse.csr_matrix (shares memory with `values` on the CPU)."""
-        import scipy.sparse as sp
-
-        data = self.values.detach().cpu().numpy()
-        return sp.csr_matrix((data, self.pattern.indices, self.pattern.indptr), shape=(self.n, self.n))
+        return self.pattern.csr(self.values.detach().cpu().numpy())
 
     def with_structure(self, structure: Structure) -> Sparse:
         return replace(self, structure=structure)
@@ -286,13 +300,17 @@ class Sparse(LinearOperator):
     def _apply(self, x: Tensor, transposed: bool) -> Tensor:
         transposed = transposed and not self.structure.symmetric
         rows = x.detach().reshape(-1, self.n)
-        fast = self.values.device.type != "cpu" or (_FAST and not transposed)  # the CPU is slow with transposes
+        small = len(self.values) <= SMALL and not is_transformed(x)
+        # The CPU is slow with transposes.
+        fast = self.values.device.type != "cpu" or (_FAST and not transposed and not small)
         if len(rows) == 1 and fast:
             return (self.to_torch(transposed) @ rows[0].to(self.values.dtype)).to(x).reshape(x.shape)
         if fast:
             return (self.to_torch(transposed) @ rows.to(self.values.dtype).mT).mT.to(x).reshape(x.shape)
         matrix = self.csr().T if transposed else self.csr()
-        columns = x.detach().reshape(-1, self.n).numpy().T
+        if len(rows) == 1:
+            return torch.from_numpy(matrix @ rows[0].numpy()).reshape(x.shape).to(x)
+        columns = rows.numpy().T
         return torch.from_numpy(np.ascontiguousarray((matrix @ columns).T)).reshape(x.shape).to(x)
 
     def to_torch(self, transposed: bool = False) -> Tensor:

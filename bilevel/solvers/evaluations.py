@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -54,13 +55,13 @@ class Point:
     merit: Tensor
     residual: Tensor
 
-    @property
+    @cached_property
     def norm(self) -> Tensor:
         return torch.linalg.vector_norm(self.residual, dim=-1)
 
-    @property
+    @cached_property
     def finite(self) -> Tensor:
-        return torch.isfinite(self.merit) & torch.isfinite(self.norm)
+        return torch.isfinite(self.merit + self.norm)
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Evaluations:
     """A problem at fixed parameters, as the solvers see it; linear: what every linear system on the way is solved by."""
 
     def __init__(self, problem: Problem, params: Params, linear: LinearSolver | None = None) -> None:
-        self.problem = problem
+        self.problem = problem.prepared(params)
         self.params = params
         self.linear = linear or Automatic()
         self.counts = Counts()

@@ -156,6 +156,7 @@ class _Run:
     def from_start(self, u0: Tensor) -> Outcome:
         point = self.evaluations.point(u0)
         self.status: list[Status | None] = [None] * max(1, point.merit.numel())
+        self._moving: Tensor | None = None  # the samples without a status, as long as that is known
         if not bool(point.finite.all()):
             self._mark(~point.finite, Status.NOT_FINITE)
         if self.descent.linearises:
@@ -250,10 +251,12 @@ class _Run:
 
     def _lost_in_rounding(self, point: Point, open: Tensor) -> Tensor:
         """Which of the samples have a residual near the threshold that does not fall any more because it is noise."""
-        near = open & (point.norm < NEAR * self.threshold)
         tangent = self.descent.tangent
-        if tangent is None or not bool(near.any()):
+        if tangent is None or not bool(open.any()):
             return torch.zeros_like(open)
+        near = open & (point.norm < NEAR * self.threshold)
+        if not bool(near.any()):
+            return near
         eps = torch.finfo(point.u.dtype).eps
         lost = near & (point.norm <= 2 * eps * torch.linalg.vector_norm(tangent.absolute(point.u), dim=-1))
         stalled = near & ~lost if self.last is None else near & ~lost & (point.norm > STALLED * self.last.norm)
@@ -293,16 +296,21 @@ class _Run:
         self.tape.append(TapeEntry(length, metric))
 
     def _mark(self, mask: Tensor, status: Status) -> None:
+        if not bool(mask.any()):
+            return
         for i, hit in enumerate(mask.reshape(-1).tolist()):
             if hit and self.status[i] is None:
                 self.status[i] = status
+        self._moving = None
 
     def _active(self, point: Point) -> Tensor:
-        flags = [status is None for status in self.status]
-        return torch.tensor(flags, device=point.u.device).reshape(point.merit.shape)
+        if self._moving is None:
+            flags = [status is None for status in self.status]
+            self._moving = torch.tensor(flags, device=point.u.device).reshape(point.merit.shape)
+        return self._moving
 
     def _all_ended(self) -> bool:
-        return all(status is not None for status in self.status)
+        return None not in self.status
 
     def _outcome(self, point: Point, iterations: int) -> Outcome:
         if any(status in ASTRAY for status in self.status):

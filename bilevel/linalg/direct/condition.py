@@ -51,26 +51,22 @@ def random_signs(n: int) -> Tensor:
     return torch.from_numpy(np.random.default_rng(n).choice([-1.0, 1.0], n))
 
 
-def probe(A: LinearOperator, solve: Callable[[Tensor], Tensor]) -> Probe:
+def probe(A: Dense | Sparse, solve: Callable[[Tensor], Tensor]) -> Probe:
     """Solve with one random right-hand side (1, *batch, n), scaled by rows, and see how well that went."""
-    scales = scales_of(A)
+    return _sparse_probe(A, solve) if isinstance(A, Sparse) else _dense_probe(A, solve)
+
+
+def _dense_probe(A: Dense, solve: Callable[[Tensor], Tensor]) -> Probe:
+    scales = _dense_scales(A)
     b = scales.rows * random_signs(A.n).to(scales.rows)
     x = solve(b.unsqueeze(0))[0]
     residual = ((A.matmul(x) - b) / scales.rows).abs().amax(-1)
     rcond = 1.0 / (scales.norm * (scales.columns * x).abs().amax(-1))
-    return Probe(rcond.nan_to_num(0.0), residual.nan_to_num(torch.inf), 10.0 * A.n**0.5 * torch.finfo(x.dtype).eps)
-
-
-def scales_of(A: LinearOperator) -> Scales:
-    """Scales of a dense or sparse matrix; the square roots of the row maxima on both sides where it is symmetric."""
-    if isinstance(A, Dense):
-        return _dense_scales(A)
-    if isinstance(A, Sparse):
-        return _sparse_scales(A)
-    raise TypeError(f"{type(A).__name__} has no entries to scale")
+    return Probe(rcond.nan_to_num(0.0), residual.nan_to_num(torch.inf), _threshold(A.n, x))
 
 
 def _dense_scales(A: Dense) -> Scales:
+    """Scales of dense matrices; the square roots of the row maxima on both sides where they are symmetric."""
     entries = A.matrix.abs()
     rows = _no_zeros(entries.amax(-1))
     if A.structure.symmetric:
@@ -81,29 +77,48 @@ def _dense_scales(A: Dense) -> Scales:
     return Scales(rows, columns, norm)
 
 
-def _sparse_scales(A: Sparse) -> Scales:
-    # Plain NumPy over rows in storage order: scattering as torch does it costs as much as a back-substitution.
-    entries = A.values.detach().abs().numpy()
-    starts, columns_of = A.pattern.indptr[:-1].astype(np.int64), A.pattern.indices
-    rows = _no_zeros(torch.from_numpy(np.maximum.reduceat(entries, starts)))
+def _no_zeros(scale: Tensor) -> Tensor:
+    return torch.where(scale > 0, scale, torch.ones_like(scale))
+
+
+def _sparse_probe(A: Sparse, solve: Callable[[Tensor], Tensor]) -> Probe:
+    """The same in NumPy over rows in storage order: torch's calls and scattering cost more than the back-substitution."""
+    values, pattern = A.values.detach().numpy(), A.pattern
+    entries, starts, lengths = np.abs(values), *pattern.derive("row starts", lambda: _row_starts(pattern))
+    rows = _positive(np.maximum.reduceat(entries, starts))
     if A.structure.symmetric:
-        rows = columns = rows.sqrt()
+        rows = columns = np.sqrt(rows)
     else:
-        by_column, column_starts = A.pattern.derive("by column", lambda: _by_column(A.pattern))
-        scaled = (entries / np.repeat(rows.numpy(), np.diff(A.pattern.indptr)))[by_column]
-        columns = _no_zeros(torch.from_numpy(np.maximum.reduceat(scaled, column_starts)))
-    sums = np.add.reduceat(entries / columns.numpy()[columns_of], starts)
-    return Scales(rows, columns, torch.as_tensor((sums / rows.numpy()).max()))
+        by_column, column_starts = pattern.derive("by column", lambda: _by_column(pattern))
+        columns = _positive(np.maximum.reduceat((entries / np.repeat(rows, lengths))[by_column], column_starts))
+    norm = (np.add.reduceat(entries / columns[pattern.indices], starts) / rows).max()
+    b = rows * random_signs(A.n).numpy()
+    x = solve(torch.from_numpy(b).unsqueeze(0))[0]
+    with np.errstate(all="ignore"):  # solutions with a singular matrix may be anything
+        residual = np.abs((pattern.csr(values) @ x.numpy() - b) / rows).max()
+        rcond = 1.0 / (norm * np.abs(columns * x.numpy()).max())
+    rcond = torch.as_tensor(rcond if rcond == rcond else 0.0)
+    return Probe(rcond, torch.as_tensor(residual), _threshold(A.n, x))  # of which NaN is not sound, too
+
+
+def _threshold(n: int, x: Tensor) -> float:
+    """The reciprocal condition that rounding alone may leave of a singular matrix."""
+    return 10.0 * n**0.5 * torch.finfo(x.dtype).eps
+
+
+def _positive(scale: np.ndarray) -> np.ndarray:
+    return np.where(scale > 0, scale, scale.dtype.type(1))
+
+
+def _row_starts(pattern: SparsePattern) -> tuple[np.ndarray, np.ndarray]:
+    """Where each row starts and how many entries it has."""
+    return pattern.indptr[:-1].astype(np.int64), np.diff(pattern.indptr)
 
 
 def _by_column(pattern: SparsePattern) -> tuple[np.ndarray, np.ndarray]:
     """The entries in order of their columns, and where each column starts; every diagonal entry must be stored."""
     starts = np.concatenate([[0], np.cumsum(np.bincount(pattern.indices, minlength=pattern.n))[:-1]])
     return np.argsort(pattern.indices, kind="stable"), starts
-
-
-def _no_zeros(scale: Tensor) -> Tensor:
-    return torch.where(scale > 0, scale, torch.ones_like(scale))
 
 
 def check_null_space(A: LinearOperator) -> None:

@@ -67,6 +67,8 @@ def along(evaluations: Evaluations, point: Point, direction: Tensor, length: Ten
 
 def select(mask: Tensor, new: Point, old: Point) -> Point:
     """The new point where mask (*batch) holds, else the old one."""
+    if mask.dim() == 0:
+        return new if bool(mask) else old
     wide = mask.unsqueeze(-1)
     return Point(
         torch.where(wide, new.u, old.u),

@@ -19,19 +19,42 @@ LAMINAR, TURBULENT = 2000.0, 4000.0
 """Reynolds numbers between which Dunlop's cubic polynomial joins laminar and turbulent friction."""
 
 
+class PipeLoss(ABC):
+    """The head lost in given pipes, odd in their flows."""
+
+    @abstractmethod
+    def loss(self, flow: Tensor) -> Tensor:
+        """The head (...) [m] lost from a pipe's first node to its second at flows (...) [m3/s]."""
+
+    def slope(self, flow: Tensor) -> Tensor:
+        """d loss / d flow (...) [s/m2], as a number."""
+        return torch.func.grad(lambda q: self.loss(q).sum())(flow)
+
+
+@dataclass(frozen=True, eq=False)
+class PowerLoss(PipeLoss):
+    """loss = resistance q |q|^(exponent - 1)."""
+
+    resistance: Tensor
+    exponent: float
+
+    def loss(self, flow: Tensor) -> Tensor:
+        size = flow.abs().clamp(min=1e-30)  # the derivative at rest is 0 and not a number
+        return self.resistance * size ** (self.exponent - 1.0) * flow
+
+    def slope(self, flow: Tensor) -> Tensor:
+        return self.exponent * self.resistance * flow.abs() ** (self.exponent - 1.0)
+
+
 class Friction(ABC):
-    """The loss of straight pipes, odd in the flow. units, log: of the roughness that the formula knows."""
+    """A formula for straight pipes. units, log: of the roughness that it knows."""
 
     name: str
     units: str
 
     @abstractmethod
-    def loss(self, flow: Tensor, length: Tensor, diameter: Tensor, roughness: Tensor) -> Tensor:
-        """The head (...) [m] lost from a pipe's first node to its second at flows (...) [m3/s]."""
-
-    def slope(self, flow: Tensor, length: Tensor, diameter: Tensor, roughness: Tensor) -> Tensor:
-        """d loss / d flow (...) [s/m2], as a number."""
-        return torch.func.grad(lambda q: self.loss(q, length, diameter, roughness).sum())(flow)
+    def at(self, length: Tensor, diameter: Tensor, roughness: Tensor) -> PipeLoss:
+        """The losses of pipes (...) [m]; what does not depend on their flow is worked out here."""
 
 
 class HazenWilliams(Friction):
@@ -39,14 +62,9 @@ class HazenWilliams(Friction):
 
     name, units = "H-W", ""
 
-    def loss(self, flow: Tensor, length: Tensor, diameter: Tensor, roughness: Tensor) -> Tensor:
-        return self._resistance(length, diameter, roughness) * _power(flow, 1.852)
-
-    def slope(self, flow: Tensor, length: Tensor, diameter: Tensor, roughness: Tensor) -> Tensor:
-        return 1.852 * self._resistance(length, diameter, roughness) * flow.abs() ** 0.852
-
-    def _resistance(self, length: Tensor, diameter: Tensor, roughness: Tensor) -> Tensor:
-        return 4.727 * FOOT ** (4.871 - 3 * 1.852) * length / (roughness**1.852 * diameter**4.871)
+    def at(self, length: Tensor, diameter: Tensor, roughness: Tensor) -> PipeLoss:
+        unit = 4.727 * FOOT ** (4.871 - 3 * 1.852)
+        return PowerLoss(unit * length / (roughness**1.852 * diameter**4.871), 1.852)
 
 
 class ChezyManning(Friction):
@@ -54,15 +72,9 @@ class ChezyManning(Friction):
 
     name, units = "C-M", ""
 
-    def loss(self, flow: Tensor, length: Tensor, diameter: Tensor, roughness: Tensor) -> Tensor:
-        return self._resistance(length, diameter, roughness) * flow * flow.abs()
-
-    def slope(self, flow: Tensor, length: Tensor, diameter: Tensor, roughness: Tensor) -> Tensor:
-        return 2.0 * self._resistance(length, diameter, roughness) * flow.abs()
-
-    def _resistance(self, length: Tensor, diameter: Tensor, roughness: Tensor) -> Tensor:
+    def at(self, length: Tensor, diameter: Tensor, roughness: Tensor) -> PipeLoss:
         head = (4.0 * roughness / (1.49 * math.pi * diameter**2)).square() * (diameter / 4.0) ** -1.333
-        return head * FOOT ** (1.333 - 2.0) * length
+        return PowerLoss(head * FOOT ** (1.333 - 2.0) * length, 2.0)
 
 
 @dataclass(frozen=True)
@@ -76,15 +88,27 @@ class DarcyWeisbach(Friction):
     name = "D-W"
     units = "m"
 
-    def loss(self, flow: Tensor, length: Tensor, diameter: Tensor, roughness: Tensor) -> Tensor:
+    def at(self, length: Tensor, diameter: Tensor, roughness: Tensor) -> PipeLoss:
         resistance = 8.0 * length / (GRAVITY * math.pi**2 * diameter**5)
-        viscous = math.pi / 4.0 * diameter * self.viscosity
-        reynolds = flow.abs() / viscous
-        turbulent = resistance * self._factor(reynolds.clamp(min=LAMINAR), roughness / diameter) * flow.abs()
-        # At rest the factor 64/Re is infinite, but the loss is linear in the flow.
-        return torch.where(reynolds < LAMINAR, 64.0 * viscous * resistance, turbulent) * flow
+        return ThreeRegimes(resistance, math.pi / 4.0 * diameter * self.viscosity, roughness / diameter)
 
-    def _factor(self, reynolds: Tensor, relative: Tensor) -> Tensor:
+
+@dataclass(frozen=True, eq=False)
+class ThreeRegimes(PipeLoss):
+    """loss = f resistance q |q|; viscous: the flow at a Reynolds number of one; relative: roughness over diameter."""
+
+    resistance: Tensor
+    viscous: Tensor
+    relative: Tensor
+
+    def loss(self, flow: Tensor) -> Tensor:
+        reynolds = flow.abs() / self.viscous
+        turbulent = self.resistance * self._factor(reynolds.clamp(min=LAMINAR)) * flow.abs()
+        # At rest the factor 64/Re is infinite, but the loss is linear in the flow.
+        return torch.where(reynolds < LAMINAR, 64.0 * self.viscous * self.resistance, turbulent) * flow
+
+    def _factor(self, reynolds: Tensor) -> Tensor:
+        relative = self.relative
         fully = _swamee_jain(reynolds.clamp(min=TURBULENT), relative)
         # Dunlop's polynomial meets value and slope of both neighbours.
         end = relative / 3.7 + 5.74 / TURBULENT**0.9
@@ -102,9 +126,3 @@ class DarcyWeisbach(Friction):
 
 def _swamee_jain(reynolds: Tensor, relative: Tensor) -> Tensor:
     return 0.25 / torch.log10(relative / 3.7 + 5.74 / reynolds**0.9).square()
-
-
-def _power(flow: Tensor, exponent: float) -> Tensor:
-    """flow |flow|^(n-1), whose derivative at rest is 0 and not a number."""
-    size = flow.abs().clamp(min=1e-30)
-    return flow * size ** (exponent - 1.0)

@@ -90,18 +90,18 @@ def test_laminar_flow_is_hagen_and_poiseuille():
     law = DarcyWeisbach(viscosity=1e-6)
     length, diameter, flow = torch.tensor(100.0), torch.tensor(0.1), torch.tensor([-1e-5, 1e-5])
     exact = 128.0 * 1e-6 * 100.0 * flow / (math.pi * 32.2 * 0.3048 * 0.1**4)
-    torch.testing.assert_close(law.loss(flow, length, diameter, torch.tensor(1e-4)), exact)
+    torch.testing.assert_close(law.at(length, diameter, torch.tensor(1e-4)).loss(flow), exact)
 
 
 def test_friction_is_smooth_between_laminar_and_turbulent():
     law = DarcyWeisbach(viscosity=1e-6)
     length, diameter, rough = torch.tensor(100.0), torch.tensor(0.1), torch.tensor(1e-4)
-    slope = torch.func.grad(lambda q: law.loss(q, length, diameter, rough))
+    slope = torch.func.grad(lambda q: law.at(length, diameter, rough).loss(q))
     for reynolds in (2000.0, 4000.0):
         flow = torch.tensor(reynolds * math.pi / 4.0 * 0.1 * 1e-6)
         below, above = flow * (1 - 1e-9), flow * (1 + 1e-9)
-        assert float(law.loss(below, length, diameter, rough)) == pytest.approx(
-            float(law.loss(above, length, diameter, rough)), rel=1e-6
+        assert float(law.at(length, diameter, rough).loss(below)) == pytest.approx(
+            float(law.at(length, diameter, rough).loss(above)), rel=1e-6
         )
         assert float(slope(below)) == pytest.approx(float(slope(above)), rel=1e-4)
 
@@ -109,9 +109,9 @@ def test_friction_is_smooth_between_laminar_and_turbulent():
 def test_hazen_williams_and_manning_in_metric_units():
     """10.67 L q^1.852 / (C^1.852 D^4.871) and 10.29 n^2 L q^2 / D^(16/3), to the digits of EPANET's coefficients (1.49 for 1.486)."""
     q, length, d = torch.tensor(0.05), torch.tensor(1000.0), torch.tensor(0.3)
-    loss = HazenWilliams().loss(q, length, d, torch.tensor(120.0))
+    loss = HazenWilliams().at(length, d, torch.tensor(120.0)).loss(q)
     assert float(loss) == pytest.approx(10.67 * 1000.0 * 0.05**1.852 / (120.0**1.852 * 0.3**4.871), rel=2e-3)
-    loss = ChezyManning().loss(q, length, d, torch.tensor(0.012))
+    loss = ChezyManning().at(length, d, torch.tensor(0.012)).loss(q)
     assert float(loss) == pytest.approx(10.29 * 0.012**2 * 1000.0 * 0.05**2 / 0.3 ** (16 / 3), rel=1e-2)
 
 
