@@ -142,23 +142,30 @@ class ControlledIncrement(LocalProblem):
             self.stress_rows, self.strain_rows = schedule.stress_rows[increment], schedule.strain_rows[increment]
             self.target, self.share = schedule.target[increment], schedule.share[increment].unsqueeze(-1)
             stress_condition = (self.stress_rows.abs().sum(-1) > 0).to(self.target)
+            self.units = unknown_units(law, self.target)
             self.condition_unit = STRESS_UNIT * stress_condition + STRAIN_UNIT * (1.0 - stress_condition)
 
     def residual(self, u: Tensor, params: Params) -> Tensor:
         values, old = params
         size = self.law.size
-        new = u * unknown_units(self.law, u)
+        new = u * self.units
         state, increment = new[..., :size], new[..., size:] - old[..., size:]
         of_material = self.law.residual(state, increment, old[..., :size], values)
         missed = self._machine(new - old) - self._wanted(old)
         return torch.cat([of_material / STRAIN_UNIT, missed / self.condition_unit], -1)
 
-    def predict(self, old: Tensor, move: Tensor) -> Tensor:
-        """Where Newton starts: the last move (tests, size + 6) again, as far as the machine goes on in its direction."""
+    def predict(self, old: Tensor, move: Tensor, curved: Tensor | None = None) -> list[Tensor]:
+        """Where Newton may start: the last move (tests, size + 6) again, as far as the machine goes on in its direction.
+
+        curved (tests, size + 6): by how much that was wrong for the last move; the second start adds it.
+        """
         before, now = self._machine(move) / self.condition_unit, self._wanted(old) / self.condition_unit
         length = before.square().sum(-1, keepdim=True)
         ratio = (before * now).sum(-1, keepdim=True) / torch.where(length > 0, length, torch.ones_like(length))
-        return (old + ratio.clamp(-3.0, 3.0) * move) / unknown_units(self.law, old)
+        ratio = ratio.clamp(-3.0, 3.0)
+        straight = old + ratio * move
+        ends = [straight] if curved is None else [straight, straight + ratio.square() * curved]
+        return [end / self.units for end in ends]
 
     def _wanted(self, old: Tensor) -> Tensor:
         return self.share * (self.target - self._machine(old))
@@ -209,7 +216,7 @@ def march(law: InelasticLaw, params: Values, initial: Tensor, schedule: Incremen
         full, move = old
         problem = ControlledIncrement(law, schedule, int(k))
         # On the way back `start` is the answer itself; on the way forward it is `old`.
-        guess = problem.predict(full, move) if start[0] is full else start[0] / unknown_units(law, full)
+        guess = problem.predict(full, move)[0] if start[0] is full else start[0] / problem.units
         new = solve_increment(problem, schedule, int(k), guess, full, values)
         return new, (new - full).detach()
 
@@ -232,7 +239,7 @@ def solve_increment(
     failed = [i for i, status in enumerate(solution.report.status) if not status.ok]
     if failed:
         raise ConvergenceError(_explain(schedule, failed[0], k, solution.report.sentence))
-    return solution.u * unknown_units(problem.law, old)
+    return solution.u * problem.units
 
 
 def _explain(schedule: IncrementSchedule, test: int, k: int, sentence: str) -> str:

@@ -17,7 +17,6 @@ from bilevel.implicit.memory import Spot, next_spot
 from bilevel.report import InputError
 from bilevel.torch_internals import Constants, plain
 from physics.constitutive.inelastic.law import InelasticLaw
-from physics.constitutive.inelastic.local_problem import unit_cotangents
 from physics.soil.element_test import (
     ControlledIncrement,
     IncrementSchedule,
@@ -26,6 +25,7 @@ from physics.soil.element_test import (
     solve_increment,
     unknown_units,
 )
+from physics.soil.increment_newton import Increment, linearise, solve_remembered
 
 InitialStates = Callable[[Mapping[str, Tensor]], Tensor]
 """The initial states (tests, size) as a function of the parameters."""
@@ -62,17 +62,30 @@ class _Sweep:
     def run(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """States with strains (increments + 1, tests, n) and their derivatives (increments + 1, tests, n, parameters)."""
         full, slope = self._start(theta)
-        values = self._values(theta)
-        history, slopes, move = [full], [slope], torch.zeros_like(full)
+        history, slopes = [full], [slope]
+        move = curved = torch.zeros_like(full)
         for k in range(len(self.schedule)):
             problem = ControlledIncrement(self.law, self.schedule, k)
-            with nullcontext() if self.spot is None else self.spot.step(k):
-                new = solve_increment(problem, self.schedule, k, problem.predict(full, move), full, values)
-            slope = self._carry(problem, new, full, theta, slope)
+            straight, once_more = problem.predict(full, move, curved)
+            found = self._increment(problem, k, [straight, once_more], full, theta)
+            new = found.u * problem.units
+            curved = new - straight * problem.units
+            slope = (found.by_old @ slope + found.by_theta) * problem.units.unsqueeze(-1)
             full, move = new, new - full
             history.append(full)
             slopes.append(slope)
         return torch.stack(history), torch.stack(slopes)
+
+    def _increment(
+        self, problem: ControlledIncrement, k: int, starts: list[Tensor], full: Tensor, theta: Tensor
+    ) -> Increment:
+        with nullcontext() if self.spot is None else self.spot.step(k):
+            found = solve_remembered(problem, self._values, starts, full, theta, next_spot())
+        if found is not None:
+            return found
+        with nullcontext() if self.spot is None else self.spot.step(k):
+            new = solve_increment(problem, self.schedule, k, starts[0], full, self._values(theta))
+        return linearise(problem, self._values, new / problem.units, full, theta)
 
     def remember(self, slopes: Tensor, moved: Tensor) -> None:
         """Tell the memory how all increments move, where theta moves in several directions (p, parameters) at once."""
@@ -102,18 +115,6 @@ class _Sweep:
             torch.cat([state, torch.zeros_like(state[:, :6])], 1),
             torch.cat([slope, torch.zeros_like(slope[:, :6])], 1),
         )
-
-    def _carry(self, problem: ControlledIncrement, new: Tensor, old: Tensor, theta: Tensor, slope: Tensor) -> Tensor:
-        """d new = -R_new^-1 (R_old d old + R_theta), all blocks from one reverse pass over copies of the tests."""
-        units = unknown_units(self.law, new)
-        u = new / units
-        with torch.enable_grad():
-            copies = [x.expand(u.shape[-1], *x.shape).clone().requires_grad_() for x in (u, old)]
-            each = theta.expand(*u.shape[-1:], *u.shape[:-1], len(theta)).clone().requires_grad_()
-            residual = problem.residual(copies[0], (self._values(each), copies[1]))
-            by_new, by_old, by_theta = torch.autograd.grad(residual, [*copies, each], unit_cotangents(u))
-        load = by_old.movedim(0, -2) @ slope + by_theta.movedim(0, -2)
-        return -torch.linalg.solve(by_new.movedim(0, -2), load) * units.unsqueeze(-1)
 
 
 class _Swept(torch.autograd.Function):
