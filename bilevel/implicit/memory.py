@@ -28,6 +28,10 @@ Place: TypeAlias = tuple[int, ...]
 
 POINTS = 8
 """Evaluations that are remembered."""
+FAITHFUL = 2.0
+"""The power of distance by which points far away count less for second derivatives."""
+SAME_DIRECTION = 1e-3
+"""Directions in which remembered points spread less than this, relative, say nothing of second derivatives."""
 MEGABYTES = 256.0
 """What they may take; the latest ones are kept."""
 
@@ -86,14 +90,37 @@ class Visit:
         for v, solve in reversed(known):
             if v.frame == self.frame and torch.equal(v.x, self.x) and torch.equal(solve.start, start):
                 return [solve.state.to(start)], True
-        moves = [(solve, move) for v, solve in known if (move := self._move(v, solve)) is not None]
-        if not moves:
+        tangents = [(v.x, solve) for v, solve in known if solve.tangent is not None and v.frame == self.frame]
+        if not tangents:
             return [self._transferred(solve, start) for _, solve in known[-1:]], False
-        solve, move = min(moves, key=lambda pair: float(torch.linalg.vector_norm(pair[1])))
-        predicted = (solve.state + move).to(start)
+        curved, predicted, nearest = self._predictions(tangents)
         missed, self._predicted = self._missed_before(place), (place, predicted)
-        found = [predicted, self._transferred(solve, start)]
-        return found if missed is None else [*found, predicted + missed], False
+        found = [*curved, predicted, *([] if missed is None else [predicted + missed])]
+        return [guess.to(start) for guess in (*found, self._transferred(nearest, start))], False
+
+    def _predictions(self, known: list[tuple[Tensor, RememberedSolve]]) -> tuple[list[Tensor], Tensor, RememberedSolve]:
+        """The state to second order where other tangents are known, that to first order, and the solve from which both start.
+
+        That solve is the one whose state moves least. A tangent T at x + s tells of the second derivative H that
+        T - T(x) = H s; so with this point at x + d and d = sum c s, H d is about sum c (T - T(x)).
+        """
+        moves = [torch.tensordot((self.x - x).to(solve.tangent), solve.tangent, 1) for x, solve in known]  # type: ignore[arg-type]
+        best = min(range(len(known)), key=lambda i: float(torch.linalg.vector_norm(moves[i])))
+        (x, nearest), predicted = known[best], known[best][1].state + moves[best]
+        others = [(other - x, solve) for other, solve in known if not torch.equal(other, x)]
+        away = self.x - x
+        if not others or not bool(away.any()):
+            return [], predicted, nearest
+        steps = torch.stack([step for step, _ in others])
+        # The nearer a point, the better a difference of tangents is a second derivative.
+        weights = torch.linalg.vector_norm(steps, dim=1) ** -FAITHFUL
+        weighted = steps.mT * (weights / weights.max())
+        shares = torch.linalg.pinv(weighted, rtol=SAME_DIRECTION) @ away * (weights / weights.max())
+        bend = torch.zeros_like(predicted)
+        for share, (_, solve) in zip(shares.tolist(), others):
+            if share:
+                bend += torch.tensordot((0.5 * share * away).to(predicted), solve.tangent - nearest.tangent, 1)  # type: ignore[operator]
+        return [predicted + bend], predicted, nearest
 
     @staticmethod
     def _transferred(solve: RememberedSolve, start: Tensor) -> Tensor:
@@ -108,12 +135,6 @@ class Visit:
         found = self.solves.get(before)
         follows = before == (*place[:-2], place[-2] - 1, place[-1])
         return found.state - predicted if follows and found is not None else None
-
-    def _move(self, other: Visit, solve: RememberedSolve) -> Tensor | None:
-        """How far the state moves, to first order, from another visit's point to this one."""
-        if solve.tangent is None or other.frame != self.frame:
-            return None
-        return torch.tensordot((self.x - other.x).to(solve.tangent), solve.tangent, 1)
 
     def keep(self, place: Place, start: Tensor, state: Tensor) -> None:
         if place in self.solves:

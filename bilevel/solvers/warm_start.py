@@ -19,6 +19,8 @@ from bilevel.solvers.steps.step import select
 
 SAME_ENERGY = 1e-12
 """Energies that differ by less, relative to their size, are the same to round-off."""
+GOOD = 1e-2
+"""A guess that leaves this share of the given start's residual is taken without a look at those after it."""
 SAME_MERIT = 1e-9
 """A solution may have so much more energy than the given start, relative to its size."""
 
@@ -75,6 +77,8 @@ class WarmStart(WrappingSolver):
             point = evaluations.point(guess)
             better = _better(point, best)
             best, given = select(better, point, best), given & ~better
+            if bool((better & (point.norm <= GOOD * cold.norm)).all()):
+                break
         if bool(given.all()):
             return None
         evaluations.counts.warm_starts += 1

@@ -65,6 +65,33 @@ def test_tangents_are_those_of_the_jacobian_and_predict_to_second_order():
     assert errors[0] / errors[1] == pytest.approx(4.0, rel=0.1)
 
 
+def test_several_tangents_predict_to_third_order():
+    """Points and target shrink together towards the first point; errors of the first guess fall with the cube."""
+    x, rest, errors = at(0.3, 0.5), torch.zeros(SIZE, dtype=torch.float64), []
+    for h in (0.2, 0.1):
+        memory = Memory()
+        for shift in (at(0.0, 0.0), at(1.0, 0.2), at(-0.3, 1.0)):
+            visited(memory, Model(), x + h * shift)
+        target = x + h * at(0.4, -0.4)
+        guesses, exact = memory.visit("model", target, ("k", "a")).guesses((0,), rest)
+        assert not exact
+        sought = Model()(target)
+        errors.append([float((guess - sought).norm()) for guess in guesses])
+    assert errors[0][0] / errors[1][0] == pytest.approx(8.0, rel=0.25)
+    assert errors[0][1] / errors[1][1] == pytest.approx(4.0, rel=0.15)
+    assert errors[1][0] < 0.2 * errors[1][1]
+
+
+def test_where_points_do_not_spread_their_tangents_add_nothing_wild():
+    memory, x = Memory(), at(0.3, 0.5)
+    for shift in (0.0, 0.1, 0.2):
+        visited(memory, Model(), x + at(shift, 0.0))
+    target = x + at(0.1, 0.05)
+    guesses, _ = memory.visit("model", target, ("k", "a")).guesses((0,), torch.zeros(SIZE, dtype=torch.float64))
+    sought = Model()(target)
+    assert float((guesses[0] - sought).norm()) <= 1.5 * float((guesses[1] - sought).norm())
+
+
 def test_the_next_solve_takes_fewer_factorisations_and_finds_the_same():
     memory, model, x = Memory(), Model(), at(0.3, 0.5)
     visited(memory, model, x)
