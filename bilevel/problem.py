@@ -243,7 +243,7 @@ class _MaybeSparse(_FromFunction):
         self._tangent = FoundSparsity(function, sparsity)
 
     def tangent(self, u: Tensor, params: Params) -> LinearOperator:
-        if u.dim() == 1 and self._tangent.worthwhile(len(u)):
+        if self._tangent.worthwhile(u.shape[-1]) and (u.dim() == 1 or self.structure.null_space is None):
             sparse = self._tangent.at(lambda v: self.residual(v, params), u, self.structure)
             if sparse is not None:
                 return sparse

@@ -15,6 +15,7 @@ from bilevel.linalg.direct.condition import random_signs
 from bilevel.linalg.krylov.solvers import IterativeFactor
 from bilevel.linalg.operator import Dense, LinearOperator, MatrixFree, Sparse
 from bilevel.linalg.solver import Factor, LinearSolver
+from bilevel.linalg.sparse_batch import SparseBatch
 from bilevel.problem import DENSE_LIMIT, FixedPoint, Params, Problem
 from bilevel.report import BilevelError, DerivativeError, GradientReport, OnFail, fail
 from bilevel.solvers.loop import Outcome, Solver
@@ -148,7 +149,7 @@ class LinearisedSolve:
         An assembled tangent may be an approximation, good enough for solvers but not for derivatives.
         """
         operator = self.operator(u, leaves)
-        if isinstance(operator, Dense) or self._verified:
+        if isinstance(operator, Dense | SparseBatch) or self._verified:  # batches were found by products of autodiff
             return True
         self._verified = True
         x = random_signs(u.shape[-1]).to(u)
@@ -215,7 +216,7 @@ class LinearisedSolve:
             except BilevelError:
                 self.factor = None  # too far from the tangent here to be of use
         self.factor = self.linear.factor(
-            operator if isinstance(operator, Sparse) else self.problem.tangent(u, self.rebuild(leaves))
+            operator if isinstance(operator, Sparse | SparseBatch) else self.problem.tangent(u, self.rebuild(leaves))
         )
         return refine(self.factor, operator, b, transposed=transposed, tolerance=tolerance)
 

@@ -16,9 +16,10 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from bilevel.linalg.operator import Sparse, SparsePattern, Structure
+from bilevel.linalg.sparse_batch import SparseBatch
 
 Products = Callable[[Tensor], Tensor]
-"""Rows x (k, n) to the rows A^T x (k, n)."""
+"""Rows x (k, n) to the rows A^T x (k, *batch, n): the same x for each sample of a batch."""
 
 BRANCH = 4
 """Parts into which a group of columns is cut."""
@@ -52,8 +53,8 @@ class ColouredPattern:
         return torch.nn.functional.one_hot(torch.from_numpy(self.colours).long()).mT.to(like)
 
     def values(self, products: Products, like: Tensor) -> Tensor:
-        """The entries (nnz,) from one product A^T x for each colour."""
-        return products(self.seeds(like)).reshape(-1)[self.positions.to(like.device)]
+        """The entries (*batch, nnz) from one product A^T x for each colour."""
+        return products(self.seeds(like)).movedim(0, -2).flatten(-2)[..., self.positions.to(like.device)]
 
 
 def colours_of(rows: np.ndarray, columns: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -66,7 +67,10 @@ def colours_of(rows: np.ndarray, columns: np.ndarray, height: int, width: int) -
 
 
 def find_pattern(products: Products, like: Tensor) -> ColouredPattern | None:
-    """The pattern of a matrix from its products, or None where it is dense or needs too many of them; like: (n,)."""
+    """The pattern of a matrix from its products, or None where it is dense or needs too many of them; like: (*batch, n).
+
+    Of a batch, the pattern that holds the entries of all samples.
+    """
     n = like.shape[-1]
     dice = np.random.default_rng(n)  # torch refuses random numbers under vmap
     weights = torch.from_numpy(dice.uniform(0.5, 1.5, n) * dice.choice([-1.0, 1.0], n)).to(like)
@@ -84,7 +88,7 @@ def find_pattern(products: Products, like: Tensor) -> ColouredPattern | None:
         part = np.arange(n) // width
         seeds = torch.zeros(probes, n, dtype=like.dtype, device=like.device)
         seeds[torch.from_numpy(BRANCH * colours[part // BRANCH] + part % BRANCH), torch.arange(n)] = weights
-        hits = (products(seeds) != 0).cpu().numpy()
+        hits = (products(seeds) != 0).reshape(probes, -1, n).any(1).cpu().numpy()
         found = [
             (columns[hit], BRANCH * groups[hit] + k)
             for k in range(BRANCH)
@@ -101,8 +105,13 @@ def agrees(values: Tensor, coloured: ColouredPattern, products: Products, struct
     n = coloured.pattern.n
     x = torch.from_numpy(np.random.default_rng(n + 1).choice([-1.0, 1.0], n)).to(values)
     image = products(x.unsqueeze(0))[0]
-    missed = image - Sparse(coloured.pattern, values, structure).matmul_transposed(x)
+    missed = image - on_pattern(coloured.pattern, values, structure).matmul_transposed(x.expand(image.shape))
     tolerance = 1e3 * torch.finfo(values.dtype).eps
-    return bool(torch.linalg.vector_norm(missed) <= tolerance * torch.linalg.vector_norm(image)) or bool(
-        torch.isnan(missed).any()
-    )
+    small = torch.linalg.vector_norm(missed, dim=-1) <= tolerance * torch.linalg.vector_norm(image, dim=-1)
+    return bool((small | torch.isnan(missed).any(-1)).all())
+
+
+def on_pattern(pattern: SparsePattern, values: Tensor, structure: Structure) -> Sparse | SparseBatch:
+    """The sparse matrix, or the batch of them, with values (*batch, nnz)."""
+    make = Sparse if values.dim() == 1 else SparseBatch
+    return make(pattern, values, structure)

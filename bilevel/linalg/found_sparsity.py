@@ -11,8 +11,9 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
-from bilevel.linalg.coloured import ColouredPattern, Products, agrees, find_pattern
+from bilevel.linalg.coloured import ColouredPattern, Products, agrees, find_pattern, on_pattern
 from bilevel.linalg.operator import Sparse, Structure
+from bilevel.linalg.sparse_batch import SparseBatch
 from bilevel.report import InputError
 
 Sparsity: TypeAlias = "scipy.sparse.spmatrix | scipy.sparse.sparray | Tensor"
@@ -39,8 +40,8 @@ class FoundSparsity:
     def worthwhile(self, n: int) -> bool:
         return self.given is not None or n >= SPARSE_FROM
 
-    def at(self, residual: Callable[[Tensor], Tensor], u: Tensor, structure: Structure) -> Sparse | None:
-        """The tangent at u (n,), or None where it is not sparse."""
+    def at(self, residual: Callable[[Tensor], Tensor], u: Tensor, structure: Structure) -> Sparse | SparseBatch | None:
+        """The tangent at u (*batch, n), or None where it is not sparse."""
         products = transposed_products(residual, u)
         for renewed in (False, True):
             coloured = self._pattern(residual, u, renewed)
@@ -48,19 +49,19 @@ class FoundSparsity:
                 return None
             values = coloured.values(products, u)
             if agrees(values, coloured, products, structure):
-                return Sparse(coloured.pattern, values, structure)
+                return on_pattern(coloured.pattern, values, structure)
             if self.given is not None:
                 raise InputError(
                     "the tangent has entries where the given sparsity has none: check the pattern, or leave it out"
                 )
-        _remember((self.code, len(u)), None)
+        _remember((self.code, u.shape[-1]), None)
         return None
 
     def _pattern(self, residual: Callable[[Tensor], Tensor], u: Tensor, renewed: bool) -> ColouredPattern | None:
         if self.given is not None:
-            self.own = self.own or _from_given(self.given, len(u))
+            self.own = self.own or _from_given(self.given, u.shape[-1])
             return self.own
-        key = (self.code, len(u))
+        key = (self.code, u.shape[-1])
         if key not in _patterns or renewed:
             found = _found_near(residual, u)
             known = _patterns.get(key)
@@ -70,17 +71,17 @@ class FoundSparsity:
 
 
 def transposed_products(residual: Callable[[Tensor], Tensor], u: Tensor) -> Products:
-    """Many products with the transposed tangent at u, in pieces that fit in memory."""
+    """Many products with the transposed tangent at u (*batch, n), in pieces that fit in memory."""
     vjp = torch.func.vjp(residual, u)[1]
-    chunk = max(1, PRODUCT_ENTRIES // len(u))
-    return lambda rows: torch.vmap(lambda x: vjp(x)[0], chunk_size=chunk)(rows).detach()
+    chunk = max(1, PRODUCT_ENTRIES // u.numel())
+    return lambda rows: torch.vmap(lambda x: vjp(x.expand(u.shape))[0], chunk_size=chunk)(rows).detach()
 
 
 def _found_near(residual: Callable[[Tensor], Tensor], u: Tensor) -> ColouredPattern | None:
     """The pattern at a point close to u in general position, where no derivative is zero by chance."""
-    dice = np.random.default_rng(len(u))
+    dice = np.random.default_rng(u.shape[-1])
     size = u.abs().mean().clamp_min(1e-3)
-    near = u + 1e-3 * size * torch.from_numpy(dice.standard_normal(len(u))).to(u)
+    near = u + 1e-3 * size * torch.from_numpy(dice.standard_normal(u.shape[-1])).to(u)
     return find_pattern(transposed_products(residual, near if bool(residual(near).isfinite().all()) else u), u)
 
 

@@ -8,6 +8,7 @@ from functools import lru_cache
 from bilevel.extensions import installed, load
 from bilevel.linalg.operator import LinearOperator
 from bilevel.linalg.solver import Factor, LinearSolver
+from bilevel.linalg.sparse_batch import SampleBySample, SparseBatch
 from bilevel.report import BilevelError, InputError, OnFail
 
 GROUP = "bilevel.linear_solvers"
@@ -33,6 +34,8 @@ class Automatic(LinearSolver):
 
 def pick(A: LinearOperator, right_hand_sides: int = 1) -> LinearSolver:
     """The linear solver for A; many right-hand sides pay for a factorisation where few do not."""
+    if isinstance(A, SparseBatch):
+        return SampleBySample(Automatic())
     for solver in _table():
         if solver.suits(A, right_hand_sides):
             return solver

@@ -81,6 +81,7 @@ class Evaluations:
         self.linear = linear or Automatic()
         self.counts = Counts()
         self.is_energy = isinstance(problem, EnergyProblem)
+        self.active: Tensor | None = None  # the samples (*batch) that still move, None for all
         self.goal: Tensor | None = None  # the residual norm (*batch) sought, where directions may be inexact
         self._latest: tuple[Tensor, LinearOperator] | None = None
         self._noise: tuple[Tensor, Rounding] | None = None

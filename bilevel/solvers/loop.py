@@ -178,7 +178,7 @@ class _Run:
         return self._outcome(point, iterations)
 
     def _iterate(self, point: Point) -> Point:
-        active = self._active(point)
+        active = self.evaluations.active = self._active(point)
         self.history.append(float(point.norm.max()))
         try:
             move = self.step.advance(self.evaluations, self.descent, point, active)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from bilevel.linalg import negative_curvature
 from bilevel.linalg.operator import Dense, LinearOperator, Sparse
 from bilevel.linalg.solver import Factor, LinearSolver
+from bilevel.linalg.sparse_batch import SparseBatch
 from bilevel.report import ConvergenceError
 from bilevel.solvers.descent import Descent, Metric
 from bilevel.solvers.evaluations import Evaluations, Point
@@ -43,6 +44,10 @@ class NewtonDirection(Descent):
             self._taken = step
             return step
         tangent = self.tangent = evaluations.tangent(point.u)
+        if isinstance(tangent, SparseBatch) and evaluations.active is not None:
+            # Samples that have ended stay where they are: their matrices need no factors, and zeros no solutions.
+            tangent = replace(tangent, wanted=evaluations.active)
+            point = Point(point.u, point.merit, torch.where(evaluations.active.unsqueeze(-1), point.residual, 0.0))
         self.factor = self._factorise(evaluations.linear, tangent)
         step = self._step(evaluations, point, tangent)
         evaluations.counts.factorisations += self.factor.counts.factorisations
@@ -74,7 +79,10 @@ class NewtonDirection(Descent):
         if isinstance(tangent, Dense):
             bent = -_absolute_solve(tangent, point.residual)
             return torch.where(sound.unsqueeze(-1), -self.factor.solve(point.residual), bent)
-        bent = -self._definite(evaluations, point, tangent).solve(point.residual)
+        if isinstance(tangent, SparseBatch):
+            tangent = replace(tangent, wanted=~sound)
+        unsound = torch.where(sound.unsqueeze(-1), 0.0, point.residual)
+        bent = -self._definite(evaluations, point, tangent).solve(unsound)
         if not bool(sound.any()):
             return bent
         return torch.where(sound.unsqueeze(-1), -self.factor.solve(point.residual), bent)
@@ -150,7 +158,7 @@ class NewtonDirection(Descent):
         return factor if bool(torch.as_tensor(factor.positive_definite).all()) else None
 
     def _first_shift(self, evaluations: Evaluations, tangent: LinearOperator) -> float:
-        if isinstance(tangent, Sparse):
+        if isinstance(tangent, Sparse | SparseBatch):
             # A failed factorisation costs less than to ask Lanczos for the lowest eigenvalue.
             return self._shift / 4 if self._shift else 1e-3 * float(tangent.diagonal_entries().abs().max()) or 1.0
         lowest = float(negative_curvature(tangent, evaluations.linear, evaluations.counts)[0].min())
