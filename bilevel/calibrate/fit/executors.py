@@ -66,8 +66,8 @@ class Workers:
         elif self.executor == MPI:
             try:
                 from mpi4py.futures import MPIPoolExecutor
-            except ImportError:
-                raise InputError("executor mpi needs mpi4py: pip install 'bilevel[mpi]'") from None
+            except ImportError as error:
+                raise InputError(f"executor mpi needs mpi4py ({error}): pip install 'bilevel[mpi]'") from None
             with MPIPoolExecutor(self.count) as pool:
                 yield pool
         else:
@@ -76,8 +76,8 @@ class Workers:
     def _dask(self) -> Iterator[Executor]:
         try:
             from distributed import Client, LocalCluster
-        except ImportError:
-            raise InputError("executor dask needs distributed: pip install 'bilevel[dask]'") from None
+        except ImportError as error:
+            raise InputError(f"executor dask needs distributed ({error}): pip install 'bilevel[dask]'") from None
         if self.executor != DASK:
             with Client(self.executor) as client, client.get_executor(pure=False) as pool:
                 yield pool

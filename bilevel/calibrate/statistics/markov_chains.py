@@ -46,8 +46,8 @@ def chain_plan(
     """InputError where mici is not installed, or where the readings leave a parameter open to infinity."""
     try:
         import mici  # noqa: F401
-    except ImportError:
-        raise InputError("ensemble: method mcmc needs mici: pip install 'bilevel[mcmc]'") from None
+    except ImportError as error:
+        raise InputError(f"ensemble: method mcmc needs mici ({error}): pip install 'bilevel[mcmc]'") from None
     covariance = informed.covariance(np.ones(len(evaluation.t), dtype=bool))
     if not np.isfinite(covariance).all():
         bad = problem.parameters.entry_labels[int(np.nonzero(~np.isfinite(np.diag(covariance)))[0][0])]
