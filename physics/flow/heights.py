@@ -15,6 +15,8 @@ from physics.flow.wells.layout import Screen
 
 LAYERS = 8
 """No element is higher than the aquifer over this."""
+LEAKING = 12
+"""Elements over an aquitard."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,16 @@ class Heights:
                 )
         ends = np.unique([0.0, thickness, *(z for screen in screens if screen is not None for z in screen)])
         pieces = [np.linspace(a, b, int(np.ceil((b - a) * LAYERS / thickness)) + 1)[:-1] for a, b in pairwise(ends)]
-        edges = np.append(np.concatenate(pieces), thickness)
-        nodes = 2 * len(edges) - 1
+        return Heights._of_elements(np.append(np.concatenate(pieces), thickness))
+
+    @staticmethod
+    def of_aquitard() -> Heights:
+        """Over the relative height of an aquitard, between aquifers at 0 and 1, with small elements where they begin to leak."""
+        return Heights._of_elements(0.5 - 0.5 * np.cos(np.linspace(0.0, np.pi, LEAKING + 1)))
+
+    @staticmethod
+    def _of_elements(edges: np.ndarray) -> Heights:
+        nodes, thickness = 2 * len(edges) - 1, float(edges[-1])
         mass, slope = np.zeros((nodes, nodes)), np.zeros((nodes, nodes))
         for k, height in enumerate(np.diff(edges)):
             at = slice(2 * k, 2 * k + 3)

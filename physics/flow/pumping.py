@@ -20,6 +20,7 @@ from physics.flow.radial import RadialFlow, RadialGrid
 from physics.flow.time_stepping import SDIRK2, Scheme
 from physics.flow.time_steps import TimeSteps
 from physics.flow.wells.layout import Screen
+from physics.flow.wells.two_aquifers import TwoAquifers
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,7 @@ class Drawdown:
         self.test = test
         grid = RadialGrid.between(test.well_radius, test.outer_radius, spacing)
         ends = [test.screen, *seen]
-        uniform = not test.free_surface and all(screen is None for screen in ends)
-        heights = Heights.uniform(test.thickness) if uniform else Heights.refined(test.thickness, ends)
-        self.flow = RadialFlow(grid, heights)
+        self.flow = RadialFlow(grid, self._heights(test, ends))
         self.initial = torch.zeros(self.flow.nodes, dtype=torch.float64)
         self.initial[0] = test.slug
         self.at_wells = self.flow.readings(*zip(*places)).T.contiguous()
@@ -114,6 +113,15 @@ class Drawdown:
         """
         stiffness = self.flow.stiffness(hydraulic_conductivity, aquitard_resistance, anisotropy)
         capacity = self.flow.capacity(specific_storage, casing_radius, specific_yield)
+        return self._marched(stiffness, capacity)
+
+    @staticmethod
+    def _heights(test: PumpingTest, screens: Sequence[Screen | None]) -> Heights:
+        uniform = not test.free_surface and all(screen is None for screen in screens)
+        return Heights.uniform(test.thickness) if uniform else Heights.refined(test.thickness, screens)
+
+    def _marched(self, stiffness: Tensor, capacity: Tensor) -> Tensor:
+        """The readings (n,), by the entries of both matrices."""
         ends = self.march(stiffness, capacity, self.forces, self.held, self.initial).heads[:, -1]
         self._require_far_boundary(ends[-1])
         return (self.in_time * (ends @ self.at_wells)[:, self.well].T).sum(1)
@@ -125,3 +133,19 @@ class Drawdown:
                 f"the drawdown reaches the model's outer radius of {self.test.outer_radius:g} m "
                 f"({float(final[..., -1].max()):.2g} m there); raise outer_radius, or keep the parameters to smaller diffusivities"
             )
+
+
+PUMPED, OTHER = (0.0, 0.0), (1.0, 1.0)
+"""The two aquifers, as relative heights at the ends of the aquitard between them."""
+
+
+class LeakyDrawdown(Drawdown):
+    """The same of two aquifers with an aquitard between them: tests are of PUMPED, screens are PUMPED or OTHER."""
+
+    def of(self, aquifers: TwoAquifers) -> Tensor:
+        """Drawdowns (n,) [m]; raises BilevelError if they reach the outer radius."""
+        return self._marched(*self.flow.between_aquifers(aquifers))
+
+    @staticmethod
+    def _heights(test: PumpingTest, screens: Sequence[Screen | None]) -> Heights:
+        return Heights.of_aquitard()

@@ -19,8 +19,12 @@ from torch import Tensor
 from bilevel.report import InputError
 from physics.flow.heights import Heights
 from physics.flow.wells.layout import Screen
+from physics.flow.wells.two_aquifers import TwoAquifers
 
 Array = NDArray[np.float64]
+
+ENDS = (torch.tensor(0), torch.tensor(-1))
+"""The lowest and the highest node over the height."""
 
 # Shape functions of the quadratic element on [-1, 1] with nodes -1, 0, 1, as rows of monomial coefficients.
 _SHAPES = np.array([[0.0, -0.5, 0.5], [1.0, 0.0, -1.0], [0.0, 0.5, 0.5]])
@@ -103,6 +107,8 @@ class RadialFlow:
         self._rise = torch.outer(area, own.slope[upwards]).flatten()
         self._area = torch.outer(area, own.mass[upwards]).flatten()
         self._top = torch.outer(area, top[upwards]).flatten()
+        ends = [torch.zeros_like(own.mass).index_put_((at, at), torch.ones((), dtype=own.mass.dtype)) for at in ENDS]
+        self._ends = [[torch.outer(by, end[upwards]).flatten() for by in (gradient, area)] for end in ends]
         self._at_well = torch.where((rows == 0) & (columns == 0), math.pi, 0.0).flatten().to(self._area)
 
     @property
@@ -129,6 +135,13 @@ class RadialFlow:
         if specific_yield is not None:
             entries = entries + specific_yield * self._top
         return entries if casing_radius is None else entries + casing_radius**2 * self._at_well
+
+    def between_aquifers(self, aquifers: TwoAquifers) -> tuple[Tensor, Tensor]:
+        """The entries (k,) of K and C of two aquifers, at the bottom and the top of an aquitard's relative heights."""
+        (gradient, area), (other_gradient, other_area) = self._ends
+        stiffness = aquifers.transmissivity * gradient + aquifers.other_transmissivity * other_gradient
+        capacity = aquifers.storativity * area + aquifers.other_storativity * other_area
+        return stiffness + self._rise / aquifers.resistance, capacity + aquifers.aquitard_storativity * self._area
 
     def force(self, discharge: Tensor, screen: Screen | None = None) -> Tensor:
         """The forces (..., n) of discharges (...) [m3/d] at the well, spread evenly over its screen."""

@@ -81,6 +81,8 @@ class ObservationWellSection(_Section):
     """coordinate"""
     screen: ScreenSection | None = None
     """over which the drawdown is averaged; left out: the whole aquifer"""
+    aquifer: Literal["pumped", "other"] = "pumped"
+    """of two aquifers, the one that it stands in"""
 
     @model_validator(mode="after")
     def _placed(self) -> ObservationWellSection:
@@ -90,7 +92,7 @@ class ObservationWellSection(_Section):
 
     def point(self) -> ObservationPoint:
         position = (self.distance, 0.0) if self.distance is not None else (self.x or 0.0, self.y or 0.0)
-        return ObservationPoint(position, self.screen.ends if self.screen else None)
+        return ObservationPoint(position, self.screen.ends if self.screen else None, self.aquifer == "other")
 
     @property
     def radius(self) -> float:

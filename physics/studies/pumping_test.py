@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,9 +16,10 @@ from torch import Tensor
 from bilevel.calibrate.model import Model, ModelConfig, ModelFigure, ParameterDefault
 from bilevel.calibrate.observations import ObservationTable
 from bilevel.report import InputError
-from physics.flow.pumping import Drawdown, PumpingTest
+from physics.flow.pumping import OTHER, PUMPED, Drawdown, LeakyDrawdown, PumpingTest
 from physics.flow.wells.closed_form import ClosedForm
-from physics.flow.wells.layout import PumpedWell, with_images
+from physics.flow.wells.layout import ObservationPoint, PumpedWell, with_images
+from physics.flow.wells.two_aquifers import TwoAquifers
 from physics.studies.pumping_layout import (
     BoundarySection,
     ObservationWell,
@@ -43,13 +44,18 @@ class SummedDrawdown:
     models: Sequence[Drawdown]
     rows: Sequence[Tensor]
     count: int
+    thickness: float
 
     def __call__(self, parameters: Mapping[str, Tensor]) -> Tensor:
         main = parameters["hydraulic_conductivity"], parameters["specific_storage"]
         more = {name: parameters[name] for name in FURTHER if name in parameters}
         total = main[0].new_zeros(self.count)
         for model, rows in zip(self.models, self.rows):
-            total = total.index_add(0, rows, model(*main, **more))
+            if isinstance(model, LeakyDrawdown):
+                found = model.of(TwoAquifers.of(parameters, self.thickness))
+            else:
+                found = model(*main, **more)
+            total = total.index_add(0, rows, found)
         return total
 
 
@@ -63,8 +69,8 @@ class PumpingTestModel(Model):
     class Config(ModelConfig):
         """Every quantity carries its units: "7 m", "788 m3/d", "0.34 d"."""
 
-        aquifer: Literal["confined", "leaky", "unconfined"]
-        """a leaky one has the parameter aquitard_resistance, an unconfined one specific_yield"""
+        aquifer: Literal["confined", "leaky", "unconfined", "two_aquifers"]
+        """a leaky one has the parameter aquitard_resistance, an unconfined one specific_yield; two have an aquitard between them"""
         solution: Literal["numerical", "closed_form"] = "numerical"
         """a radial mesh and time steps, or a Laplace transform, which takes milliseconds"""
         thickness: Length = Field(gt=0)
@@ -101,6 +107,7 @@ class PumpingTestModel(Model):
         super().__init__(config, observations, folder)
         self._require_known()
         self.wells = self._pumped()
+        self._require_two_aquifers_alone()
         self.drawdown = self._prepared(observations.columns["time"].numpy(), observations.labels["well"])
 
     @property
@@ -132,6 +139,14 @@ class PumpingTestModel(Model):
                 where = self.observations.source_of(row)
                 raise InputError(f"{where}: well '{well}' is not among observation_wells ({', '.join(wells)})")
 
+    def _require_two_aquifers_alone(self) -> None:
+        config, seen = self.config, self.config.observation_wells.values()
+        if config.aquifer != "two_aquifers" and any(well.aquifer == "other" for well in seen):
+            raise InputError("an observation well in the other aquifer needs `aquifer: two_aquifers`")
+        screens = [*self.wells, *seen]
+        if config.aquifer == "two_aquifers" and (self._stores or any(well.screen for well in screens)):
+            raise InputError("wells in two aquifers penetrate the whole of theirs, and store no water")
+
     def _prepared(self, time: np.ndarray, wells: Sequence[str]) -> ClosedForm | SummedDrawdown:
         """The readings at times [d] of wells by name, as a function of the parameters."""
         config = self.config
@@ -152,11 +167,20 @@ class PumpingTestModel(Model):
             test = PumpingTest(
                 config.thickness, periods, well.radius, config.outer_radius, slug, well.screen, unconfined
             )
+            if config.aquifer == "two_aquifers":
+                test = replace(test, screen=PUMPED)
             distance = [max(math.dist(well.position, points[row].position), self._nearest(well)) for row in read]
             if len(read):
-                models.append(Drawdown(test, time[read], distance, [points[row].screen for row in read]))
+                models.append(self._model(test, time[read], distance, [points[row] for row in read]))
                 rows.append(torch.from_numpy(read))
-        return SummedDrawdown(models, rows, len(time))
+        return SummedDrawdown(models, rows, len(time), config.thickness)
+
+    def _model(
+        self, test: PumpingTest, time: np.ndarray, distance: Sequence[float], points: Sequence[ObservationPoint]
+    ) -> Drawdown:
+        if self.config.aquifer == "two_aquifers":
+            return LeakyDrawdown(test, time, distance, [OTHER if point.other else PUMPED for point in points])
+        return Drawdown(test, time, distance, [point.screen for point in points])
 
     def _nearest(self, well: PumpedWell) -> float:
         """Readings in a well that stores water are those of its wall; others must lie outside."""
@@ -181,10 +205,17 @@ class PumpingTestModel(Model):
                 "m", lower=0.0, transform="log", description="where the well's water rises"
             ),
             "skin": ParameterDefault("", 0.0, lower=0.0, description="resistance at the well's wall"),
+            "other_transmissivity": ParameterDefault(
+                "m2/d", lower=0.0, transform="log", description="T of the aquifer that is not pumped"
+            ),
+            "other_storativity": ParameterDefault("", lower=0.0, transform="log", description="S of it"),
+            "aquitard_storativity": ParameterDefault("", 0.0, lower=0.0, description="S' of the aquitard"),
         }
+        two = self.config.aquifer == "two_aquifers"
         closed, unconfined = self.config.solution == "closed_form", self.config.aquifer == "unconfined"
         taken = {
-            "aquitard_resistance": self.config.aquifer == "leaky",
+            "aquitard_resistance": self.config.aquifer in ("leaky", "two_aquifers"),
+            **dict.fromkeys(("other_transmissivity", "other_storativity", "aquitard_storativity"), two),
             "specific_yield": unconfined,
             "anisotropy": unconfined or self._partial,
             "casing_radius": self._stores,

@@ -23,6 +23,7 @@ from bilevel.torch_internals import plain
 from physics.flow.wells import laplace
 from physics.flow.wells.bessel import k0, k1
 from physics.flow.wells.layout import Boundary, ObservationPoint, PumpedWell, Screen, with_images
+from physics.flow.wells.two_aquifers import TwoAquifers
 
 MODES = 100
 """Of a drawdown that varies over the height; what is left out is checked."""
@@ -38,6 +39,7 @@ class ClosedForm:
     """Drawdowns at given readings as a function of the aquifer's parameters, by superposition of wells and their images.
 
     parameters by name: hydraulic_conductivity [m/d], specific_storage [1/m]; aquitard_resistance [d] in a leaky aquifer;
+    other_transmissivity [m2/d], other_storativity [-], aquitard_storativity [-] where there is a second aquifer beyond it;
     specific_yield [-] under a free surface; anisotropy Kz/K; casing_radius [m] of wells that store water; skin [-].
     Raises InputError for combinations that have no closed form here, BilevelError where a reading is so near a partially
     penetrating well that its modes do not end.
@@ -87,6 +89,7 @@ class ClosedForm:
         self._pumped = _Screens.of([self.wells[w].screen for w in of_well], thickness)
         self._observed = _Screens.of([points[row].screen for row in self._row.tolist()], thickness)
         self._full = all(well.screen is None for well in wells)
+        self._other = torch.tensor([points[row].other for row in self._row.tolist()], dtype=torch.bool)
 
     def __call__(self, params: Mapping[str, Tensor]) -> Tensor:
         """The drawdowns (n,) [m]; in a slug test the rise of the head."""
@@ -96,6 +99,8 @@ class ClosedForm:
 
     def _transform(self, params: Mapping[str, Tensor], p: Tensor) -> Tensor:
         """The transform (parts, terms) of the drawdown for a unit discharge, or for the slug."""
+        if "other_transmissivity" in params:
+            return TwoAquifers.of(params, self.thickness).transform(p, self._radius, self._other)
         conductivity, thickness = params["hydraulic_conductivity"], self.thickness
         transmissivity = conductivity * thickness
         square = params["specific_storage"] * p / conductivity

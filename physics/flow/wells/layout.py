@@ -33,10 +33,14 @@ class PumpedWell:
 
 @dataclass(frozen=True)
 class ObservationPoint:
-    """position [m]; screen: over which the drawdown is averaged, a piezometer has equal ends; None: the whole aquifer."""
+    """position [m]; screen: over which the drawdown is averaged, a piezometer has equal ends; None: the whole aquifer.
+
+    other: whether it stands in the aquifer beyond the aquitard.
+    """
 
     position: Point
     screen: Screen | None = None
+    other: bool = False
 
 
 @dataclass(frozen=True)

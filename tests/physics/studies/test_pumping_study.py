@@ -213,3 +213,59 @@ def test_dalem_without_the_nearest_piezometer_does_not_tell_the_resistance():
     print(result.identifiability.sentences)
     assert "aquitard_resistance" in result.identifiability.sentences
     assert "hydraulic_conductivity" not in result.identifiability.sentences
+
+
+TWO = """\
+title: Two aquifers
+model:
+  kind: pumping_test
+  aquifer: two_aquifers
+  solution: closed_form
+  thickness: 10 m
+  discharge: 500 m3/d
+  observation_wells: {near: 30 m, above: {distance: 30 m, aquifer: other}}
+parameters:
+  - {name: hydraulic_conductivity, value: 20, units: m/d}
+  - {name: specific_storage, value: 1.0e-4, units: 1/m}
+  - {name: other_transmissivity, value: 80, units: m2/d}
+  - {name: other_storativity, value: 2.0e-3}
+  - {name: aquitard_resistance, value: 200, units: d}
+observations:
+  - file: data.csv
+    value: {column: drawdown, units: cm}
+    columns: {time: {column: time, units: min}, well: well}
+"""
+
+
+def test_two_aquifers_numerically_and_in_closed_form(tmp_path):
+    (tmp_path / "data.csv").write_text("time,well,drawdown\n60,near,60\n60,above,1\n3000,near,82\n3000,above,9\n")
+    found = []
+    for solution in ("closed_form", "numerical"):
+        (tmp_path / "study.yml").write_text(TWO.replace("closed_form", solution))
+        problem = load_study(tmp_path / "study.yml").problem
+        found.append(problem.predict(torch.from_numpy(problem.parameters.start())).numpy())
+    assert np.abs(found[0] - found[1]).max() < 0.005 * found[1].max()
+    assert 0 < found[1][1] < found[1][3] < found[1][2]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "aquifer: two_aquifers",
+            "aquifer: leaky",
+            "an observation well in the other aquifer needs `aquifer: two_aquifers`",
+        ),
+        (
+            "thickness: 10 m",
+            "thickness: 10 m\n  wellbore_storage: true",
+            "wells in two aquifers penetrate the whole of theirs",
+        ),
+        ("aquifer: other", "aquifer: lower", "'pumped' or 'other'"),
+    ],
+)
+def test_bad_input_of_two_aquifers(tmp_path, old, new, message):
+    (tmp_path / "data.csv").write_text("time,well,drawdown\n60,near,60\n60,above,1\n")
+    (tmp_path / "study.yml").write_text(TWO.replace(old, new))
+    with pytest.raises(InputError, match=message):
+        load_study(tmp_path / "study.yml")

@@ -61,7 +61,7 @@ def test_deviations_of_fields_stand_beside_them(tmp_path: Path) -> None:
         ("Mesh", 1), ("Head", 2), ("Transmissivity", 2)
     ]  # fmt: skip
     deviations = state_deviations(result, experiment)
-    head = shown(pictures["Head"].figures[1])
+    head = np.asarray(shown(pictures["Head"].figures[1]))
     assert head == pytest.approx(deviations["head"].numpy()[mesh.corners].mean(1))
     assert 0 < head.max() < 0.2
     sand = float(deviations["transmissivity"].max())
@@ -77,4 +77,4 @@ def test_what_the_readings_do_not_tell_is_grey_and_sizes_of_vectors_are_shown() 
     assert draw_field(mesh, torch.full((2,), torch.inf), "conductivity", "m/s", deviation=True) == []
     moved = torch.tensor([3.0, 4.0]).expand(len(mesh.coordinates), 2)
     (figure,) = draw_field(mesh, moved, "displacement", "m")
-    assert shown(figure.figure) == pytest.approx([5.0, 5.0])
+    assert np.asarray(shown(figure.figure)) == pytest.approx([5.0, 5.0])
