@@ -23,6 +23,10 @@ class ConvergenceError(BilevelError):
     """An inner solve ended away from a solution."""
 
 
+class NoSolutionError(ConvergenceError):
+    """There is no solution, whatever solve and start: a load beyond what a body carries."""
+
+
 class SingularError(BilevelError):
     """A linear system that has no unique solution, and no null space was declared."""
 

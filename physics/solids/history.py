@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bilevel.implicit.chain import chain
 from bilevel.problem import Params
-from bilevel.report import BilevelError, ConvergenceError, InputError, SingularError, Solution
+from bilevel.report import BilevelError, ConvergenceError, InputError, NoSolutionError, SingularError, Solution
 from bilevel.solvers import Newton
 from bilevel.solvers.loop import Solver
 from bilevel.solvers.steps import Armijo
@@ -120,7 +120,8 @@ def _near_end(
                 return LoadPath(solid, part, u).end()
             return _in_parts(solid, part, u, solver)
     except (ConvergenceError, SingularError) as error:
-        raise ConvergenceError(f"load step {int(load['number'])}: {error}") from failure
+        kind = NoSolutionError if isinstance(error, NoSolutionError) else ConvergenceError
+        raise kind(f"load step {int(load['number'])}: {error}") from failure
 
 
 def _in_parts(solid: Solid, part: Callable[[float], Params], u: Tensor, solver: Solver | None) -> Tensor:

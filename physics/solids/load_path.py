@@ -17,7 +17,7 @@ from torch import Tensor
 from bilevel.linalg.registry import factorise
 from bilevel.linalg.solver import Factor
 from bilevel.problem import Params
-from bilevel.report import ConvergenceError
+from bilevel.report import ConvergenceError, NoSolutionError
 from physics.solids.solid import InelasticSolid
 
 SHIFT = 1e-6
@@ -140,12 +140,12 @@ class LoadPath:
         return None
 
     def _require_rising(self, points: list[PathPoint]) -> None:
-        """Raise ConvergenceError where the load has stayed level, or fallen, while its work doubled."""
+        """Raise NoSolutionError where the load has stayed level, or fallen, while its work doubled."""
         work = self._work(points[-1].u)
         earlier = [point.share for point in points if self._work(point.u) <= 0.5 * work]
         highest = max(point.share for point in points)
         if len(points) > 8 and highest - max(earlier) < FLAT * highest:
-            raise ConvergenceError(
+            raise NoSolutionError(
                 f"the limit load is reached at {100 * highest:.4g} % of the increment: beyond it, displacements grow without "
                 "more load; end the loads below it"
             )

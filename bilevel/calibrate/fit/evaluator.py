@@ -17,7 +17,7 @@ from bilevel.calibrate.fit.stop import raise_if_asked
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.settings import Failures
 from bilevel.implicit.memory import Memory
-from bilevel.report import BilevelError, InputError
+from bilevel.report import BilevelError, InputError, NoSolutionError
 
 _PENALTY = 10.0
 
@@ -61,7 +61,7 @@ class ExperimentLost(Exception):
 class Evaluator:
     """Evaluate points once, remember them, and keep the list of accepted iterations.
 
-    A point at which the model failed twice, in whatever way, gets NaN residuals and its sentence, so that the optimiser
+    A point at which the model failed twice, in whatever way, or once because it has no solution, gets NaN residuals and its sentence, so that the optimiser
     steps back, unless `failures` says otherwise; at the start there is nothing to step back to, so the error is raised.
     check: told the first evaluation, before it is remembered.
     """
@@ -136,7 +136,9 @@ class Evaluator:
         except Exception as error:  # a user's own model may raise anything
             if not self.used and isinstance(error, InputError):
                 raise
-            evaluation = replace(self._again(t, with_jacobian), retried=_sentence(error))
+            hopeless = isinstance(error, NoSolutionError) and self.used and self.failures is not Failures.PENALISE
+            again = self._failed(t, str(error)) if hopeless else self._again(t, with_jacobian)
+            evaluation = replace(again, retried=_sentence(error))
         if not self.used:
             self.check(evaluation)
         return replace(evaluation, seconds=time.perf_counter() - began)

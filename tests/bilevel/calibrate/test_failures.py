@@ -15,7 +15,7 @@ from bilevel.calibrate.fit.executors import run_tasks
 from bilevel.calibrate.fit.stop import Stopped, stoppable
 from bilevel.calibrate.problem import FunctionModel
 from bilevel.calibrate.settings import Failures
-from bilevel.report import BilevelError, ConvergenceError
+from bilevel.report import BilevelError, ConvergenceError, NoSolutionError
 
 X = torch.linspace(0.1, 1, 8, dtype=torch.float64)
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -69,6 +69,24 @@ def test_reject_steps_back():
     assert found.values["rate"] == pytest.approx(calibrate(fragile(lambda rate: False)).values["rate"], rel=1e-6)
     assert {f.end for f in found.failed} == {"failed again"}
     assert found.failed[0].first == found.failed[0].second == "the inner solve did not converge"
+
+
+def test_what_has_no_solution_is_not_tried_again():
+    """A second try would cost as much, and end in the same sentence."""
+    cautious = []
+
+    class Bounded(FunctionModel):
+        def simulate(self, parameters):
+            cautious.append(self.cautious)
+            if float(parameters["rate"].detach()) > 2.03:
+                raise NoSolutionError("the limit load is reached")
+            return super().simulate(parameters)
+
+    one = table(noise=0.02)
+    model = Bounded(one, lambda p: torch.exp(p["rate"] * X))
+    found = calibrate(CalibrationProblem([Parameter("rate", 0.5)], [Experiment("bounded", model, one)]))
+    assert {f.second for f in found.failed} == {"the limit load is reached"}
+    assert not any(cautious)
 
 
 def test_drop_goes_on_without_the_experiment():
