@@ -11,7 +11,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from bilevel.problem import EnergyProblem, Params
-from bilevel.solvers.cellwise.problem import CellwiseProblem
+from bilevel.solvers.cellwise.problem import CellwiseProblem, Guess
 from bilevel.solvers.load_stepping import Path
 
 
@@ -42,7 +42,7 @@ class Instance:
     description: str
     cellwise: CellwiseProblem | None = None
     path: Path | None = None
-    own_start: Callable[[], Tensor] | None = None
+    own_start: Callable[[], Guess] | None = None
 
 
 class Family(ABC):

@@ -105,7 +105,7 @@ class Bars(Family):
             f"nu {poisson:.3f}, deviation {deviation:.2f}"
         )
         return Instance(
-            solid, params, start, described, cellwise=cellwise, path=path, own_start=lambda: solid.start(params)
+            solid, params, start, described, cellwise=cellwise, path=path, own_start=lambda: solid.first_guess(params)
         )
 
 

@@ -2,69 +2,95 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from bilevel.linalg import Sparse, factorise
+from bilevel.linalg import factorise
 from bilevel.problem import Params
-from bilevel.report import SingularError
+from bilevel.report import BilevelError, Counts, SingularError
+from bilevel.solvers.cellwise.problem import Guess
 from physics.local.energy import LocalEnergy
-from physics.local.pieces import pieces
+from physics.solids.cellwise.cells import SolidCells
+from physics.solids.extension import Extension
+
+SYSTEMS = 10
+"""At most so many linear systems; few bodies take more than four."""
 
 
 @torch.no_grad()
-def moved_start(body: LocalEnergy, params: Params) -> Tensor:
-    """The displacements (n,) of least energy among none, linear elasticity, and the harmonic extension of the supports' own.
+def moved_start(
+    body: LocalEnergy, by_cells: Callable[[], SolidCells | None], coordinates: Tensor, params: Params
+) -> Guess:
+    """The displacements (n,) near which an equilibrium should lie, and what it took to find them.
 
-    Linear elasticity is near where rotations are small; the harmonic extension inverts no cell of a body that is stretched.
-    Raises what factorisations raise; a body without moved supports begins at rest.
+    Linear elasticity, where strains are small. Else an extension of the supports' own motion (`Extension.rigid`), and from there,
+    for bodies with mean dilatation, Newton's method on displacements and pressures (`LinearisedSolid`): with the pressure
+    as an unknown of its own a body that hardly changes its volume is no stiffer than its shear modulus. It ends near a
+    solution, or where it gets nowhere. Of all these fields, and rest, the one of least energy. Raises what factorisations
+    raise; a body without moved supports begins at rest.
+    by_cells: makes the body as linear systems, if it has that form. coordinates (nodes, d): where its nodes are at rest.
     """
     rest = body.start()
     moved = body.expand(rest, params)
     if not bool(moved.any()):
-        return rest
-    found = [rest]
-    for start in (_linear, _harmonic):
+        return Guess(rest)
+    counts, found = Counts(), [rest]
+    cells = by_cells()
+    if cells is not None and cells.law.has_pressure:
+        found += _by_systems(cells, body, coordinates, params, moved, counts)
+    else:
+        found += _by_extension(body, coordinates, params, moved, counts)
+    counts.values += len(found)
+    energies = torch.stack([torch.nan_to_num(body.value(u, params), nan=torch.inf) for u in found])
+    return Guess(found[int(energies.argmin())], counts=counts)
+
+
+def _by_extension(
+    body: LocalEnergy, coordinates: Tensor, params: Params, moved: Tensor, counts: Counts
+) -> list[Tensor]:
+    found = []
+    starts = (lambda: _linear(body, params, moved), lambda: Extension(body, params).rigid(moved, coordinates))
+    for start in starts:
         try:
-            found.append(start(body, params, moved))
+            found.append(start())
+            counts.factorisations += 1
         except SingularError:  # a body that only its stress or its loads hold: rest will do
             continue
-    energies = torch.stack([torch.nan_to_num(body.value(u, params), nan=torch.inf) for u in found])
-    return found[int(energies.argmin())]
+    return found
+
+
+def _by_systems(
+    cells: SolidCells, body: LocalEnergy, coordinates: Tensor, params: Params, moved: Tensor, counts: Counts
+) -> list[Tensor]:
+    fields = []
+    try:
+        linear = cells.at_rest(body.start())
+        counts.add(linear.counts)
+        fields.append(linear.u)
+        if cells.near_solution(linear):
+            return fields
+        fields.append(Extension(body, params).rigid(moved, coordinates))
+        counts.factorisations += 1
+        guess = cells.about_field(fields[-1])
+        gaps = [cells.gap(guess)]
+        while True:
+            fields.append(guess.u)
+            lost = len(gaps) > 2 and not gaps[-1] < gaps[-3]
+            if lost or len(gaps) == SYSTEMS or cells.near_solution(guess):
+                break
+            guess = cells.solve(guess)
+            gaps.append(cells.gap(guess))
+        counts.add(guess.counts)
+    except BilevelError:  # ends the guess, not the solve
+        counts.fallbacks += 1
+    return fields
 
 
 def _linear(body: LocalEnergy, params: Params, moved: Tensor) -> Tensor:
     """Linearised about rest, loads and all."""
     still = torch.zeros_like(moved)
-    change = torch.func.vjp(lambda full: body.nodal_forces(full, params), still)[1](moved)[
-        0
-    ]  # the tangent is symmetric
-    force = body.constraints.reduce(body.nodal_forces(still, params) + change)
+    forces, transposed = torch.func.vjp(lambda full: body.nodal_forces(full, params), still)[:2]
+    force = body.constraints.reduce(forces + transposed(moved)[0])  # the tangent is symmetric
     return -factorise(body.assembled(still, params)).solve(force)
-
-
-def _harmonic(body: LocalEnergy, params: Params, moved: Tensor) -> Tensor:
-    """Each component by itself, where the squares of its gradient are least."""
-    scatter, force = body.scatter, torch.zeros_like(moved)
-    sums = scatter.zeros(moved)
-    for rows, cells, matrices in _laplacians(body, params, moved):
-        planes = matrices.new_zeros(len(scatter.planes), *matrices.shape)
-        for number, (i, k) in enumerate(scatter.planes):
-            if i == k:
-                planes[number] = matrices
-        scatter.add(sums, planes, 0, rows)
-        force.index_add_(0, cells.reshape(-1), (matrices @ moved[cells]).flatten(0, 1))
-    matrix = Sparse(scatter.pattern, scatter.finish(sums), body.structure)
-    return -factorise(matrix).solve(body.constraints.reduce(force))
-
-
-def _laplacians(body: LocalEnergy, params: Params, full: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Some cells at a time: which, their nodes (e, A), and the integrals (e, A, A) of products of gradients."""
-    material = body.terms[0]
-    fields, coordinates = body.fields(material, params), (params or {}).get("coordinates")
-    for piece in pieces(material, full, fields, coordinates):
-        gradients = piece.matrix[..., : full.shape[1]]
-        matrices = torch.einsum("eaqi,ebqi,eq->eab", gradients, gradients, piece.weights)
-        yield piece.rows, material.operator.cells[piece.rows], matrices

@@ -14,7 +14,7 @@ from bilevel.linalg.operator import Sparse
 from bilevel.problem import Params, Problem
 from bilevel.report import InputError, Solution, chosen, require
 from bilevel.solvers import Newton, Tolerance
-from bilevel.solvers.cellwise.problem import CellwiseEnergy
+from bilevel.solvers.cellwise.problem import CellwiseEnergy, Guess
 from bilevel.solvers.loop import Solver
 from physics.constitutive.elastic.law import ElasticLaw
 from physics.constitutive.inelastic.law import InelasticLaw
@@ -215,7 +215,12 @@ class ElasticSolid(LocalEnergy, Solid, CellwiseEnergy):
         return self.nodal_forces(self.expand(u, params), params)
 
     def start(self, params: Params = None) -> Tensor:
-        return super().start() if params is None else moved_start(self, params)
+        return super().start() if params is None else self.first_guess(params).u
+
+    def first_guess(self, params: Params) -> Guess:
+        """Where `solve` begins (see `moved_start`), and what it takes to find that."""
+        positions = (params or {}).get("coordinates", self.mesh.coordinates)
+        return moved_start(self, lambda: self.cellwise(params), positions, params)
 
     def solve(self, params: Params, start: Tensor | None = None, solver: Solver | None = None) -> Solution:
         return bilevel.argmin(self, self.start(params) if start is None else start, params, solver=solver)
@@ -231,7 +236,7 @@ class ElasticSolid(LocalEnergy, Solid, CellwiseEnergy):
         return BodyCells(self, self.mesh, self.material)
 
     def cellwise(self, params: Params) -> SolidCells | None:
-        if "coordinates" in params:
+        if "coordinates" in (params or {}):
             return None
         try:
             return SolidCells(self.by_cells, params)

@@ -27,6 +27,7 @@ from bilevel.solvers import (
     Solver,
     Tolerance,
 )
+from bilevel.solvers.cellwise.problem import Guess
 from bilevel.solvers.loop import Outcome
 from bilevel.solvers.steps.armijo import Armijo
 from bilevel.solvers.steps.barzilai_borwein import BarzilaiBorwein
@@ -45,13 +46,13 @@ Make: TypeAlias = Callable[[Instance, Tolerance], Solver]
 class BenchMethod:
     """A solver in some settings; `variants` maps a description of each to what makes the solver for an instance.
 
-    start: where it begins; the start of the instance unless it says otherwise, which costs time like all that it does.
+    start: where it begins; the start of the instance unless it says otherwise, whose time and counts are the method's.
     training_seconds: what the training of a learned method took, for the break-even number.
     """
 
     name: str
     variants: Mapping[str, Make]
-    start: Callable[[Instance], Tensor] = lambda instance: instance.start
+    start: Callable[[Instance], Guess] = lambda instance: Guess(instance.start)
     learned: bool = False
     training_seconds: float = 0.0
     applies: Callable[[Instance], bool] = lambda instance: True
@@ -61,12 +62,12 @@ class BenchMethod:
         return replace(self, variants={variant: self.variants[variant]})
 
 
-def at_rest(instance: Instance) -> Tensor:
+def at_rest(instance: Instance) -> Guess:
     """The unloaded state."""
-    return torch.zeros_like(instance.start)
+    return Guess(torch.zeros_like(instance.start))
 
 
-def own_start(instance: Instance) -> Tensor:
+def own_start(instance: Instance) -> Guess:
     """Where the problem itself begins; of bodies a start that knows how their supports moved, and nothing else."""
     assert instance.own_start is not None
     return instance.own_start()

@@ -64,7 +64,8 @@ def attempt(
     started = time.process_time()
     try:
         with torch.no_grad():
-            outcome = solver.solve(problem, method.start(instance), instance.params)
+            start = method.start(instance)
+            outcome = solver.solve(problem, start.u, instance.params)
     except (BilevelError, RuntimeError, ValueError) as error:
         return BenchTrial(
             method.name, seed, False, budget * patience, Counts(), torch.nan, f"{type(error).__name__}: {error}"[:200]
@@ -74,6 +75,7 @@ def attempt(
     solved = outcome.report.converged and residual <= SLACK * goal
     reason = "" if solved else outcome.report.sentence
     counts, late = outcome.report.counts, solved and seconds > budget
+    counts.add(start.counts)
     return BenchTrial(
         method.name, seed, solved, seconds if solved else budget * patience, counts, residual, reason, late
     )

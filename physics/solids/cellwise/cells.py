@@ -84,6 +84,28 @@ class SolidCells(GuessedProblem):
         guess = Guess(torch.zeros_like(start), counts=counts)
         return self.linear(guess, about[:, None].expand(-1, points, -1, -1), pressure)
 
+    def at_rest(self, start: Tensor) -> Guess:
+        """Linear elasticity, with the boundary values of `start`."""
+        zero = self.cells.gradients_of(torch.zeros_like(self._load))
+        return self.linear(Guess(start), zero, self.law.at_rest[0])
+
+    def about_field(self, u: Tensor) -> Guess:
+        """The system about the gradients of a field that knows nothing of pressures.
+
+        They are those of rest, lowered to what leaves no stress along the least of a cell's principal stretches if shear
+        stresses grow with the stretch: in space a greater pressure than that makes cells bulge (mu a + p J / a = 0).
+        """
+        about = self.matrices.bounded(self.gradients(u), SMALLEST, LARGEST)
+        mean = self.cells.mean(about)
+        least = torch.linalg.eigvalsh(mean.mT @ mean)[:, 0]
+        share = (least / determinant(mean)).clamp(0.0, 1.0)
+        return self.linear(Guess(u), about, share * self.law.at_rest[0])
+
+    def gap(self, guess: Guess) -> float:
+        """How far the gradients of a system's solution are from those it was made about, relative to these."""
+        m: SolidMemory = guess.memory
+        return float((m.gradients - m.about).norm() / m.about.norm())
+
     def gradients(self, u: Tensor) -> Tensor:
         """F (E, Q, d, d)."""
         return self.cells.gradients(u, self.params)
@@ -164,7 +186,7 @@ class SolidCells(GuessedProblem):
     def linear(self, guess: Guess, about: Tensor, pressure: Tensor) -> Guess:
         """The solution of the linear system about F^ (E, Q, d, d) and p^ (E,)."""
         theta = self.law.dilatation(pressure)
-        slope = self.law.pressure_and_slope(theta)[1]
+        pressure, slope = self.law.pressure_and_slope(theta)
         system = LinearisedSolid(self.cells, self.law, about, pressure, slope, theta)
         residual = system.residual_in(self.gradients(guess.u), self._load)
         u = guess.u - factorise(system.matrix(), self.linear_solver, on_fail="ignore").solve(residual)

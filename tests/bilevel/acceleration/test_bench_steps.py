@@ -200,7 +200,7 @@ def test_a_timed_problem_offers_what_the_problem_offers():
 def test_shapes_that_were_never_trained_on_are_solved(family):
     for seed in range(2):
         instance = family.instance(100, seed, Variation.GEOMETRY)
-        start = instance.start if instance.own_start is None else instance.own_start()
+        start = instance.start if instance.own_start is None else instance.own_start().u
         assert Newton(tolerance=Tolerance(1e-8)).solve(instance.problem, start, instance.params).report.converged
 
 
