@@ -9,6 +9,7 @@ import torch
 
 import bilevel
 from benchmarks.record import Record, at_most, median, stated
+from bilevel.acceleration.bench.trial import warm_up
 from bilevel.acceleration.family import Instance
 from bilevel.problem import Params
 from bilevel.report import SolveReport
@@ -57,6 +58,7 @@ def run(quick: bool) -> list[Record]:
     failed = dict.fromkeys(methods, 0)
     for seed in range(count):
         instance = family.instance(size, seed)
+        warm_up(instance)
         for name, method in methods.items():
             began = time.process_time()
             try:

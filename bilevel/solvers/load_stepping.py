@@ -56,7 +56,7 @@ class LoadStepping(WrappingSolver):
         started, total = time.perf_counter(), Counts()
         u0 = torch.zeros_like(u0) if self.from_rest else u0
         u, reached, increment, cutbacks, steps = u0, 0.0, self.first, 0, 0
-        predictor = _Predictor(problem, u0, self.path(params, 0.0), self.linear, total) if self.predict else None
+        predictor = TangentPredictor(problem, u0, self.path(params, 0.0), self.linear, total) if self.predict else None
         while True:
             target = min(1.0, reached + increment)
             at = params if target == 1.0 else self.path(params, target)
@@ -84,7 +84,7 @@ class LoadStepping(WrappingSolver):
         return outcome
 
 
-class _Predictor:
+class TangentPredictor:
     """u - H^-1 dr/dp (p' - p) from a solution u at parameters p: the first Newton step for all loads at once."""
 
     def __init__(self, problem: Problem, u: Tensor, params: Params, linear: LinearSolver, counts: Counts) -> None:

@@ -30,7 +30,7 @@ def moved_start(
     as an unknown of its own a body that hardly changes its volume is no stiffer than its shear modulus. It ends near a
     solution, or where it gets nowhere. Of all these fields, and rest, the one of least energy. Raises what factorisations
     raise; a body without moved supports begins at rest.
-    by_cells: makes the body as linear systems, if it has that form. coordinates (nodes, d): where its nodes are at rest.
+    by_cells: makes the body as linear systems with pressures, if it has that form. coordinates (nodes, d): where its nodes are at rest.
     """
     rest = body.start()
     moved = body.expand(rest, params)
@@ -38,7 +38,7 @@ def moved_start(
         return Guess(rest)
     counts, found = Counts(), [rest]
     cells = by_cells()
-    if cells is not None and cells.law.has_pressure:
+    if cells is not None:
         found += _by_systems(cells, body, coordinates, params, moved, counts)
     else:
         found += _by_extension(body, coordinates, params, moved, counts)
@@ -51,7 +51,7 @@ def _by_extension(
     body: LocalEnergy, coordinates: Tensor, params: Params, moved: Tensor, counts: Counts
 ) -> list[Tensor]:
     found = []
-    starts = (lambda: _linear(body, params, moved), lambda: Extension(body, params).rigid(moved, coordinates))
+    starts = (lambda: _linear(body, params, moved), lambda: Extension(body, params).rigid(moved, coordinates.to(moved)))
     for start in starts:
         try:
             found.append(start())
@@ -71,7 +71,7 @@ def _by_systems(
         fields.append(linear.u)
         if cells.near_solution(linear):
             return fields
-        fields.append(Extension(body, params).rigid(moved, coordinates))
+        fields.append(Extension(body, params).rigid(moved, coordinates.to(moved)))
         counts.factorisations += 1
         guess = cells.about_field(fields[-1])
         gaps = [cells.gap(guess)]

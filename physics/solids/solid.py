@@ -220,7 +220,12 @@ class ElasticSolid(LocalEnergy, Solid, CellwiseEnergy):
     def first_guess(self, params: Params) -> Guess:
         """Where `solve` begins (see `moved_start`), and what it takes to find that."""
         positions = (params or {}).get("coordinates", self.mesh.coordinates)
-        return moved_start(self, lambda: self.cellwise(params), positions, params)
+        return moved_start(self, lambda: self._by_pressures(params), positions, params)
+
+    def _by_pressures(self, params: Params) -> SolidCells | None:
+        """The body as linear systems where its pressures can be unknowns; the systems are made on the host alone."""
+        on_host = self.material.operator.cells.device.type == "cpu"
+        return self.cellwise(params) if on_host and isinstance(self.material, MeanDilatation) else None
 
     def solve(self, params: Params, start: Tensor | None = None, solver: Solver | None = None) -> Solution:
         return bilevel.argmin(self, self.start(params) if start is None else start, params, solver=solver)

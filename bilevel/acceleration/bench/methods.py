@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from bilevel.linalg.preconditioner import Jacobi, Multigrid, Preconditioner
 from bilevel.linalg.registry import Automatic
 from bilevel.linalg.solver import LinearSolver
 from bilevel.problem import FixedPoint, Params, Problem
+from bilevel.report import Counts
 from bilevel.solvers import (
     LBFGS,
     Anderson,
@@ -28,6 +29,7 @@ from bilevel.solvers import (
     Tolerance,
 )
 from bilevel.solvers.cellwise.problem import Guess
+from bilevel.solvers.load_stepping import TangentPredictor
 from bilevel.solvers.loop import Outcome
 from bilevel.solvers.steps.armijo import Armijo
 from bilevel.solvers.steps.barzilai_borwein import BarzilaiBorwein
@@ -39,6 +41,9 @@ MANY = 100_000
 
 NEWTON_ITERATIONS = 100
 
+NEARBY = 0.95
+"""Of the load: about what one iteration of a fit changes."""
+
 Make: TypeAlias = Callable[[Instance, Tolerance], Solver]
 
 
@@ -46,13 +51,15 @@ Make: TypeAlias = Callable[[Instance, Tolerance], Solver]
 class BenchMethod:
     """A solver in some settings; `variants` maps a description of each to what makes the solver for an instance.
 
-    start: where it begins; the start of the instance unless it says otherwise, whose time and counts are the method's.
+    start: where it begins, from what it is given; the start of the instance unless it says otherwise, whose time and counts
+    are the method's. given: what it knows before, at no cost; a method that is given anything is no classical one.
     training_seconds: what the training of a learned method took, for the break-even number.
     """
 
     name: str
     variants: Mapping[str, Make]
-    start: Callable[[Instance], Guess] = lambda instance: Guess(instance.start)
+    start: Callable[[Instance, Any], Guess] = lambda instance, given: Guess(instance.start)
+    given: Callable[[Instance], Any] | None = None
     learned: bool = False
     training_seconds: float = 0.0
     applies: Callable[[Instance], bool] = lambda instance: True
@@ -62,15 +69,30 @@ class BenchMethod:
         return replace(self, variants={variant: self.variants[variant]})
 
 
-def at_rest(instance: Instance) -> Guess:
+def at_rest(instance: Instance, given: None) -> Guess:
     """The unloaded state."""
     return Guess(torch.zeros_like(instance.start))
 
 
-def own_start(instance: Instance) -> Guess:
+def own_start(instance: Instance, given: None) -> Guess:
     """Where the problem itself begins; of bodies a start that knows how their supports moved, and nothing else."""
     assert instance.own_start is not None
     return instance.own_start()
+
+
+def neighbour(instance: Instance) -> TangentPredictor:
+    """What a study knows that has solved the same body at NEARBY of its load."""
+    assert instance.path is not None
+    params = instance.path(instance.params, NEARBY)
+    start = LoadStepping(instance.path, Newton(), predict=True, from_rest=True)
+    path = replace(start, path=lambda params, t: instance.path(instance.params, t * NEARBY))  # type: ignore[misc]
+    found = path.solve(instance.problem, instance.start, params)
+    return TangentPredictor(instance.problem, found.u, params, Automatic(), Counts())
+
+
+def predicted(instance: Instance, given: TangentPredictor) -> Guess:
+    """From the neighbour along the tangent there, whose factorisation the study has."""
+    return Guess(given.at(instance.params), counts=Counts(products=1, back_substitutions=1))
 
 
 def has_cells(instance: Instance) -> bool:
@@ -130,6 +152,13 @@ def classical_methods() -> list[BenchMethod]:
             applies=lambda instance: instance.own_start is not None,
         ),
         BenchMethod("linear systems, no network", {"own rule": guess_method((None,))}, applies=has_cells),
+        BenchMethod(
+            "Newton, tangent of a solved neighbour",
+            {"line search": _newton(0.3)},
+            start=predicted,
+            given=neighbour,
+            applies=lambda instance: instance.path is not None,
+        ),
         BenchMethod("load stepping", _load_stepping(), at_rest, applies=lambda instance: instance.path is not None),
     ]
 

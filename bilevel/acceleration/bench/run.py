@@ -136,7 +136,7 @@ def _linear(family: Family, methods: Sequence[BenchMethod], settings: BenchSetti
     for k in range(count):
         instance = quadratic_model(family.instance(multiple * family.training_size, FIRST_TEST_SEED + k))
         for method in methods:
-            if method.applies(instance) and method.start(instance).u is instance.start:
+            if method.applies(instance) and method.start is BenchMethod.start:
                 trials.append(attempt(method, instance, FIRST_TEST_SEED + k, settings.tolerance, settings.budget))
     named = {trial.method for trial in trials}
     summaries = [summarise(m, [t for t in trials if t.method == m.name]) for m in methods if m.name in named]

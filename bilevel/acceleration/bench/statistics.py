@@ -17,12 +17,13 @@ from bilevel.report import Counts
 class Summary:
     """Times in seconds over all instances, failures at their budget; counts are medians over the instances solved.
 
-    failures, late, fallen_back: shares of the instances that were not solved, that were solved after their budget, and
+    informed: whether it was given anything. failures, late, fallen_back: shares of the instances that were not solved, that were solved after their budget, and
     where a safeguard acted.
     """
 
     method: str
     learned: bool
+    informed: bool
     training_seconds: float
     count: int
     failures: float
@@ -59,7 +60,7 @@ class Table:
 
     @property
     def best_classical(self) -> Summary | None:
-        return best_of([summary for summary in self.summaries if not summary.learned])
+        return best_of([summary for summary in self.summaries if not (summary.learned or summary.informed)])
 
     def against_best(self, summary: Summary) -> Comparison | None:
         """None if no classical method solved anything."""
@@ -87,6 +88,7 @@ def summarise(method: BenchMethod, trials: Sequence[BenchTrial]) -> Summary:
     return Summary(
         method.name,
         method.learned,
+        method.given is not None,
         method.training_seconds,
         len(trials),
         _share([not trial.solved for trial in trials]),

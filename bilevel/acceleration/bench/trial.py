@@ -61,10 +61,11 @@ def attempt(
     goal = threshold(instance, relative)
     solver = make(instance, Tolerance(relative=0.0, absolute=goal))
     problem = Budgeted(instance.problem, budget * patience)
+    given = None if method.given is None else method.given(instance)
     started = time.process_time()
     try:
         with torch.no_grad():
-            start = method.start(instance)
+            start = method.start(instance, given)
             outcome = solver.solve(problem, start.u, instance.params)
     except (BilevelError, RuntimeError, ValueError) as error:
         return BenchTrial(
