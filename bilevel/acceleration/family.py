@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from bilevel.problem import EnergyProblem, Params
+from bilevel.report import InputError
 from bilevel.solvers.cellwise.problem import CellwiseProblem, Guess
 from bilevel.solvers.load_stepping import Path
 
@@ -59,3 +61,7 @@ class Family(ABC):
     @abstractmethod
     def instance(self, size: int, seed: int, variation: Variation = Variation.TRAINING) -> Instance:
         """The instance of about `size` nodes that belongs to a seed; the same arguments give the same instance."""
+
+    def on_graph(self, nodes: pathlib.Path, edges: pathlib.Path) -> Family:
+        """The same problems on a graph in two CSV files; InputError for a family that is not made of graphs."""
+        raise InputError(f"the problems of '{self.name}' are on no graphs; those of power_law and forchheimer are")

@@ -54,7 +54,8 @@ class StudyFamily(Family):
         for experiment in problem.experiments:
             if not isinstance(experiment.model, Guessable):
                 raise InputError(
-                    f"the model of experiment '{experiment.name}' has no inner solve that can be guessed; bodies have (kind: solid)"
+                    f"the model of experiment '{experiment.name}' has no inner solve that can be guessed; bodies have "
+                    "(kind: solid), nonlinear flow and networks need no guess: LogMiddle solves them without training"
                 )
         names = {e.model.guess_name for e in problem.experiments if isinstance(e.model, Guessable)}
         if len(names) > 1:

@@ -48,7 +48,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from torch import Tensor
 
 from bilevel.calibrate.field_prior import FieldPrior
@@ -64,6 +64,16 @@ class ModelConfig(BaseModel):
     """Base of a model's section in study.yml: unknown keys are errors, and paths are relative to the study's folder."""
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _learns_no_guess(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and given.get("solver") == "learned" and "solver" not in cls.model_fields:
+            raise ValueError(
+                "guesses are learned for bodies alone (kind: solid); nonlinear flow and networks are solved by LogMiddle or by "
+                "Newton's method, without training: leave `solver: learned` out"
+            )
+        return given
 
 
 class ConfigError(InputError):

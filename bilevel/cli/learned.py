@@ -42,6 +42,10 @@ def bench_steps(
     against: Annotated[
         list[str] | None, typer.Option("--against", help="A classical method; all of them unless some are named.")
     ] = None,
+    graphs: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option("--graphs", help="Tables of nodes (name, x, y) and edges (start, end) to measure on."),
+    ] = None,
     json: Annotated[Path | None, typer.Option("--json", help="Write all numbers to this file.")] = None,
     debug: Debug = False,
 ) -> None:
@@ -52,4 +56,4 @@ def bench_steps(
         from bilevel.acceleration.bench.report import BenchSettings
 
         settings = QUICK if quick else BenchSettings(instances, tuple(times or (4, 16, 64)), budget=budget)
-        say(bench(family, settings, guess, json, against or ()))
+        say(bench(family, settings, guess, json, against or (), graphs))

@@ -67,8 +67,12 @@ class Rock:
     head_unit: float
 
     @staticmethod
-    def draw(size: int, variation: Variation, rng: np.random.Generator, head_unit: float) -> Rock:
-        if variation is Variation.MESH:
+    def draw(
+        size: int, variation: Variation, rng: np.random.Generator, head_unit: float, given: Network | None = None
+    ) -> Rock:
+        if given is not None:
+            network = given
+        elif variation is Variation.MESH:
             network = lattice(size, int(rng.integers(2, 4)), rng)
         else:
             network = (streets if variation is Variation.GEOMETRY else pores)(size, rng)

@@ -1,13 +1,18 @@
-"""Random networks in the unit square or cube: connected graphs whose mean degree and order differ by kind."""
+"""Networks in the unit square or cube: random ones whose mean degree and order differ by kind, and given ones."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import Delaunay
+
+from bilevel.calibrate.study.csv_file import read_csv
+from bilevel.calibrate.study.validated import hint
+from bilevel.report import InputError
 
 THINNING = 0.25
 """The share of a lattice's edges that is taken out before what is no longer connected is dropped."""
@@ -61,6 +66,36 @@ def lattice(size: int, dimension: int, rng: np.random.Generator) -> Network:
     )
     points = np.stack(np.unravel_index(number.ravel(), number.shape), 1) / (count - 1)
     return _connected(points, edges[rng.uniform(size=len(edges)) >= THINNING])
+
+
+def read_network(nodes: Path, edges: Path) -> Network:
+    """The largest connected part of a graph in two tables: nodes (name, x, y and perhaps z), edges (start, end: their names).
+
+    Coordinates are scaled so that x goes from 0 to 1. Raises InputError for
+    names that are not among the nodes, for names twice, and for nodes that all have one x.
+    """
+    table, ends = read_csv(nodes), read_csv(edges)
+    names = table.texts("name")
+    number = {name: k for k, name in enumerate(names)}
+    if len(number) < len(names):
+        twice = next(k for k, name in enumerate(names) if number[name] != k)
+        raise InputError(f"{table.where(twice)}: there are two nodes '{names[twice]}'")
+    columns = [table.numbers(axis) for axis in ("x", "y", "z") if axis != "z" or axis in table.header]
+    points = np.stack(columns, 1)
+    pairs = np.empty((len(ends.rows), 2), dtype=np.int64)
+    for k, column in enumerate(("start", "end")):
+        for row, name in enumerate(ends.texts(column)):
+            if name not in number:
+                raise InputError(f"{ends.where(row)}, column '{column}': there is no node '{name}'{hint(name, names)}")
+            pairs[row, k] = number[name]
+    pairs = np.unique(np.sort(pairs[pairs[:, 0] != pairs[:, 1]], 1), axis=0)
+    if not len(pairs):
+        raise InputError(f"{edges}: no edge joins two nodes")
+    part = _connected(points, pairs)
+    moved = part.points - part.points.min(0)
+    if not moved[:, 0].max() > 0.0:
+        raise InputError(f"{nodes}: all nodes have the same x; flow goes along x, from one side to the other")
+    return Network(moved / moved[:, 0].max(), part.edges)
 
 
 def _connected(points: np.ndarray, edges: np.ndarray) -> Network:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from bilevel.acceleration.bench.methods import BenchMethod, Make, classical_methods, guess_method, has_cells
 from bilevel.acceleration.bench.report import BenchSettings
-from bilevel.acceleration.bench.run import run
+from bilevel.acceleration.bench.run import FIRST_MULTIPLE, run
 from bilevel.acceleration.bench.table import text, to_json
-from bilevel.acceleration.family import Family, Instance
+from bilevel.acceleration.family import Family, Instance, Variation
 from bilevel.acceleration.learned_guess import LearnedGuess
 from bilevel.acceleration.training.config import find_family
 from bilevel.acceleration.weights_file import Weights, shipped
@@ -24,20 +24,31 @@ from bilevel.solvers.cellwise.problem import Incidence
 QUICK = BenchSettings(instances=8, multiples=(4,), tuning=2, budget=1.0)
 """A run that ends in a minute."""
 
+ON_A_GRAPH = (Variation.TRAINING, Variation.CONTRAST, Variation.LOADS)
+"""What changes from instance to instance where the graph is given."""
+
 
 def bench_steps(
-    name: str, settings: BenchSettings, guess: Path | None = None, json: Path | None = None, against: Sequence[str] = ()
+    name: str,
+    settings: BenchSettings,
+    guess: Path | None = None,
+    json: Path | None = None,
+    against: Sequence[str] = (),
+    graphs: tuple[Path, Path] | None = None,
 ) -> str:
     """The table of a family as text; the weights, if there are any, are the shipped ones unless others are given.
 
     json: a file for all numbers. against: the names of the classical methods that are compared, all of them if there are
-    none. Raises InputError for an unknown family or method, and for weights that do not fit.
+    none. graphs: tables of the nodes and edges on which the methods, tuned on the family's own graphs, are measured. Raises InputError for an unknown family or method, and for weights that do not fit.
     """
     family, classical = find_family(name), _chosen(against)
     weights = _weights(family, guess)
     settings = replace(settings, progress=lambda line: print(line, file=sys.stderr, flush=True))
     learned = [] if weights is None else _methods(weights)
-    report = run(family, learned, settings, classical)
+    if graphs is not None:
+        settings = replace(settings, multiples=(FIRST_MULTIPLE,), variations=ON_A_GRAPH, linear=False)
+    unseen = None if graphs is None else family.on_graph(*graphs)
+    report = run(family, learned, settings, classical, unseen)
     if json is not None:
         json.write_text(to_json(report), encoding="utf-8")
     return text(report)

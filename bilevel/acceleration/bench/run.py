@@ -26,13 +26,19 @@ def run(
     learned: Sequence[BenchMethod],
     settings: BenchSettings | None = None,
     classical: Sequence[BenchMethod] | None = None,
+    unseen: Family | None = None,
 ) -> Report:
-    """Compare learned methods with the classical ones on a family; deterministic but for the times."""
+    """Compare learned methods with the classical ones on a family; deterministic but for the times.
+
+    unseen: what they are measured on, where that is not the family on which they are tuned.
+    """
     settings = settings or BenchSettings()
     baselines, tuned, dropped, first = _tune(family, classical or classical_methods(), settings)
     tables = [first]
     for multiple in settings.multiples:
-        table, hopeless = _measure(family, [*baselines, *learned], multiple, settings)
+        sized = f"{multiple}x ({multiple * family.training_size} nodes)"
+        title = sized if unseen is None else "a given graph"
+        table, hopeless = _measure(unseen or family, [*baselines, *learned], multiple, title, settings)
         tables.append(table)
         dropped += hopeless
         lost = {item.method for item in hopeless}
@@ -98,11 +104,10 @@ def _solve_all(
 
 
 def _measure(
-    family: Family, methods: Sequence[BenchMethod], multiple: int, settings: BenchSettings
+    family: Family, methods: Sequence[BenchMethod], multiple: int, title: str, settings: BenchSettings
 ) -> tuple[Table, list[Dropped]]:
     """Unseen instances at `multiple` times the training size, every method on each before the next."""
     budget = settings.budget * max(1.0, multiple / FIRST_MULTIPLE)
-    title = f"{multiple}x ({multiple * family.training_size} nodes)"
     trials: list[BenchTrial] = []
     dropped: list[Dropped] = []
     for k in range(settings.instances):

@@ -1,12 +1,14 @@
 """The benchmark on a family whose outcome is known: who wins, who fails, who is dropped."""
 
 import json
+import re
 import time
 from dataclasses import replace
 
 import pytest
 import torch
 
+from bilevel.acceleration.bench.bench_steps import bench_steps
 from bilevel.acceleration.bench.budget import Budgeted, OverBudget
 from bilevel.acceleration.bench.linear import quadratic_model
 from bilevel.acceleration.bench.methods import BenchMethod, classical_methods
@@ -17,10 +19,11 @@ from bilevel.acceleration.bench.table import table_text, text, to_json
 from bilevel.acceleration.bench.trial import BenchTrial, attempt, threshold
 from bilevel.acceleration.family import Family, Instance, Variation
 from bilevel.problem import Energy
-from bilevel.report import Counts
+from bilevel.report import Counts, InputError
 from bilevel.solvers import GradientDescent, Newton, Tolerance
 from bilevel.solvers.steps import Constant
 from physics.families.denoised_volumes import DenoisedVolumes
+from physics.families.forchheimer import ForchheimerFlow
 from physics.families.large_strain import LargeStrain
 from physics.families.p_laplacian import PLaplacianFlow
 from physics.families.power_law import PowerLawFlow
@@ -229,3 +232,27 @@ def test_quadratic_model_is_solved_by_one_newton_step():
     instance = quadratic_model(Chain().instance(12, 3))
     outcome = Newton(tolerance=Tolerance(1e-12)).solve(instance.problem, instance.start, None)
     assert outcome.report.iterations == 1
+
+
+def test_methods_are_measured_on_a_graph_from_tables(tmp_path):
+    """A ladder of 2 x 12 nodes with a spur: its instances have its nodes, and flow from x = 0 to x = 1."""
+    places = {f"n{i}{j}": (0.5 * i, j) for i in range(12) for j in range(2)} | {"spur": (2.0, 3.0), "alone": (9.0, 9.0)}
+    along = [(f"n{i}{j}", f"n{i + 1}{j}") for i in range(11) for j in range(2)]
+    edges = [*along, *((f"n{i}0", f"n{i}1") for i in range(12)), ("n41", "spur"), ("spur", "n41"), ("n00", "n00")]
+    nodes_file, edges_file = tmp_path / "nodes.csv", tmp_path / "edges.csv"
+    nodes_file.write_text("name,x,y\n" + "".join(f"{n},{x},{y}\n" for n, (x, y) in places.items()))
+    edges_file.write_text("start,end\n" + "".join(f"{a},{b}\n" for a, b in edges))
+    problem = ForchheimerFlow().on_graph(nodes_file, edges_file).instance(800, 1).problem
+    assert (problem.graph.nodes, len(problem.graph.edges), problem.n) == (25, 35, 25 - 4)
+    settings = BenchSettings(instances=3, budget=5.0, tuning=2)
+    said = bench_steps("forchheimer", settings, against=["Newton, line search"], graphs=(nodes_file, edges_file))
+    assert re.search(r"a given graph: 3 instances.*\n.*\nNewton, line search +0 %", said)
+    for rows, sentence in (
+        ("start,end\nn00,n0\n", r"edges.csv, line 2, column 'end': there is no node 'n0'; did you mean"),
+        ("start,end\nn00,n00\n", "no edge joins two nodes"),
+    ):
+        edges_file.write_text(rows)
+        with pytest.raises(InputError, match=sentence):
+            bench_steps("forchheimer", settings, graphs=(nodes_file, edges_file))
+    with pytest.raises(InputError, match="on no graphs; those of power_law and forchheimer are"):
+        bench_steps("large_strain", settings, graphs=(nodes_file, edges_file))

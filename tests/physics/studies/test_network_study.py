@@ -192,3 +192,9 @@ def test_roughness_of_eight_groups_of_net3():
     assert result.jacobian_error < 1e-4  # of the differences: pipes whose flow turns are kinks of size zero
     for estimate in result.estimates:
         assert estimate.lower95 < TRUTH[estimate.label.removeprefix("roughness_")] < estimate.upper95
+
+
+def test_a_network_takes_no_learned_guess_and_the_error_names_what_it_has(folder):
+    (folder / "study.yml").write_text(STUDY.replace("  kind: network\n", "  kind: network\n  solver: learned\n"))
+    with pytest.raises(InputError, match=r"study\.yml, line 2: .*guesses are learned for bodies.*LogMiddle"):
+        load_study(folder / "study.yml")
