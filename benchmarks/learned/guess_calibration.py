@@ -17,7 +17,6 @@ from benchmarks.record import Record, at_most, stated
 from bilevel.calibrate.fit.run import calibrate
 from bilevel.calibrate.parameter import Parameter
 from bilevel.calibrate.problem import problem_from_function
-from bilevel.calibrate.result import CalibrationResult
 from bilevel.calibrate.settings import Settings
 from bilevel.problem import EnergyProblem, Params, Problem
 from bilevel.report import Counts
@@ -41,6 +40,9 @@ EXPONENT = 1.5
 GRID = (8, 4, 4)
 NOISE = 0.005
 TOLERANCE = Tolerance(relative=1e-12)
+
+ROUNDS = 5
+"""Quick calibrations are over within a second: the least time of so many counts, taken in turns."""
 
 
 class Study:
@@ -92,10 +94,10 @@ class Started(Solver):
 
     def solve(self, problem: Problem, u0: Tensor, params: Params, record: bool = False) -> Outcome:
         assert isinstance(problem, EnergyProblem)
-        began = time.perf_counter()
+        began = time.process_time()
         start = self.study.split(problem, params).linear_start() if self.last is None else self.last
         outcome = self.inner.solve(problem, start, params, record)
-        self.seconds += time.perf_counter() - began
+        self.seconds += time.process_time() - began
         self.solves += 1
         self.counts.add(outcome.report.counts)
         if self.warm:
@@ -108,7 +110,7 @@ class Run:
     """What a calibration found, and what it cost."""
 
     theta: np.ndarray
-    result: CalibrationResult
+    seconds: float
     solver: Started
 
 
@@ -123,8 +125,9 @@ def calibrated(study: Study, inner: Solver, warm: bool) -> Run:
     theta = Parameter("theta", np.zeros(math.prod(GRID)), prior_mean=0.0, prior_std=1.0)
     problem = problem_from_function([theta], predict, study.heads, 1.0 / NOISE)
     settings = Settings(tolerance=1e-8, statistics=False, verify=False, memory=False)
+    began = time.process_time()
     result = calibrate(problem, settings=settings)
-    return Run(result.evaluation.t, result, solver)
+    return Run(result.evaluation.t, time.process_time() - began, solver)
 
 
 def newton() -> Newton:
@@ -138,18 +141,19 @@ def run(quick: bool) -> list[Record]:
         "LogMiddle": lambda: LogMiddle(newton()),
     }
     calibrated(Study(400), newton(), warm=True)  # what a process compiles once is nobody's time
-    runs = {(name, warm): calibrated(study, make(), warm) for name, make in makers.items() for warm in (False, True)}
+    calibrated(Study(400), LogMiddle(newton()), warm=True)
+    ways = [(name, warm) for name in makers for warm in (False, True)]
+    rounds = [{way: calibrated(study, makers[way[0]](), way[1]) for way in ways} for _ in range(ROUNDS if quick else 1)]
+    runs = {way: min((each[way] for each in rounds), key=lambda one: one.seconds) for way in ways}
     records = []
     for (name, warm), one in runs.items():
         row, solver = f"{name}, {'from the last state' if warm else 'from the linear solution'}", one.solver
-        records.append(stated(f"{row}: wall time", one.result.seconds, "s"))
+        records.append(stated(f"{row}: processor time", one.seconds, "s"))
         records.append(stated(f"{row}: of which inner solves", solver.seconds, "s"))
         records.append(stated(f"{row}: inner solves", solver.solves))
         records.append(stated(f"{row}: factorisations for each", solver.counts.factorisations / solver.solves))
         records.append(stated(f"{row}: fallbacks", solver.counts.fallbacks))
-    best = {
-        name: min((runs[name, warm] for warm in (False, True)), key=lambda one: one.result.seconds) for name in makers
-    }
+    best = {name: min((runs[name, warm] for warm in (False, True)), key=lambda one: one.seconds) for name in makers}
     reference = best["Newton"].theta
     for warm in (False, True):
         row = f"from the {'last state' if warm else 'linear solution'}"
@@ -163,8 +167,8 @@ def run(quick: bool) -> list[Record]:
         *records,
         stated("mean error of the parameters against the truth", error),
         at_most(
-            "wall time, LogMiddle / Newton, the better start of each",
-            best["LogMiddle"].result.seconds / best["Newton"].result.seconds,
+            "processor time, LogMiddle / Newton, the better start of each",
+            best["LogMiddle"].seconds / best["Newton"].seconds,
             1.0,
         ),
     ]
