@@ -19,6 +19,7 @@ from physics.families.large_strain import LargeStrain
 
 LINE = "neo-Hookean bars of 2,400 nodes stretched to 1.5 to 3, bent, sheared: default solver against load stepping"
 DURATION = "30 minutes"
+COUNT = 100
 TOLERANCE = Tolerance(1e-8)
 
 
@@ -46,7 +47,7 @@ def solved(instance: Instance, start: torch.Tensor, solver: Solver) -> SolveRepo
 
 
 def run(quick: bool) -> list[Record]:
-    family, count, size = LargeStrain(), 4 if quick else 100, 600 if quick else 2400
+    family, count, size = LargeStrain(), 4 if quick else COUNT, 600 if quick else 2400
     methods = {
         "default": default,
         "4 load steps": stepped(4, predict=False),
