@@ -73,7 +73,12 @@ class _Isotropic(torch.autograd.Function):
     @staticmethod
     def forward(function: PrincipalMap, a: Tensor, constants: Tensor) -> Tensor:  # type: ignore[override]
         principal, frame = _principal(a)
-        return from_matrix((frame * function.value(principal, constants).unsqueeze(-2)) @ frame.mT)
+        found = function.value(principal, constants)
+        # As a change of a where that is small: the frame's round-off must not move what hardly changes.
+        change = found - principal
+        near = change.abs().amax(-1, keepdim=True) < found.abs().amax(-1, keepdim=True)
+        moved = torch.where(near, change, found)
+        return torch.where(near, a, 0.0) + from_matrix((frame * moved.unsqueeze(-2)) @ frame.mT)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
