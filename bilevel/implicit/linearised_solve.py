@@ -12,6 +12,7 @@ from torch import Tensor
 from bilevel.implicit.strategies import Adjoint, Exact, Neumann, Unrolled
 from bilevel.linalg import refine
 from bilevel.linalg.direct.condition import random_signs
+from bilevel.linalg.direct.reused import made_for
 from bilevel.linalg.krylov.solvers import IterativeFactor
 from bilevel.linalg.operator import Dense, LinearOperator, MatrixFree, Sparse
 from bilevel.linalg.solver import Factor, LinearSolver
@@ -222,12 +223,14 @@ class LinearisedSolve:
 
     def _prepare_for_many(self, operator: LinearOperator, rows: int) -> None:
         """Factorise anew where that, or another solver, pays for so many right-hand sides."""
-        if rows > MANY and self.outcome is not None and self.outcome.contraction > 0 and isinstance(operator, Sparse):
-            self.outcome.contraction, self.factor = 0.0, self.linear.factor(operator)
-        better = self.linear.resolve(operator, rows)
+        if not isinstance(operator, Sparse):
+            return
         iterative = self.factor is None or isinstance(self.factor, IterativeFactor)
-        if iterative and isinstance(operator, Sparse) and better != self.linear.resolve(operator):
+        better = self.linear.resolve(operator, rows)
+        if iterative and better != self.linear.resolve(operator):
             self.factor = better.factor(operator)
+        elif not iterative and rows > MANY and not made_for(operator, self.factor):
+            self.factor = self.linear.factor(operator)
 
     def solve_adjoint(self, b: Tensor, u: Tensor, leaves: Leaves) -> Tensor:
         """The adjoint for cotangents b (..., *batch, n) by this layer's strategy."""

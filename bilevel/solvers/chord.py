@@ -22,7 +22,7 @@ STEPS = 12
 
 @dataclass(frozen=True)
 class Chord:
-    """Where the steps ended; the factorisation at their start, and the share of an error that a step by it leaves.
+    """Where the steps ended, and the factorisation at their start.
 
     converged: whether the residual met its threshold (*batch). minimum: whether the tangent is known to be positive
     definite, or the problem has no energy.
@@ -32,7 +32,6 @@ class Chord:
     threshold: Tensor
     factor: Factor
     steps: int
-    contraction: float
     converged: bool
     minimum: bool
 
@@ -48,7 +47,7 @@ def chord(evaluations: Evaluations, start: Point, tolerance: Tolerance) -> Chord
     factor = evaluations.linear.factor(tangent, on_fail="ignore")
     if bool(torch.as_tensor(factor.singular).any()) or (evaluations.is_energy and _known(factor, False)):
         return None
-    point, steps, worst = start, 0, 0.0
+    point, steps = start, 0
     active = point.norm > FAR_BELOW * threshold
     while bool(active.any()) and steps < STEPS:
         evaluations.counts.back_substitutions += 1
@@ -59,10 +58,9 @@ def chord(evaluations: Evaluations, start: Point, tolerance: Tolerance) -> Chord
         steps += 1
         if bool(slow.any()):
             break
-        worst = max(worst, float(share.max()))
         active = point.norm > FAR_BELOW * threshold
     minimum = not evaluations.is_energy or evaluations.problem.structure.positive_definite or _known(factor, True)
-    return Chord(point, threshold, factor, steps, worst, bool((point.norm <= threshold).all()), minimum)
+    return Chord(point, threshold, factor, steps, bool((point.norm <= threshold).all()), minimum)
 
 
 def _known(factor: Factor, definite: bool) -> bool:

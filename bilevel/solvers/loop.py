@@ -47,8 +47,7 @@ class TapeEntry:
 class Outcome:
     """What a solver found.
 
-    factor: a factorisation of the tangent at or near u, where one was made. contraction: what share of an error a solve
-    with it leaves, where that was seen. tangent, residual: those at u, likewise.
+    factor: a factorisation of the tangent at or near u, where one was made. tangent, residual: those at u, likewise.
     """
 
     u: Tensor
@@ -57,7 +56,6 @@ class Outcome:
     tape: list[TapeEntry] = field(default_factory=list)
     tangent: LinearOperator | None = None
     residual: Tensor | None = None
-    contraction: float = 0.0
 
 
 class Solver(ABC):

@@ -93,7 +93,7 @@ class WarmStart(WrappingSolver):
         quick = chord(evaluations, guess, near.tolerance) if isinstance(near, Newton) else None
         if quick is not None and quick.converged:
             found = _outcome(quick.end, quick.threshold, quick.steps)
-            found.factor, found.contraction = quick.factor, quick.contraction
+            found.factor = quick.factor
             if quick.minimum or not near.check_minimum:  # type: ignore[attr-defined]
                 return found, quick.end
         found = near.solve(evaluations.problem, guess.u if quick is None else quick.end.u, evaluations.params)

@@ -76,3 +76,9 @@ def made_for_similar(A: Sparse, earlier: Factor | None) -> bool:
         return False
     difference = torch.linalg.vector_norm(A.values - made_for.values)
     return bool(difference <= SIMILAR * torch.linalg.vector_norm(made_for.values))
+
+
+def made_for(A: Sparse, factor: Factor | None) -> bool:
+    """Whether the direct factor that solves with `factor` rest on is that of A itself."""
+    own = None if factor is None else direct_of(factor).A
+    return isinstance(own, Sparse) and torch.equal(own.values, A.with_diagonal().values)
