@@ -7,9 +7,12 @@ import torch
 from torch import Tensor
 
 import bilevel
-from bilevel.linalg import LinearOperator, Sparse, SparsePattern, Structure
+from bilevel.implicit.linearised_solve import MANY
+from bilevel.linalg import LinearOperator, Sparse, SparsePattern, Structure, factorise
 from bilevel.linalg.direct.condition import random_signs
+from bilevel.linalg.solver import Factor, LinearSolver
 from bilevel.problem import DENSE_LIMIT, EnergyProblem, Params
+from bilevel.report import OnFail
 
 N = DENSE_LIMIT + 200
 
@@ -79,3 +82,37 @@ def test_rows_of_a_jacobian_are_the_first_to_need_random_numbers(adjoint: bileve
     (rows,) = torch.autograd.grad(seen, k, torch.eye(3, dtype=torch.float64), is_grads_batched=True, retain_graph=True)
     alone = torch.stack([torch.autograd.grad(value, k, retain_graph=True)[0] for value in seen])
     torch.testing.assert_close(rows, alone, rtol=1e-9, atol=1e-12)
+
+
+class Watched(LinearSolver):
+    """The picked solver, and the matrices that it was given."""
+
+    def __init__(self) -> None:
+        self.given: list[Sparse] = []
+
+    def factor(self, A: LinearOperator, on_fail: OnFail = "raise") -> Factor:
+        assert isinstance(A, Sparse)
+        self.given.append(A)
+        return factorise(A, on_fail=on_fail)
+
+
+@pytest.mark.parametrize("rows", [2, 20])
+def test_many_right_hand_sides_have_a_factor_of_their_own_tangent(rows: int) -> None:
+    """A few are refined with the solver's last factor, which is that of a tangent one step away; derivatives are the same."""
+    watched, problem = Watched(), Pushed(0.0)
+    start, k = torch.linspace(0.0, 1.0, N, dtype=torch.float64), torch.tensor(2.0, dtype=torch.float64)
+    found: list[Tensor] = []
+
+    def seen(k: Tensor) -> Tensor:
+        u = bilevel.argmin(problem, start, {"k": k}, solver=bilevel.Newton(linear=watched)).u
+        found.append(u.detach())
+        return u[:rows]
+
+    forward = torch.func.jvp(seen, (k,), (torch.ones_like(k),))[1]
+    watched.given.clear()
+    (reverse,) = torch.autograd.grad(
+        seen(at := k.clone().requires_grad_()), at, torch.eye(rows, dtype=torch.float64), is_grads_batched=True
+    )
+    torch.testing.assert_close(reverse, forward, rtol=1e-8, atol=1e-12)
+    own = problem.tangent(found[-1], {"k": k}).values  # type: ignore[attr-defined]
+    assert torch.equal(watched.given[-1].values, own) == (rows > MANY)
