@@ -116,11 +116,11 @@ class Visit:
         weights = torch.linalg.vector_norm(steps, dim=1) ** -FAITHFUL
         weighted = steps.mT * (weights / weights.max())
         shares = torch.linalg.pinv(weighted, rtol=SAME_DIRECTION) @ away * (weights / weights.max())
-        bend = torch.zeros_like(predicted)
+        bend = -float(shares.sum()) * moves[best]
         for share, (_, solve) in zip(shares.tolist(), others):
             if share:
-                bend += torch.tensordot((0.5 * share * away).to(predicted), solve.tangent - nearest.tangent, 1)  # type: ignore[operator]
-        return [predicted + bend], predicted, nearest
+                bend += torch.tensordot((share * away).to(predicted), solve.tangent, 1)  # type: ignore[arg-type]
+        return [predicted + 0.5 * bend], predicted, nearest
 
     @staticmethod
     def _transferred(solve: RememberedSolve, start: Tensor) -> Tensor:
