@@ -19,6 +19,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from bilevel.implicit.predictions import predictions
 from bilevel.problem import Params, Problem
 from bilevel.solvers.loop import Outcome, Solver, WrappingSolver
 from bilevel.solvers.warm_start import WarmStart
@@ -28,10 +29,6 @@ Place: TypeAlias = tuple[int, ...]
 
 POINTS = 8
 """Evaluations that are remembered."""
-FAITHFUL = 2.0
-"""The power of distance by which points far away count less for second derivatives."""
-SAME_DIRECTION = 1e-3
-"""Directions in which remembered points spread less than this, relative, say nothing of second derivatives."""
 MEGABYTES = 256.0
 """What they may take; the latest ones are kept."""
 
@@ -90,37 +87,13 @@ class Visit:
         for v, solve in reversed(known):
             if v.frame == self.frame and torch.equal(v.x, self.x) and torch.equal(solve.start, start):
                 return [solve.state.to(start)], True
-        tangents = [(v.x, solve) for v, solve in known if solve.tangent is not None and v.frame == self.frame]
-        if not tangents:
+        told = [(v, solve) for v, solve in known if solve.tangent is not None and v.frame == self.frame]
+        if not told:
             return [self._transferred(solve, start) for _, solve in known[-1:]], False
-        curved, predicted, nearest = self._predictions(tangents)
-        missed, self._predicted = self._missed_before(place), (place, predicted)
-        found = [*curved, predicted, *([] if missed is None else [predicted + missed])]
-        return [guess.to(start) for guess in (*found, self._transferred(nearest, start))], False
-
-    def _predictions(self, known: list[tuple[Tensor, RememberedSolve]]) -> tuple[list[Tensor], Tensor, RememberedSolve]:
-        """The state to second order where other tangents are known, that to first order, and the solve from which both start.
-
-        That solve is the one whose state moves least. A tangent T at x + s tells of the second derivative H that
-        T - T(x) = H s; so with this point at x + d and d = sum c s, H d is about sum c (T - T(x)).
-        """
-        moves = [torch.tensordot((self.x - x).to(solve.tangent), solve.tangent, 1) for x, solve in known]  # type: ignore[arg-type]
-        best = min(range(len(known)), key=lambda i: float(torch.linalg.vector_norm(moves[i])))
-        (x, nearest), predicted = known[best], known[best][1].state + moves[best]
-        others = [(other - x, solve) for other, solve in known if not torch.equal(other, x)]
-        away = self.x - x
-        if not others or not bool(away.any()):
-            return [], predicted, nearest
-        steps = torch.stack([step for step, _ in others])
-        # The nearer a point, the better a difference of tangents is a second derivative.
-        weights = torch.linalg.vector_norm(steps, dim=1) ** -FAITHFUL
-        weighted = steps.mT * (weights / weights.max())
-        shares = torch.linalg.pinv(weighted, rtol=SAME_DIRECTION) @ away * (weights / weights.max())
-        bend = -float(shares.sum()) * moves[best]
-        for share, (_, solve) in zip(shares.tolist(), others):
-            if share:
-                bend += torch.tensordot((share * away).to(predicted), solve.tangent, 1)  # type: ignore[arg-type]
-        return [predicted + 0.5 * bend], predicted, nearest
+        predicted, nearest = predictions(self.x, [(v.x, solve.state, solve.tangent) for v, solve in told])  # type: ignore[misc]
+        missed, self._predicted = self._missed_before(place), (place, predicted[-1])
+        found = [*predicted, *([] if missed is None else [predicted[-1] + missed])]
+        return [guess.to(start) for guess in (*found, self._transferred(told[nearest][1], start))], False
 
     @staticmethod
     def _transferred(solve: RememberedSolve, start: Tensor) -> Tensor:
