@@ -2,8 +2,7 @@
 
 A model is evaluated at a point x, and its inner solves come in the same order each time; so a solve has a place: its
 number, or in a chain the step and its number there. At each place the memory holds the last few states with their points
-and, where forward mode passed by, their derivatives d state / d x: u + (d u / d x) (x' - x) is then wrong by second order
-only. Which guess is used, and whether it is any good, `WarmStart` decides by residuals. What is inside a solve (the local
+and, where forward mode passed by, their derivatives d state / d x, from which `predictions` are made. Which guess is used, and whether it is any good, `WarmStart` decides by residuals. What is inside a solve (the local
 solves of a material, say) has no place of its own.
 """
 
