@@ -146,7 +146,7 @@ def classical() -> dict[str, list[Solver]]:
         "NCG": [NonlinearCG(step=StrongWolfe(curvature=c), tolerance=goal, max_iterations=most) for c in curvatures],
         "L-BFGS": [LBFGS(memory=m, tolerance=goal, max_iterations=most) for m in memories],
         "FISTA, restarted": [nesterov(length) for length in lengths],
-        "Chebyshev": [chebyshev(low, high) for low in (0.003, 0.03) for high in (1.0, 2.0, 4.0)],
+        "Chebyshev": [chebyshev(low, high) for low in (0.01, 0.1) for high in (4.0, 16.0, 64.0)],
     }
 
 

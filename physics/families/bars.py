@@ -25,7 +25,6 @@ from physics.local.term import Term
 from physics.solids import NeoHookean
 from physics.solids.cellwise.cells import SolidCells
 from physics.solids.cellwise.nearly_incompressible import NearlyIncompressibleSolid
-from physics.solids.cellwise.split_law import SplitLaw
 
 
 class EndMotion(ABC):
@@ -36,11 +35,11 @@ class EndMotion(ABC):
         """Displacements (K, d) of the end's nodes at points (K, d), at a fraction of the load."""
 
     @abstractmethod
-    def about(self, fractions: Tensor, law: SplitLaw) -> tuple[Tensor, Tensor]:
-        """Gradients F^ (E, d, d) and pressures p^ (E,) of cells at fractions (E,) of the way to the right end."""
+    def turn(self, fractions: Tensor) -> Tensor:
+        """The rotations (..., d, d) of cross-sections at fractions (...) of the way from the left end, 0, to the right, 1."""
 
     def first(self, cells: SolidCells) -> tuple[Tensor, Tensor, Counts]:
-        """With the way to the right end measured by the harmonic interpolation that the stiffness weighs."""
+        """Linear elasticity in cells that have turned, with the way to the right end measured by the harmonic interpolation that the stiffness weighs."""
         mesh = cells.cells.mesh
         held = [mesh.fixed(name, value=value) for name, value in (("left", 0.0), ("right", 1.0))]
         term = Term("harmonic", mesh.operator(), Linear("mu", "Pa"), Measure((mesh.dim,)))
@@ -48,7 +47,7 @@ class EndMotion(ABC):
         zero = energy.start()
         factor = factorise(energy.tangent(zero, params), cells.linear_solver)
         field = energy.expand(-factor.solve(energy.residual(zero, params)), params)
-        return *self.about(field[:, 0][mesh.cells].mean(1), cells.law), factor.counts
+        return self.turn(field[:, 0][mesh.cells].mean(1)), cells.law.at_rest[0], factor.counts
 
 
 @dataclass(frozen=True)

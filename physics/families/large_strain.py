@@ -14,7 +14,6 @@ from bilevel.acceleration.family import Variation
 from physics.discretisation import Mesh, Shape, rectangle
 from physics.families.bars import Bars, EndMotion, shifted
 from physics.solids.cellwise.plane_matrices import PlaneMatrices
-from physics.solids.cellwise.split_law import SplitLaw
 
 
 @dataclass(frozen=True)
@@ -38,9 +37,8 @@ class PlaneMotion(EndMotion):
         y = along * angle / 2.0 * np.sinc(angle / (2.0 * np.pi)) ** 2 + math.cos(angle) * across
         return torch.cat((x, y + 0.5 + fraction * self.shear), 1) - points
 
-    def about(self, fractions: Tensor, law: SplitLaw) -> tuple[Tensor, Tensor]:
-        """Rotations alone, and the pressure of rest: linear elasticity in cells that have turned."""
-        return PlaneMatrices().rotation(self.angle * fractions[:, None]), law.at_rest[0]
+    def turn(self, fractions: Tensor) -> Tensor:
+        return PlaneMatrices().rotation(self.angle * fractions[..., None])
 
 
 @dataclass(frozen=True)

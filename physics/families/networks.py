@@ -10,9 +10,8 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import Delaunay
 
-from bilevel.calibrate.study.csv_file import read_csv
-from bilevel.calibrate.study.validated import hint
 from bilevel.report import InputError
+from physics.discretisation.graph_file import read_graph
 
 THINNING = 0.25
 """The share of a lattice's edges that is taken out before what is no longer connected is dropped."""
@@ -69,29 +68,11 @@ def lattice(size: int, dimension: int, rng: np.random.Generator) -> Network:
 
 
 def read_network(nodes: Path, edges: Path) -> Network:
-    """The largest connected part of a graph in two tables: nodes (name, x, y and perhaps z), edges (start, end: their names).
+    """The largest connected part of a graph in two tables (`read_graph`), scaled so that x goes from 0 to 1.
 
-    Coordinates are scaled so that x goes from 0 to 1. Raises InputError for
-    names that are not among the nodes, for names twice, and for nodes that all have one x.
+    Raises InputError as `read_graph` does, and for nodes that all have one x.
     """
-    table, ends = read_csv(nodes), read_csv(edges)
-    names = table.texts("name")
-    number = {name: k for k, name in enumerate(names)}
-    if len(number) < len(names):
-        twice = next(k for k, name in enumerate(names) if number[name] != k)
-        raise InputError(f"{table.where(twice)}: there are two nodes '{names[twice]}'")
-    columns = [table.numbers(axis) for axis in ("x", "y", "z") if axis != "z" or axis in table.header]
-    points = np.stack(columns, 1)
-    pairs = np.empty((len(ends.rows), 2), dtype=np.int64)
-    for k, column in enumerate(("start", "end")):
-        for row, name in enumerate(ends.texts(column)):
-            if name not in number:
-                raise InputError(f"{ends.where(row)}, column '{column}': there is no node '{name}'{hint(name, names)}")
-            pairs[row, k] = number[name]
-    pairs = np.unique(np.sort(pairs[pairs[:, 0] != pairs[:, 1]], 1), axis=0)
-    if not len(pairs):
-        raise InputError(f"{edges}: no edge joins two nodes")
-    part = _connected(points, pairs)
+    part = _connected(*read_graph(nodes, edges))
     moved = part.points - part.points.min(0)
     if not moved[:, 0].max() > 0.0:
         raise InputError(f"{nodes}: all nodes have the same x; flow goes along x, from one side to the other")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -14,15 +14,13 @@ from bilevel.acceleration.family import Variation
 from physics.discretisation import Mesh, box
 from physics.families.bars import Bars, EndMotion, shifted
 from physics.solids.cellwise.space_matrices import SpaceMatrices
-from physics.solids.cellwise.split_law import SplitLaw
 
 
 @dataclass(frozen=True)
 class SpaceMotion(EndMotion):
     """The right end is pulled by `stretch`, turns by `bend` on an arc, and by `twist` about the bar; angles in radians.
 
-    towards: the direction in the cross-section, an angle from y, in which the bar is bent. first_stretch: of the cells
-    that the first linear system is made about.
+    towards: the direction in the cross-section, an angle from y, in which the bar is bent.
     """
 
     length: float
@@ -30,7 +28,6 @@ class SpaceMotion(EndMotion):
     twist: float = 0.0
     bend: float = 0.0
     towards: float = 0.0
-    first_stretch: float = 1.0
 
     def __str__(self) -> str:
         return f"stretch {self.stretch:.2f}, bend {self.bend:.2f}, twist {self.twist:.2f}"
@@ -44,18 +41,7 @@ class SpaceMotion(EndMotion):
         turn = self.turn(torch.tensor(fraction, dtype=torch.float64))
         return (points - middle) @ turn.mT + middle + arc - points
 
-    def about(self, fractions: Tensor, law: SplitLaw) -> tuple[Tensor, Tensor]:
-        """Cells that have turned and are stretched along the bar, without stress across it; linear elasticity at stretch 1.
-
-        With lateral stretches a and theta = stretch a^2: mu a + U'(theta) stretch a = 0 in a neo-Hookean solid.
-        """
-        pressure = -law.shear / self.first_stretch
-        lateral = (law.dilatation(pressure) / self.first_stretch).sqrt()
-        stretches = torch.stack((torch.full_like(lateral, self.first_stretch), lateral, lateral), -1)
-        return self.turn(fractions) * stretches[:, None], pressure
-
     def turn(self, fractions: Tensor) -> Tensor:
-        """The rotations (..., 3, 3) of cross-sections on the way (...) from the left end, 0, to the right, 1."""
         y, z = self._direction
         bending = torch.tensor([0.0, -z, y], dtype=torch.float64) * self.bend
         twisting = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64) * self.twist
@@ -74,11 +60,8 @@ class TwistedBars(Bars):
     TRAINING: square sections in hexahedra, lengths 2 to 4, Poisson's ratios 0.3 to 0.49; twists of 0.4 to 0.9 radians
     for each width of length, bends in any direction. CONTRAST: standard deviation of the log-stiffness 0.8 to 1.2 in
     place of 0.2 to 0.7. MESH: sections of height 0.6 to 1.6, with shifted nodes. LOADS: stretched, bent and twisted at
-    once. stretched_start: the start knows how much the bar is stretched as a whole, which other bodies do not tell; in
-    its absence it is linear elasticity in cells that have turned.
+    once.
     """
-
-    stretched_start: bool = False
 
     name: ClassVar[str] = "twisted_bars"
     version: ClassVar[int] = 1
@@ -86,10 +69,6 @@ class TwistedBars(Bars):
     upright: ClassVar[bool] = True
 
     def motion(self, length: float, variation: Variation, rng: np.random.Generator) -> SpaceMotion:
-        motion = self._load(length, variation, rng)
-        return replace(motion, first_stretch=motion.stretch) if self.stretched_start else motion
-
-    def _load(self, length: float, variation: Variation, rng: np.random.Generator) -> SpaceMotion:
         sign, towards = rng.choice([-1.0, 1.0]), rng.uniform(0.0, 2.0 * math.pi)
         if variation is Variation.LOADS:
             twist, bend = sign * length * rng.uniform(0.3, 0.7), length * rng.uniform(0.2, 0.5)

@@ -9,16 +9,14 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from bilevel.acceleration.bench.methods import BenchMethod, Make, classical_methods, guess_method, has_cells
+from bilevel.acceleration.bench.methods import BenchMethod, classical_methods, guess_method, has_cells
 from bilevel.acceleration.bench.report import BenchSettings
 from bilevel.acceleration.bench.run import FIRST_MULTIPLE, run
 from bilevel.acceleration.bench.table import text, to_json
-from bilevel.acceleration.family import Family, Instance, Variation
-from bilevel.acceleration.learned_guess import LearnedGuess
+from bilevel.acceleration.family import Family, Variation
 from bilevel.acceleration.training.config import find_family
 from bilevel.acceleration.weights_file import Weights, shipped
 from bilevel.report import InputError
-from bilevel.solvers import Solver, Tolerance
 from bilevel.solvers.cellwise.problem import Incidence
 
 QUICK = BenchSettings(instances=8, multiples=(4,), tuning=2, budget=1.0)
@@ -84,25 +82,13 @@ def _weights(family: Family, file: Path | None) -> Weights | None:
 
 
 def _methods(weights: Weights) -> list[BenchMethod]:
-    """The guess, and what it is without neighbours' differences and without a safeguard."""
+    """The guess, and what it is without differences between cells."""
     seconds = float(weights.made_by.get("seconds", 0.0))
     made = {
         "learned guess + Newton": guess_method(weights.networks),
-        "learned guess, no safeguard": _unguarded(weights.networks),
         "one answer for all cells": guess_method(tuple(OneAnswer(network) for network in weights.networks)),
     }
     return [
         BenchMethod(name, {"": make}, learned=True, training_seconds=seconds, applies=has_cells)
         for name, make in made.items()
     ]
-
-
-def _unguarded(networks: tuple[nn.Module, ...]) -> Make:
-    """The guess and the solver after it, with nobody to take over where they fail."""
-
-    def make(instance: Instance, tolerance: Tolerance) -> Solver:
-        guarded = guess_method(networks)(instance, tolerance)
-        assert isinstance(guarded, LearnedGuess)
-        return replace(guarded, otherwise=())
-
-    return make

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bilevel.acceleration.family import Instance
 from bilevel.acceleration.learned_guess import guess_solver
@@ -15,11 +15,9 @@ from bilevel.linalg.multigrid.amg import AMGCG
 from bilevel.linalg.preconditioner import Jacobi, Multigrid, Preconditioner
 from bilevel.linalg.registry import Automatic
 from bilevel.linalg.solver import LinearSolver
-from bilevel.problem import FixedPoint, Params, Problem
 from bilevel.report import Counts
 from bilevel.solvers import (
     LBFGS,
-    Anderson,
     GradientDescent,
     LoadStepping,
     Newton,
@@ -30,7 +28,6 @@ from bilevel.solvers import (
 )
 from bilevel.solvers.cellwise.problem import Guess
 from bilevel.solvers.load_stepping import TangentPredictor
-from bilevel.solvers.loop import Outcome
 from bilevel.solvers.steps.armijo import Armijo
 from bilevel.solvers.steps.barzilai_borwein import BarzilaiBorwein
 from bilevel.solvers.steps.strong_wolfe import StrongWolfe
@@ -100,38 +97,6 @@ def has_cells(instance: Instance) -> bool:
     return instance.cellwise is not None
 
 
-@dataclass
-class GradientMap(Solver):
-    """Anderson mixing on u - a r(u), where a is `fraction` over the largest curvature at the start."""
-
-    fraction: float
-    goal: Tolerance
-    memory: int = 5
-
-    @property
-    def tolerance(self) -> Tolerance:  # type: ignore[override]
-        return self.goal
-
-    def solve(self, problem: Problem, u0: Tensor, params: Params, record: bool = False) -> Outcome:
-        length = self.fraction / _largest_curvature(problem, u0, params)
-        mapped = FixedPoint(lambda u, p: u - length * problem.residual(u, p)).for_unknown(u0)
-        scaled = Tolerance(relative=0.0, absolute=float(length) * self.goal.absolute)
-        outcome = Anderson(memory=self.memory, tolerance=scaled, max_iterations=MANY).solve(mapped, u0, params)
-        outcome.report.counts.products += POWER_ITERATIONS
-        outcome.report.residual = outcome.report.residual / length
-        return outcome
-
-
-POWER_ITERATIONS = 15
-
-
-def _largest_curvature(problem: Problem, u: Tensor, params: Params) -> Tensor:
-    x = torch.randn(u.shape, generator=torch.Generator().manual_seed(0), dtype=u.dtype)
-    for _ in range(POWER_ITERATIONS):
-        x = problem.product(u, params, x / torch.linalg.vector_norm(x))
-    return torch.linalg.vector_norm(x)
-
-
 def classical_methods() -> list[BenchMethod]:
     """The baselines with the settings that they are tuned over."""
     return [
@@ -141,7 +106,6 @@ def classical_methods() -> list[BenchMethod]:
         BenchMethod("gradient, AMG", {f"renewed after {k}": _preconditioned(Multigrid(), k) for k in (1, 5)}),
         BenchMethod("nonlinear CG", {f"curvature {c}": _conjugate(c) for c in (0.01, 0.1)}),
         BenchMethod("L-BFGS(10)", {"Wolfe": _lbfgs(), "Armijo": _lbfgs(Armijo())}),
-        BenchMethod("Anderson(5)", {f"fraction {f}": _anderson(f) for f in (0.5, 1.0, 1.8)}),
         BenchMethod("Newton, line search", {f"decrease {d}": _newton(d) for d in (1e-4, 0.1, 0.3)}),
         BenchMethod("Newton, trust region", {"radius from the state": _trust_region()}),
         BenchMethod("Newton-CG, AMG", {f"decrease {d}": _newton_cg(d) for d in (1e-4, 0.3)}),
@@ -207,10 +171,6 @@ def _lbfgs(step: Armijo | None = None) -> Make:
     return lambda instance, tolerance: LBFGS(
         memory=10, step=step, tolerance=tolerance, max_iterations=MANY, check_minimum=False
     )
-
-
-def _anderson(fraction: float) -> Make:
-    return lambda instance, tolerance: GradientMap(fraction, tolerance)
 
 
 def _newton(decrease: float) -> Make:

@@ -13,7 +13,6 @@ from bilevel.solvers import LoadStepping, Newton, Tolerance
 from bilevel.solvers.cellwise.problem import Guess
 from bilevel.solvers.steps import TrustRegion
 from physics.discretisation import box
-from physics.discretisation.matrices import cofactor
 from physics.families.bars import Bars
 from physics.families.large_strain import LargeStrain, PlaneMotion
 from physics.families.twisted_bars import SpaceMotion, TwistedBars
@@ -208,22 +207,6 @@ def test_an_end_in_space_turns_as_a_whole() -> None:
 
 
 @torch.no_grad()
-def test_a_stretched_start_has_no_stress_across_the_bar_and_spares_newton_the_way() -> None:
-    plain, stretched = (TwistedBars(stretched_start=flag).instance(60, 11) for flag in (False, True))
-    cellwise = stretched.cellwise
-    assert isinstance(cellwise, SolidCells)
-    fractions = torch.linspace(0.0, 1.0, len(cellwise.mu), dtype=torch.float64)
-    about, pressure = cellwise.motion.about(fractions, cellwise.law)
-    theta = torch.linalg.det(about)
-    torch.testing.assert_close(cellwise.pressure(theta), pressure, rtol=1e-9, atol=1e-9)
-    stress = cellwise.mu[:, None, None] * about + pressure[:, None, None] * cofactor(about)
-    torch.testing.assert_close(stress[..., 1:], torch.zeros_like(stress[..., 1:]), rtol=0.0, atol=1e-9)
-    solve = newton(60).solve
-    slow, fast = (solve(bar.problem, bar.start, bar.params).report for bar in (plain, stretched))
-    assert fast.converged
-    assert fast.iterations < (slow.iterations if slow.converged else 60)
-
-
 def test_twisted_bars_are_solids_in_space() -> None:
     bar = TwistedBars().instance(60, 3)
     assert isinstance(bar.problem, NearlyIncompressibleSolid)
