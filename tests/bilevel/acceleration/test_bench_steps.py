@@ -256,3 +256,14 @@ def test_methods_are_measured_on_a_graph_from_tables(tmp_path):
             bench_steps("forchheimer", settings, graphs=(nodes_file, edges_file))
     with pytest.raises(InputError, match="on no graphs; those of power_law and forchheimer are"):
         bench_steps("large_strain", settings, graphs=(nodes_file, edges_file))
+
+
+def test_what_is_given_a_neighbours_solution_is_no_classical_method():
+    instance = LargeStrain().instance(60, 0)
+    method = next(method for method in classical_methods() if method.given is not None)
+    trial = attempt(method, instance, 1, 1e-8, budget=20.0)
+    assert trial.solved
+    assert 1 <= trial.counts.factorisations <= 4
+    cold = BenchTrial("cold", 1, True, 2.0 * trial.seconds, Counts(), 0.0)
+    table = Table("t", 1, [summarise(method, [trial]), summarise(BenchMethod("cold", {}), [cold])], [trial, cold])
+    assert table.best_classical.method == "cold"
