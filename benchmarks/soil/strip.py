@@ -21,7 +21,7 @@ from physics.discretisation.write import write_gmsh
 LINE = (
     "strip on two layers, Mohr-Coulomb, to 200 kPa or its limit load; E and phi of both layers from 6 points x 5 levels"
 )
-DURATION = "12 minutes"
+DURATION = "15 minutes"
 
 CASES = [(cohesion, share) for cohesion in (2.0, 10.0) for share in (0.0, 0.5, 1.0)]
 """Cohesion in kPa, dilatancy over friction angle."""
