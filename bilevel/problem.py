@@ -111,11 +111,6 @@ class Problem(ABC):
         """The given parameters together with those that the problem itself owns."""
         return params
 
-    @property
-    def n(self) -> int | None:
-        """The length of the unknown, where the problem itself fixes it."""
-        return None
-
     def prepared(self, params: Params) -> Problem:
         """This problem for many evaluations at these very parameters, in numbers.
 
@@ -125,10 +120,10 @@ class Problem(ABC):
 
     def for_unknown(self: Self, u0: Tensor) -> Self:
         """This problem, made ready for an unknown shaped like u0."""
-        if u0.dim() != self.batch_dims + 1 or self.n not in (None, u0.shape[-1]):
-            length = "n" if self.n is None else self.n
-            shape = f"({', '.join(['*batch'] * bool(self.batch_dims) + [str(length)])})"
-            raise ValueError(f"{type(self).__name__} takes an unknown of shape {shape}, got {tuple(u0.shape)}")
+        if u0.dim() != self.batch_dims + 1:
+            raise ValueError(
+                f"{type(self).__name__} takes an unknown with {self.batch_dims + 1} dimension(s), got shape {tuple(u0.shape)}"
+            )
         return self
 
     def to(self: Self, device: torch.device | str) -> Self:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from bilevel.linalg.operator import Sparse, Structure
 from bilevel.problem import EnergyProblem, Params
-from bilevel.report import InputError
+from bilevel.report import InputError, require
 from bilevel.torch_internals import pytree
 from physics.discretisation.constraints import Constraint, ConstraintSet
 from physics.discretisation.rigid_body_modes import unconstrained_modes
@@ -20,6 +21,8 @@ from physics.local.parameter_jvp import jvp_by_pieces
 from physics.local.parameter_vjp import vjp_by_pieces
 from physics.local.pieces import Piece, pieces
 from physics.local.term import Term
+
+Own = TypeVar("Own", bound="LocalEnergy")
 
 
 class LocalEnergy(EnergyProblem):
@@ -62,6 +65,12 @@ class LocalEnergy(EnergyProblem):
     def n(self) -> int:
         """The number of free degrees of freedom."""
         return self.constraints.n
+
+    def for_unknown(self: Own, u0: Tensor) -> Own:
+        require(
+            tuple(u0.shape) == (self.n,), f"{type(self).__name__} takes an unknown ({self.n},), not {tuple(u0.shape)}"
+        )
+        return self
 
     @property
     def scatter(self) -> Scatter:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from torch import Tensor
 
 from bilevel.linalg.operator import Sparse, Structure
 from bilevel.problem import Params, Problem
-from bilevel.report import BilevelError
+from bilevel.report import BilevelError, require
 from physics.discretisation.constraints import Constraint
 from physics.local.density import Density
 from physics.local.energy import LocalEnergy
@@ -30,6 +31,9 @@ class Flux(Density):
     @abstractmethod
     def stress(self, x: Tensor, params: Params) -> Tensor:
         """s, shaped like x; differentiable in x and params."""
+
+
+Own = TypeVar("Own", bound="LocalResidual")
 
 
 class LocalResidual(Problem):
@@ -57,6 +61,12 @@ class LocalResidual(Problem):
     def n(self) -> int:
         """The number of free degrees of freedom."""
         return self._assembly.n
+
+    def for_unknown(self: Own, u0: Tensor) -> Own:
+        require(
+            tuple(u0.shape) == (self.n,), f"{type(self).__name__} takes an unknown ({self.n},), not {tuple(u0.shape)}"
+        )
+        return self
 
     def start(self) -> Tensor:
         """The field at rest: u = 0 (n,)."""
