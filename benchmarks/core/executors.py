@@ -25,7 +25,7 @@ LINE = "64 starts on one and two workers, processes and dask: identical, speed-u
 DURATION = "5 minutes"
 SETTINGS = Settings(verify=False, statistics=False)
 TIMES = torch.linspace(0.0, 10.0, 400, dtype=torch.float64)
-STEPS = 1500
+STEPS = 400
 """Enough arithmetic that a start takes about a second."""
 
 
