@@ -18,8 +18,8 @@ from benchmarks.core.block import Block
 from benchmarks.record import Record, at_most, stated
 from bilevel.calibrate.evaluation import Iteration
 from bilevel.calibrate.fit.run import calibrate
+from bilevel.calibrate.function_problem import problem_from_function
 from bilevel.calibrate.parameter import Parameter
-from bilevel.calibrate.problem import problem_from_function
 from bilevel.calibrate.settings import Settings
 from bilevel.implicit.memory import Memory, visiting
 from physics.discretisation import rectangle

@@ -26,8 +26,8 @@ from bilevel.calibrate import (
     load_study,
 )
 from bilevel.calibrate.experiment import Experiment
+from bilevel.calibrate.function_problem import FunctionModel
 from bilevel.calibrate.matrix_free.prior import SparsePrior
-from bilevel.calibrate.problem import FunctionModel
 from bilevel.calibrate.result import CalibrationResult
 
 LINE = "coverage of 95 % intervals in 500 synthetic sets each: line, aquifer, field, AR(1) noise, outliers"

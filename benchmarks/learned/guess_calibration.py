@@ -15,8 +15,8 @@ from torch import Tensor
 import bilevel
 from benchmarks.record import Record, at_most, stated
 from bilevel.calibrate.fit.run import calibrate
+from bilevel.calibrate.function_problem import problem_from_function
 from bilevel.calibrate.parameter import Parameter
-from bilevel.calibrate.problem import problem_from_function
 from bilevel.calibrate.settings import Settings
 from bilevel.problem import EnergyProblem, Params, Problem
 from bilevel.report import Counts

@@ -15,13 +15,15 @@ if TYPE_CHECKING:
     from bilevel.calibrate.fit.stages import staged
     from bilevel.calibrate.fit.start_outcomes import StartOutcome, starts_verdict
     from bilevel.calibrate.fit.strength import StrengthResult, choose_strength
+    from bilevel.calibrate.function_problem import problem_from_function
+    from bilevel.calibrate.joint_prior import JointPrior
     from bilevel.calibrate.misfit import Censored, GroupNoise
     from bilevel.calibrate.model import ConfigError, Model, ModelConfig, ModelFigure, ModelReports, ParameterDefault
     from bilevel.calibrate.observations import ObservationTable
     from bilevel.calibrate.parameter import Parameter
     from bilevel.calibrate.pest.control_file import PestCase, read_pst, write_pst
     from bilevel.calibrate.pest.matrices import read_jcb, write_jcb
-    from bilevel.calibrate.problem import CalibrationProblem, problem_from_function
+    from bilevel.calibrate.problem import CalibrationProblem
     from bilevel.calibrate.result import CalibrationResult
     from bilevel.calibrate.settings import (
         Ensemble,

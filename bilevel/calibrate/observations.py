@@ -11,7 +11,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from bilevel.calibrate.misfit import Censored, GroupNoise, Misfits
+from bilevel.calibrate.gaussian import whitening_root
+from bilevel.calibrate.misfit import Censored, GroupNoise, Misfits, Whitening
 from bilevel.calibrate.settings import Loss
 from bilevel.calibrate.study.units import IDENTITY, Conversion
 from bilevel.report import InputError
@@ -51,6 +52,8 @@ class ObservationTable:
     source: "file, line k" of each row, for messages. group_units, column_units: how the user reads values and columns.
     offset: name of the parameter that is added to the prediction of each row, or "".
     sigma: what the weights rest on. noise: that of a group, normal where none is given. censored: row by row, () = none.
+    covariance: of the errors of a group's rows (k, k) in their order, or of their logarithms'; it gives their weights, but
+    those that are 0.
     """
 
     value: Tensor
@@ -65,6 +68,7 @@ class ObservationTable:
     sigma: Sigma = Sigma.WEIGHT
     noise: Mapping[str, GroupNoise] = field(default_factory=dict)
     censored: tuple[Censored, ...] = ()
+    covariance: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n = len(self.value)
@@ -76,9 +80,44 @@ class ObservationTable:
         for name, length in lengths.items():
             if length != n:
                 raise InputError(f"observations: '{name}' has {length} rows, 'value' has {n}")
+        if self.covariance:
+            weight = self.weight.clone()
+            for group, covariance in self.covariance.items():
+                self._require_covariance(group, covariance)
+                rows = self.rows(group)
+                weight[rows] = torch.where(weight[rows] > 0, covariance.diagonal() ** -0.5, 0.0)
+            object.__setattr__(self, "weight", weight)
+            object.__setattr__(self, "sigma", Sigma.STD)
 
     def __len__(self) -> int:
         return len(self.value)
+
+    def _require_covariance(self, group: str, covariance: Tensor) -> None:
+        rows = self.rows(group)
+        what = f"covariance of group '{group}'"
+        if tuple(covariance.shape) != (len(rows), len(rows)):
+            shape = " x ".join(map(str, covariance.shape))
+            raise InputError(f"{what}: it is {shape}, and the group has {len(rows)} rows")
+        own = self.noise.get(group, GroupNoise())
+        if own.loss is not Loss.NORMAL or own.correlated is not None:
+            other = "a correlation to be found" if own.loss is Loss.NORMAL else f"the loss '{own.loss.value}'"
+            raise InputError(f"{what}: errors of a given covariance are normal, without {other}")
+        if self.censored and any(self.censored[i] is not Censored.NO for i in rows.tolist()):
+            raise InputError(
+                f"{what}: a reading of which only a limit is known has no covariance; give it another group"
+            )
+        whitening_root(covariance.numpy(), what)
+
+    @property
+    def _whitenings(self) -> tuple[Whitening, ...]:
+        found = []
+        for group, covariance in self.covariance.items():
+            rows = self.rows(group)
+            fitted = self.weight[rows] > 0
+            if bool(fitted.any()):
+                root = whitening_root(covariance[fitted][:, fitted].numpy(), f"covariance of group '{group}'")
+                found.append(Whitening(rows[fitted], torch.as_tensor(root)))
+        return tuple(found)
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -98,6 +137,7 @@ class ObservationTable:
             torch.tensor([each.loss is Loss.HUBER and not limit for each, limit in zip(noise, limits)]),
             torch.tensor([each.loss is Loss.STUDENT_T and not limit for each, limit in zip(noise, limits)]),
             torch.tensor(limits, dtype=torch.float64),
+            self._whitenings,
         )
 
     def rows(self, group: str) -> Tensor:
@@ -121,7 +161,12 @@ def join(tables: Sequence[ObservationTable], optional: Mapping[str, str] = {}) -
             raise InputError("the observation files of one experiment must map the same columns")
     units: dict[str, GroupUnits] = {}
     noise: dict[str, GroupNoise] = {}
-    for table in tables:
+    for k, table in enumerate(tables):
+        for group in table.covariance:
+            if any(group in other.group for other in (*tables[:k], *tables[k + 1 :])):
+                raise InputError(
+                    f"group '{group}' has a covariance in one file and rows in another; give them one name each"
+                )
         for group in table.groups:
             own = table.noise.get(group, GroupNoise())
             if noise.setdefault(group, own) != own:
@@ -146,6 +191,7 @@ def join(tables: Sequence[ObservationTable], optional: Mapping[str, str] = {}) -
         noise=noise,
         censored=sum((t.censored or (Censored.NO,) * len(t) for t in tables), ()),
         sigma=max((t.sigma for t in tables), key=list(Sigma).index),
+        covariance={group: covariance for t in tables for group, covariance in t.covariance.items()},
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -40,6 +41,24 @@ class ParameterSet:
     def entry_labels(self) -> list[str]:
         """One label per entry of t."""
         return [label for p in self.free for label in p.entry_labels]
+
+    @cached_property
+    def _places(self) -> dict[str, tuple[str, int]]:
+        """Of each entry of all parameters, by its label: the parameter, and where in it the entry stands."""
+        return {label: (p.label, k) for p in self.parameters for k, label in enumerate(p.entry_labels)}
+
+    def require_entries(self, labels: Sequence[str], what: str) -> None:
+        """InputError, that begins with `what`, for a label that no entry has."""
+        for label in labels:
+            if label not in self._places:
+                near = difflib.get_close_matches(label, self._places, n=1)
+                known = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(list(self._places)[:20])}"
+                raise InputError(f"{what}: there is no parameter or entry '{label}'; {known}")
+
+    def values_of(self, natural: Mapping[str, Tensor], labels: Sequence[str]) -> Tensor:
+        """The natural values (n,) of entries by their labels."""
+        places = [self._places[label] for label in labels]
+        return torch.stack([natural[name].reshape(-1)[k] for name, k in places])
 
     def start(self) -> np.ndarray:
         """t at the start values."""

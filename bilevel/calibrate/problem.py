@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,9 +15,9 @@ from torch import Tensor
 from bilevel.calibrate.evaluation import Evaluation
 from bilevel.calibrate.experiment import Experiment, require_consistent
 from bilevel.calibrate.jacobian import gradient_of, jacobian_of
+from bilevel.calibrate.joint_prior import JointPrior
 from bilevel.calibrate.misfit import Misfits
-from bilevel.calibrate.model import Model, ModelConfig, ModelReports
-from bilevel.calibrate.observations import ObservationTable, Sigma
+from bilevel.calibrate.model import ModelReports
 from bilevel.calibrate.parameter import Parameter
 from bilevel.calibrate.parameters import ParameterSet
 from bilevel.calibrate.settings import Sweep
@@ -32,7 +31,7 @@ StandIn = Callable[[Experiment, Exception], Tensor | None]
 class CalibrationProblem:
     """Minimise phi(t) = sum of (w (y - d))^2 over the fitted rows + the sum of the priors' squares.
 
-    Models may have priors of their own on fields, whose squares `strength` multiplies.
+    Models may have priors of their own on fields, whose squares `strength` multiplies. joint_priors: of several parameters.
 
     Groups may have other noise than normal, and then other residuals (bilevel.calibrate.misfit).
 
@@ -45,6 +44,7 @@ class CalibrationProblem:
         experiments: Sequence[Experiment],
         sweep: Sweep = Sweep.AUTO,
         strength: float = 1.0,
+        joint_priors: Sequence[JointPrior] = (),
     ) -> None:
         self.parameters = ParameterSet(parameters)
         self.experiments = tuple(experiments)
@@ -52,6 +52,8 @@ class CalibrationProblem:
         self.failing = ""  # the experiment whose model failed last
         self.single_precision: set[str] = set()  # experiments whose models were seen to predict in less than double
         require_consistent(self.parameters, self.experiments)
+        self.joint_priors = tuple(joint_priors)
+        self._require_priors()
         tables = [e.observations for e in self.experiments]
         self.value = torch.cat([t.value for t in tables])
         self.weight = torch.cat([t.weight for t in tables])
@@ -65,6 +67,7 @@ class CalibrationProblem:
         parameters: Sequence[Parameter] | None = None,
         experiments: Sequence[Experiment] | None = None,
         strength: float | None = None,
+        joint_priors: Sequence[JointPrior] | None = None,
     ) -> CalibrationProblem:
         """The same problem but for what is given."""
         return CalibrationProblem(
@@ -72,6 +75,7 @@ class CalibrationProblem:
             self.experiments if experiments is None else experiments,
             self.sweep,
             self.strength if strength is None else strength,
+            self.joint_priors if joint_priors is None else joint_priors,
         )
 
     @property
@@ -107,14 +111,44 @@ class CalibrationProblem:
             others = tuple(e for e in p.experiments if e != name)
             if others or not p.experiments:
                 kept.append(replace(p, experiments=others))
-        return self.changed(kept, [e for e in self.experiments if name not in (e.name, e.parameters_of)])
+        labels = [label for p in kept for label in p.entry_labels]
+        joint = [left for prior in self.joint_priors if (left := prior.among(labels)) is not None]
+        experiments = [e for e in self.experiments if name not in (e.name, e.parameters_of)]
+        return self.changed(kept, experiments, joint_priors=joint)
 
     def prior_residual(self, t: Tensor) -> Tensor:
-        """The residuals of all priors: of single parameters, and of the models' fields; differentiable in t.
+        """The residuals of all priors: of single parameters, of several together, and of the models' fields; differentiable.
 
         `strength` multiplies the squares of the fields'.
         """
-        return torch.cat([self.parameters.prior_residual(t), math.sqrt(self.strength) * self._fields(t)])
+        own, fields = self.parameters.prior_residual(t), math.sqrt(self.strength) * self._fields(t)
+        if not self.joint_priors:
+            return torch.cat([own, fields])
+        natural = self.parameters.natural(t)
+        joint = [prior.residual(self.parameters.values_of(natural, prior.labels)) for prior in self.joint_priors]
+        return torch.cat([own, *joint, fields])
+
+    def prior_means(self) -> dict[str, float]:
+        """The natural mean of each entry that has a prior, by its label; but for the models' fields."""
+        found: dict[str, float] = {}
+        for p in self.parameters.parameters:
+            if p.prior_mean is not None:
+                found |= dict(zip(p.entry_labels, np.broadcast_to(p.prior_mean, p.size).tolist()))
+        for prior in self.joint_priors:
+            found |= dict(zip(prior.labels, prior.mean.tolist()))
+        return found
+
+    def _require_priors(self) -> None:
+        """InputError where a joint prior names what is not there, or what has a prior already."""
+        taken = {label for p in self.parameters.parameters if p.has_prior for label in p.entry_labels}
+        for prior in self.joint_priors:
+            self.parameters.require_entries(prior.labels, "joint prior")
+            for label in prior.labels:
+                if label in taken:
+                    raise InputError(
+                        f"joint prior: '{label}' has a prior already, and would count twice; take one away"
+                    )
+            taken |= set(prior.labels)
 
     @property
     def with_own_fields(self) -> list[Experiment]:
@@ -192,7 +226,7 @@ class CalibrationProblem:
         function = self._restricted(experiment, point, entries)
         if with_jacobian:
             prediction, block = jacobian_of(function, point[entries], rows, experiment.model, self.sweep)
-            block = misfit.slope(prediction)[rows][:, None] * block
+            block = misfit.derivative(prediction, rows, block)
         else:
             prediction, part = gradient_of(function, point[entries], partial(_phi, rows, misfit))
             block = part[None, :]
@@ -299,34 +333,6 @@ class CalibrationProblem:
         """Norm of the fitted rows of w y or of w d, whichever is larger."""
         weighted = self.misfit.size(prediction)
         return float(weighted[:, self.fitted].norm(dim=1).max())
-
-
-def problem_from_function(
-    parameters: Sequence[Parameter],
-    function: Callable[[Mapping[str, Tensor]], Tensor],
-    value: Tensor | np.ndarray,
-    weight: Tensor | np.ndarray | float | None = None,
-) -> CalibrationProblem:
-    """A problem with one experiment whose predictions for `value` (n,) are function(parameters), a torch expression.
-
-    weight: 1/sigma, 0 = predicted but not fitted; None = all alike, with a noise that nobody knows.
-    """
-    data = torch.as_tensor(value, dtype=torch.float64)
-    weights = torch.as_tensor(1.0 if weight is None else weight, dtype=torch.float64).expand(data.shape)
-    sigma = Sigma.NONE if weight is None else Sigma.WEIGHT
-    table = ObservationTable(data, weights, ("data",) * len(data), sigma=sigma)
-    return CalibrationProblem(parameters, [Experiment("data", FunctionModel(table, function), table)])
-
-
-class FunctionModel(Model):
-    """A model that is one Python function of the parameters."""
-
-    def __init__(self, observations: ObservationTable, function: Callable[[Mapping[str, Tensor]], Tensor]) -> None:
-        super().__init__(ModelConfig(), observations, Path())
-        self.function = function
-
-    def simulate(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        return self.function(parameters)
 
 
 def _phi(rows: Tensor, misfit: Misfits, prediction: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 
 from bilevel.calibrate.experiment import Experiment
 from bilevel.calibrate.field_prior import FieldPrior
+from bilevel.calibrate.joint_prior import JointPrior
 from bilevel.calibrate.parameter import Parameter
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.linalg.operator import Sparse, SparsePattern, Structure
@@ -115,6 +116,7 @@ def prior_jacobian(problem: CalibrationProblem, t: np.ndarray) -> csr_matrix:
     point = torch.as_tensor(t)
     slopes = problem.parameters.slopes(point).numpy()
     parts = [_own(problem, parameter, point, slopes) for parameter in problem.parameters.parameters]
+    parts += [_joint(problem, prior, point, slopes) for prior in problem.joint_priors]
     for experiment in problem.with_own_fields:
         parts += [_field(problem, experiment, prior, point) for prior in experiment.model.field_priors()]
     return vstack([csr_matrix((0, len(t))), *parts]).tocsr()
@@ -133,6 +135,20 @@ def _own(problem: CalibrationProblem, parameter: Parameter, point: torch.Tensor,
     value = problem.parameters.natural(point)[parameter.label].reshape(-1)
     entries = slopes[place] * parameter.prior_slope(value).numpy()
     return csr_matrix((entries, (np.arange(len(place)), place)), (len(place), size))
+
+
+def _joint(problem: CalibrationProblem, prior: JointPrior, point: torch.Tensor, slopes: np.ndarray) -> csr_matrix:
+    """The rows of a prior of several entries."""
+    from scipy.sparse import csr_matrix
+
+    labels = problem.parameters.entry_labels
+    place = {label: k for k, label in enumerate(labels)}
+    values = problem.parameters.values_of(problem.parameters.natural(point), prior.labels).numpy()
+    kept = [k for k, label in enumerate(prior.labels) if label in place]
+    columns = np.array([place[prior.labels[k]] for k in kept], dtype=int)
+    root = csr_matrix(prior.slope(values)[:, kept] * slopes[columns])
+    spread = csr_matrix((np.ones(len(kept)), (np.arange(len(kept)), columns)), (len(kept), len(slopes)))
+    return root @ spread
 
 
 def _field(problem: CalibrationProblem, experiment: Experiment, prior: FieldPrior, t: torch.Tensor) -> csr_matrix:

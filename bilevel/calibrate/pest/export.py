@@ -53,7 +53,7 @@ def write_pest_case(
     case = PestCase(
         parameters=_parameters(result, columns),
         observations=observed,
-        prior_information=_prior_information(result, columns),
+        prior_information=_prior_information(result, steps, columns),
         groups=[ParameterGroup(name) for name in dict.fromkeys(_group(p) for p in problem.parameters.parameters)],
         command=[command] if command else [],
     )
@@ -144,21 +144,25 @@ def _group(p: Parameter) -> str:
     return _names([p.label])[0]
 
 
-def _prior_information(result: CalibrationResult, columns: list[str]) -> list[PriorInformation]:
-    """Priors of free parameters, linearised about the optimum in what PEST adjusts, the value or its decimal logarithm."""
-    problem = result.problem
-    natural = problem.parameters.natural(torch.as_tensor(result.evaluation.t))
-    found = []
-    for p in problem.parameters.free:
-        if not p.has_prior:
+def _prior_information(result: CalibrationResult, steps: np.ndarray, columns: list[str]) -> list[PriorInformation]:
+    """All priors, linearised about the optimum in what PEST adjusts, values or their decimal logarithms: a row an equation."""
+    problem, evaluation = result.problem, result.evaluation
+    assert evaluation.jacobian is not None
+    natural = problem.parameters.natural(torch.as_tensor(evaluation.t))
+    values = torch.cat([natural[p.label].reshape(-1) for p in problem.parameters.free]).numpy()
+    logarithmic = [p.transform is Transform.LOG for p in problem.parameters.free for _ in range(p.size)]
+    adjusted = np.array([math.log10(x) if log else x for x, log in zip(values, logarithmic)])
+    terms = [f"log({name})" if log else name for name, log in zip(columns, logarithmic)]
+    found: list[PriorInformation] = []
+    rows = zip(evaluation.residual[evaluation.data_rows :], evaluation.jacobian[evaluation.data_rows :] * steps)
+    for k, (residual, slopes) in enumerate(rows, 1):
+        own = np.flatnonzero(slopes)
+        if len(own) == 0:
             continue
-        values = natural[p.label]
-        rows = zip(*(x.reshape(-1).tolist() for x in (values, p.prior_residual(values), p.prior_slope(values))))
-        for k, (value, residual, slope) in enumerate(rows):
-            name = columns[problem.parameters.slices[p.label].start + k]
-            logarithmic = p.transform is Transform.LOG
-            weight = slope * value * math.log(10.0) if logarithmic else slope
-            term = f"1.0 * log({name})" if logarithmic else f"1.0 * {name}"
-            target = (math.log10(value) if logarithmic else value) - residual / weight
-            found.append(PriorInformation(f"pi_{name}", f"{term} = {target:.17g}", weight, "regul_prior"))
+        largest = slopes[own[np.argmax(np.abs(slopes[own]))]]
+        factors = slopes / largest
+        target = float(factors[own] @ adjusted[own]) - residual / largest
+        left = " + ".join(f"{float(factors[j])!r} * {terms[j]}" for j in own).replace("+ -", "- ")
+        name = f"pi_{columns[own[0]]}" if len(own) == 1 else f"pi_joint_{k}"
+        found.append(PriorInformation(name, f"{left} = {target:.17g}", abs(float(largest)), "regul_prior"))
     return found

@@ -192,14 +192,16 @@ def _jacobian(result: CalibrationResult) -> bytes:
 
 
 def _posterior(result: CalibrationResult, natural: np.ndarray) -> str:
-    """The covariance, of the logarithms of those parameters that are calibrated by their logarithms."""
+    """The covariance, of the logarithms of those parameters that are calibrated by their logarithms; a later study's prior."""
     parameters = result.problem.parameters.parameters
     labels = [label for p in parameters for label in p.entry_labels]
     scales = ["log" if p.free and p.transform is Transform.LOG else "none" for p in parameters for _ in p.entry_labels]
     values = result.problem.parameters.natural(torch.as_tensor(result.evaluation.t))
     slopes = np.array([1 / float(v) if s == "log" else 1.0 for v, s in zip(_flat(values.values()), scales)])
     matrix = slopes[:, None] * natural * slopes
-    return _csv(["parameter", "transform", *labels], [[n, s, *row] for n, s, row in zip(labels, scales, matrix)])
+    units = [p.units for p in parameters for _ in p.entry_labels]
+    rows = zip(labels, scales, units, _flat(values.values()), matrix)
+    return _csv(["parameter", "transform", "units", "value", *labels], [[*about, *row] for *about, row in rows])
 
 
 def _flat(values: Iterable[torch.Tensor]) -> list[float]:

@@ -152,7 +152,7 @@ class _Perturbed(FromOptimum):
 def _moved(misfit: Any, draw: Tensor, noise: float) -> Tensor:
     """Readings moved by their errors; limits stay, and so does what is not fitted."""
     moves = (misfit.weight > 0) & (misfit.limit == 0)
-    error = torch.where(moves, noise * draw / torch.where(misfit.weight > 0, misfit.weight, 1.0), 0.0)
+    error = torch.where(moves, noise * misfit.drawn(draw), 0.0)
     return torch.where(misfit.logarithmic, misfit.value * torch.exp(error), misfit.value + error)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from bilevel.calibrate.evaluation import Evaluation
 from bilevel.calibrate.experiment import Experiment
@@ -92,6 +93,7 @@ def forecasts_of(
     spread = np.broadcast_to(spread, len(evaluation.residual))[: evaluation.data_rows]
     data = informed.linear.jacobian[: evaluation.data_rows] / np.sqrt(np.maximum(spread, 1e-300))[:, None]
     priors = prior_rows(problem, evaluation)
+    lost = problem.misfit.losses(problem.fitted, torch.as_tensor(data)).numpy()
     labels = row_labels(whole)
     quantile = informed.level.quantile if math.isfinite(informed.level.quantile) else 1.96
     found = []
@@ -111,7 +113,7 @@ def forecasts_of(
                 lower95=value - quantile * std,
                 upper95=value + quantile * std,
                 groups=knowledge.without_groups(problem),
-                readings=knowledge.without_rows([labels[i] for i in problem.fitted.tolist()]),
+                readings=knowledge.without_rows([labels[i] for i in problem.fitted.tolist()], lost),
                 candidates=knowledge.with_rows(possible, labels[first + count :]),
                 plan=knowledge.plan(possible, labels[first + count :]),
             )
@@ -159,11 +161,14 @@ class _Knowledge:
                 found.append(Worth(problem.group_label(experiment, group), self._rise(_variance(left, self.slope))))
         return sorted(found, key=lambda worth: -worth.share)[:NAMED]
 
-    def without_rows(self, labels: Sequence[str]) -> list[Worth]:
-        """A reading h takes (h C g)^2 / (1 - h C h) from the variance of g (Sherman & Morrison 1950)."""
+    def without_rows(self, labels: Sequence[str], lost: np.ndarray) -> list[Worth]:
+        """A reading with which h (row of `lost`) is lost takes (h C g)^2 / (1 - h C h) from the variance of g.
+
+        Sherman & Morrison (1950).
+        """
         if not math.isfinite(self.variance) or self.variance == 0:
             return []
-        along, own = self._seen(self.data)
+        along, own = self._seen(lost)
         with np.errstate(divide="ignore"):
             rise = np.where(own < 1 - _NULL, along**2 / np.maximum(1 - own, _NULL), np.where(along == 0, 0.0, np.inf))
         best = np.argsort(-rise, kind="stable")[:NAMED]

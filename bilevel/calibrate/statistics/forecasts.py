@@ -32,8 +32,11 @@ def forecasts(problem: CalibrationProblem, evaluation: Evaluation, noise: Noise)
     slope = problem.misfit.slope(torch.as_tensor(evaluation.prediction)).numpy()
     slopes = np.zeros((len(slope), len(evaluation.t)))
     fitted = problem.fitted.numpy()
-    slopes[fitted] = evaluation.jacobian[: len(fitted)] / np.where(slope == 0, 1.0, slope)[fitted, None]
-    if (silent := slope == 0).any():  # not fitted, or censored so far from the limit that its residual is flat
+    silent = ~(
+        np.abs(slope) > 0
+    )  # not fitted, one of several in a residual, or censored so far that its residual is flat
+    slopes[fitted] = evaluation.jacobian[: len(fitted)] / np.where(silent, 1.0, slope)[fitted, None]
+    if silent.any():
         slopes[silent] = problem.predictions_at(evaluation.t, silent)[1]
     std = np.sqrt(informed.variances(slopes))
     half = informed.level.quantile * std

@@ -22,7 +22,9 @@ class FromOptimum(CalibrationProblem):
         experiments: Sequence[Experiment] | None = None,
     ) -> None:
         started = problem.parameters.at(t).parameters
-        super().__init__(started, experiments or problem.experiments, problem.sweep, problem.strength)
+        super().__init__(
+            started, experiments or problem.experiments, problem.sweep, problem.strength, problem.joint_priors
+        )
         self.prior_factor = prior_factor
 
     def prior_residual(self, t: Tensor) -> Tensor:

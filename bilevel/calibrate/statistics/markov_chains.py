@@ -91,6 +91,10 @@ class _Potential:
         self.low, self.high = problem.parameters.bounds()
         self.last: tuple[bytes, float, np.ndarray] = (b"", 0.0, np.zeros(0))
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Potential:
+        """Itself: samplers copy what they sample from, and copies of models would be warm and counted apart."""
+        return self
+
     def point(self, z: np.ndarray) -> np.ndarray:
         return self._folded(z)[0]
 

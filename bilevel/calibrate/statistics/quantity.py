@@ -14,6 +14,7 @@ from torch import Tensor
 from bilevel.calibrate.evaluation import Evaluation
 from bilevel.calibrate.experiment import Experiment
 from bilevel.calibrate.misfit import Censored
+from bilevel.calibrate.observations import ObservationTable
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.settings import Transform
 from bilevel.calibrate.statistics.from_optimum import FromOptimum
@@ -173,7 +174,8 @@ class Prediction(ProfiledQuantity):
                 logarithmic = bool(table.misfit.logarithmic[own]) and target > 0
                 value[own], weight[own] = target, (target if logarithmic else 1.0) / width
                 kept = tuple(Censored.NO if i == own else c for i, c in enumerate(table.censored))
-                table = replace(table, value=value, weight=weight, censored=kept)
+                covariance = _decoupled(table, own, float(weight[own]))
+                table = replace(table, value=value, weight=weight, censored=kept, covariance=covariance)
             experiments.append(replace(experiment, observations=table))
             start += len(experiment.observations)
         fitted = int((problem.weight[: self.row] > 0).sum())
@@ -217,3 +219,15 @@ def _prediction(problem: CalibrationProblem, name: str, others: list[str]) -> Pr
         units = experiment.observations.units_of(own)
         return Prediction(name, units.name, row, units.conversion)
     raise InputError(f"profile of '{name}': there is no such parameter or row{hint(name, others)}")
+
+
+def _decoupled(table: ObservationTable, row: int, weight: float) -> dict[str, Tensor]:
+    """The covariances of a table's groups, with an error of `row` that has nothing to do with those of others."""
+    found = dict(table.covariance)
+    if (group := table.group[row]) in found:
+        k = table.rows(group).tolist().index(row)
+        covariance = found[group].clone()
+        covariance[k, :] = covariance[:, k] = 0.0
+        covariance[k, k] = weight**-2
+        found[group] = covariance
+    return found

@@ -108,10 +108,16 @@ def _prior_draws(
     low, high = parameters.bounds()
     centre, bounded = parameters.start(), np.isfinite(high - low)
     centre[bounded] = (low[bounded] + high[bounded]) / 2
-    means = {p.label: np.broadcast_to(p.prior_mean, p.start.shape) for p in parameters.free if p.prior_mean is not None}
-    given = parameters.with_start(means).start()
-    for label in means:
-        centre[parameters.slices[label]] = given[parameters.slices[label]]
+    means = problem.prior_means()
+    given = {
+        p.label: np.array([means.get(label, x) for label, x in zip(p.entry_labels, p.start.reshape(-1))])
+        for p in parameters.free
+    }
+    coordinates = parameters.with_start(
+        {p.label: given[p.label].reshape(p.start.shape) for p in parameters.free}
+    ).start()
+    known = np.array([label in means for label in parameters.entry_labels])
+    centre[known] = coordinates[known]
     root = np.linalg.cholesky(np.linalg.inv(rows.T @ rows))
     least, most = parameters.limits()
     return np.clip(centre + generator.normal(size=(count, len(low))) @ root.T, least, most)

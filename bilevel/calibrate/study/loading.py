@@ -22,10 +22,12 @@ from bilevel.calibrate.settings import Ensemble, Settings, Stage, Starts, Streng
 from bilevel.calibrate.statistics.forecast_worth import with_scenarios
 from bilevel.calibrate.statistics.quantity import find_quantity
 from bilevel.calibrate.study.contents import contents
+from bilevel.calibrate.study.error_covariance import covariance_files
 from bilevel.calibrate.study.named_runs import with_run
 from bilevel.calibrate.study.observation_files import read_observations, read_places
 from bilevel.calibrate.study.observation_schema import ForecastSection, ObservationSection
 from bilevel.calibrate.study.parameter_keys import read_parameter
+from bilevel.calibrate.study.prior_covariance import means_alone, read_joint_prior, require_used
 from bilevel.calibrate.study.registry import find_model, model_from_file
 from bilevel.calibrate.study.schema import StudySection
 from bilevel.calibrate.study.study import Study
@@ -58,6 +60,14 @@ class _Loader:
         calibration = self.section.calibration
         with self._at(("parameters",)):
             problem = CalibrationProblem(parameters, experiments, calibration.jacobian)
+        means = means_alone(self.section.parameters, parameters)
+        for i, prior in enumerate(self.section.prior_covariance):
+            with self._at(("prior_covariance", i)):
+                joint = read_joint_prior(prior, self.folder, problem.parameters.parameters, means, self.notes)
+                problem = problem.changed(joint_priors=[*problem.joint_priors, joint])
+                self.files.append(self.folder / prior.file)
+        with self._at(("parameters",)):
+            require_used(means, problem)
         forecasts = self._scenarios("forecasts", self.section.forecasts, problem, [])
         candidates = self._scenarios("candidates", self.section.candidates, problem, forecasts)
         self._check_plot(experiments)
@@ -110,7 +120,7 @@ class _Loader:
         config = validated(document, model_class.Config, options, ("model",))
         tables = []
         for k, section in enumerate(sections):
-            self.files.append(self.folder / section.file)
+            self.files += [self.folder / section.file, *covariance_files(section, self.folder)]
             with self._at((*where, "observations", k)):
                 tables.append(read_observations(section, self.folder, model_class, self.notes))
                 self._require_new(section, tables[-1], keys)

@@ -14,6 +14,7 @@ from bilevel.calibrate.observations import GroupUnits, ObservationTable, Sigma
 from bilevel.calibrate.settings import WeightRule
 from bilevel.calibrate.study.csv_file import CsvFile, TableLayout, read_csv
 from bilevel.calibrate.study.dates import seconds_since
+from bilevel.calibrate.study.error_covariance import error_covariances
 from bilevel.calibrate.study.observation_schema import (
     CandidateSection,
     ColumnSection,
@@ -70,6 +71,7 @@ def read_observations(
         sigma=_sigma(section),
         noise=noise,
         censored=limits,
+        covariance=error_covariances(section, folder, groups, noise, conversion.scale),
     )
 
 

@@ -105,6 +105,8 @@ class Weighting(Section):
     """whether logarithms are compared; std is then that of the natural logarithm, 0.1 for ten percent"""
     correlated: str | None = Field(default=None, min_length=1)
     """a column (of `columns`) along which neighbouring errors resemble each other, or `rows` for their order"""
+    covariance: str | None = Field(default=None, min_length=1)
+    """in place of std: a file with the covariance of the errors of a group's rows, in their order, in the values' units"""
 
     @model_validator(mode="after")
     def _one(self) -> Weighting:
@@ -116,6 +118,17 @@ class Weighting(Section):
             )
         if self.weight is not None and (self.weight.relative is not None or self.weight.floor is not None):
             raise ValueError("a relative error and a floor make a std, no weight")
+        if self.covariance is not None and self.std is not None:
+            raise ValueError("the covariance says what std the errors have; leave std out")
+        if (
+            self.covariance is not None
+            and self.weight is not None
+            and self.weight.number != 0
+            and self.weight.column is None
+        ):
+            raise ValueError(
+                "the covariance says what weights are; only a column of weights may say which rows are left out"
+            )
         if self.loss is not Loss.NORMAL and self.std is None:
             raise ValueError(f"loss {self.loss.value} needs a std, from which it counts what is large")
         given = self.std or self.weight

@@ -12,24 +12,26 @@ from bilevel.calibrate.experiment import Experiment
 from bilevel.calibrate.model import ParameterDefault
 from bilevel.calibrate.parameter import Parameter
 from bilevel.calibrate.study.csv_file import read_csv
-from bilevel.calibrate.study.files import read_bytes
+from bilevel.calibrate.study.number_file import read_npy
 from bilevel.calibrate.study.schema import ParameterSection, ValueSection
 from bilevel.calibrate.study.units import Conversion, parse_unit
 from bilevel.calibrate.study.validated import hint
 from bilevel.report import InputError
 
-MAX_BYTES = 1_000_000_000
-
 
 def read_parameter(
     section: ParameterSection, folder: Path, experiments: Sequence[Experiment]
 ) -> tuple[Parameter, Path | None]:
-    """The parameter, and the file that its start values come from; InputError for what no model allows."""
+    """The parameter, and the file that its start values come from; InputError for what no model allows.
+
+    A prior_mean without a std is not in it: it belongs to a prior of several parameters.
+    """
     value, file = (math.nan, None) if section.value is None else _value(section.value, folder)
     default, as_written = _known(section, experiments)
     conversion = _conversion(section, default, as_written)
     default = default or ParameterDefault()
     _require_allowed(section, value, default, conversion)
+    has_std = section.prior_std is not None or section.prior_log_std is not None
     parameter = Parameter(
         name=section.name,
         value=value,
@@ -38,7 +40,7 @@ def read_parameter(
         transform=section.transform or ("none" if section.expr is not None else default.transform),
         fixed=section.fixed,
         expr=section.expr,
-        prior_mean=section.prior_mean,
+        prior_mean=section.prior_mean if has_std else None,
         prior_std=section.prior_std,
         prior_log_std=section.prior_log_std,
         units=section.units or "",
@@ -54,18 +56,7 @@ def _value(section: ValueSection, folder: Path) -> tuple[float | np.ndarray, Pat
     if section.numbers is not None:
         return np.array(section.numbers, dtype=float), None
     file = folder / str(section.file)
-    return (_read_npy(file) if section.column is None else read_csv(file).numbers(section.column)), file
-
-
-def _read_npy(file: Path) -> np.ndarray:
-    read_bytes(file, MAX_BYTES)
-    try:
-        array = np.load(file, allow_pickle=False)
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in "iuf":
-            raise ValueError(f"it holds {getattr(array, 'dtype', 'an archive')}, no real numbers")
-        return array.astype(float)
-    except Exception as error:  # NumPy evaluates the header as Python text, and lets anything through that this raises
-        raise InputError(f"{file}: cannot be read as numbers: {error}") from None
+    return (read_npy(file) if section.column is None else read_csv(file).numbers(section.column)), file
 
 
 def _known(section: ParameterSection, experiments: Sequence[Experiment]) -> tuple[ParameterDefault | None, bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
@@ -69,7 +70,7 @@ class ParameterSection(Section):
     fixed: bool = False
     """known, not calibrated"""
     prior_mean: float | list[float] | None = None
-    """of a normal prior on the value; one number for all entries, or one for each; left out: no prior"""
+    """of a normal prior; one number for all entries, or one for each; needs a std, or the parameter in prior_covariance"""
     prior_std: float | list[float] | None = None
     """of the same, in the parameter's units"""
     prior_log_std: float | list[float] | None = None
@@ -103,6 +104,30 @@ class ParameterSection(Section):
         if self.experiment is not None and len(set(self.experiment)) < len(self.experiment):
             raise ValueError("an experiment is named twice")
         return self
+
+
+class Scale(Enum):
+    """What a covariance is of: the values, their natural or their decimal logarithms."""
+
+    NATURAL = "natural"
+    LOG = "log"
+    LOG10 = "log10"
+
+
+class PriorCovarianceSection(Section):
+    """A file with the covariance of several parameters before the calibration; a bare text is the file."""
+
+    file: str
+    """a table with names (as the `case.post.cov.csv` of an earlier study), or PEST's .cov"""
+    parameters: list[str] = Field(default=[])
+    """those taken from it, as `K` or `k[3]`; left out: all, which then must be the study's"""
+    scale: Scale | None = None
+    """what it is of: natural, log or log10; left out: as its column `transform` says, of a .cov as PEST does it"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, given: Any) -> Any:
+        return {"file": given} if is_text(given) else given
 
 
 class ExperimentSection(Section):
@@ -236,6 +261,8 @@ class StudySection(Section):
     """`kind` and the keys of that kind"""
     parameters: list[ParameterSection]
     """what is calibrated, known, or follows from others"""
+    prior_covariance: list[PriorCovarianceSection] = Field(default=[])
+    """what is known of several parameters together, as from an earlier study"""
     observations: list[ObservationSection] | None = Field(default=None, min_length=1)
     """files of one experiment"""
     experiments: list[ExperimentSection] | None = Field(default=None, min_length=1)

@@ -14,7 +14,7 @@ from scipy import stats
 from bilevel.calibrate import Noise, Parameter, Settings, calibrate, problem_from_function
 from bilevel.calibrate.settings import Ensemble, EnsembleMethod
 from bilevel.calibrate.statistics.ensemble import ensemble
-from bilevel.calibrate.statistics.markov_chains import effective_samples, split_r_hat
+from bilevel.calibrate.statistics.markov_chains import CHAINS, WARM_UP, effective_samples, split_r_hat
 from bilevel.report import InputError
 
 X = torch.linspace(0.0, 4.0, 9)
@@ -131,6 +131,7 @@ def test_chains_of_a_line_are_the_posterior():
         assert abs(mean - estimate.value) < 4 * estimate.std / math.sqrt(found.effective)
         assert abs(std / estimate.std - 1) < 4 / math.sqrt(2 * found.effective)
     assert "R-hat at most 1.0" in found.sentence
+    assert found.evaluations > CHAINS * WARM_UP + 200  # no sample comes without a gradient
 
 
 @pytest.mark.slow

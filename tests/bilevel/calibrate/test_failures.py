@@ -13,7 +13,7 @@ from bilevel.calibrate import CalibrationProblem, ObservationTable, Parameter, S
 from bilevel.calibrate.experiment import Experiment
 from bilevel.calibrate.fit.executors import run_tasks
 from bilevel.calibrate.fit.stop import Stopped, stoppable
-from bilevel.calibrate.problem import FunctionModel
+from bilevel.calibrate.function_problem import FunctionModel
 from bilevel.calibrate.settings import Failures
 from bilevel.report import BilevelError, ConvergenceError, NoSolutionError
 

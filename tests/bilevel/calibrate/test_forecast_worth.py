@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bilevel.calibrate import Experiment, Noise, ObservationTable, Parameter, Settings, calibrate, problem_from_function
-from bilevel.calibrate.problem import FunctionModel
+from bilevel.calibrate.function_problem import FunctionModel
 from bilevel.calibrate.statistics.forecast_worth import forecasts_of
 
 X = torch.linspace(0.0, 4.0, 9)

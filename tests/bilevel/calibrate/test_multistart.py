@@ -13,9 +13,9 @@ import torch
 from bilevel.calibrate.fit.executors import Workers
 from bilevel.calibrate.fit.multistart import multistart
 from bilevel.calibrate.fit.start_outcomes import StartOutcome, minima, starts_verdict
+from bilevel.calibrate.function_problem import problem_from_function
 from bilevel.calibrate.parameter import Parameter
 from bilevel.calibrate.parameters import ParameterSet
-from bilevel.calibrate.problem import problem_from_function
 from bilevel.calibrate.settings import Starts
 from bilevel.report import InputError
 

@@ -11,9 +11,10 @@ from scipy import optimize, stats
 
 from bilevel.calibrate import Method, Parameter, Settings, calibrate, load_study
 from bilevel.calibrate.experiment import Experiment
+from bilevel.calibrate.function_problem import FunctionModel
 from bilevel.calibrate.misfit import HUBER, Censored, GroupNoise
 from bilevel.calibrate.observations import ObservationTable, Sigma
-from bilevel.calibrate.problem import CalibrationProblem, FunctionModel
+from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.settings import Loss, Noise
 from bilevel.calibrate.statistics.correlated import _Errors, _whitened
 
@@ -216,7 +217,7 @@ def test_coverage_under_outliers(loss):
         noise = dice.normal(size=N) * np.where(dice.random(N) < 0.1, 10.0, 1.0)
         return problem(2 + 3 * X + 0.1 * torch.as_tensor(noise), GroupNoise(loss))
 
-    share = covered(make, TRUTH, 500)
+    share = covered(make, TRUTH, 2000)  # 500 sets scatter by 1 %, as much as lies between truth and limit
     print(f"coverage under outliers, {loss.value}: {share}")
     assert ((share > 0.93) & (share < 0.97)).all()
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from bilevel.calibrate.fit.run import calibrate
+from bilevel.calibrate.function_problem import problem_from_function
 from bilevel.calibrate.parameter import Parameter
-from bilevel.calibrate.problem import problem_from_function
 from bilevel.calibrate.statistics.randomness import randomness, sentence
 from bilevel.calibrate.statistics.uncertainty import linear_statistics
 from bilevel.calibrate.study.loading import load_study

@@ -19,7 +19,7 @@ from bilevel.calibrate import (
     calibrate,
     staged,
 )
-from bilevel.calibrate.problem import FunctionModel
+from bilevel.calibrate.function_problem import FunctionModel
 from bilevel.report import ConvergenceError, InputError
 
 X = torch.linspace(0.0, 1.0, 6)

@@ -8,8 +8,8 @@ import torch
 from scipy import stats
 
 from bilevel.calibrate.fit.run import calibrate
+from bilevel.calibrate.function_problem import problem_from_function
 from bilevel.calibrate.parameter import Parameter
-from bilevel.calibrate.problem import problem_from_function
 from bilevel.calibrate.settings import Method, Noise, Settings
 from bilevel.report import BilevelError, ConvergenceError
 from bilevel.torch_internals import is_transformed

@@ -12,7 +12,8 @@ from scipy.optimize import brentq, minimize_scalar
 
 from bilevel.calibrate import Experiment, FieldPrior, ObservationTable, Parameter, Settings
 from bilevel.calibrate.fit.strength import choose_strength
-from bilevel.calibrate.problem import CalibrationProblem, FunctionModel
+from bilevel.calibrate.function_problem import FunctionModel
+from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.settings import Strength, StrengthRule
 from bilevel.report import InputError
 

@@ -26,10 +26,10 @@ from bilevel.calibrate import (
 )
 from bilevel.calibrate.experiment import Experiment
 from bilevel.calibrate.fit.journal import Journal
+from bilevel.calibrate.function_problem import FunctionModel
 from bilevel.calibrate.matrix_free.laplace import LaplacePosterior
 from bilevel.calibrate.matrix_free.prior import SparsePrior, prior_jacobian
 from bilevel.calibrate.matrix_free.products import JacobianProducts
-from bilevel.calibrate.problem import FunctionModel
 from bilevel.report import InputError
 
 SIGMA, MEAN = 0.05, 0.5

@@ -151,7 +151,7 @@ def test_pyemu_reads_it_and_its_schur_complement_is_ours(tmp_path):
 def ours_of(problem, result):
     """The forecast of the row of weight 0, asked for as a scenario of one row."""
     from bilevel.calibrate import Experiment, ObservationTable
-    from bilevel.calibrate.problem import FunctionModel
+    from bilevel.calibrate.function_problem import FunctionModel
 
     table = ObservationTable(torch.zeros(1), torch.zeros(1), ("last",))
     scenario = Experiment("last", FunctionModel(table, lambda p: decay(p)[11:]), table, parameters_of="data")
