@@ -301,7 +301,7 @@ def test_what_is_wrong_with_a_file_of_a_prior(folder, file, keys, what):
 
 
 def test_a_mean_belongs_to_a_prior(folder):
-    with pytest.raises(InputError, match="line 5: .*parameter 'a': a prior_mean needs prior_std"):
+    with pytest.raises(InputError, match=r"line 5: .*parameter 'a': a prior_mean needs prior_std"):
         load_study_of(folder, STUDY.replace("value: 1.0", "value: 1.0, prior_mean: 1.5"))
 
 
