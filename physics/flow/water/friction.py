@@ -9,8 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+from physics.flow.water.arrays import Array, functions_of
 
 FOOT = 0.3048
 GRAVITY = 32.2 * FOOT
@@ -23,27 +22,27 @@ class PipeLoss(ABC):
     """The head lost in given pipes, odd in their flows."""
 
     @abstractmethod
-    def loss(self, flow: Tensor) -> Tensor:
+    def loss(self, flow: Array) -> Array:
         """The head (...) [m] lost from a pipe's first node to its second at flows (...) [m3/s]."""
 
-    def slope(self, flow: Tensor) -> Tensor:
-        """d loss / d flow (...) [s/m2], as a number."""
-        return torch.func.grad(lambda q: self.loss(q).sum())(flow)
+    @abstractmethod
+    def slope(self, flow: Array) -> Array:
+        """d loss / d flow (...) [s/m2]."""
 
 
 @dataclass(frozen=True, eq=False)
 class PowerLoss(PipeLoss):
     """loss = resistance q |q|^(exponent - 1)."""
 
-    resistance: Tensor
+    resistance: Array
     exponent: float
 
-    def loss(self, flow: Tensor) -> Tensor:
-        size = flow.abs().clamp(min=1e-30)  # the derivative at rest is 0 and not a number
+    def loss(self, flow: Array) -> Array:
+        size = abs(flow).clip(min=1e-30)  # the derivative at rest is 0 and not a number
         return self.resistance * size ** (self.exponent - 1.0) * flow
 
-    def slope(self, flow: Tensor) -> Tensor:
-        return self.exponent * self.resistance * flow.abs() ** (self.exponent - 1.0)
+    def slope(self, flow: Array) -> Array:
+        return self.exponent * self.resistance * abs(flow) ** (self.exponent - 1.0)
 
 
 class Friction(ABC):
@@ -53,7 +52,7 @@ class Friction(ABC):
     units: str
 
     @abstractmethod
-    def at(self, length: Tensor, diameter: Tensor, roughness: Tensor) -> PipeLoss:
+    def at(self, length: Array, diameter: Array, roughness: Array) -> PipeLoss:
         """The losses of pipes (...) [m]; what does not depend on their flow is worked out here."""
 
 
@@ -62,7 +61,7 @@ class HazenWilliams(Friction):
 
     name, units = "H-W", ""
 
-    def at(self, length: Tensor, diameter: Tensor, roughness: Tensor) -> PipeLoss:
+    def at(self, length: Array, diameter: Array, roughness: Array) -> PipeLoss:
         unit = 4.727 * FOOT ** (4.871 - 3 * 1.852)
         return PowerLoss(unit * length / (roughness**1.852 * diameter**4.871), 1.852)
 
@@ -72,8 +71,8 @@ class ChezyManning(Friction):
 
     name, units = "C-M", ""
 
-    def at(self, length: Tensor, diameter: Tensor, roughness: Tensor) -> PipeLoss:
-        head = (4.0 * roughness / (1.49 * math.pi * diameter**2)).square() * (diameter / 4.0) ** -1.333
+    def at(self, length: Array, diameter: Array, roughness: Array) -> PipeLoss:
+        head = (4.0 * roughness / (1.49 * math.pi * diameter**2)) ** 2 * (diameter / 4.0) ** -1.333
         return PowerLoss(head * FOOT ** (1.333 - 2.0) * length, 2.0)
 
 
@@ -88,7 +87,7 @@ class DarcyWeisbach(Friction):
     name = "D-W"
     units = "m"
 
-    def at(self, length: Tensor, diameter: Tensor, roughness: Tensor) -> PipeLoss:
+    def at(self, length: Array, diameter: Array, roughness: Array) -> PipeLoss:
         resistance = 8.0 * length / (GRAVITY * math.pi**2 * diameter**5)
         return ThreeRegimes(resistance, math.pi / 4.0 * diameter * self.viscosity, roughness / diameter)
 
@@ -97,32 +96,44 @@ class DarcyWeisbach(Friction):
 class ThreeRegimes(PipeLoss):
     """loss = f resistance q |q|; viscous: the flow at a Reynolds number of one; relative: roughness over diameter."""
 
-    resistance: Tensor
-    viscous: Tensor
-    relative: Tensor
+    resistance: Array
+    viscous: Array
+    relative: Array
 
-    def loss(self, flow: Tensor) -> Tensor:
-        reynolds = flow.abs() / self.viscous
-        turbulent = self.resistance * self._factor(reynolds.clamp(min=LAMINAR)) * flow.abs()
+    def loss(self, flow: Array) -> Array:
+        reynolds = abs(flow) / self.viscous
+        turbulent = self.resistance * self._factor(reynolds.clip(min=LAMINAR))[0] * abs(flow)
         # At rest the factor 64/Re is infinite, but the loss is linear in the flow.
-        return torch.where(reynolds < LAMINAR, 64.0 * self.viscous * self.resistance, turbulent) * flow
+        return functions_of(flow).where(reynolds < LAMINAR, self._laminar, turbulent) * flow
 
-    def _factor(self, reynolds: Tensor) -> Tensor:
-        relative = self.relative
-        fully = _swamee_jain(reynolds.clamp(min=TURBULENT), relative)
+    def slope(self, flow: Array) -> Array:
+        reynolds = abs(flow) / self.viscous
+        factor, growth = self._factor(reynolds.clip(min=LAMINAR))
+        turbulent = self.resistance * (2.0 * factor + growth) * abs(flow)
+        return functions_of(flow).where(reynolds < LAMINAR, self._laminar, turbulent)
+
+    @property
+    def _laminar(self) -> Array:
+        return 64.0 * self.viscous * self.resistance
+
+    def _factor(self, reynolds: Array) -> tuple[Array, Array]:
+        """f and Re df/dRe, beyond laminar flow."""
+        where, relative = functions_of(reynolds).where, self.relative
+        fully, growing = _swamee_jain(reynolds.clip(min=TURBULENT), relative)
         # Dunlop's polynomial meets value and slope of both neighbours.
-        end = relative / 3.7 + 5.74 / TURBULENT**0.9
-        at_end = _swamee_jain(torch.full_like(reynolds, TURBULENT), relative)
-        steepness = (2.0 - 0.00514215 / (-0.86859 * end * end.log())) * at_end
+        a, b = _swamee_jain(TURBULENT, relative)
+        b = 2.0 * a + b
         x = reynolds / LAMINAR
-        a, b = at_end, steepness
-        cubic = (
-            7.0 * a
-            - b
-            + x * (0.128 - 17.0 * a + 2.5 * b + x * (-0.128 + 13.0 * a - 2.0 * b + x * (0.032 - 3.0 * a + 0.5 * b)))
-        )
-        return torch.where(reynolds < TURBULENT, cubic, fully)
+        c, d, e = 0.128 - 17.0 * a + 2.5 * b, -0.128 + 13.0 * a - 2.0 * b, 0.032 - 3.0 * a + 0.5 * b
+        cubic = 7.0 * a - b + x * (c + x * (d + x * e))
+        between = reynolds < TURBULENT
+        return where(between, cubic, fully), where(between, x * (c + x * (2.0 * d + x * 3.0 * e)), growing)
 
 
-def _swamee_jain(reynolds: Tensor, relative: Tensor) -> Tensor:
-    return 0.25 / torch.log10(relative / 3.7 + 5.74 / reynolds**0.9).square()
+def _swamee_jain(reynolds: Array | float, relative: Array) -> tuple[Array, Array]:
+    """f = 0.25 / log10(a)^2 with a = relative / 3.7 + 5.74 / Re^0.9, and Re df/dRe."""
+    rough = 5.74 / reynolds**0.9
+    a = relative / 3.7 + rough
+    log = functions_of(a).log10(a)
+    factor = 0.25 / log**2
+    return factor, 1.8 / math.log(10.0) * factor * rough / (a * log)

@@ -21,10 +21,11 @@ from bilevel.problem import Params, Problem
 from bilevel.report import BilevelError, InputError, Solution
 from bilevel.solvers.newton import Newton
 from bilevel.torch_internals import is_transformed, plain
+from physics.flow.water.arrays import in_numpy
 from physics.flow.water.friction import FOOT
 from physics.flow.water.link_losses import Links, column, is_throttled
 from physics.flow.water.network import Link, LinkStatus, Pipe, Pump, Valve, ValveKind, WaterNetwork
-from physics.flow.water.pipe_equations import PipeEquations, Rows
+from physics.flow.water.pipe_equations import Flowing, NumericPipeFlow, PipeEquations, Rows
 
 VELOCITY = FOOT
 """Of the flow in pipes at the start, m/s."""
@@ -46,6 +47,7 @@ class PipeFlow(Problem):
         self._junctions, self._links = len(network.junctions), len(network.links)
         self._rows = self._laid_out()
         self._laws = Links.of(network, [status for _, status in self.status])
+        self._numeric = in_numpy(self._rows), self._laws.in_numpy()
         self._require_supply()
 
     def parameters(self, time: float = 0.0, levels: Mapping[str, float] | None = None) -> dict[str, Tensor]:
@@ -90,10 +92,14 @@ class PipeFlow(Problem):
         return torch.cat((u[..., self._links :], params["heads"]), -1)
 
     def residual(self, u: Tensor, params: Params) -> Tensor:
-        return self.prepared(params).residual(u, params)
+        equations, at = self._met(u, params)
+        return equations.residual(at)
 
-    def prepared(self, params: Params) -> PipeEquations:
-        return PipeEquations(self._rows, self._laws.losses(params), params)
+    def prepared(self, params: Params) -> NumericPipeFlow:
+        return NumericPipeFlow(*self._numeric, params)
+
+    def probe(self, u: Tensor, params: Params) -> Tensor:
+        return u  # a network is made of numbers: no tensor can have got in but by the parameters
 
     def loss(self, flow: Tensor, params: Params) -> Tensor:
         """The head (L,) [m] lost from first to second node of links that are open, at any flow."""
@@ -103,8 +109,18 @@ class PipeFlow(Problem):
         """d loss / d flow (L,) [s/m2], as numbers."""
         return self._laws.losses(params).slope(flow)
 
+    @torch.no_grad()
     def tangent(self, u: Tensor, params: Params) -> Sparse:
-        return self.prepared(params).tangent(u, params)
+        equations, at = self._met(u, params)
+        return Sparse(self._rows.pattern, equations.slopes(at), self.structure)
+
+    def magnitude(self, u: Tensor, params: Params) -> Tensor:
+        equations, at = self._met(u, params)
+        return equations.sizes(at)
+
+    def _met(self, u: Tensor, params: Params) -> tuple[PipeEquations, Flowing]:
+        equations = PipeEquations(self._rows, self._laws, params)
+        return equations, equations.at(u)
 
     def product(self, u: Tensor, params: Params, x: Tensor) -> Tensor:
         # Forward derivatives of `where` and `clamp` run through decompositions in Python, at the price of twenty residuals.
