@@ -299,8 +299,11 @@ class Sparse(LinearOperator):
 
     def _apply(self, x: Tensor, transposed: bool) -> Tensor:
         transposed = transposed and not self.structure.symmetric
+        small = self.pattern.nnz <= SMALL and self.values.device.type == "cpu" and not is_transformed(x)
+        if small and x.dim() == 1:  # most of all, and each call of torch costs as much as the product
+            matrix = self.csr().T if transposed else self.csr()
+            return torch.from_numpy(matrix @ x.detach().numpy()).to(x.dtype)
         rows = x.detach().reshape(-1, self.n)
-        small = len(self.values) <= SMALL and not is_transformed(x)
         # The CPU is slow with transposes.
         fast = self.values.device.type != "cpu" or (_FAST and not transposed and not small)
         if len(rows) == 1 and fast:

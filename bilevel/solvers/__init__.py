@@ -3,6 +3,7 @@
 from bilevel.solvers.evaluations import Tolerance
 from bilevel.solvers.fire import FIRE
 from bilevel.solvers.fixed_point import Anderson, Picard
+from bilevel.solvers.full_steps import FullSteps
 from bilevel.solvers.gradient import GradientDescent
 from bilevel.solvers.lbfgs import LBFGS
 from bilevel.solvers.load_stepping import LoadStepping
@@ -17,6 +18,7 @@ __all__ = [
     "LBFGS",
     "Anderson",
     "DescentSolver",
+    "FullSteps",
     "GradientDescent",
     "LoadStepping",
     "LogMiddle",

@@ -62,14 +62,18 @@ class SuperLUFactor(SparseFactor):
             self.positive_definite = self.negative_eigenvalues == 0
 
     def _solve_regular(self, rows: Tensor, transposed: bool) -> Tensor:
-        b = rows.double().numpy().T
+        b = rows.double().numpy()
+        if len(b) == 1:
+            return torch.from_numpy(self._solved(b[0], transposed)).to(rows.dtype).unsqueeze(0)
+        return torch.from_numpy(np.ascontiguousarray(self._solved(np.asfortranarray(b.T), transposed).T)).to(rows)
+
+    def _solved(self, b: np.ndarray, transposed: bool) -> np.ndarray:
+        """The solutions for columns b (n,) or (n, m)."""
         if self.columns is None:
-            x = self.lu.solve(np.asfortranarray(b), "T" if transposed else "N")
-        elif transposed:
-            x = self.lu.solve(np.asfortranarray(b[self.columns.order]), "T")
-        else:
-            x = self.lu.solve(np.asfortranarray(b))[self.columns.place]
-        return torch.from_numpy(np.ascontiguousarray(x.T)).to(rows)
+            return self.lu.solve(b, "T" if transposed else "N")
+        if transposed:
+            return self.lu.solve(np.asfortranarray(b[self.columns.order]), "T")
+        return self.lu.solve(b)[self.columns.place]
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from bilevel.linalg.direct.superlu import SuperLU
 from bilevel.linalg.operator import Sparse, Structure
 from bilevel.problem import Params, Problem
 from bilevel.report import BilevelError, InputError, Solution
+from bilevel.solvers.full_steps import FullSteps
 from bilevel.solvers.newton import Newton
 from bilevel.torch_internals import is_transformed, plain
 from physics.flow.water.arrays import in_numpy
@@ -79,7 +80,8 @@ class PipeFlow(Problem):
         Raises ConvergenceError, and BilevelError where a valve cannot be in the state it is said to be in.
         """
         # These matrices have zeros on their diagonals, for which PARDISO's pivots within supernodes do not do.
-        solution = root(self, self.start() if start is None else start, params, solver=Newton(linear=SuperLU()))
+        solver = FullSteps(Newton(linear=SuperLU()))
+        solution = root(self, self.start() if start is None else start, params, solver=solver)
         self._require_valves(solution.u, params)
         return solution
 
@@ -129,6 +131,8 @@ class PipeFlow(Problem):
         return self.tangent(u, params).matmul(x)
 
     def _require_valves(self, u: Tensor, params: Params) -> None:
+        if not self._rows.any_holding:
+            return
         flow, head = plain(self.flows(u)), plain(self.heads(u, params))
         drop = head[..., self._rows.first] - head[..., self._rows.second]
         for valve in self.network.valves:

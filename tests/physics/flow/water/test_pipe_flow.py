@@ -10,7 +10,17 @@ import torch
 import bilevel
 from bilevel.report import InputError
 from physics.flow.water.friction import ChezyManning, DarcyWeisbach, HazenWilliams
-from physics.flow.water.network import Demand, FixedHead, Junction, Pipe, Pump, Valve, ValveKind, WaterNetwork
+from physics.flow.water.network import (
+    Demand,
+    FixedHead,
+    Junction,
+    LinkStatus,
+    Pipe,
+    Pump,
+    Valve,
+    ValveKind,
+    WaterNetwork,
+)
 from physics.flow.water.pipe_flow import PipeFlow
 from physics.flow.water.pump_curves import power_pump, pump_curve
 
@@ -124,6 +134,26 @@ def test_slopes_of_losses_are_their_derivatives(friction):
         q = factor * flow.flows(flow.start()).abs()
         expected = torch.func.grad(lambda q: flow.loss(q, given).sum())(q)
         torch.testing.assert_close(flow.loss_slope(q, given), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("friction", [HazenWilliams(), DarcyWeisbach(), ChezyManning()], ids=lambda f: f.name)
+def test_numbers_for_newton_are_those_that_carry_derivatives(friction):
+    """In NumPy and in tensors, flowing both ways and at rest; the tangent is the residual's derivative."""
+    flow = PipeFlow(small_network(friction), {"3": LinkStatus.OPEN, "4": LinkStatus.CLOSED})
+    given = flow.parameters()
+    numeric = flow.prepared(given)
+    u = flow.start()
+    for factor in (1.0, -0.3, 0.0):
+        at = torch.cat((factor * u[:8], u[8:] - torch.arange(5.0)))
+        torch.testing.assert_close(numeric.residual(at, given), flow.residual(at, given), rtol=1e-12, atol=1e-12)
+        tangent = numeric.tangent(at, given).csr().toarray()
+        exact = torch.func.jacrev(lambda v: flow.residual(v, given))(at)
+        torch.testing.assert_close(torch.from_numpy(tangent), exact, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(torch.from_numpy(flow.tangent(at, given).csr().toarray()), exact)
+        sizes = flow.magnitude(at, given)
+        torch.testing.assert_close(numeric.magnitude(at, given), sizes)
+        higher = {**given, "heads": given["heads"] + 1000.0}
+        torch.testing.assert_close(flow.magnitude(at + torch.tensor([0.0] * 8 + [1000.0] * 5), higher), sizes)
 
 
 def test_pump_curves_go_through_their_points():
