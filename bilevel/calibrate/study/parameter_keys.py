@@ -14,7 +14,7 @@ from bilevel.calibrate.parameter import Parameter
 from bilevel.calibrate.study.csv_file import read_csv
 from bilevel.calibrate.study.number_file import read_npy
 from bilevel.calibrate.study.schema import ParameterSection, ValueSection
-from bilevel.calibrate.study.units import Conversion, parse_unit
+from bilevel.calibrate.study.units import Conversion, describe, parse_unit
 from bilevel.calibrate.study.validated import hint
 from bilevel.report import InputError
 
@@ -70,7 +70,7 @@ def _known(section: ParameterSection, experiments: Sequence[Experiment]) -> tupl
     for experiment in belonging:
         default = experiment.model.parameter_defaults().get(section.name)
         if default is None and section.name in experiment.observations.offset:
-            default = ParameterDefault(units=experiment.model.value_units or "")
+            default = ParameterDefault(units=_offset_units(section, experiment))
         if (
             default is not None
             and found is not None
@@ -89,6 +89,23 @@ def _known(section: ParameterSection, experiments: Sequence[Experiment]) -> tupl
             "decorate the function with @works_in(...)"
         )
     return found, as_written == {True}
+
+
+def _offset_units(section: ParameterSection, experiment: Experiment) -> str:
+    """Those of the predictions that an offset is added to: the model's, or SI where it leaves them to the study."""
+    if section.units is not None and parse_unit(section.units).offset:
+        raise InputError(
+            f"parameter '{section.name}' is added to predictions; a difference of temperatures has the units K"
+        )
+    table, own = experiment.observations, experiment.model.value_units
+    if own is not None or experiment.model.as_written:
+        return own or ""
+    groups = dict.fromkeys(group for group, name in zip(table.group, table.offset) if name == section.name)
+    units = {parse_unit(table.units_of(group).name).dimension: table.units_of(group).name for group in groups}
+    if len(units) > 1:
+        raise InputError(f"parameter '{section.name}' is added to values in {' and in '.join(units.values())}")
+    unit = parse_unit(next(iter(units.values())))
+    return describe(unit) if any(unit.dimension) else ""
 
 
 def _conversion(section: ParameterSection, default: ParameterDefault | None, as_written: bool) -> Conversion:
