@@ -27,6 +27,7 @@ R = TypeVar("R")
 __all__ = [
     "Constants",
     "forward_mode",
+    "forward_sweeps",
     "full_tangents",
     "has_tangent",
     "is_batched_cotangent",
@@ -306,6 +307,29 @@ class _FullTangents(TorchFunctionMode):
 
 def _is_number(x: Any) -> bool:
     return type(x) is float or type(x) is int
+
+
+def forward_sweeps(work: Callable[[], R]) -> R:
+    """The result of work(), first tried without loading what PyTorch has for operations without a forward derivative.
+
+    Few need that (trace, norms of layers, losses of classes), the first dual tensor loads it, and it takes a third of a second.
+    """
+    if _DECOMPOSITIONS in sys.modules:
+        return work()
+    load = forward_ad._maybe_load_decompositions  # type: ignore[attr-defined]
+    forward_ad._maybe_load_decompositions = lambda: None  # type: ignore[attr-defined]
+    try:
+        return work()
+    except RuntimeError as error:
+        if "forward AD" not in str(error):
+            raise
+    finally:
+        forward_ad._maybe_load_decompositions = load  # type: ignore[attr-defined]
+    importlib.import_module(_DECOMPOSITIONS)
+    return work()
+
+
+_DECOMPOSITIONS = "torch._decomp.decompositions_for_jvp"
 
 
 class _CompilerLater(ModuleType):

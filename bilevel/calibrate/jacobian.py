@@ -11,7 +11,7 @@ from torch import Tensor
 from bilevel.calibrate.model import Model
 from bilevel.calibrate.settings import Sweep
 from bilevel.report import BilevelError
-from bilevel.torch_internals import full_tangents
+from bilevel.torch_internals import forward_sweeps, full_tangents
 
 _FORWARD_MODE = threading.Lock()
 """torch has one forward-mode level for the whole process, so threads take turns."""
@@ -34,7 +34,7 @@ def jacobian_of(function: Function, x: Tensor, rows: Tensor, model: Model, sweep
     if sweep is Sweep.ADJOINT:
         return _adjoint(function, x, rows, model.batched)
     try:
-        prediction, columns = _forward(function, x, model.batched)
+        prediction, columns = forward_sweeps(lambda: _forward(function, x, model.batched))
     except RuntimeError as failure:
         if asked is Sweep.FORWARD or isinstance(failure, BilevelError):
             raise

@@ -8,6 +8,9 @@ they were; 130 interrupted.
 
 from __future__ import annotations
 
+import atexit
+import gc
+
 # Each adds its commands, and --help lists them in this order.
 # isort: off
 from bilevel.cli import studies, fits, results, learned
@@ -22,4 +25,5 @@ __all__ = ["app", "fits", "learned", "main", "results", "studies"]
 def main() -> None:
     """The entry point of the `bilevel` command."""
     open_standard_streams()
+    atexit.register(gc.freeze)  # Python would look through PyTorch's half a million objects for cycles before it ends
     app()

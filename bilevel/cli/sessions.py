@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,14 +21,26 @@ if TYPE_CHECKING:
 
 
 def open_session(study: Path, out: Path | None, run: str | None) -> Session:
-    import torch
+    with _loading():
+        import torch
 
-    from bilevel.calibrate.study.loading import load_study
-    from bilevel.calibrate.study.session import Session
+        from bilevel.calibrate.study.loading import load_study
+        from bilevel.calibrate.study.session import Session
 
-    torch.set_default_dtype(torch.float64)  # before the user's file is imported; the process is ours
-    loaded = load_study(study, run)
+        torch.set_default_dtype(torch.float64)  # before the user's file is imported; the process is ours
+        loaded = load_study(study, run)
     return Session.beside(loaded) if out is None else Session(loaded, out)
+
+
+@contextmanager
+def _loading() -> Iterator[None]:
+    """Imports make no garbage: none is looked for inside the block, nor later among what was made there."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def elsewhere(session: Session, executor: str | None, workers: int | None) -> Session:

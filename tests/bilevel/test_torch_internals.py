@@ -257,8 +257,14 @@ def test_full_tangents_change_no_derivative(name):
 def test_derivatives_do_without_the_compiler():
     code = """
 import sys, torch
-from bilevel.torch_internals import full_tangents
+from bilevel.torch_internals import forward_sweeps, full_tangents
 x = torch.ones(3)
+norm = torch.func.grad(lambda x: torch.nn.functional.layer_norm(x, (3,)).square()[0])
+assert len(forward_sweeps(lambda: torch.func.jvp(torch.sin, (x,), (x,)))) == 2
+assert "torch._decomp.decompositions_for_jvp" not in sys.modules, "formulas that nobody needed were loaded"
+y = torch.arange(3.0)
+found = forward_sweeps(lambda: torch.func.jvp(norm, (y,), (x,))[1])
+assert torch.equal(found, torch.func.jvp(norm, (y,), (x,))[1]) and "torch._decomp.decompositions_for_jvp" in sys.modules
 with full_tangents():
     torch.func.jvp(lambda x: 2 * x / (1 + x) - 1 / x, (x,), (x,))
 torch.func.jvp(lambda y: torch.maximum(y, x) * x - 1, (x,), (x,))

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import base64
-import io
 import math
 import platform
-import warnings
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from typing import Any
 
 from bilevel.calibrate.report.pictures import Picture, Pictures
+from bilevel.calibrate.report.rendering import rendered
 from bilevel.calibrate.report.summary import (
     CORRELATED_HEADER,
     ROWS,
@@ -29,9 +25,6 @@ from bilevel.calibrate.settings import Noise
 from bilevel.calibrate.statistics.forecast_worth import Forecast
 from bilevel.calibrate.study.files import REPORT, write_atomically
 from bilevel.calibrate.study.study import Study
-
-if TYPE_CHECKING:  # it takes most of a second to load
-    from matplotlib.figure import Figure
 
 _HERE = Path(__file__).parent
 
@@ -61,6 +54,9 @@ def report(
     study: Study, result: CalibrationResult, drawn: Sequence[tuple[Picture, list[bytes]]], failed: Sequence[str] = ()
 ) -> str:
     """The whole page."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -96,19 +92,10 @@ def _drawn(pictures: Pictures, kind: str) -> tuple[list[tuple[Picture, list[byte
     for name, draw in pictures.all():
         try:
             for picture in draw():
-                drawn.append((picture, [_rendered(figure, kind) for figure in picture.figures]))
+                drawn.append((picture, [rendered(figure, kind) for figure in picture.figures]))
         except Exception as error:
             failed.append(f"{name} could not be drawn: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
     return drawn, failed
-
-
-def _rendered(figure: Figure, kind: str) -> bytes:
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # names may be written in any script, and be so many that little room is left
-        warnings.filterwarnings("ignore", message="Glyph|constrained_layout not applied")
-        figure.savefig(buffer, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
-    return buffer.getvalue()
 
 
 def _placed(picture: Picture, images: Sequence[bytes]) -> dict[str, Any]:
