@@ -18,7 +18,7 @@ from physics.flow.heights import Heights
 from physics.flow.linear_march import LinearMarch
 from physics.flow.radial import RadialFlow, RadialGrid
 from physics.flow.time_stepping import SDIRK2, Scheme
-from physics.flow.time_steps import TimeSteps
+from physics.flow.time_steps import TimeSteps, at_changes
 from physics.flow.wells.layout import Screen
 from physics.flow.wells.two_aquifers import TwoAquifers
 
@@ -27,28 +27,35 @@ from physics.flow.wells.two_aquifers import TwoAquifers
 class PumpingTest:
     """A well in a horizontal, uniform aquifer.
 
-    thickness [m] of the aquifer. discharge: pairs (start [d], rate [m3/d]) in order; the rate holds until the next.
+    thickness [m] of the aquifer. discharge: pairs (start [d], rate [m3/d]) in order; the rate holds until the next. changes: in
+    place of it for a `HeldWell`, when [d] what is prescribed of its drawdown begins and changes.
     well_radius [m]. outer_radius [m]: where the model ends; the drawdown must not get there. slug [m]: what the head in a well
     that stores water is raised by at the start; drawdowns are rises then. screen: the heights [m] between which the well takes
     water, by default over the whole aquifer. free_surface: whether the aquifer's top drains.
     """
 
     thickness: float
-    discharge: Sequence[tuple[float, float]]
+    discharge: Sequence[tuple[float, float]] = ()
     well_radius: float = 0.1
     outer_radius: float = 1e5
     slug: float = 0.0
     screen: Screen | None = None
     free_surface: bool = False
+    changes: Sequence[float] = ()
 
     def __post_init__(self) -> None:
         if self.thickness <= 0.0:
             raise InputError(f"pumping test: the aquifer's thickness must be positive, got {self.thickness:g} m")
-        starts = [start for start, _ in self.discharge]
+        starts = self.starts
         if not starts or any(a >= b for a, b in pairwise(starts)):
             raise InputError("pumping test: the discharge needs at least one rate, and its start times must increase")
-        if self.slug == 0.0 and all(rate == 0.0 for _, rate in self.discharge):
+        if not self.changes and self.slug == 0.0 and all(rate == 0.0 for _, rate in self.discharge):
             raise InputError("pumping test: the discharge is zero throughout")
+
+    @property
+    def starts(self) -> list[float]:
+        """When [d] something begins or changes at the well."""
+        return list(self.changes) or [start for start, _ in self.discharge]
 
 
 class Drawdown:
@@ -72,26 +79,27 @@ class Drawdown:
 
         screens (n): the heights [m] over which a drawdown is averaged, None for the whole aquifer.
         """
-        time, distance = np.asarray(time, float), np.asarray(distance, float)
-        starts = [start for start, _ in test.discharge]
+        starts = test.starts
+        time, distance = at_changes(np.asarray(time, float), starts), np.asarray(distance, float)
         if time.min(initial=np.inf) < starts[0]:
             raise InputError(
                 f"reading {int(time.argmin()) + 1} at {time.min():g} d is earlier than pumping, from {starts[0]:g} d"
             )
         seen = list(screens) if screens is not None else [None] * len(distance)
         places = list(dict.fromkeys(zip(distance.tolist(), seen)))
-        self.test = test
+        self.test, self.scheme = test, scheme
         grid = RadialGrid.between(test.well_radius, test.outer_radius, spacing)
         ends = [test.screen, *seen]
         self.flow = RadialFlow(grid, self._heights(test, ends))
-        self.initial = torch.zeros(self.flow.nodes, dtype=torch.float64)
-        self.initial[0] = test.slug
         self.at_wells = self.flow.readings(*zip(*places)).T.contiguous()
         self.well = torch.tensor([places.index(place) for place in zip(distance.tolist(), seen)])
-        steps = TimeSteps.graded(starts, time, per_decade)
-        self.march = LinearMarch(self.flow.places, self.flow.places, sp.identity(self.flow.nodes), steps, scheme)
+        self.steps = steps = TimeSteps.graded(starts, time, per_decade)
+        free = self._free()
+        self.initial = torch.zeros(free.shape[1], dtype=torch.float64)
+        self.initial[0] = test.slug
+        self.march = LinearMarch(self.flow.places, self.flow.places, free, steps, scheme)
         self.in_time = steps.interpolation(time)[:, 1:]  # no reading is at the start
-        rates = np.array([rate for _, rate in test.discharge])
+        rates = np.array([rate for _, rate in test.discharge] or [0.0] * len(starts))
         middles = 0.5 * (steps.times[:-1] + steps.times[1:])
         forces = self.flow.force(torch.from_numpy(rates[np.searchsorted(starts, middles) - 1]), test.screen)
         self.forces = forces.unsqueeze(1).expand(-1, len(scheme.rows), -1)
@@ -124,7 +132,15 @@ class Drawdown:
         """The readings (n,), by the entries of both matrices."""
         ends = self.march(stiffness, capacity, self.forces, self.held, self.initial).heads[:, -1]
         self._require_far_boundary(ends[-1])
-        return (self.in_time * (ends @ self.at_wells)[:, self.well].T).sum(1)
+        return self._read(ends @ self.at_wells)
+
+    def _read(self, columns: Tensor) -> Tensor:
+        """The readings (n,) from what was found at the ends of all steps (steps, places)."""
+        return (self.in_time * columns[:, self.well].T).sum(1)
+
+    def _free(self) -> sp.spmatrix:
+        """How the nodes follow from the unknowns."""
+        return sp.identity(self.flow.nodes)
 
     def _require_far_boundary(self, final: Tensor) -> None:
         final = plain(final).abs()  # an evaluation takes value and Jacobian in one sweep, under transforms

@@ -18,6 +18,9 @@ Array = NDArray[np.float64]
 EARLIEST = 1e-6
 """The first step after a change [d], a tenth of a second; shorter by decades where a reading would be within ten of it."""
 
+SAME = 1e-12
+"""Readings so near a change, relative to the time, are of its very moment: minutes and hours differ by rounding as days."""
+
 UNREAD = 1e-3
 """The first step in a period without readings, over its length."""
 
@@ -45,7 +48,7 @@ class TimeSteps:
         After each change the time since takes `per_decade` steps to grow tenfold. The moments are powers of ten, which
         depend on readings only in how far they go: cut into several tests, readings get the same answer.
         """
-        readings = np.asarray(readings, float)
+        readings = at_changes(np.asarray(readings, float), changes)
         last = readings.max(initial=-np.inf)
         begun = [t for t in changes if t < last]
         if not begun or readings.min() < begun[0]:
@@ -88,7 +91,7 @@ class TimeSteps:
 
         Cubic in the logarithm of the time since the last change, where the steps are equal.
         """
-        readings = np.asarray(readings, float)
+        readings = at_changes(np.asarray(readings, float), self.times[list(self.changes)])
         matrix = np.zeros((len(readings), len(self.times)))
         ends = [*self.changes[1:], len(self.times) - 1]
         for row, t in zip(matrix, readings):
@@ -102,6 +105,15 @@ class TimeSteps:
             nodes = x[first : first + 4]
             row[start + 1 + first : start + 1 + first + len(nodes)] = _lagrange(nodes, np.log(t - self.times[start]))
         return torch.from_numpy(matrix)
+
+
+def at_changes(readings: Array, changes: ArrayLike) -> Array:
+    """The readings, those that are at a change but for rounding at that change."""
+    moments = np.atleast_1d(np.asarray(changes, float))
+    if not len(moments):
+        return readings
+    nearest = moments[np.abs(readings[:, None] - moments).argmin(1)]
+    return np.where(np.abs(readings - nearest) <= SAME * np.abs(nearest), nearest, readings)
 
 
 def _since(length: float, readings: Array, per_decade: int) -> Array:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from bilevel.calibrate.model import ConfigError
 from physics.flow.wells.layout import Boundary, ObservationPoint, PumpedWell
+from physics.studies.on_mesh.quantities import Signal
 from physics.studies.quantities import Days, Discharge, Length
 
 
@@ -121,3 +124,19 @@ class BoundarySection(_Section):
 
     def boundary(self) -> Boundary:
         return Boundary((self.x, self.y), self.along, self.kind == "constant_head")
+
+
+def held_at(config: Any, folder: Path) -> Signal | None:
+    """What the one well is held at [m], over time [d]; ConfigError for keys that need a discharge."""
+    given, key = (config.drawdown, "drawdown") if config.head is None else (config.head, "head")
+    if given is None:
+        return None
+    unsuited = {
+        "solution: closed_form": config.solution == "closed_form",
+        "wellbore_storage": config.wellbore_storage,
+        "boundaries": bool(config.boundaries),
+        "aquifer: two_aquifers": config.aquifer == "two_aquifers",
+    }
+    for name in (name for name, is_given in unsuited.items() if is_given):
+        raise ConfigError((key,), f"a well at a prescribed {key} does not go together with {name}")
+    return Signal.read(given, "m", folder, (key,), "d")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,44 +19,20 @@ from bilevel.report import InputError
 from physics.flow.pumping import OTHER, PUMPED, Drawdown, LeakyDrawdown, PumpingTest
 from physics.flow.wells.closed_form import ClosedForm
 from physics.flow.wells.layout import ObservationPoint, PumpedWell, with_images
-from physics.flow.wells.two_aquifers import TwoAquifers
+from physics.studies.on_mesh.quantities import Given
 from physics.studies.pumping_layout import (
     BoundarySection,
     ObservationWell,
     Schedule,
     ScreenSection,
     WellSection,
+    held_at,
     schedule,
 )
+from physics.studies.pumping_parameters import parameters_of
+from physics.studies.pumping_pictures import wells_in_time
+from physics.studies.pumping_readings import DAY, HeldReadings, SummedDrawdown, changes_of, discharge_rows
 from physics.studies.quantities import Length
-
-FURTHER = ("aquitard_resistance", "casing_radius", "specific_yield", "anisotropy")
-"""Parameters of a numerical drawdown that only some tests have."""
-
-
-@dataclass(frozen=True)
-class SummedDrawdown:
-    """The drawdowns (count,) of all wells and images together, each on its own radial mesh.
-
-    rows: those of the readings that a well had begun to act on.
-    """
-
-    models: Sequence[Drawdown]
-    rows: Sequence[Tensor]
-    count: int
-    thickness: float
-
-    def __call__(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        main = parameters["hydraulic_conductivity"], parameters["specific_storage"]
-        more = {name: parameters[name] for name in FURTHER if name in parameters}
-        total = main[0].new_zeros(self.count)
-        for model, rows in zip(self.models, self.rows):
-            if isinstance(model, LeakyDrawdown):
-                found = model.of(TwoAquifers.of(parameters, self.thickness))
-            else:
-                found = model(*main, **more)
-            total = total.index_add(0, rows, found)
-        return total
 
 
 class PumpingTestModel(Model):
@@ -79,6 +55,12 @@ class PumpingTestModel(Model):
         """of the one pumped well, at 0, 0: from the beginning on, or a list of periods"""
         wells: list[WellSection] = Field(default=[])
         """pumped wells by coordinates, in place of discharge, well_radius and screen"""
+        drawdown: Given | None = None
+        """in place of discharge, what the one well is held at: a quantity from time 0 on, a parameter, or a table over time"""
+        head: Given | None = None
+        """the same as a head; needs rest_head"""
+        rest_head: Length | None = None
+        """of the water before the test, from where heads are measured"""
         displacement: Length | None = Field(default=None, gt=0)
         """in place of discharge, for a slug test: what the head in the well was raised by at the start; values are rises"""
         observation_wells: dict[str, ObservationWell]
@@ -96,19 +78,25 @@ class PumpingTestModel(Model):
 
         @model_validator(mode="after")
         def _one_source(self) -> PumpingTestModel.Config:
-            if sum((self.discharge is not None, bool(self.wells), self.displacement is not None)) != 1:
-                raise ValueError("give one of discharge, wells and displacement")
+            sources = (self.discharge, self.wells or None, self.drawdown, self.head, self.displacement)
+            if sum(source is not None for source in sources) != 1:
+                raise ValueError("give one of discharge, wells, drawdown, head and displacement")
+            if (self.head is None) != (self.rest_head is None):
+                raise ValueError("a head in the well and the rest_head before the test go together")
             return self
 
     columns = {"time": "d", "well": "text"}  # noqa: RUF012
-    value_units = "m"
+    value_units = None
 
     def __init__(self, config: Config, observations: ObservationTable, folder: Path) -> None:
         super().__init__(config, observations, folder)
         self._require_known()
+        self.held = held_at(config, folder)
         self.wells = self._pumped()
         self._require_two_aquifers_alone()
-        self.drawdown = self._prepared(observations.columns["time"].numpy(), observations.labels["well"])
+        self.of_discharge = discharge_rows(observations, config.observation_wells, self.held is not None)
+        wells = observations.labels["well"]
+        self.readings = self._prepared(observations.columns["time"].numpy(), wells, self.of_discharge)
 
     @property
     def _stores(self) -> bool:
@@ -123,7 +111,7 @@ class PumpingTestModel(Model):
         if config.wells:
             wells = [section.well() for section in config.wells]
         else:
-            periods = ((0.0, 1.0),) if config.displacement is not None else schedule(config.discharge)
+            periods = schedule(config.discharge) if config.discharge is not None else ((0.0, 1.0),)
             screen = config.screen.ends if config.screen else None
             wells = [PumpedWell((0.0, 0.0), periods, config.well_radius, screen)]
         if self._stores and (len(wells) > 1 or config.boundaries):
@@ -147,10 +135,25 @@ class PumpingTestModel(Model):
         if config.aquifer == "two_aquifers" and (self._stores or any(well.screen for well in screens)):
             raise InputError("wells in two aquifers penetrate the whole of theirs, and store no water")
 
-    def _prepared(self, time: np.ndarray, wells: Sequence[str]) -> ClosedForm | SummedDrawdown:
+    def _prepared(
+        self, time: np.ndarray, wells: Sequence[str], discharges: Sequence[bool]
+    ) -> ClosedForm | SummedDrawdown | HeldReadings:
         """The readings at times [d] of wells by name, as a function of the parameters."""
         config = self.config
         points = [config.observation_wells[well].point() for well in wells]
+        if self.held is not None:
+            unconfined = config.aquifer == "unconfined"
+            site = PumpingTest(
+                config.thickness,
+                (),
+                self.wells[0].radius,
+                config.outer_radius,
+                0.0,
+                self.wells[0].screen,
+                unconfined,
+                changes_of(self.held),
+            )
+            return HeldReadings.of(site, self.held, config.rest_head, time, points, discharges)
         boundaries = [section.boundary() for section in config.boundaries]
         if config.solution == "closed_form":
             return ClosedForm(config.thickness, self.wells, time, points, boundaries, slug=config.displacement)
@@ -187,76 +190,52 @@ class PumpingTestModel(Model):
         return well.radius if self._stores else 0.0
 
     def parameter_defaults(self) -> Mapping[str, ParameterDefault]:
-        defaults = {
-            "hydraulic_conductivity": ParameterDefault(
-                "m/d", lower=0.0, transform="log", description="K of the aquifer"
-            ),
-            "specific_storage": ParameterDefault("1/m", lower=0.0, transform="log", description="Ss of the aquifer"),
-        }
-        more = {
-            "aquitard_resistance": ParameterDefault("d", lower=0.0, transform="log", description="c of the aquitard"),
-            "specific_yield": ParameterDefault(
-                "", lower=0.0, upper=1.0, transform="log", description="Sy at the water table"
-            ),
-            "anisotropy": ParameterDefault(
-                "", 1.0, lower=0.0, transform="log", description="vertical over horizontal K"
-            ),
-            "casing_radius": ParameterDefault(
-                "m", lower=0.0, transform="log", description="where the well's water rises"
-            ),
-            "skin": ParameterDefault("", 0.0, lower=0.0, description="resistance at the well's wall"),
-            "other_transmissivity": ParameterDefault(
-                "m2/d", lower=0.0, transform="log", description="T of the aquifer that is not pumped"
-            ),
-            "other_storativity": ParameterDefault("", lower=0.0, transform="log", description="S of it"),
-            "aquitard_storativity": ParameterDefault("", 0.0, lower=0.0, description="S' of the aquitard"),
-        }
-        two = self.config.aquifer == "two_aquifers"
-        closed, unconfined = self.config.solution == "closed_form", self.config.aquifer == "unconfined"
-        taken = {
-            "aquitard_resistance": self.config.aquifer in ("leaky", "two_aquifers"),
-            **dict.fromkeys(("other_transmissivity", "other_storativity", "aquitard_storativity"), two),
-            "specific_yield": unconfined,
-            "anisotropy": unconfined or self._partial,
-            "casing_radius": self._stores,
-            "skin": self._stores and closed,
-        }
-        return {**defaults, **{name: more[name] for name, has in taken.items() if has}}
+        closed = self.config.solution == "closed_form"
+        known = parameters_of(self.config.aquifer, stores=self._stores, partial=self._partial, closed_form=closed)
+        return {**known, **(self.held.default() if self.held else {})}
 
     def simulate(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        return self.drawdown(parameters)
+        return self.readings(parameters)
 
     def figures(self, parameters: Mapping[str, Tensor]) -> list[ModelFigure]:
-        """Drawdown against the logarithm of time, measured and calibrated, by well."""
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+        """Drawdowns, and discharges, against the logarithm of time, measured and calibrated, by well."""
+        slug = self.config.displacement is not None
+        names = {
+            False: ("Rise", "rise [m]") if slug else ("Drawdown", "drawdown [m]"),
+            True: ("Discharge", "discharge [m3/d]"),
+        }
+        caption = "Circles: measured. Lines: the calibrated model."
+        return [
+            ModelFigure(names[kind][0], self._drawn(kind, names[kind][1], parameters), caption)
+            for kind in dict.fromkeys(self.of_discharge)
+        ]
 
+    def _drawn(self, discharge: bool, axis: str, parameters: Mapping[str, Tensor]) -> Any:
         time = self.observations.columns["time"].numpy()
-        first = min(well.discharge[0][0] for well in self.wells)
-        since = time[time > first] - first
-        curve = first + np.geomspace(since.min(), since.max(), 120)
-        wells = self.config.observation_wells
-        model = self._prepared(np.tile(curve, len(wells)), [well for well in wells for _ in curve])
+        read = self.observations.labels["well"]
+        rows = np.flatnonzero(np.array(self.of_discharge) == discharge)
+        wells = [well for well in self.config.observation_wells if any(read[i] == well for i in rows)]
+        since = time[rows] - self._beginning
+        since = since[since > 0.0]
+        curve = np.geomspace(since.min(), since.max(), 120)
+        again = [well for well in wells for _ in curve]
+        model = self._prepared(self._beginning + np.tile(curve, len(wells)), again, [discharge] * len(again))
+        size = DAY if discharge else 1.0
         with torch.no_grad():
-            lines = model(parameters).reshape(len(wells), -1).numpy()
-        figure = Figure(figsize=(7.0, 4.5), layout="constrained")
-        axes = figure.add_subplot()
-        for k, (well, line) in enumerate(zip(wells, lines)):
-            rows = [i for i, name in enumerate(self.observations.labels["well"]) if name == well]
-            axes.semilogx(
-                time[rows] - first, self.observations.value[rows].numpy(), "o", ms=4, color=f"C{k}", mfc="none"
-            )
-            axes.semilogx(curve - first, line, color=f"C{k}", label=f"{well}, r = {wells[well].radius:g} m")
-        few = (since.max() / since.min()) < 300.0
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_xlabel(
-            "time since pumping began [d]" if self.config.displacement is None else "time since the slug [d]"
+            lines = size * model(parameters).reshape(len(wells), -1).numpy()
+        value = size * self.observations.value.numpy()
+        of = {well: [i for i in rows if read[i] == well] for well in wells}
+        return wells_in_time(
+            {well: (time[own] - self._beginning, value[own]) for well, own in of.items()},
+            {well: (curve, line) for well, line in zip(wells, lines)},
+            [f"{well}, r = {self.config.observation_wells[well].radius:g} m" for well in wells],
+            axis,
+            event="the slug" if self.config.displacement is not None else "pumping began",
         )
-        axes.set_ylabel("drawdown [m]" if self.config.displacement is None else "rise [m]")
-        if self.config.displacement is None:
-            axes.invert_yaxis()
-        axes.grid(True, which="both", alpha=0.3)
-        axes.legend()
-        return [ModelFigure("Drawdown", figure, "Circles: measured. Lines: the calibrated model.")]
+
+    @property
+    def _beginning(self) -> float:
+        """When the first well begins [d]."""
+        if self.held is not None:
+            return changes_of(self.held)[0]
+        return min(well.discharge[0][0] for well in self.wells)

@@ -106,6 +106,19 @@ def coarse():
 POINT = torch.log(torch.tensor([CONDUCTIVITY, STORAGE, RESISTANCE]))
 
 
+def test_readings_at_the_moment_of_a_change_but_for_rounding():
+    """300 s and 5 min are not the same number of days."""
+    change = 300.0 / 86400.0
+    test = PumpingTest(THICKNESS, [(change, RATE), (2.0 * change, 0.0)])
+    model = lambda time: Drawdown(test, time, [30.0] * len(time))(torch.tensor(CONDUCTIVITY), torch.tensor(STORAGE))  # noqa: E731
+    minutes = np.array([5.0, 10.0, 30.0]) * (1.0 / 1440.0)
+    assert minutes[0] != change
+    found = model(minutes)
+    assert float(found[0]) == 0.0
+    torch.testing.assert_close(found, model(np.array([change, 2.0 * change, 6.0 * change])))
+    torch.testing.assert_close(found[1], model(minutes[1:2] * (1.0 - 1e-9))[0], rtol=1e-6, atol=0.0)
+
+
 def test_forward_and_reverse_jacobians_agree_with_finite_differences(coarse):
     forward = torch.func.jacfwd(coarse)(POINT)
     x = POINT.clone().requires_grad_()

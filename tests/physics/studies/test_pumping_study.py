@@ -90,7 +90,11 @@ def test_units_reach_the_model_converted(folder):
             "not within the 7 m",
         ),
         ("aquifer: confined", "aquifer: confined\n  solution: magic", "closed_form"),
-        ("aquifer: confined", "aquifer: confined\n  displacement: 1 m", "one of discharge, wells and displacement"),
+        (
+            "aquifer: confined",
+            "aquifer: confined\n  displacement: 1 m",
+            "one of discharge, wells, drawdown, head and displacement",
+        ),
         ("discharge: 788 m3/d", "thick: 2", "thick"),
         ("far: 90 m", "far: {x: 90 m}", "expected a distance, or x and y"),
         (
