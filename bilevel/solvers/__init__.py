@@ -3,7 +3,6 @@
 from bilevel.solvers.evaluations import Tolerance
 from bilevel.solvers.fire import FIRE
 from bilevel.solvers.fixed_point import Anderson, Picard
-from bilevel.solvers.full_steps import FullSteps
 from bilevel.solvers.gradient import GradientDescent
 from bilevel.solvers.lbfgs import LBFGS
 from bilevel.solvers.load_stepping import LoadStepping
@@ -12,13 +11,13 @@ from bilevel.solvers.loop import DescentSolver, Outcome, Solver
 from bilevel.solvers.newton import Newton
 from bilevel.solvers.nonlinear_cg import NonlinearCG
 from bilevel.solvers.preconditioned import PreconditionedGradient
+from bilevel.solvers.undamped_newton import UndampedNewton
 
 __all__ = [
     "FIRE",
     "LBFGS",
     "Anderson",
     "DescentSolver",
-    "FullSteps",
     "GradientDescent",
     "LoadStepping",
     "LogMiddle",
@@ -29,4 +28,5 @@ __all__ = [
     "PreconditionedGradient",
     "Solver",
     "Tolerance",
+    "UndampedNewton",
 ]

@@ -108,7 +108,6 @@ class DarcyModel(DiffusionModel):
                 raise ValueError("an aquitard belongs to a plan view; elsewhere give its layer a zone or a river bed")
             return self
 
-    columns: ClassVar[Mapping[str, str]] = {"sensor": "text"}
     optional_columns: ClassVar[Mapping[str, str]] = {"time": "d", "x": "m", "y": "m", "z": "m"}
 
     def words(self) -> Words:

@@ -90,7 +90,6 @@ class HeatModel(DiffusionModel):
         points: PointsSection | None = None
         """a table of thermometers, by name"""
 
-    columns: ClassVar[Mapping[str, str]] = {"sensor": "text"}
     optional_columns: ClassVar[Mapping[str, str]] = {"time": "s", "x": "m", "y": "m", "z": "m"}
 
     def words(self) -> Words:

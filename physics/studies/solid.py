@@ -5,37 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from bilevel.acceleration.study_family import GuessableSolve
-from bilevel.calibrate.field_prior import FieldPrior
-from bilevel.calibrate.model import ConfigError, Model, ModelConfig, ModelFigure, ModelReports, ParameterDefault
+from bilevel.calibrate.model import ConfigError, ModelFigure, ModelReports, ParameterDefault
 from bilevel.calibrate.observations import ObservationTable
 from bilevel.report import InputError, Solution
 from physics.constitutive.inelastic.law import InelasticLaw
 from physics.constitutive.inelastic.zoned import ZonedLaw
 from physics.constitutive.kinematics import Kinematics
-from physics.discretisation.write import write_vtu
 from physics.solids.history import load_history
 from physics.solids.solid import InelasticSolid, Solid
 from physics.studies.law_parameters import parameter_defaults
 from physics.studies.on_mesh.body_law import BodyLaw, body_law, zoned_law
 from physics.studies.on_mesh.body_readings import BodyReadings, Camera, readable
-from physics.studies.on_mesh.equilibria import BodyEquilibria, SolverName
-from physics.studies.on_mesh.ground import Geostatic, Ground
-from physics.studies.on_mesh.loading import BodyLoading, Components, LoadSection
-from physics.studies.on_mesh.map import draw_field, draw_map
-from physics.studies.on_mesh.mesh_section import MeshSection, require_boundary
+from physics.studies.on_mesh.equilibria import BodyEquilibria
+from physics.studies.on_mesh.ground import Ground
+from physics.studies.on_mesh.loading import BodyLoading
+from physics.studies.on_mesh.map import draw_map
+from physics.studies.on_mesh.mesh_model import MeshModel
+from physics.studies.on_mesh.mesh_section import require_boundary
 from physics.studies.on_mesh.quantities import quantity
-from physics.studies.on_mesh.sensors import PointsSection, Readable, SensorSection, named_sensors, observed
-from physics.studies.on_mesh.spread import SpreadSection, spread_fields
-from physics.studies.on_mesh.time_section import InTime, TimeSection
+from physics.studies.on_mesh.sensors import Readable, named_sensors, observed
+from physics.studies.on_mesh.spread import spread_fields
+from physics.studies.on_mesh.time_section import InTime, reading_times
 from physics.studies.on_mesh.zones import Zones
+from physics.studies.solid_keys import SolidConfig
 
 KINEMATICS = {
     "plane_strain": Kinematics.PLANE_STRAIN,
@@ -45,7 +44,7 @@ KINEMATICS = {
 }
 
 
-class SolidModel(Model):
+class SolidModel(MeshModel):
     """Displacements and strains of points, and forces of supports, of a solid body under loads.
 
     Each row is a reading: its `sensor` is one of `sensors`, or `ux`, `uy`, `uz` at the row's own x, y (z): a field. Strains
@@ -55,55 +54,12 @@ class SolidModel(Model):
     have a time, too. The other parameters are the law's own, and any name that stands in place of a quantity.
     """
 
-    class Config(ModelConfig):
-        """Every quantity carries its units; in its place may stand the name of a parameter, or a table over time."""
-
-        mesh: MeshSection
-        """the body at rest"""
-        kinematics: Literal["plane_strain", "plane_stress", "axisymmetric", "space"]
-        """what makes a plane problem of a solid one; axisymmetric: x is the radius"""
-        law: str = "linear_elastic"
-        """name of an installed elastic or inelastic law"""
-        laws: dict[str, str] = {}
-        """in place of law, one for each group of cells that share out the mesh, as {pile: linear_elastic, soil: mohr_coulomb}"""
-        hardening: str | None = None
-        """name of an installed hardening law, of laws that have one"""
-        terms: int | None = Field(default=None, ge=1)
-        """number of terms, of laws that have any number"""
-        mean_dilatation: bool = False
-        """one volume change a cell, so that nearly incompressible laws do not lock"""
-        thickness: str = "1 m"
-        """of a plane body; forces are multiplied by it"""
-        zones: list[str] | None = None
-        """groups of cells that share out the mesh; left out: all of its groups, where zones are asked for"""
-        spread: dict[str, SpreadSection] = {}
-        """by parameter of the material: uniform (left out), zones, cells or pilot points"""
-        supports: dict[str, Components] = {}
-        """prescribed displacements by the boundary's (or point set's) name in the mesh"""
-        loads: dict[str, LoadSection] = {}
-        """by the boundary's name in the mesh"""
-        gravity: Components | None = None
-        """weight by volume, as {y: -20 kN/m3}"""
-        geostatic: Geostatic | None = None
-        """the stress in the ground before loads come, of inelastic laws"""
-        time: TimeSection | None = None
-        """steps of a history of loads; left out: one step. Without units: 1 is as good as 1 s"""
-        sensors: dict[str, SensorSection] = {}
-        """by names of your own; `through` reads the force of a support on the body"""
-        points: PointsSection | None = None
-        """a table of points; the displacements of P1 are P1.ux, P1.uy"""
-        solver: SolverName = "newton"
-        """learned: one elastic solve begins at a guess by guess.pt beside the study, which `bilevel train-steps` makes"""
-        follow_path: bool = False
-        """each elastic solve goes along the loads from none, whatever equilibrium may be nearer"""
-        tolerance: float = Field(default=1e-6, ge=0)
-        """how far outside a cell places of sensors may lie, in its size"""
-
-    columns: ClassVar[Mapping[str, str]] = {"sensor": "text"}
+    Config = SolidConfig
     optional_columns: ClassVar[Mapping[str, str]] = {"time": "", "x": "m", "y": "m", "z": "m"}
-    value_units = None
+    state_file = "solid.vtu"
+    drawn_units: ClassVar[Mapping[str, str]] = {"displacement": "m"}  # type: ignore[misc]
 
-    def __init__(self, config: Config, observations: ObservationTable, folder: Path) -> None:
+    def __init__(self, config: SolidConfig, observations: ObservationTable, folder: Path) -> None:
         super().__init__(config, observations, folder)
         self.mesh = config.mesh.read(folder)
         self.kinematics = KINEMATICS[config.kinematics]
@@ -189,16 +145,7 @@ class SolidModel(Model):
         self.readings = BodyReadings(self.mesh, self.sensors, self.thickness, config.tolerance)
         self.camera = Camera(table, self.sensors)
         if self.steps is not None:
-            self.in_time = InTime.of(self.steps, self.turns, self._times(table, self.steps))
-
-    def _times(self, table: ObservationTable, steps: np.ndarray) -> np.ndarray:
-        times = table.columns.get("time", table.value.new_full((len(table),), torch.nan)).numpy()
-        bad = np.flatnonzero(~((times >= steps[0] - 1e-9) & (times <= steps[-1] + 1e-9)))
-        if len(bad):
-            raise InputError(
-                f"{table.source_of(int(bad[0]))}: its time must lie between {steps[0]:g} and {steps[-1]:g}"
-            )
-        return times
+            self.in_time = InTime.of(self.steps, self.turns, reading_times(table, self.steps, ""))
 
     # The model
 
@@ -268,48 +215,15 @@ class SolidModel(Model):
         )
         return self.sensors.predictions(torch.stack(pair, 1)) + self.camera(parameters)
 
-    def field_priors(self) -> list[FieldPrior]:
-        return [prior for field in self.fields.values() for prior in field.priors()]
-
     def reports(self) -> ModelReports:
         gradients = [gradient for solution in self._solutions for gradient in solution.gradients]
         return ModelReports([solution.report for solution in self._solutions], gradients)
 
-    def state_fields(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Displacement and reactions at the nodes, after the last step, and the material's parameters on the cells."""
+    def nodal_fields(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Displacement and reactions, after the last step."""
         found = self._history(parameters)
         last = found if self.steps is None else (found[0][-1], found[1][-1])
-        cells = {n: field.values(parameters).expand(len(self.mesh.cells)) for n, field in self.fields.items()}
-        return dict(zip(("displacement", "reaction"), last)) | cells
-
-    def write_state(self, parameters: Mapping[str, Tensor], folder: Path) -> list[Path]:
-        with torch.no_grad():
-            return [self._write(self.state_fields(parameters), folder / "solid.vtu")]
-
-    def write_deviations(self, deviations: Mapping[str, Tensor], folder: Path) -> list[Path]:
-        return [self._write(deviations, folder / "standard_deviations.vtu")]
-
-    def _write(self, fields: Mapping[str, Tensor], path: Path) -> Path:
-        nodal, cells = ({n: f for n, f in fields.items() if (n in self.fields) is own} for own in (False, True))
-        return write_vtu(path, self.mesh, nodal, cells)
-
-    @torch.no_grad()
-    def figures(self, parameters: Mapping[str, Tensor]) -> list[ModelFigure]:
-        """The mesh with its sensors, the displacement, and the material's parameters where they differ over the mesh."""
-        fields = self.state_fields(parameters)
-        return self.maps() + self._drawn({n: f for n, f in fields.items() if float(f.max()) > float(f.min())})
-
-    def deviation_figures(self, deviations: Mapping[str, Tensor]) -> list[ModelFigure]:
-        return self._drawn(deviations, deviation=True)
-
-    def _drawn(self, fields: Mapping[str, Tensor], deviation: bool = False) -> list[ModelFigure]:
-        units = {"displacement": "m"} | {n: f.default.units or "" for n, f in self.fields.items()}
-        return [
-            f
-            for n, values in fields.items()
-            if n in units
-            for f in draw_field(self.mesh, values, n, units[n], deviation)
-        ]
+        return dict(zip(("displacement", "reaction"), last))
 
     def maps(self) -> list[ModelFigure]:
         """The mesh with its zones, boundaries and sensors."""

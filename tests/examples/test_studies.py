@@ -67,6 +67,7 @@ PUBLISHED = [
         {"hydraulic_conductivity": 66.09, "specific_storage": 2.543e-5},
         {"P30": 0.0515, "P90": 0.0486},
     ),
+    Published("aluminium_rod/study.yml", {"heating": 18.41, "film": 0.001914}, {"rod": 0.2232}),
     Published(
         "dalem/study.yml",
         {"hydraulic_conductivity": 45.33, "specific_storage": 4.763e-5, "aquitard_resistance": 331.1},

@@ -19,8 +19,8 @@ from bilevel.linalg.direct.superlu import SuperLU
 from bilevel.linalg.operator import Sparse, Structure
 from bilevel.problem import Params, Problem
 from bilevel.report import BilevelError, InputError, Solution
-from bilevel.solvers.full_steps import FullSteps
 from bilevel.solvers.newton import Newton
+from bilevel.solvers.undamped_newton import UndampedNewton
 from bilevel.torch_internals import is_transformed, plain
 from physics.flow.water.arrays import in_numpy
 from physics.flow.water.friction import FOOT
@@ -80,7 +80,7 @@ class PipeFlow(Problem):
         Raises ConvergenceError, and BilevelError where a valve cannot be in the state it is said to be in.
         """
         # These matrices have zeros on their diagonals, for which PARDISO's pivots within supernodes do not do.
-        solver = FullSteps(Newton(linear=SuperLU()))
+        solver = UndampedNewton(Newton(linear=SuperLU()))
         solution = root(self, self.start() if start is None else start, params, solver=solver)
         self._require_valves(solution.u, params)
         return solution

@@ -5,14 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bilevel.calibrate.field_prior import FieldPrior
-from bilevel.calibrate.model import ConfigError, Model, ModelFigure, ParameterDefault
+from bilevel.calibrate.model import ConfigError, ModelFigure, ParameterDefault
 from bilevel.calibrate.observations import ObservationTable
 from bilevel.problem import Params
 from bilevel.report import InputError
@@ -20,27 +19,24 @@ from physics.constitutive.flow.anisotropic import AnisotropicConduction
 from physics.constitutive.flow.linear import Linear
 from physics.discretisation import Mesh
 from physics.discretisation.constraints import Dirichlet
-from physics.discretisation.write import write_vtu
 from physics.flow.darcy import Diffusion
 from physics.flow.linear_steady import LinearSteady
 from physics.flow.linear_system import LinearSystem
 from physics.studies.on_mesh.drives import Boundaries, Words, driven, read_drives
 from physics.studies.on_mesh.field_history import FieldHistory
 from physics.studies.on_mesh.field_readings import FieldReadings, conditions_on
-from physics.studies.on_mesh.map import draw_field, draw_map
+from physics.studies.on_mesh.map import draw_map
+from physics.studies.on_mesh.mesh_model import MeshModel
 from physics.studies.on_mesh.mesh_section import require_boundary
 from physics.studies.on_mesh.quantities import Given, Signal, quantity
 from physics.studies.on_mesh.sensors import Readable, named_sensors, observed
 from physics.studies.on_mesh.spread import spread_fields
-from physics.studies.on_mesh.time_section import InTime
+from physics.studies.on_mesh.time_section import InTime, reading_times
 from physics.studies.on_mesh.zones import Zones
 
 
-class DiffusionModel(Model):
+class DiffusionModel(MeshModel):
     """A field on a mesh; each row is the reading of a sensor, in SI units."""
-
-    columns: ClassVar[Mapping[str, str]] = {"sensor": "text"}
-    value_units = None
 
     @abstractmethod
     def words(self) -> Words:
@@ -79,7 +75,7 @@ class DiffusionModel(Model):
         self.sensors = observed(observations, named, self.quantities(), self.mesh.dim)
         self.read = FieldReadings(self.mesh, system, self.sensors.readings, self.drives)
         if steps is not None:
-            self.in_time = InTime.of(steps.times, jumps, _times(observations, steps.times, self.named.time))
+            self.in_time = InTime.of(steps.times, jumps, reading_times(observations, steps.times, self.named.time))
 
     def _by_zone(self) -> bool:
         zoned = any(section.layout == "zones" for section in self.config.spread.values())
@@ -196,60 +192,22 @@ class DiffusionModel(Model):
             return self.sensors.predictions(torch.stack((read[first], read[second]), 1))
         return self.sensors.predictions(torch.stack((self.in_time(read, first), self.in_time(read, second)), 1))
 
-    def field_priors(self) -> list[FieldPrior]:
-        return [prior for field in self.fields.values() for prior in field.priors()]
-
-    def _final(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        """The field (nodes,): the steady one, or that after the last step."""
+    def nodal_fields(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The field: the steady one, or that after the last step."""
         fields = self._fields(parameters)[0]
-        return fields if self.history is None else fields[-1]
+        return {self.named.field: fields if self.history is None else fields[-1]}
 
-    def _cell_values(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {n: f.values(parameters).expand(len(self.mesh.cells)) for n, f in self.fields.items()}
+    @property
+    def drawn_units(self) -> Mapping[str, str]:
+        return {self.named.field: self.named.units}
 
-    def state_fields(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The field at the nodes, at the end of time, and the material's parameters on the cells."""
-        return {self.named.field: self._final(parameters)} | self._cell_values(parameters)
-
-    def write_state(self, parameters: Mapping[str, Tensor], folder: Path) -> list[Path]:
-        with torch.no_grad():
-            return [self._write(self.state_fields(parameters), folder / f"{self.named.field}.vtu")]
-
-    def write_deviations(self, deviations: Mapping[str, Tensor], folder: Path) -> list[Path]:
-        return [self._write(deviations, folder / "standard_deviations.vtu")]
-
-    def _write(self, fields: Mapping[str, Tensor], path: Path) -> Path:
-        nodal, cells = ({n: f for n, f in fields.items() if (n in self.fields) is own} for own in (False, True))
-        return write_vtu(path, self.mesh, nodal, cells)
+    @property
+    def state_file(self) -> str:  # type: ignore[override]
+        return f"{self.named.field}.vtu"
 
     def maps(self) -> list[ModelFigure]:
         """The mesh with its zones, boundaries, sensors and wells."""
         return draw_map(self.mesh, {"sensors": self.sensors.points(), "wells": np.array(self._wells())})
-
-    @torch.no_grad()
-    def figures(self, parameters: Mapping[str, Tensor]) -> list[ModelFigure]:
-        """The mesh with its sensors, the field, and the material's parameters where they differ over the mesh."""
-        fields = self.state_fields(parameters)
-        return self.maps() + self._drawn({n: f for n, f in fields.items() if float(f.max()) > float(f.min())})
-
-    def deviation_figures(self, deviations: Mapping[str, Tensor]) -> list[ModelFigure]:
-        return self._drawn(deviations, deviation=True)
-
-    def _drawn(self, fields: Mapping[str, Tensor], deviation: bool = False) -> list[ModelFigure]:
-        units = {self.named.field: self.named.units} | {n: f.default.units or "" for n, f in self.fields.items()}
-        return [f for n, values in fields.items() for f in draw_field(self.mesh, values, n, units[n], deviation)]
-
-
-def _times(table: ObservationTable, steps: np.ndarray, units: str) -> np.ndarray:
-    """The times of the rows; InputError for those outside the steps."""
-    times = table.columns.get("time", table.value.new_full((len(table),), torch.nan)).numpy()
-    first, last = steps[0], steps[-1]
-    for row in np.flatnonzero(~((times >= first - 1e-9 * (last - first)) & (times <= last + 1e-9 * (last - first))))[
-        :1
-    ]:
-        said = "has no time; map the column time" if np.isnan(times[row]) else f"is at time {times[row]:g} {units}"
-        raise InputError(f"{table.source_of(int(row))}: {said}, and the model runs from {first:g} to {last:g}")
-    return np.clip(times, first, last)
 
 
 class _Flow(Diffusion):

@@ -11,7 +11,9 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from bilevel.calibrate.model import ConfigError
+from bilevel.calibrate.observations import ObservationTable
 from bilevel.calibrate.study.section import Section
+from bilevel.report import InputError
 from physics.flow.time_steps import TimeSteps
 from physics.studies.on_mesh.quantities import quantity
 
@@ -57,6 +59,18 @@ class TimeSection(Section):
         for begin, stop in zip([start, *inner], [*inner, end]):
             pieces.append(begin + _growing(stop - begin, first, self.growth))
         return TimeSteps(np.concatenate(pieces))
+
+
+def reading_times(table: ObservationTable, steps: np.ndarray, units: str) -> np.ndarray:
+    """The times of the rows; InputError for those outside the steps."""
+    times = table.columns.get("time", table.value.new_full((len(table),), torch.nan)).numpy()
+    first, last = steps[0], steps[-1]
+    slack = 1e-9 * (last - first)
+    for row in np.flatnonzero(~((times >= first - slack) & (times <= last + slack)))[:1]:
+        at = f"is at time {times[row]:g} {units}".rstrip()
+        said = "has no time; map the column time" if np.isnan(times[row]) else at
+        raise InputError(f"{table.source_of(int(row))}: {said}, and the model runs from {first:g} to {last:g}")
+    return np.clip(times, first, last)
 
 
 def _growing(length: float, first: float, growth: float) -> np.ndarray:

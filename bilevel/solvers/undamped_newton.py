@@ -22,7 +22,7 @@ QUICK = 0.1
 
 
 @dataclass
-class FullSteps(WrappingSolver):
+class UndampedNewton(WrappingSolver):
     """Newton's steps on a single residual, as `solver` would take them, each at the price of its factorisation.
 
     For small problems that are solved many times, where bookkeeping for batches and bad steps costs more than the algebra.
