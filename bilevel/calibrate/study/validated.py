@@ -23,7 +23,7 @@ def validated(document: Document, schema: type[Schema], content: Any, prefix: Ke
     try:
         result = schema.model_validate(content)
     except ValidationError as error:
-        _reject(document, error, schema, prefix)
+        _reject(document, error, schema, content, prefix)
     except (RecursionError, OverflowError, ArithmeticError) as error:
         raise document.error(prefix, f"cannot be read: {error}") from None
     for path, message in _taken_for_numbers(content, result):
@@ -43,15 +43,34 @@ def hint(name: str, known: Iterable[str]) -> str:
     return f"; did you mean '{near[0]}'?" if near else f" (known: {', '.join(names)})" if names else ""
 
 
-def _reject(document: Document, error: ValidationError, schema: type[BaseModel], prefix: KeyPath) -> NoReturn:
-    first = min(error.errors(), key=lambda e: document.lines.get((*prefix, *e["loc"]), 10**9))
-    location: KeyPath = tuple(first["loc"])
+def _reject(
+    document: Document, error: ValidationError, schema: type[BaseModel], content: Any, prefix: KeyPath
+) -> NoReturn:
+    located = [(_written(e, content), e) for e in error.errors()]
+    # Of the alternatives of a key the one that fits best went farthest in; what the others miss is no news.
+    deepest = [(path, e) for path, e in located if not any(other[: len(path)] == path != other for other, _ in located)]
+    location, first = min(deepest, key=lambda found: document.lines.get((*prefix, *found[0]), 10**9))
     path = (*prefix, *location)
     if first["type"] == "extra_forbidden":
         raise document.error(path[:-1], unknown_key(str(location[-1]), _keys_at(schema, location[:-1]))) from None
     if first["type"] == "missing":
         raise document.error(path[:-1], f"key '{location[-1]}' is missing") from None
     raise document.error(path, _sentence(first)) from None
+
+
+def _written(error: Any, content: Any) -> KeyPath:
+    """Where an error is in what was written: without the names that pydantic gives to alternatives and to keys of its own."""
+    path: list[Any] = []
+    for part in error["loc"]:
+        inside = (
+            part in content
+            if isinstance(content, Mapping)
+            else isinstance(content, list) and part in range(len(content))
+        )
+        if inside:
+            path.append(part)
+            content = content[part]
+    return (*path, error["loc"][-1]) if error["type"] == "missing" else tuple(path)
 
 
 def _taken_for_numbers(given: Any, taken: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
