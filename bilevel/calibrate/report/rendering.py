@@ -49,6 +49,6 @@ def _label_powers(figure: Figure) -> None:
             axis.set_minor_formatter(LogFormatter())
 
 
-def power_of_ten(value: float, position: int | None = None) -> str:
-    """"10⁻²" for 0.01; as Matplotlib's formatters are called, with the position of the label, which does not matter."""
+def power_of_ten(value: float, position: float = 0.0) -> str:
+    """ "10⁻²" for 0.01; as Matplotlib's formatters are called, with the position of the label, which does not matter."""
     return f"10{str(round(math.log10(value))).translate(_RAISED)}"

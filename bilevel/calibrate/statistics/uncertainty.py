@@ -20,6 +20,7 @@ from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.settings import Noise
 from bilevel.calibrate.statistics.correlated import CorrelatedGroup, correlated_covariance
 from bilevel.calibrate.statistics.information import information
+from bilevel.torch_internals import forward_sweeps
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,9 @@ def linear_statistics(
     std_t = np.sqrt(np.diag(covariance_t))
     t = torch.as_tensor(evaluation.t)
     slopes = (
-        torch.func.jacfwd(lambda t: _stacked(problem, t))(t).numpy() if len(held) else np.zeros((_size(problem), 0))
+        forward_sweeps(lambda: torch.func.jacfwd(lambda t: _stacked(problem, t))(t)).numpy()
+        if len(held)
+        else np.zeros((_size(problem), 0))
     )
     covariance = _propagated(slopes, covariance_t)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
+from matplotlib import rc_context
+from matplotlib.ticker import LogFormatter
 from scipy.stats import probplot
 
 from bilevel.calibrate import calibrate, load_study
+from bilevel.calibrate.report.axes import new_figure
 from bilevel.calibrate.report.data_pictures import DRAWN, data_pictures, series
 from bilevel.calibrate.report.page import write_report
 from bilevel.calibrate.report.pictures import _normal_quantiles
+from bilevel.calibrate.report.rendering import power_of_ten, rendered
 
 
 def curves(x, keys=None):
@@ -40,6 +46,29 @@ def test_loading_and_unloading_is_one_path_and_the_next_test_another():
     path = [0, 1, 2, 3, 4, 5, 6, 5, 4, 3, 4, 5, 6, 7, 8, 9]
     assert curves(path) == [list(range(16))]
     assert curves([*range(8), *range(8)]) == [list(range(8)), list(range(8, 16))]
+
+
+def test_a_picture_drawn_once_is_the_one_that_matplotlib_saves():
+    def drawn():
+        figure, (above, below) = new_figure(2, 1, 5.4, sharex=True, height_ratios=[3, 1])
+        above.loglog([0.2, 3.0, 40.0], [1.0, 2.0, 3000.0], "o-", label="a $ b")
+        below.plot([0.2, 40.0], [-1e-7, 2e-7])
+        above.legend()
+        return figure
+
+    with rc_context({"svg.hashsalt": "same"}):
+        once, figure = rendered(drawn(), "svg"), drawn()
+        for axes in figure.axes:
+            for axis in (axes.xaxis, axes.yaxis)[: 1 + (axes is figure.axes[0])]:
+                axis.set_major_formatter(power_of_ten)
+                axis.set_minor_formatter(LogFormatter())
+        saved = io.BytesIO()
+        figure.savefig(saved, format="svg", dpi=160, metadata={"Date": None})
+    assert once == saved.getvalue()
+
+
+def test_powers_of_ten_are_text():
+    assert [power_of_ten(x) for x in (1e-12, 0.1, 1.0, 1e3)] == ["10⁻¹²", "10⁻¹", "10⁰", "10³"]
 
 
 @pytest.fixture
