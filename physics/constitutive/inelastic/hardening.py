@@ -25,7 +25,7 @@ class Hardening(Law):
         """Pa, positive, for equivalent plastic strains (*batch,) >= 0."""
 
     def slope(self, plastic_strain: Tensor, params: Values) -> Tensor:
-        """d flow stress / d plastic strain (*batch,)."""
+        """d flow stress / d plastic strain (*batch,); a law that knows it in closed form takes a fraction of the time."""
         return torch.func.grad(lambda x: self.flow_stress(x, params).sum())(plastic_strain)
 
     def growth(self, size: Tensor, plastic_strain: Tensor, stiffness: Tensor, params: Values) -> Tensor:
@@ -144,6 +144,10 @@ class Voce(Hardening):
         rise = -torch.expm1(-params["saturation_rate"] * plastic_strain)
         return params["yield_stress"] + params["saturation_stress"] * rise
 
+    def slope(self, plastic_strain: Tensor, params: Values) -> Tensor:
+        rate = torch.as_tensor(params["saturation_rate"])
+        return params["saturation_stress"] * rate * torch.exp(-rate * plastic_strain)
+
 
 class Swift(Hardening):
     """yield_stress (1 + strain/reference_strain)^exponent (Swift 1952)."""
@@ -158,3 +162,8 @@ class Swift(Hardening):
     def flow_stress(self, plastic_strain: Tensor, params: Values) -> Tensor:
         base = 1.0 + plastic_strain / params["reference_strain"]
         return params["yield_stress"] * base ** params["hardening_exponent"]
+
+    def slope(self, plastic_strain: Tensor, params: Values) -> Tensor:
+        reference, exponent = params["reference_strain"], params["hardening_exponent"]
+        first = params["yield_stress"] * exponent / reference
+        return first * (1.0 + plastic_strain / reference) ** (exponent - 1.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -32,7 +32,17 @@ class HardeningSum(Hardening):
 
     def flow_stress(self, plastic_strain: Tensor, params: Values) -> Tensor:
         total = params["yield_stress"] + torch.zeros_like(plastic_strain)
-        for k, term in enumerate(self.terms, 1):
-            own = {p.name: params.get(f"{p.name}_{k}", params["yield_stress"]) for p in term.parameters}
+        for term, own in self._each(params):
             total = total + term.flow_stress(plastic_strain, own) - params["yield_stress"]
         return total
+
+    def slope(self, plastic_strain: Tensor, params: Values) -> Tensor:
+        total = torch.zeros_like(plastic_strain)
+        for term, own in self._each(params):
+            total = total + term.slope(plastic_strain, own)
+        return total
+
+    def _each(self, params: Values) -> Iterator[tuple[Hardening, Values]]:
+        """Every term with its parameters under their own names."""
+        for k, term in enumerate(self.terms, 1):
+            yield term, {p.name: params.get(f"{p.name}_{k}", params["yield_stress"]) for p in term.parameters}

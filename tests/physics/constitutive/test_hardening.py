@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis.strategies import floats, lists
 from torch import Tensor
 from torch.func import grad, jacfwd, jacrev, jvp, vmap
 
 from physics.constitutive.inelastic.hardening import Hardening, LinearHardening, Swift, Voce
+from physics.constitutive.inelastic.hardening_sum import HardeningSum
 
 LAWS: list[tuple[Hardening, dict[str, float]]] = [
     (LinearHardening(), {"yield_stress": 2.0, "hardening_modulus": 3.0}),
@@ -56,20 +59,45 @@ def test_growth_has_three_exact_derivatives(law: Hardening, values: dict[str, fl
             assert (exact[..., k] - difference).abs().max() < 1e-6 * scale
 
 
+SUM = HardeningSum([Voce(), Swift()])
+SUM_VALUES = {"yield_stress": 2.0, "saturation_stress_1": 1.5, "saturation_rate_1": 12.0}
+SUM_VALUES |= {"reference_strain_2": 0.01, "hardening_exponent_2": 0.2}
+
+
+@pytest.mark.parametrize(("law", "values"), [*LAWS, (SUM, SUM_VALUES)], ids=lambda x: type(x).__name__)
+@settings(max_examples=20, deadline=None)
+@given(strain=floats(0.0, 2.0), scales=lists(floats(0.5, 2.0), min_size=5, max_size=5))
+def test_slopes_in_closed_form_are_derivatives(
+    law: Hardening, values: dict[str, float], strain: float, scales: list[float]
+) -> None:
+    """With their own derivatives in strain and parameters, against those by automatic differentiation."""
+    names = list(values)
+    x = torch.tensor([strain, *(v * scale for v, scale in zip(values.values(), scales))])
+
+    def closed(x: Tensor) -> Tensor:
+        return law.slope(x[0], dict(zip(names, x[1:]))) + torch.zeros(())
+
+    def automatic(x: Tensor) -> Tensor:
+        return Hardening.slope(law, x[0], dict(zip(names, x[1:])))
+
+    for one, other in ((closed, automatic), (grad(closed), grad(automatic))):
+        torch.testing.assert_close(one(x), other(x), rtol=1e-12, atol=1e-12)
+
+
 @by_law
 def test_growth_works_under_transforms(law: Hardening, values: dict[str, float]) -> None:
-    given = params(values)
+    known = params(values)
     sizes, plastic = torch.tensor([1.0, 3.0, 9.0]), torch.tensor([0.0, 0.001, 0.02])
-    together = law.growth(sizes, plastic, STIFFNESS, given)
-    assert torch.equal(vmap(lambda s, p: law.growth(s, p, STIFFNESS, given))(sizes, plastic), together)
+    together = law.growth(sizes, plastic, STIFFNESS, known)
+    assert torch.equal(vmap(lambda s, p: law.growth(s, p, STIFFNESS, known))(sizes, plastic), together)
     stiffness = torch.tensor([100.0, 240.0])
-    rows = vmap(lambda k: law.growth(sizes, plastic, k, given))(stiffness)
+    rows = vmap(lambda k: law.growth(sizes, plastic, k, known))(stiffness)
     assert torch.allclose(rows[1], together, rtol=1e-14)
 
     def of_yield(y: Tensor) -> Tensor:
-        return law.growth(sizes, plastic, STIFFNESS, {**given, "yield_stress": y})
+        return law.growth(sizes, plastic, STIFFNESS, {**known, "yield_stress": y})
 
-    yielding = given["yield_stress"]
+    yielding = known["yield_stress"]
     _, forward = jvp(of_yield, (yielding,), (torch.ones(()),))
     assert torch.allclose(forward, jacrev(of_yield)(yielding), rtol=1e-12)
     many = vmap(jacfwd(of_yield))(torch.stack([yielding, 1.1 * yielding]))
