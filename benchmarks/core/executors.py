@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 
 import torch
@@ -16,6 +17,7 @@ from bilevel.calibrate import (
     Settings,
     Starts,
     Workers,
+    calibrate,
     multistart,
     problem_from_function,
 )
@@ -50,6 +52,24 @@ def timed(workers: Workers, starts: int) -> tuple[float, list[tuple[int, float, 
     began = time.perf_counter()
     found = multistart(problem(), Starts(starts), settings=SETTINGS, workers=workers)
     return time.perf_counter() - began, [(o.number, o.phi, repr(o.values)) for o in found]
+
+
+def experiments() -> CalibrationProblem:
+    """Four experiments like the one, each with a size of its own."""
+    whole = problem()
+    (one,) = whole.experiments
+    size, *others = whole.parameters.parameters
+    names = [f"test {k}" for k in range(4)]
+    own = [replace(size, experiments=(name,)) for name in names]
+    others = [replace(p, lower=0.9 * v, upper=1.1 * v, value=v) for p, v in zip(others, (0.16, 23.6))]
+    return CalibrationProblem([*own, *others], [replace(one, name=name) for name in names])
+
+
+def side_by_side(workers: Workers) -> tuple[float, str]:
+    """Seconds of a calibration to four experiments, and where it ended."""
+    began = time.perf_counter()
+    result = calibrate(experiments(), settings=SETTINGS, workers=workers)
+    return time.perf_counter() - began, result.evaluation.t.tobytes().hex()
 
 
 def nothing(number: int) -> int:
@@ -96,6 +116,10 @@ def run(quick: bool) -> list[Record]:
         if cores > 1
         else stated("one core", None)
     )
+    (here, ended), (apart, also) = (side_by_side(ways[name]) for name in ("serial", "processes, 2 workers"))
+    records.append(at_most("four experiments side by side: results that differ", float(ended != also), 0))
+    records.append(stated("four experiments, serial", here, "s"))
+    records.append(stated("four experiments on two processes, their start included", apart, "s"))
     for name in ("serial", "processes, 2 workers", *(["dask, 2 workers"] if "dask, 2 workers" in ways else [])):
         cost = median([overhead(ways[name], tasks) for _ in range(3)])
         records.append(at_most(f"a task without work, {name}", cost, 30.0, "ms"))

@@ -24,6 +24,8 @@ from bilevel.calibrate.settings import Sweep
 from bilevel.implicit.memory import visiting
 from bilevel.report import BilevelError, Counts, InputError
 
+Evaluated = Callable[[Experiment, Tensor, Tensor, bool], tuple[Tensor, Tensor, ModelReports]]
+"""At a point t: predictions (n,) of an experiment, d residual[rows] / d t or the gradient (1, p), and how it went."""
 StandIn = Callable[[Experiment, Exception], Tensor | None]
 """Predictions (n,) in place of those of an experiment whose model failed, None for none."""
 
@@ -170,10 +172,17 @@ class CalibrationProblem:
         """Predictions (n,) of all rows of all experiments; differentiable in t (p,)."""
         return torch.cat([self._predictions(e, t) for e in self.experiments])
 
-    def evaluate(self, t: np.ndarray, with_jacobian: bool = True, stand_in: StandIn | None = None) -> Evaluation:
+    def evaluate(
+        self,
+        t: np.ndarray,
+        with_jacobian: bool = True,
+        stand_in: StandIn | None = None,
+        evaluated: Evaluated | None = None,
+    ) -> Evaluation:
         """Residuals, and the exact Jacobian or gradient, at t.
 
         Lets BilevelError and InputError of the models pass; with a stand-in, experiments that fail are given what it says.
+        evaluated: what evaluates an experiment in the place of this process.
         """
         point = torch.as_tensor(np.asarray(t, dtype=float))
         self.parameters.require_allowed(self.parameters.natural(point))
@@ -184,12 +193,12 @@ class CalibrationProblem:
         for experiment in self.experiments:
             rows = torch.nonzero(experiment.observations.weight > 0).reshape(-1)
             try:
-                prediction, block = self._evaluated(experiment, point, rows, with_jacobian)
+                prediction, block, report = (evaluated or self.evaluated)(experiment, point, rows, with_jacobian)
             except Exception as error:
                 self.failing = failing = experiment.name
                 if stand_in is None or (found := stand_in(experiment, error)) is None:
                     raise
-                prediction = found
+                prediction, report = found, ModelReports()
                 block = torch.zeros(len(rows) if with_jacobian else 1, len(point), dtype=torch.float64)
             if with_jacobian:
                 blocks.append(block)
@@ -197,7 +206,7 @@ class CalibrationProblem:
                 gradient += block[0]
             residuals.append(experiment.observations.misfit.residual(prediction)[rows])
             predictions.append(prediction)
-            reports.append(experiment.model.reports())
+            reports.append(report)
         residual, jacobian = self._with_priors(point, residuals, blocks if with_jacobian else None)
         if jacobian is not None:
             gradient = 2 * jacobian.T @ residual
@@ -217,10 +226,10 @@ class CalibrationProblem:
             **_inner_work(reports),
         )
 
-    def _evaluated(
+    def evaluated(
         self, experiment: Experiment, point: Tensor, rows: Tensor, with_jacobian: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Predictions of an experiment, and d residual[rows] / d t, or the gradient (1, p) of their squares."""
+    ) -> tuple[Tensor, Tensor, ModelReports]:
+        """Predictions of an experiment, d residual[rows] / d t or the gradient (1, p) of their squares, and how it went."""
         misfit = experiment.observations.misfit
         entries = torch.as_tensor(self.parameters.entries_of(experiment.owner))
         function = self._restricted(experiment, point, entries)
@@ -232,7 +241,7 @@ class CalibrationProblem:
             block = part[None, :]
         self._require_finite(experiment, prediction)
         self._require_finite_derivatives(experiment, rows, entries, block)
-        return prediction, _widened(block, entries, len(point))
+        return prediction, _widened(block, entries, len(point)), experiment.model.reports()
 
     def residual(self, t: np.ndarray) -> np.ndarray:
         """Residuals of the fitted rows at t, without derivatives."""

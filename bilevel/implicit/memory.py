@@ -45,6 +45,12 @@ class RememberedSolve:
         """Starts of chains are the states before, so they count for nothing."""
         return sum(t.numel() * t.element_size() for t in (self.state, self.tangent) if t is not None)
 
+    @property
+    def left(self) -> RememberedSolve:
+        """The same of plain tensors, which the transforms that they were found under do not wrap any more."""
+        tangent = None if self.tangent is None else plain(self.tangent)
+        return RememberedSolve(plain(self.start), plain(self.state), tangent)
+
 
 @dataclass
 class Visit:
@@ -59,6 +65,12 @@ class Visit:
     _path: Place = ()
     _count: int = 0
     _predicted: tuple[Place, Tensor] | None = None
+
+    @property
+    def left(self) -> Visit:
+        """What is left of it after the evaluation: plain tensors, and nothing of what it started from."""
+        solves = {place: solve.left for place, solve in self.solves.items()}
+        return replace(self, x=plain(self.x), earlier=[], solves=solves, _predicted=None)
 
     def next(self) -> Place:
         """The place of the solve (or chain) that begins now."""
@@ -160,7 +172,7 @@ class Memory:
 
     def add(self, evaluation: dict[str, Visit]) -> None:
         """Remember an evaluation, and forget those that there is no room for."""
-        new = {name: replace(v, earlier=[], _predicted=None) for name, v in evaluation.items() if v.solves}
+        new = {name: v.left for name, v in evaluation.items() if v.solves}
         if not new:
             return
         kept = [new, *reversed(self.evaluations)]
@@ -172,9 +184,22 @@ class Memory:
             count += 1
         self.evaluations = kept[:count][::-1]
 
+    def visits_of(self, name: str) -> list[Visit]:
+        """What is remembered of a model, the latest last."""
+        return [one[name] for one in self.evaluations if name in one]
+
+    def note(self, name: str, visit: Visit) -> None:
+        """That another process found this in the evaluation under way."""
+        if self._open is not None:
+            self._open[name] = visit
+
+    def found(self, name: str) -> Visit | None:
+        """What a model found in the evaluation under way, without what it started from."""
+        visit = None if self._open is None else self._open.get(name)
+        return None if visit is None else visit.left
+
     def visit(self, name: str, x: Tensor, frame: tuple[str, ...]) -> Visit:
-        earlier = [one[name] for one in self.evaluations if name in one]
-        visit = Visit(x, frame, earlier, self.megabytes * 2**19)
+        visit = Visit(x, frame, self.visits_of(name), self.megabytes * 2**19)
         if self._open is not None:
             self._open[name] = visit
         return visit

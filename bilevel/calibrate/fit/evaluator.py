@@ -13,6 +13,7 @@ from torch import Tensor
 from bilevel.calibrate.evaluation import Evaluation, Iteration
 from bilevel.calibrate.experiment import Experiment
 from bilevel.calibrate.fit.journal import Journal, JournalEntry
+from bilevel.calibrate.fit.side_by_side import SideBySide
 from bilevel.calibrate.fit.stop import raise_if_asked
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.settings import Failures
@@ -47,7 +48,9 @@ class FailedPoint:
     @property
     def end(self) -> str:
         """What became of the point."""
-        return "failed again" if self.second else "penalised" if self.experiment else "second try"
+        if not self.second:
+            return "penalised" if self.experiment else "second try"
+        return "rejected" if self.second == self.first else "failed again"
 
 
 class ExperimentLost(Exception):
@@ -63,7 +66,7 @@ class Evaluator:
 
     A point at which the model failed twice, in whatever way, or once because it has no solution, gets NaN residuals and its sentence, so that the optimiser
     steps back, unless `failures` says otherwise; at the start there is nothing to step back to, so the error is raised.
-    check: told the first evaluation, before it is remembered.
+    check: told the first evaluation, before it is remembered. side: what evaluates experiments side by side.
     """
 
     def __init__(
@@ -74,9 +77,11 @@ class Evaluator:
         watch: Callable[[Iteration], None] = lambda iteration: None,
         check: Callable[[Evaluation], None] = lambda evaluation: None,
         failures: Failures = Failures.REJECT,
+        side: SideBySide | None = None,
     ) -> None:
         self.problem, self.journal = problem, journal
         self.noptmax, self.watch, self.check, self.failures = noptmax, watch, check, failures
+        self.side = side
         self.iterations: list[Iteration] = []
         self.used: dict[bytes, Evaluation] = {e.t.tobytes(): e for e in journal.used()}
         journal.restore(problem)
@@ -132,7 +137,7 @@ class Evaluator:
         began = time.perf_counter()
         try:
             with self.journal.memory.remembering():
-                evaluation = self.problem.evaluate(t, with_jacobian)
+                evaluation = self._at_once(t, with_jacobian)
         except Exception as error:  # a user's own model may raise anything
             if not self.used and isinstance(error, InputError):
                 raise
@@ -142,6 +147,13 @@ class Evaluator:
         if not self.used:
             self.check(evaluation)
         return replace(evaluation, seconds=time.perf_counter() - began)
+
+    def _at_once(self, t: np.ndarray, with_jacobian: bool) -> Evaluation:
+        """Here, or all experiments side by side."""
+        if self.side is None:
+            return self.problem.evaluate(t, with_jacobian)
+        running = self.side.begin(self.problem, t, with_jacobian, self.journal.memory)
+        return self.problem.evaluate(t, with_jacobian, evaluated=running)
 
     def _again(self, t: np.ndarray, with_jacobian: bool) -> Evaluation:
         """The second and last try: from no earlier states, with what models know to be safer."""

@@ -12,9 +12,12 @@ import numpy as np
 from bilevel.calibrate.evaluation import Evaluation, Iteration
 from bilevel.calibrate.fit.ending import Ending
 from bilevel.calibrate.fit.evaluator import Evaluator, ExperimentLost, FailedPoint
+from bilevel.calibrate.fit.executors import HERE, Workers
 from bilevel.calibrate.fit.journal import Journal
 from bilevel.calibrate.fit.lbfgsb import minimise_lbfgsb
 from bilevel.calibrate.fit.least_squares import LeastSquaresLoop
+from bilevel.calibrate.fit.problem_source import ProblemSource
+from bilevel.calibrate.fit.side_by_side import SideBySide, side_by_side
 from bilevel.calibrate.fit.stop import Stopped
 from bilevel.calibrate.matrix_free.gauss_newton import GaussNewtonKrylov, is_matrix_free
 from bilevel.calibrate.matrix_free.laplace import LaplacePosterior
@@ -47,10 +50,13 @@ def calibrate(
     journal: Journal | None = None,
     watch: Callable[[Iteration], None] = lambda iteration: None,
     on_fail: OnFail = "raise",
+    workers: Workers = HERE,
+    source: ProblemSource | None = None,
 ) -> CalibrationResult:
     """Fit the free parameters of `problem` to its observations.
 
-    journal: evaluations of an interrupted run to go on from.
+    journal: evaluations of an interrupted run to go on from. workers: where the experiments are evaluated side by side, if
+    there are several. source: how they come to the problem, by default by pickling it.
     watch is told every accepted iteration. Raises ConvergenceError when the outer loop has not converged, unless
     `on_fail` says otherwise; lets errors of the models at the start value pass.
     """
@@ -63,8 +69,8 @@ def calibrate(
         journal.memory.megabytes = settings.memory_megabytes
     else:
         journal.memory = Memory(points=0)
-    with journal.memory.consulted():
-        evaluator, ending, notes, lost = _fitted(problem, settings, journal, watch)
+    with side_by_side(problem, workers, source) as side, journal.memory.consulted():
+        evaluator, ending, notes, lost = _fitted(problem, settings, journal, watch, side)
         result = _assembled(evaluator, settings if not ending.stopped else replace(settings, verify=False), ending)
         result.notes, result.failed = notes + result.notes, lost + result.failed
     result.seconds = earlier + time.perf_counter() - began
@@ -74,14 +80,18 @@ def calibrate(
 
 
 def _fitted(
-    problem: CalibrationProblem, settings: Settings, journal: Journal, watch: Callable[[Iteration], None]
+    problem: CalibrationProblem,
+    settings: Settings,
+    journal: Journal,
+    watch: Callable[[Iteration], None],
+    side: SideBySide | None,
 ) -> tuple[Evaluator, Ending, list[str], list[FailedPoint]]:
     """The evaluator at the end of the fit, how that ended, and what was left out on the way, and where it failed."""
     notes: list[str] = []
     failed: list[FailedPoint] = []
     while True:
         check = _checked_at_start(problem, settings)
-        evaluator = Evaluator(problem, journal, max(settings.noptmax, 1), watch, check, settings.failures)
+        evaluator = Evaluator(problem, journal, max(settings.noptmax, 1), watch, check, settings.failures, side)
         try:
             ending = _optimise(evaluator, settings)
         except Stopped:

@@ -8,13 +8,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
 
 from bilevel.calibrate.evaluation import Evaluation, Iteration
 from bilevel.calibrate.experiment import Experiment
+from bilevel.calibrate.fit.executors import HERE, Workers
 from bilevel.calibrate.fit.journal import Journal
+from bilevel.calibrate.fit.problem_source import GivenProblem, ProblemSource
 from bilevel.calibrate.fit.run import calibrate
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.result import CalibrationResult
@@ -31,20 +34,23 @@ def staged(
     journal: Journal | None = None,
     watch: Callable[[Iteration], None] = lambda iteration: None,
     on_fail: OnFail = "raise",
+    workers: Workers = HERE,
+    source: ProblemSource | None = None,
 ) -> CalibrationResult:
     """Calibrate stage by stage, each from the last one's values; the result covers all parameters and all groups.
 
     Its statistics are joint ones where the last stage ended; a last stage that frees and fits all makes that the joint
-    minimum. settings hold for every stage. Without stages, or with noptmax <= 0, this is `calibrate`. Raises InputError
+    minimum. settings hold for every stage. workers, source: as of `calibrate`. Without stages, or with noptmax <= 0, this is `calibrate`. Raises InputError
     for a stage that names an unknown parameter or group, else as `calibrate` does.
     """
     settings, journal = settings or Settings(), journal or Journal()
+    fit = partial(calibrate, journal=journal, workers=workers, source=source or GivenProblem(problem))
     if stages and settings.failures is Failures.DROP:
         raise InputError(
             "stages, which fit different groups, cannot drop experiments; set failures to reject or penalise"
         )
     if not stages or settings.noptmax <= 0:
-        return calibrate(problem, settings=settings, journal=journal, watch=watch, on_fail=on_fail)
+        return fit(problem, settings=settings, watch=watch, on_fail=on_fail)
     if settings.verify and not journal.path:  # the stages themselves check nothing
         with problem.undisturbed():
             require_right_derivatives(problem, problem.evaluate(problem.parameters.start()))
@@ -54,12 +60,12 @@ def staged(
     for stage in stages:
         part = restricted(problem, stage, values)
         journal.scope = stage.name
-        done.append(calibrate(part, settings=each, journal=journal, watch=watch, on_fail="ignore"))
+        done.append(fit(part, settings=each, watch=watch, on_fail="ignore"))
         values = {label: np.asarray(value) for label, value in done[-1].values.items()}
         if not done[-1].converged and on_fail == "raise":
             break
     journal.scope = ""
-    last = calibrate(_from(problem, values), settings=replace(settings, noptmax=-1), journal=journal)
+    last = fit(_from(problem, values), settings=replace(settings, noptmax=-1))
     result = _joined(problem, stages, done, last, settings.method)
     if not result.converged:
         fail(result.status, on_fail)

@@ -26,6 +26,7 @@ from bilevel.calibrate.study.files import REPORT, RESULT, locked
 from bilevel.calibrate.study.further_fits import FurtherFits
 from bilevel.calibrate.study.manifest import Manifest
 from bilevel.calibrate.study.study import Study
+from bilevel.calibrate.study.study_source import StudySource
 from bilevel.report import BilevelError, InputError
 
 STATE, CHECKPOINT, PICTURES, PEST = "state", "checkpoint", "pictures", "pest"
@@ -175,7 +176,16 @@ class Session:
                     self._replace_earlier(journal)
                 progress(iteration)
 
-            result = staged(problem, study.stages, settings=settings, journal=journal, watch=watch, on_fail="ignore")
+            result = staged(
+                problem,
+                study.stages,
+                settings=settings,
+                journal=journal,
+                watch=watch,
+                on_fail="ignore",
+                workers=study.workers,
+                source=StudySource.of(study),
+            )
         result.starts, result.strength = outcomes, choice
         return self._written(result, settings, study.profiles)
 

@@ -65,6 +65,39 @@ def test_a_worker_that_dies_or_hangs_changes_nothing(fresh_study, kind, trouble)
         assert found["value"] == answer(whole)[1][label]["value"]
 
 
+EXPERIMENTS = """experiments:
+  - name: first
+    observations: [{file: data.csv, value: {column: height, units: cm}, columns: {time: {column: t, units: h}}, group: a, where: {gauge: a}, std: 2}]
+  - name: second
+    observations: [{file: data.csv, value: {column: height, units: cm}, columns: {time: {column: t, units: h}}, group: b, where: {gauge: b}, std: 2}]
+calibration: {verify: false}
+"""
+
+
+def of_two_experiments(study, executor):
+    (study.folder / "model.py").write_text(MODEL.replace("torch.sin(", "torch.exp(-"))
+    text = study.path.read_text().split("observations:")[0]
+    study.path.write_text(f"{text}{EXPERIMENTS}executor: {executor}\n")
+    return study
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("trouble", ["", "dies", "hangs"])
+def test_experiments_on_processes_that_die_or_hang(fresh_study, trouble):
+    """Two experiments side by side: bit for bit what they give here, whatever befalls a worker."""
+    whole = of_two_experiments(fresh_study(), "serial")
+    assert whole.call("run").code == 0
+    study = of_two_experiments(fresh_study(), "{kind: processes, workers: 2, timeout: 20}")
+    (study.folder / "trouble").write_text(trouble)
+    assert study.call("run").code == 0
+    assert (study.folder / "trouble").read_text() == ""
+    for name in ("parameters", "phi", "notes"):
+        assert (
+            json.loads((study.results / "result.json").read_text())[name]
+            == json.loads((whole.results / "result.json").read_text())[name]
+        )
+
+
 def scheduler_of_dask(port):
     command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", str(port), "--no-dashboard"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
