@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bilevel.calibrate.study.csv_file import CsvFile, read_csv
+from bilevel.calibrate.study.csv_file import CsvFile, TableLayout, read_csv
 from bilevel.calibrate.study.units import parse_unit
 from bilevel.report import InputError
 from physics.constitutive.mandel import axisymmetric
@@ -115,14 +115,15 @@ def read_tests(
     units: Units,
     lateral_ratio: float = 1.0,
     increments: int = 1,
+    written: TableLayout | None = None,
     only: tuple[str, ...] = (),
 ) -> list[LaboratoryTest]:
     """The standard tests of a table, one for each name in its test column (`only` selects some).
 
     lateral_ratio: radial over axial stress at the start. increments: steps to each row at least.
-    Raises InputError naming file and line for a repeated time, a jump back to the start value, a tensile or missing start.
+    written: how the file is, where it is not of commas and points. Raises InputError naming file and line for a repeated time, a jump back to the start value, a tensile or missing start.
     """
-    table = read_csv(file)
+    table = read_csv(file, layout=written)
     names = table.texts(layout.test)
     wanted = only or tuple(dict.fromkeys(names))
     missing = [name for name in wanted if name not in names]

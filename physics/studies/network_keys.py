@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BeforeValidator
 
-from bilevel.calibrate.study.csv_file import CsvFile, read_csv
+from bilevel.calibrate.study.csv_file import CsvFile
+from bilevel.calibrate.study.observation_schema import LayoutSection
+from bilevel.calibrate.study.section import Section
 from bilevel.calibrate.study.units import parse_unit
 from physics.flow.water.friction import ChezyManning, DarcyWeisbach, HazenWilliams
 from physics.flow.water.network import WaterNetwork
@@ -17,11 +19,7 @@ from physics.flow.water.tables import Row, read_tables
 from physics.studies.quantities import Length, Seconds
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-
-class StatusPeriod(_Section):
+class StatusPeriod(Section):
     """From `start` on the link stands like this."""
 
     start: Seconds = -math.inf
@@ -30,7 +28,7 @@ class StatusPeriod(_Section):
     """active: a valve holds its setting"""
 
 
-class TankLevel(_Section):
+class TankLevel(Section):
     """The level of a tank at a time; between two times it is interpolated."""
 
     time: Seconds = 0.0
@@ -44,7 +42,7 @@ def listed(key: str) -> BeforeValidator:
     return BeforeValidator(lambda given: given if isinstance(given, list) else [{key: given}])
 
 
-class TablesSection(_Section):
+class TablesSection(LayoutSection):
     """A network of pipes alone, from two CSV files."""
 
     nodes: str
@@ -69,13 +67,13 @@ def network_of_tables(tables: TablesSection, folder: Path) -> WaterNetwork:
     metre, diameter = _scale(tables.length_units, "m"), _scale(tables.diameter_units, "m")
     rough, demand = _scale(tables.roughness_units, formula.units), _scale(tables.demand_units, "m3/s")
     nodes = _rows(
-        read_csv(folder / tables.nodes),
+        tables.read(folder / tables.nodes),
         ("name",),
         {"elevation": metre, "demand": demand, "head": metre},
         ("demand", "head"),
     )
     sizes = {"length": metre, "diameter": diameter, "roughness": rough, "minor": 1.0}
-    pipes = _rows(read_csv(folder / tables.pipes), ("name", "start", "end"), sizes, ("minor",))
+    pipes = _rows(tables.read(folder / tables.pipes), ("name", "start", "end"), sizes, ("minor",))
     return read_tables(nodes, pipes, formula)
 
 
@@ -90,9 +88,7 @@ def _rows(table: CsvFile, texts: Sequence[str], scales: Mapping[str, float], opt
         if name in optional and name not in table.header:
             continue
         empty = [name in optional and not cell for cell in table.texts(name)]
-        kept = CsvFile(
-            table.path, table.header, [r for r, e in zip(table.rows, empty) if not e], table.lines, table.header_line
-        )
-        numbers = iter((scale * kept.numbers(name)).tolist())
+        filled = table.chosen([row for row, e in enumerate(empty) if not e])
+        numbers = iter((scale * filled.numbers(name)).tolist())
         columns[name] = [None if e else next(numbers) for e in empty]
     return [dict(zip(columns, cells)) for cells in zip(*columns.values())]

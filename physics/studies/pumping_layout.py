@@ -6,19 +6,16 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from bilevel.calibrate.model import ConfigError
+from bilevel.calibrate.study.section import Section
 from physics.flow.wells.layout import Boundary, ObservationPoint, PumpedWell
 from physics.studies.on_mesh.quantities import Signal
 from physics.studies.quantities import Days, Discharge, Length
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-
-class PumpingPeriod(_Section):
+class PumpingPeriod(Section):
     """From `start` on the well is pumped at `rate` (0 m3/d: it recovers)."""
 
     start: Days
@@ -35,7 +32,7 @@ def schedule(given: float | list[PumpingPeriod]) -> tuple[tuple[float, float], .
     return ((0.0, given),) if isinstance(given, float) else tuple((p.start, p.rate) for p in given)
 
 
-class ScreenSection(_Section):
+class ScreenSection(Section):
     """The part of a well that is open, in heights above the bottom of the aquifer."""
 
     bottom: Length = Field(ge=0)
@@ -54,7 +51,7 @@ class ScreenSection(_Section):
         return self.bottom, self.top
 
 
-class WellSection(_Section):
+class WellSection(Section):
     """A pumped well by its coordinates."""
 
     x: Length
@@ -73,7 +70,7 @@ class WellSection(_Section):
         return PumpedWell((self.x, self.y), schedule(self.discharge), self.radius, screen)
 
 
-class ObservationWellSection(_Section):
+class ObservationWellSection(Section):
     """A well or piezometer that was read, by its distance from the pumped well or by coordinates."""
 
     distance: Length | None = Field(default=None, ge=0)
@@ -110,7 +107,7 @@ def _by_distance(given: Any) -> Any:
 ObservationWell = Annotated[ObservationWellSection, BeforeValidator(_by_distance)]
 
 
-class BoundarySection(_Section):
+class BoundarySection(Section):
     """A straight boundary of the aquifer, through a point along a direction."""
 
     x: Length

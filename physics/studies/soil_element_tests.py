@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from bilevel.calibrate.model import Model, ModelConfig, ModelFigure, ParameterDefault
 from bilevel.calibrate.observations import ObservationTable
+from bilevel.calibrate.study.observation_schema import LayoutSection
 from bilevel.report import InputError
 from physics.constitutive.inelastic.law import InelasticLaw
 from physics.constitutive.mandel import mean_pressure
@@ -33,10 +34,9 @@ OBSERVED = {
 }
 
 
-class TableSection(BaseModel):
+class TableSection(LayoutSection):
     """A table of tests of one kind; `columns` name the driven quantity and what describes the start."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
     file: str
     """a CSV beside the study, the same as under `observations`"""
     kind: str
@@ -61,7 +61,7 @@ class TableSection(BaseModel):
     """radial over axial stress at the start"""
     increments: int = Field(default=1, ge=1)
     """steps to each row at least"""
-    only: list[str] = []
+    only: list[str] = Field(default=[])
     """the tests that are taken; left out: all"""
 
 
@@ -176,5 +176,6 @@ def _read(table: TableSection, folder: Path) -> list[LaboratoryTest]:
         units=Units(table.stress_units, table.strain_units),
         lateral_ratio=table.lateral_ratio,
         increments=table.increments,
+        written=table.written,
         only=tuple(table.only),
     )

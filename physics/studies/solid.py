@@ -136,7 +136,7 @@ class SolidModel(MeshModel):
 
     def _prepare_sensors(self) -> None:
         config, table, dim = self.config, self.observations, self.mesh.dim
-        points = {} if config.points is None else config.points.read(self.folder, dim, ("points",))
+        points = {} if config.points is None else config.points.places(self.folder, dim, ("points",))
         named = named_sensors(config.sensors, points, self.quantities(), dim)
         for name, (reading, _) in named.items():
             if reading.boundary:

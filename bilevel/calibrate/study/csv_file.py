@@ -53,7 +53,7 @@ class CsvFile:
         """A column as texts; InputError with the nearest column if it is missing."""
         if column not in self.header:
             missing = f"there is no column '{column}'{hint(column, self.header)}"
-            raise InputError(f"{self.path}, line {self.header_line}: {missing}{self._delimiter_hint()}")
+            raise InputError(f"{self.path}, line {self.header_line}: {missing}{_delimiter_hint(self.header)}")
         index = self.header.index(column)
         return [row[index] for row in self.rows]
 
@@ -81,14 +81,6 @@ class CsvFile:
         if re.fullmatch(r"[<>]\s*[-+]?[\d.,]+", text):
             return "; say censored: fit (a limit) or censored: omit (left out)"
         return "; leave such rows out with omit: [empty]" if not text else ""
-
-    def _delimiter_hint(self) -> str:
-        found = [d for d in (";", "\t") if len(self.header) == 1 and d in self.header[0]]
-        return (
-            f"; its cells seem to be separated by {found[0]!r}, say so with delimiter: {json.dumps(found[0])}"
-            if found
-            else ""
-        )
 
     def where(self, row: int) -> str:
         part = self.parts[row] if self.parts else ""
@@ -178,16 +170,28 @@ def _table(path: Path, rows: Iterator[tuple[int, list[str]]], layout: TableLayou
     return CsvFile(path, header, [cells for _, cells in found], [line for line, _ in found], header_line, layout)
 
 
+def _delimiter_hint(header: list[str]) -> str:
+    """What to say of a header of one column that holds another delimiter."""
+    found = [d for d in (";", "\t") if len(header) == 1 and d in header[0]]
+    return (
+        f"; its cells seem to be separated by {found[0]!r}, say so with delimiter: {json.dumps(found[0])}"
+        if found
+        else ""
+    )
+
+
 def _rows(path: Path, source: list[str], layout: TableLayout) -> Iterator[tuple[int, list[str]]]:
     """The number of the first line of each row, and its cells; all rows are as wide as the first."""
-    width, i = 0, 0
+    header, width, i = [""], 0, 0
     while i < len(source):
         line = source[i]
         if line.strip() and not line.lstrip().startswith(tuple(layout.comment)):
             cells, used = _row(source, i, layout.delimiter, width)
-            width = width or len(cells)
+            header = header if width else cells
+            width = len(header)
             if len(cells) != width:
-                raise InputError(f"{path}, line {i + 1}: expected {width} columns as in the header, got {len(cells)}")
+                expected = f"expected {width} columns as in the header, got {len(cells)}"
+                raise InputError(f"{path}, line {i + 1}: {expected}{_delimiter_hint(header)}")
             yield i + 1, [cell.strip() for cell in cells]
             i += used
         else:

@@ -12,7 +12,7 @@ from bilevel.calibrate.misfit import GroupNoise
 from bilevel.calibrate.model import Model
 from bilevel.calibrate.observations import GroupUnits, ObservationTable, Sigma
 from bilevel.calibrate.settings import WeightRule
-from bilevel.calibrate.study.csv_file import CsvFile, TableLayout, read_csv
+from bilevel.calibrate.study.csv_file import CsvFile
 from bilevel.calibrate.study.dates import seconds_since
 from bilevel.calibrate.study.error_covariance import error_covariances
 from bilevel.calibrate.study.observation_schema import (
@@ -33,7 +33,7 @@ def read_observations(
     section: ObservationSection, folder: Path, model: type[Model], notes: list[str]
 ) -> ObservationTable:
     """The table of one `observations` entry, in the units of a class of models; what seems odd goes to `notes`."""
-    file = _opened(section, folder)
+    file = section.read(folder / section.file)
     if section.wide is not None:
         file = file.long(section.wide.columns, section.wide.name, section.value.column)
     file = _kept(section, file)
@@ -77,7 +77,7 @@ def read_observations(
 
 def read_places(section: ForecastSection, folder: Path, model: type[Model]) -> ObservationTable:
     """The table of rows without readings; those of candidates have the weight that a reading would have."""
-    file = _kept(section, _opened(section, folder))
+    file = _kept(section, section.read(folder / section.file))
     labels, known = _labels(section, model), {**model.columns, **model.optional_columns}
     numeric = {name: c for name, c in section.columns.items() if name not in labels}
     values = _conversion(ColumnSection(column=section.name, units=section.units), model, model.value_units, "values")
@@ -100,11 +100,6 @@ def read_places(section: ForecastSection, folder: Path, model: type[Model]) -> O
             for name, c in converted.items()
         },
     )
-
-
-def _opened(section: TableFileSection, folder: Path) -> CsvFile:
-    layout = TableLayout(section.delimiter, section.decimal, section.comment, section.second_header, section.sheet)
-    return read_csv(folder / section.file, layout=layout)
 
 
 def _kept(section: TableFileSection, file: CsvFile) -> CsvFile:

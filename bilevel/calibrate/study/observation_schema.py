@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from bilevel.calibrate.settings import Loss, WeightRule
+from bilevel.calibrate.study.csv_file import CsvFile, TableLayout, read_csv
 from bilevel.calibrate.study.section import Section, is_number, is_text
 
 
@@ -146,15 +148,9 @@ class WideSection(Section):
     """what the new column with their names is called; the readings stand in the column that `value` names"""
 
 
-class TableFileSection(Section):
-    """A file, and its rows; `where` keeps those whose columns have the given texts."""
+class LayoutSection(Section):
+    """How tables are written; of commas and points unless the keys say otherwise."""
 
-    file: str
-    """a CSV beside the study; lines that begin with # are comments"""
-    columns: dict[str, ColumnSection] = Field(default={})
-    """what the model needs for each row, by the model's name for it"""
-    where: dict[str, list[str]] = Field(default={})
-    """keeps the rows whose column has one of these texts"""
     delimiter: str = Field(default=",", pattern=r"^[^\w\s\"'.+#-]$|^\t$|^ $")
     """between columns"""
     decimal: Literal[".", ","] = "."
@@ -167,12 +163,31 @@ class TableFileSection(Section):
     """of an .xlsx file; left out: its first"""
 
     @model_validator(mode="after")
-    def _commas(self) -> TableFileSection:
+    def _commas(self) -> LayoutSection:
         if self.decimal == self.delimiter:
             raise ValueError(
                 "a comma cannot be both decimal sign and delimiter; give delimiter: ';' or what the file has"
             )
         return self
+
+    @property
+    def written(self) -> TableLayout:
+        return TableLayout(self.delimiter, self.decimal, self.comment, self.second_header, self.sheet)
+
+    def read(self, path: Path) -> CsvFile:
+        """The table in a file; InputError with file and line for what is none."""
+        return read_csv(path, layout=self.written)
+
+
+class TableFileSection(LayoutSection):
+    """A file, and its rows; `where` keeps those whose columns have the given texts."""
+
+    file: str
+    """a CSV beside the study; lines that begin with # are comments"""
+    columns: dict[str, ColumnSection] = Field(default={})
+    """what the model needs for each row, by the model's name for it"""
+    where: dict[str, list[str]] = Field(default={})
+    """keeps the rows whose column has one of these texts"""
 
     @model_validator(mode="before")
     @classmethod

@@ -66,7 +66,7 @@ class DiffusionModel(MeshModel):
         self.steady = LinearSteady(system.places[0], matrix) if self.initial is None else None
         self._require_tables(None if steps is None else steps.times)
         self.history = None if steps is None else FieldHistory(flow, system, self.drives, steps)
-        points = {} if config.points is None else config.points.read(folder, self.mesh.dim, ("points",))
+        points = {} if config.points is None else config.points.places(folder, self.mesh.dim, ("points",))
         named = named_sensors(config.sensors, points, self.quantities(), self.mesh.dim)
         for name, (reading, _) in named.items():
             if reading.boundary:

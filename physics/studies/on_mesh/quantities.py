@@ -14,9 +14,8 @@ from pydantic import model_validator
 from torch import Tensor
 
 from bilevel.calibrate.model import ConfigError, ParameterDefault
-from bilevel.calibrate.study.csv_file import read_csv
-from bilevel.calibrate.study.observation_schema import ColumnSection
-from bilevel.calibrate.study.section import Section
+from bilevel.calibrate.study.dates import seconds_since
+from bilevel.calibrate.study.observation_schema import ColumnSection, LayoutSection
 from bilevel.calibrate.study.units import parse_unit
 from bilevel.report import InputError
 
@@ -24,7 +23,7 @@ Key = tuple[str | int, ...]
 NAME = re.compile(r"[A-Za-z_]\w*(\[[^\]]+\])?")
 
 
-class Given(Section):
+class Given(LayoutSection):
     """A quantity such as "10 m", the name of a parameter, or a table over time: {file: ..., time: ..., value: ...}."""
 
     quantity: str | None = None
@@ -143,7 +142,7 @@ def _table(given: Given, units: str, folder: Path, key: Key, time_units: str, ho
     assert given.file is not None
     assert given.time is not None
     assert given.value is not None
-    file = read_csv(folder / given.file)
+    file = given.read(folder / given.file)
     times = numbers(file, given.time, time_units, (*key, "time"))
     values = numbers(file, given.value, units, (*key, "value"))
     if not len(times):
@@ -158,8 +157,14 @@ def _table(given: Given, units: str, folder: Path, key: Key, time_units: str, ho
 
 
 def numbers(file: Any, column: ColumnSection, units: str, key: Key) -> np.ndarray:
-    """A column of a CSV file in `units`; ConfigError where it has none, or others."""
+    """A column of a CSV file in `units`, or of dates; ConfigError where it has no units, or others."""
     target = parse_unit(units)
+    if column.origin is not None:
+        try:
+            second = parse_unit("s").to(target)
+        except InputError:
+            raise ConfigError(key, "dates are times, and this is no column of times") from None
+        return np.asarray(second(seconds_since(file, column.column, column.origin, column.format)))
     if column.units is None and (any(target.dimension) or target.scale != 1.0):
         raise ConfigError(key, f"units are missing; the model works in {units}, say what the file has")
     try:

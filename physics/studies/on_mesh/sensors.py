@@ -13,8 +13,7 @@ from torch import Tensor
 
 from bilevel.calibrate.model import ConfigError
 from bilevel.calibrate.observations import ObservationTable
-from bilevel.calibrate.study.csv_file import read_csv
-from bilevel.calibrate.study.observation_schema import ColumnSection
+from bilevel.calibrate.study.observation_schema import ColumnSection, LayoutSection
 from bilevel.calibrate.study.section import Section
 from bilevel.calibrate.study.units import parse_unit
 from bilevel.calibrate.study.validated import hint
@@ -49,7 +48,7 @@ class SensorSection(Section):
         return self
 
 
-class PointsSection(Section):
+class PointsSection(LayoutSection):
     """A table of points with names."""
 
     file: str
@@ -63,12 +62,12 @@ class PointsSection(Section):
     z: ColumnSection | None = None
     """likewise, in three dimensions"""
 
-    def read(self, folder: Path, dim: int, key: tuple[str | int, ...]) -> dict[str, np.ndarray]:
+    def places(self, folder: Path, dim: int, key: tuple[str | int, ...]) -> dict[str, np.ndarray]:
         """The positions (dim,) by name, in metres."""
         columns = [column for column in (self.x, self.y, self.z) if column is not None]
         if len(columns) != dim:
             raise ConfigError(key, f"the mesh has {dim} dimensions, the points have {len(columns)}")
-        file = read_csv(folder / self.file)
+        file = self.read(folder / self.file)
         places = np.stack([numbers(file, column, "m", (*key, axis)) for column, axis in zip(columns, AXES)], 1)
         names = file.texts(self.name)
         for row, name in enumerate(names):

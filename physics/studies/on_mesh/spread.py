@@ -79,7 +79,7 @@ class SpreadSection(Section):
             return CellField.over(mesh, name, default, zones, reference, self.std, self.roughness, self.order, length)
         assert self.points is not None
         assert length is not None
-        points = self.points.read(folder, mesh.dim, (*key, "points"))
+        points = self.points.places(folder, mesh.dim, (*key, "points"))
         return PilotField.over(mesh, name, default, points, length, reference, self.std)
 
     def _length(self, key: tuple[str | int, ...]) -> float | None:

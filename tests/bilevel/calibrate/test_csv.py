@@ -67,6 +67,7 @@ def test_tabs_as_delimiters(tmp_path):
     ("text", "says"),
     [
         ("t,y\n1,2,3\n", "line 2: expected 2 columns as in the header, got 3"),
+        ("t;y\n1,5;2,3\n", "line 2: expected 1 columns as in the header, got 3; its cells seem to be separated by ';'"),
         ('t,y,z\n1,"2\n', "line 2: expected 3 columns"),
         ("t,t\n1,2\n", "line 1: two columns have the same name"),
         ("# only a comment\n", "is empty"),
