@@ -139,11 +139,15 @@ class ControlledIncrement(LocalProblem):
     def __init__(self, law: InelasticLaw, schedule: IncrementSchedule, increment: int) -> None:
         self.law = law
         with outside_transforms():  # else a march inside a transform would close over tensors of that transform
-            self.stress_rows, self.strain_rows = schedule.stress_rows[increment], schedule.strain_rows[increment]
-            self.target, self.share = schedule.target[increment], schedule.share[increment].unsqueeze(-1)
-            stress_condition = (self.stress_rows.abs().sum(-1) > 0).to(self.target)
-            self.units = unknown_units(law, self.target)
-            self.condition_unit = STRESS_UNIT * stress_condition + STRAIN_UNIT * (1.0 - stress_condition)
+            stress_rows, strain_rows = schedule.stress_rows[increment], schedule.strain_rows[increment]
+            target, self.share = schedule.target[increment], schedule.share[increment].unsqueeze(-1)
+            self.units = unknown_units(law, target)
+            stress_condition = (stress_rows.abs().sum(-1) > 0).to(target)
+            unit = STRESS_UNIT * stress_condition + STRAIN_UNIT * (1.0 - stress_condition)
+            between = target.new_zeros(*target.shape, law.size - 6)
+            self.machine = torch.cat([stress_rows, between, strain_rows], -1) / unit.unsqueeze(-1)
+            """(tests, 6, size + 6): six conditions on the full state, each in its typical size."""
+            self.target = target / unit
 
     def residual(self, u: Tensor, params: Params) -> Tensor:
         values, old = params
@@ -151,15 +155,22 @@ class ControlledIncrement(LocalProblem):
         new = u * self.units
         state, increment = new[..., :size], new[..., size:] - old[..., size:]
         of_material = self.law.residual(state, increment, old[..., :size], values)
-        missed = self._machine(new - old) - self._wanted(old)
-        return torch.cat([of_material / STRAIN_UNIT, missed / self.condition_unit], -1)
+        return torch.cat([of_material / STRAIN_UNIT, self.missed(new, old)], -1)
+
+    def missed(self, new: Tensor, old: Tensor) -> Tensor:
+        """What the machine asks for beyond what the new full state has (tests, 6)."""
+        return self._seen(new - old) - self._wanted(old)
+
+    def missed_by_old(self) -> Tensor:
+        """The derivative of `missed` by the old full state (tests, 6, size + 6)."""
+        return (self.share - 1.0).unsqueeze(-1) * self.machine
 
     def predict(self, old: Tensor, move: Tensor, curved: Tensor | None = None) -> list[Tensor]:
         """Where Newton may start: the last move (tests, size + 6) again, as far as the machine goes on in its direction.
 
         curved (tests, size + 6): by how much that was wrong for the last move; the second start adds it.
         """
-        before, now = self._machine(move) / self.condition_unit, self._wanted(old) / self.condition_unit
+        before, now = self._seen(move), self._wanted(old)
         length = before.square().sum(-1, keepdim=True)
         ratio = (before * now).sum(-1, keepdim=True) / torch.where(length > 0, length, torch.ones_like(length))
         ratio = ratio.clamp(-3.0, 3.0)
@@ -168,11 +179,10 @@ class ControlledIncrement(LocalProblem):
         return [end / self.units for end in ends]
 
     def _wanted(self, old: Tensor) -> Tensor:
-        return self.share * (self.target - self._machine(old))
+        return self.share * (self.target - self._seen(old))
 
-    def _machine(self, full: Tensor) -> Tensor:
-        stress, strain = full[..., :6], full[..., self.law.size :]
-        return (self.stress_rows @ stress.unsqueeze(-1) + self.strain_rows @ strain.unsqueeze(-1)).squeeze(-1)
+    def _seen(self, full: Tensor) -> Tensor:
+        return (self.machine @ full.unsqueeze(-1)).squeeze(-1)
 
 
 def unknown_units(law: InelasticLaw, like: Tensor) -> Tensor:

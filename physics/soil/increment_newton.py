@@ -14,8 +14,7 @@ from torch import Tensor
 
 from bilevel.implicit.memory import Spot
 from physics.constitutive.inelastic.law import Values
-from physics.constitutive.inelastic.local_problem import unit_cotangents
-from physics.soil.element_test import INCREMENT_NEWTON, ControlledIncrement
+from physics.soil.element_test import INCREMENT_NEWTON, STRAIN_UNIT, ControlledIncrement
 
 STEPS = 8
 """Newton steps after which an increment is left to the safeguarded solver."""
@@ -38,31 +37,34 @@ class Increment:
 
 
 class Linearised:
-    """The residual (tests, n) at u, with its derivatives at hand."""
+    """The residual (tests, n) at u, with its derivatives at hand: the law's own and the machine's matrix."""
 
     def __init__(self, problem: ControlledIncrement, named: Named, u: Tensor, old: Tensor, theta: Tensor) -> None:
-        n = u.shape[-1]
-        with torch.enable_grad():
-            # As many copies as there are rows: one reverse pass then gives all rows of all derivatives.
-            copies = [x.detach().expand(n, *x.shape).clone().requires_grad_() for x in (u, old)]
-            each = theta.detach().expand(n, len(u), len(theta)).clone().requires_grad_()
-            self._rows = problem.residual(copies[0], (named(each), copies[1]))
-        self._inputs, self._cotangents = [*copies, each], unit_cotangents(u)
-        self.residual = self._rows[0].detach()
+        size, new = problem.law.size, u * problem.units
+        self._problem = problem
+        self._law = problem.law.linearised(
+            new[..., :size], new[..., size:] - old[..., size:], old[..., :size], named(theta)
+        )
+        self.residual = torch.cat([self._law.residual / STRAIN_UNIT, problem.missed(new, old)], -1)
         self.norm = torch.linalg.vector_norm(self.residual, dim=-1)
 
     def tangent(self) -> Tensor:
         """d residual / d u (tests, n, n)."""
-        (rows,) = torch.autograd.grad(self._rows, self._inputs[:1], self._cotangents)
-        return rows.movedim(0, -2)
+        return self._tangent(*self._law.by_new())
 
     def solved(self, u: Tensor, steps: int) -> Increment:
         """What follows at a solution u, after one more correction that costs a right-hand side."""
-        rows = torch.autograd.grad(self._rows, self._inputs, self._cotangents)
-        by_new, by_old, by_theta = (x.movedim(0, -2) for x in rows)
-        found = torch.linalg.solve(by_new, torch.cat([by_old, by_theta, self.residual.unsqueeze(-1)], -1))
-        n = u.shape[-1]
+        problem, slopes, n = self._problem, self._law.slopes(), u.shape[-1]
+        by_old = torch.cat([slopes.by_previous, -slopes.by_increment], -1) / STRAIN_UNIT
+        by_old = torch.cat([by_old, problem.missed_by_old()], -2)
+        by_theta = torch.nn.functional.pad(slopes.by_values / STRAIN_UNIT, (0, 0, 0, 6))
+        sides = torch.cat([by_old, by_theta, self.residual.unsqueeze(-1)], -1)
+        found = torch.linalg.solve(self._tangent(slopes.by_state, slopes.by_increment), sides)
         return Increment(u - found[..., -1], -found[..., :n], -found[..., n:-1], steps)
+
+    def _tangent(self, by_state: Tensor, by_increment: Tensor) -> Tensor:
+        of_law = torch.cat([by_state, by_increment], -1) / STRAIN_UNIT
+        return torch.cat([of_law, self._problem.machine], -2) * self._problem.units
 
 
 def linearise(problem: ControlledIncrement, named: Named, u: Tensor, old: Tensor, theta: Tensor) -> Increment:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from bilevel.report import InputError
+from physics.constitutive.inelastic.hypoplastic_slopes import EYE, UNIT, Array, rate_slopes
 from physics.constitutive.inelastic.law import InelasticLaw, StateVariable, Values
+from physics.constitutive.inelastic.linearised import LinearisedResidual, Slopes
 from physics.constitutive.mandel import TINY, determinant, dot, identity, mean_pressure, norm, trace
 from physics.local.parameters import LawParameter, LawParameters
 
@@ -66,6 +69,11 @@ class Hypoplastic(InelasticLaw):
         of_stress = (state[..., :6] - previous[..., :6] - change) / stiffness
         return torch.cat([of_stress, (state[..., 6] - void_ratio).unsqueeze(-1)], -1)
 
+    def linearised(self, state: Tensor, increment: Tensor, previous: Tensor, values: Values) -> LinearisedResidual:
+        if type(self).residual is not Hypoplastic.residual or state.device.type != "cpu":
+            return super().linearised(state, increment, previous, values)
+        return _Linearised(state, increment, previous, values)
+
     def rate(self, stress: Tensor, void_ratio: Tensor, strain_rate: Tensor, params: Values) -> Rate:
         """The two parts of the stress rate; Pa per unit of the strain rate's time."""
         ratio = stress / trace(stress).unsqueeze(-1)
@@ -80,6 +88,51 @@ class Hypoplastic(InelasticLaw):
         linear = prefactor * ((lode**2).unsqueeze(-1) * strain_rate + along)
         nonlinear = prefactor * (density * a * lode).unsqueeze(-1) * (ratio + offset)
         return Rate(linear, nonlinear)
+
+
+class _Linearised(LinearisedResidual):
+    """The residual of `Hypoplastic` with derivatives in closed form."""
+
+    def __init__(self, state: Tensor, increment: Tensor, previous: Tensor, values: Values) -> None:
+        new, strain, old = state.numpy(), increment.numpy(), previous.numpy()
+        numbers = {name: value.numpy() for name, value in values.items()}
+        self._grown = np.exp(strain[..., :3].sum(-1))
+        void_ratio = (1.0 + old[..., 6]) * self._grown - 1.0
+        middle = 0.5 * (old[..., :6] + new[..., :6])
+        with np.errstate(all="ignore"):  # a trial state in tension is not a number, which the solver sees
+            self._rate = rate_slopes(middle, 0.5 * (old[..., 6] + void_ratio), strain, numbers)
+        self._stiffness = (-100.0 / 3.0 * old[..., :3].sum(-1))[..., None, None]
+        of_stress = (new[..., :6] - old[..., :6] - self._rate.rate) / self._stiffness[..., 0]
+        self._residual = np.concatenate([of_stress, (new[..., 6] - void_ratio)[..., None]], -1)
+        self._new_void_ratio = (1.0 + void_ratio)[..., None, None] * UNIT  # by the increment
+        self._names = list(values)
+        self.residual = torch.from_numpy(self._residual)
+
+    def by_new(self) -> tuple[Tensor, Tensor]:
+        rate = self._rate
+        by_state = self._square(EYE - 0.5 * rate.by_stress, 0.0, 1.0)
+        by_strain = rate.by_strain + 0.5 * rate.by_void_ratio[..., None] * self._new_void_ratio
+        by_increment = np.concatenate([-by_strain / self._stiffness, -self._new_void_ratio], -2)
+        return torch.from_numpy(by_state), torch.from_numpy(by_increment)
+
+    def slopes(self) -> Slopes:
+        rate = self._rate
+        by_stress = 100.0 / 3.0 * self._residual[..., :6, None] * UNIT - EYE - 0.5 * rate.by_stress
+        by_void_ratio = -0.5 * (1.0 + self._grown)[..., None] * rate.by_void_ratio
+        by_previous = self._square(by_stress, by_void_ratio, -self._grown)
+        by_values = np.zeros((*self._residual.shape, len(self._names)))
+        for k, name in enumerate(self._names):
+            if name in rate.by_values:
+                by_values[..., :6, k] = -rate.by_values[name] / self._stiffness[..., 0]
+        return Slopes(*self.by_new(), torch.from_numpy(by_previous), torch.from_numpy(by_values))
+
+    def _square(self, by_stress: Array, by_void_ratio: Array | float, last: Array | float) -> Array:
+        """(*batch, 7, 7) from the derivatives of what the stiffness divides, and of the last row by the void ratio."""
+        matrix = np.zeros((*self._residual.shape, 7))
+        matrix[..., :6, :6] = by_stress / self._stiffness
+        matrix[..., :6, 6] = by_void_ratio / self._stiffness[..., 0]
+        matrix[..., 6, 6] = last
+        return matrix
 
 
 def _lode_factor(offset: Tensor) -> Tensor:

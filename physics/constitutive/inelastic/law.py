@@ -18,7 +18,8 @@ from torch import Tensor
 import bilevel
 from bilevel.problem import Params
 from bilevel.report import InputError, OnFail, Solution
-from physics.constitutive.inelastic.local_problem import LocalProblem, local_newton, unit_cotangents
+from physics.constitutive.inelastic.linearised import AutomaticallyLinearised, LinearisedResidual
+from physics.constitutive.inelastic.local_problem import LocalProblem, local_newton
 from physics.constitutive.lame import LameParameters
 from physics.constitutive.law import Law
 
@@ -81,6 +82,10 @@ class InelasticLaw(Law):
     def residual(self, state: Tensor, increment: Tensor, previous: Tensor, params: Values) -> Tensor:
         """Dimensionless residual (*batch, size) of the new state after a strain increment (*batch, 6)."""
 
+    def linearised(self, state: Tensor, increment: Tensor, previous: Tensor, values: Values) -> LinearisedResidual:
+        """The residual with its derivatives, as numbers; values are scalars or (*batch,). A law may know a closed form."""
+        return AutomaticallyLinearised(self.residual, state, increment, previous, values)
+
     def predict(self, increment: Tensor, previous: Tensor, params: Values) -> Tensor:
         """Where the local Newton iteration starts: the old state unless a law knows better."""
         return previous
@@ -91,14 +96,9 @@ class InelasticLaw(Law):
 
     def consistent_tangent(self, state: Tensor, increment: Tensor, previous: Tensor, params: Values) -> Tensor:
         """d stress / d strain increment (batch, 6, 6) of a solved update, by the implicit function theorem."""
-        with torch.enable_grad():
-            new, strain = (
-                x.detach().expand(state.shape[-1], *x.shape).clone().requires_grad_() for x in (state, increment)
-            )
-            constants = {name: value.detach() for name, value in params.items()}
-            residual = self.residual(new, strain, previous.detach(), constants)
-            by_state, by_strain = torch.autograd.grad(residual, (new, strain), unit_cotangents(state))
-        return -torch.linalg.solve(by_state.movedim(0, -2), by_strain.movedim(0, -2))[..., :6, :]
+        numbers = {name: torch.as_tensor(value).detach() for name, value in params.items()}
+        by_state, by_strain = self.linearised(state.detach(), increment.detach(), previous.detach(), numbers).by_new()
+        return -torch.linalg.solve(by_state, by_strain)[..., :6, :]
 
     def dissipation(self, state: Tensor, increment: Tensor, previous: Tensor, params: Values) -> Tensor:
         """Plastic work of the increment per volume (*batch,), J/m3, for the laws that split off a plastic strain."""
