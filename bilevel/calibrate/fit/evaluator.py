@@ -21,6 +21,8 @@ from bilevel.implicit.memory import Memory
 from bilevel.report import BilevelError, InputError, NoSolutionError
 
 _PENALTY = 10.0
+ONCE = "; so it was not tried again"
+"""Ends what is said of a point where the model has no solution."""
 
 
 class IterationLimit(Exception):
@@ -50,7 +52,7 @@ class FailedPoint:
         """What became of the point."""
         if not self.second:
             return "penalised" if self.experiment else "second try"
-        return "rejected" if self.second == self.first else "failed again"
+        return "rejected" if self.second.endswith(ONCE) else "failed again"
 
 
 class ExperimentLost(Exception):
@@ -142,7 +144,7 @@ class Evaluator:
             if not self.used and isinstance(error, InputError):
                 raise
             hopeless = isinstance(error, NoSolutionError) and self.used and self.failures is not Failures.PENALISE
-            again = self._failed(t, str(error)) if hopeless else self._again(t, with_jacobian)
+            again = self._failed(t, str(error) + ONCE) if hopeless else self._again(t, with_jacobian)
             evaluation = replace(again, retried=_sentence(error))
         if not self.used:
             self.check(evaluation)

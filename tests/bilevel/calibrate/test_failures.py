@@ -85,7 +85,8 @@ def test_what_has_no_solution_is_not_tried_again():
     one = table(noise=0.02)
     model = Bounded(one, lambda p: torch.exp(p["rate"] * X))
     found = calibrate(CalibrationProblem([Parameter("rate", 0.5)], [Experiment("bounded", model, one)]))
-    assert {f.second for f in found.failed} == {"the limit load is reached"}
+    assert {f.first for f in found.failed} == {"the limit load is reached"}
+    assert {f.end for f in found.failed} == {"rejected"}
     assert not any(cautious)
 
 
