@@ -114,10 +114,13 @@ class Settings:
 
 
 class StartSampling(Enum):
-    """How starts fill the space within the bounds of the transformed parameters."""
+    """How starts fill the space within the bounds of the transformed parameters; cma_es: from where a search without
+    derivatives came lowest.
+    """
 
     LATIN_HYPERCUBE = "latin_hypercube"
     SOBOL = "sobol"
+    CMA_ES = "cma_es"
 
 
 @dataclass(frozen=True)

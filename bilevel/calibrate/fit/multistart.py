@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bilevel.calibrate.fit.evolution import evolved_points
 from bilevel.calibrate.fit.executors import HERE, TaskFailure, Workers, run_tasks
 from bilevel.calibrate.fit.problem_source import GivenProblem, ProblemSource
 from bilevel.calibrate.fit.stages import staged
@@ -39,12 +40,14 @@ def multistart(
     derivatives at the given start are wrong.
     """
     settings = settings or Settings()
+    source = source or GivenProblem(problem)
     points = start_points(problem.parameters, starts)
     if settings.verify:  # once for all
         with problem.undisturbed():
             require_right_derivatives(problem, problem.evaluate(problem.parameters.start()))
+    if evolved := starts.sampling is StartSampling.CMA_ES:
+        points += evolved_points(problem.parameters, starts, workers, source, keep)
     quick = replace(settings, statistics=False, verify=False)
-    source = source or GivenProblem(problem)
     naturals = [
         {label: value.numpy() for label, value in problem.parameters.natural(torch.as_tensor(t)).items()}
         for t in points
@@ -52,19 +55,21 @@ def multistart(
     jobs = [(source, {label: v.tolist() for label, v in n.items()}, tuple(stages), quick) for n in naturals]
     keys = [f"start of {source.key}: {n} {stages} {quick}" for _, n, _, _ in jobs]
     found = run_tasks(_calibrated, jobs, workers, keep=keep, keys=keys, what="start")
-    outcomes = [_outcome(k, natural, each) for k, (natural, each) in enumerate(zip(naturals, found))]
+    outcomes = [
+        replace(_outcome(k, natural, each), drawn=not evolved) for k, (natural, each) in enumerate(zip(naturals, found))
+    ]
     return sorted(outcomes, key=lambda outcome: outcome.phi)
 
 
 def start_points(parameters: ParameterSet, starts: Starts) -> list[np.ndarray]:
-    """The given start and count - 1 others (p,) within the bounds; InputError where a free parameter lacks one."""
+    """The given start and count - 1 others (p,) drawn within the bounds; InputError where a free parameter lacks one."""
     low, high = parameters.bounds()
     for label, entry in zip(parameters.entry_labels, np.isfinite(high - low)):
         if not entry:
             raise InputError(f"parameter '{label}': several starts need a lower and an upper bound, and no logit")
     from scipy.stats import qmc  # a second of start-up, for this alone
 
-    count = starts.count - 1
+    count = 0 if starts.sampling is StartSampling.CMA_ES else starts.count - 1
     if starts.sampling is StartSampling.SOBOL:
         power = math.ceil(math.log2(max(count, 1)))
         shares = qmc.Sobol(len(low), rng=starts.seed).random_base2(power)[:count]

@@ -21,7 +21,7 @@ UNSEEN = 0.1
 class StartOutcome:
     """Where a start led: natural values (user's units) by label there and at its end, phi, and how it ended.
 
-    number: 0 is the given start. values: {} where the model failed, with phi = inf and the reason as its status.
+    number: 0 is the given start. drawn: whether the others are spread evenly, which a search's are not. values: {} where the model failed, with phi = inf and the reason as its status.
     """
 
     number: int
@@ -30,6 +30,7 @@ class StartOutcome:
     phi: float
     converged: bool
     status: str
+    drawn: bool = True
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ def starts_verdict(parameters: ParameterSet, outcomes: Sequence[StartOutcome]) -
         return f"{said}; a start that did not converge got lower, so raise noptmax"
     if len(best.outcomes) < 2 or n < 2:
         return f"{said}; it was met once only, so more starts are needed to call it global"
+    if not all(o.drawn for o in outcomes):
+        return f"{said}; starts that a search led to do not tell how much of the space has not been seen"
     share = min(w * (w + 1) / (n * (n - 1)), 1.0)
     looks = "the optimum looks global" if share < UNSEEN else "more starts are needed to call it global"
     return f"{said}; minima not met yet are expected in {100 * share:.2g} % of the space of starts: {looks}"

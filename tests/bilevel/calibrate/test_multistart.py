@@ -1,6 +1,7 @@
 """Several starts find the deeper of two minima, alike with and without an executor."""
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from bilevel.calibrate.fit.start_outcomes import StartOutcome, minima, starts_ve
 from bilevel.calibrate.function_problem import problem_from_function
 from bilevel.calibrate.parameter import Parameter
 from bilevel.calibrate.parameters import ParameterSet
-from bilevel.calibrate.settings import Starts
+from bilevel.calibrate.settings import Settings, Starts, StartSampling
 from bilevel.report import InputError
 
 X = torch.linspace(0.0, 6.0, 40)
@@ -36,6 +37,35 @@ def test_the_right_frequency_is_found_from_a_start_that_is_trapped():
     with ThreadPoolExecutor(2) as pool:
         pooled = multistart(problem, Starts(12), workers=Workers(pool))
     np.testing.assert_allclose([o.phi for o in pooled], [o.phi for o in alone], rtol=1e-9, atol=1e-20)
+
+
+def humps(p):
+    """Residuals of Rastrigin's function (1974), which has a minimum near each pair of whole numbers."""
+    x = torch.stack([p["x"], p["y"]])
+    return torch.cat([x, math.sqrt(20) * torch.sin(math.pi * x)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_an_evolution_strategy_leads_to_the_deepest_of_a_hundred_minima(seed):
+    pytest.importorskip("cma")
+    parameters = [Parameter("x", 3.8, -5.12, 4.5), Parameter("y", -2.9, -5.12, 4.5)]
+    problem = problem_from_function(parameters, humps, torch.zeros(4))
+    settings = Settings(verify=False)
+    found = multistart(problem, Starts(3, StartSampling.CMA_ES, seed), settings=settings)
+    assert found[0].phi < 1e-6
+    assert found[-1].number == 0
+    assert found[-1].phi > 1
+    again = multistart(problem, Starts(3, StartSampling.CMA_ES, seed), settings=settings)
+    assert [(o.phi, o.number) for o in again] == [(o.phi, o.number) for o in found]
+    assert "do not tell" in starts_verdict(problem.parameters, [found[0], found[0]])
+
+
+def test_without_the_package_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cma", None)
+    problem = problem_from_function([Parameter("frequency", 7.0, 0.5, 8.0)], wave, torch.sin(2.3 * X))
+    with pytest.raises(InputError, match=r"pip install 'bilevel\[evolution\]'"):
+        multistart(problem, Starts(3, "cma_es"), settings=Settings(verify=False))
 
 
 def test_bounds_are_needed():
