@@ -31,11 +31,20 @@ class Interpolation:
         return torch.einsum("pa,pac->pc", self.weights, field[self.nodes])
 
 
+class OutsideMesh(InputError):
+    """Points that no cell holds; lost: their numbers."""
+
+    def __init__(self, points: np.ndarray, lost: np.ndarray) -> None:
+        at = points[lost[0]].tolist()
+        super().__init__(f"point {lost[0]} at {at} lies outside the mesh ({len(lost)} such points)")
+        self.lost = lost
+
+
 def locate(mesh: CellComplex, points: np.ndarray, tolerance: float = 1e-6) -> Interpolation:
     """Find points (P, dim) in the mesh; `tolerance` is how far outside a cell, in units of its size, they may lie.
 
-    Points a little outside are extrapolated from the cell that they are least outside of. Raises InputError for a point
-    further away, or one that is NaN.
+    Points a little outside are extrapolated from the cell that they are least outside of. Raises OutsideMesh for points
+    further away, InputError for one that is NaN.
     """
     cells = mesh.cells.numpy()
     if points.ndim != 2 or points.shape[1] != mesh.dim:
@@ -57,9 +66,7 @@ def locate(mesh: CellComplex, points: np.ndarray, tolerance: float = 1e-6) -> In
         best_outside[rows[better]] = distance[better]
     lost = np.flatnonzero(best_outside > tolerance)
     if len(lost):
-        raise InputError(
-            f"point {lost[0]} at {points[lost[0]].tolist()} lies outside the mesh ({len(lost)} such points)"
-        )
+        raise OutsideMesh(points, lost)
     weights, slopes = reference_shapes(mesh.element, best_position.T)
     nodes = mesh.cells[torch.from_numpy(best_cell)]
     jacobian = torch.einsum("pad,apr->pdr", torch.from_numpy(mesh.positions)[nodes], slopes)

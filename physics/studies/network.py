@@ -21,7 +21,7 @@ from bilevel.report import InputError, Solution
 from physics.flow.water.epanet import read_epanet
 from physics.flow.water.network import LinkStatus
 from physics.flow.water.pipe_flow import PipeFlow
-from physics.studies.network_keys import StatusPeriod, TablesSection, TankLevel, listed, network_of_tables
+from physics.studies.network_keys import Name, StatusPeriod, TablesSection, TankLevel, listed, network_of_tables
 
 WATER = 9806.65
 """Weight of water, N/m3."""
@@ -36,6 +36,7 @@ class NetworkModel(Model):
 
     Each group of pipes has a parameter roughness_GROUP; pipes of no group keep the file's. A row observes the `quantity` head,
     pressure or flow of an `element`, the name of a node or link; flows are positive from a link's first node to its second.
+    demand_factor multiplies all demands, 1 unless the study has this parameter.
     """
 
     class Config(ModelConfig):
@@ -43,7 +44,7 @@ class NetworkModel(Model):
         """an EPANET input file beside the study; what it holds beyond the supported is refused"""
         tables: TablesSection | None = None
         """two CSV files in its place"""
-        groups: dict[str, list[str]] | str
+        groups: dict[str, list[Name]] | str
         """names of pipes by group, or a CSV with columns pipe and group"""
         status: dict[str, Annotated[list[StatusPeriod], listed("status")]] = Field(default={})
         """how links stand, always or from times on, in place of the file; needed for links under the file's controls"""

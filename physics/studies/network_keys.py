@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator
 
 from bilevel.calibrate.study.csv_file import CsvFile
 from bilevel.calibrate.study.observation_schema import LayoutSection
-from bilevel.calibrate.study.section import Section
+from bilevel.calibrate.study.section import Section, is_number
 from bilevel.calibrate.study.units import parse_unit
 from physics.flow.water.friction import ChezyManning, DarcyWeisbach, HazenWilliams
 from physics.flow.water.network import WaterNetwork
@@ -35,6 +35,10 @@ class TankLevel(Section):
     """of the reading"""
     level: Length
     """above the tank's bottom"""
+
+
+Name = Annotated[str, BeforeValidator(lambda given: str(given) if is_number(given) else given)]
+"""Of a pipe, say; most are numbers."""
 
 
 def listed(key: str) -> BeforeValidator:

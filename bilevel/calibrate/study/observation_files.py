@@ -179,7 +179,8 @@ def _conversion(section: ColumnSection, model: type[Model], model_units: str | N
             return parse_unit("s").to(target or parse_unit("s"))
         if section.units is None:
             if target is not None and (target.scale != 1.0 or any(target.dimension)):
-                raise InputError(f"units are missing; the model works in {model_units}, say what the file has")
+                dates = "; dates need an origin" if target.dimension == parse_unit("s").dimension else ""
+                raise InputError(f"units are missing; the model works in {model_units}, say what the file has{dates}")
             return Conversion()
         given = parse_unit(section.units, target)
         return Conversion() if model.as_written else given.to(target or _si(given))

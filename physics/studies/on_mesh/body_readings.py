@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bilevel.calibrate.observations import ObservationTable
 from physics.discretisation import Mesh
-from physics.studies.on_mesh.sensors import AXES, Readable, Reading, Sensors
+from physics.studies.on_mesh.sensors import AXES, Readable, Sensors
 
 
 def readable(dim: int, axisymmetric: bool) -> dict[str, Readable]:
@@ -41,7 +41,7 @@ class BodyReadings:
         at = [reading for reading in sensors.readings if reading.place]
         through = [reading for reading in sensors.readings if reading.boundary]
         self.places = np.array([reading.place for reading in at])
-        self.at_points = _weights(mesh, at, tolerance) if at else None
+        self.at_points = _weights(mesh, sensors, tolerance) if at else None
         self.through = [(mesh.nodes_on(r.boundary), AXES.index(r.quantity[-1])) for r in through]
         order = at + through
         self.order = torch.tensor([order.index(reading) for reading in sensors.readings])
@@ -55,9 +55,9 @@ class BodyReadings:
         return torch.cat(parts, -1)[..., self.order]
 
 
-def _weights(mesh: Mesh, readings: list[Reading], tolerance: float) -> _AtPoints:
-    places = np.array([reading.place for reading in readings])
-    found = mesh.locate(places, tolerance)
+def _weights(mesh: Mesh, sensors: Sensors, tolerance: float) -> _AtPoints:
+    readings = [reading for reading in sensors.readings if reading.place]
+    found = sensors.located(mesh, tolerance)
     weights = torch.zeros(*found.nodes.shape, mesh.dim, dtype=torch.float64)
     for k, reading in enumerate(readings):
         kind, axes = reading.quantity[0], [AXES.index(axis) for axis in reading.quantity[1:]]

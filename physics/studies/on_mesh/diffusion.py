@@ -73,7 +73,7 @@ class DiffusionModel(MeshModel):
                 require_boundary(self.mesh, reading.boundary, ("sensors", name, "through"))
                 conditions_on(reading.boundary, self.drives, ("sensors", name, "through"))
         self.sensors = observed(observations, named, self.quantities(), self.mesh.dim)
-        self.read = FieldReadings(self.mesh, system, self.sensors.readings, self.drives)
+        self.read = FieldReadings(self.mesh, system, self.sensors, self.drives)
         if steps is not None:
             self.in_time = InTime.of(steps.times, jumps, reading_times(observations, steps.times, self.named.time))
 

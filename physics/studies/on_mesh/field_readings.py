@@ -16,7 +16,7 @@ from physics.discretisation.point_location import Interpolation
 from physics.flow.linear_system import LinearSystem
 from physics.studies.on_mesh.drives import Drive
 from physics.studies.on_mesh.quantities import Key
-from physics.studies.on_mesh.sensors import Reading
+from physics.studies.on_mesh.sensors import Sensors
 
 
 def conditions_on(boundary: str, drives: Sequence[Drive], key: Key) -> list[str]:
@@ -44,10 +44,10 @@ class _Through:
 class FieldReadings:
     """Readings (..., readings), in the order asked for, of fields (..., nodes)."""
 
-    def __init__(self, mesh: Mesh, system: LinearSystem, readings: Sequence[Reading], drives: Sequence[Drive]) -> None:
+    def __init__(self, mesh: Mesh, system: LinearSystem, sensors: Sensors, drives: Sequence[Drive]) -> None:
         self.system = system
-        places = [reading.place for reading in readings if reading.place]
-        self.at_points: Interpolation | None = mesh.locate(places) if places else None
+        readings = sensors.readings
+        self.at_points: Interpolation | None = sensors.located(mesh) if len(sensors.points()) else None
         through = [reading for reading in readings if reading.boundary]
         self.through = [self._through(mesh, reading.boundary, drives) for reading in through]
         order = [reading for reading in readings if not reading.boundary] + through

@@ -166,7 +166,8 @@ def numbers(file: Any, column: ColumnSection, units: str, key: Key) -> np.ndarra
             raise ConfigError(key, "dates are times, and this is no column of times") from None
         return np.asarray(second(seconds_since(file, column.column, column.origin, column.format)))
     if column.units is None and (any(target.dimension) or target.scale != 1.0):
-        raise ConfigError(key, f"units are missing; the model works in {units}, say what the file has")
+        dates = "; dates need an origin" if target.dimension == parse_unit("s").dimension else ""
+        raise ConfigError(key, f"units are missing; the model works in {units}, say what the file has{dates}")
     try:
         return np.asarray(parse_unit(column.units or "").to(target)(file.numbers(column.column) * column.sign))
     except InputError as error:

@@ -18,6 +18,8 @@ from bilevel.calibrate.study.section import Section
 from bilevel.calibrate.study.units import parse_unit
 from bilevel.calibrate.study.validated import hint
 from bilevel.report import InputError
+from physics.discretisation import Mesh
+from physics.discretisation.point_location import Interpolation, OutsideMesh
 from physics.studies.on_mesh.quantities import numbers, quantity
 
 AXES = "xyz"
@@ -99,6 +101,7 @@ class Sensors:
 
     readings: what the model must give, in order. first, second (rows,): the reading of each row, and the one that is
     taken off it, or -1. scale (rows,): from the model's units to SI. own (rows,): whether a row has a place of its own.
+    asked: where each reading is first asked for, for messages.
     """
 
     readings: list[Reading] = field(default_factory=list)
@@ -106,10 +109,23 @@ class Sensors:
     second: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
     scale: Tensor = field(default_factory=lambda: torch.zeros(0))
     own: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
+    asked: list[str] = field(default_factory=list)
 
     def predictions(self, read: Tensor) -> Tensor:
         """Values (rows,) in SI, from what each row's readings are: (rows, 2)."""
         return self.scale * torch.where(self.second >= 0, read[:, 0] - read[:, 1], read[:, 0])
+
+    def located(self, mesh: Mesh, tolerance: float = 1e-6) -> Interpolation:
+        """The places of the readings at points, in order; InputError, with its row, for one outside the mesh."""
+        try:
+            return mesh.locate(self.points(), tolerance)
+        except OutsideMesh as error:
+            asked = [asked for reading, asked in zip(self.readings, self.asked) if reading.place]
+            first, low, high = int(error.lost[0]), mesh.positions.min(0), mesh.positions.max(0)
+            raise InputError(
+                f"{asked[first]} at {_point(self.points()[first])} m lies outside the mesh ({len(error.lost)} such points), "
+                f"which is between {_point(low)} and {_point(high)} m; look at units and origin"
+            ) from None
 
     def points(self, quantity: str | None = None) -> np.ndarray:
         """The places (points, dim) of the readings at points, of one quantity or of all."""
@@ -181,6 +197,7 @@ def observed(
     number: dict[Reading, int] = {}
     known = {name: (Reading(name), None) for name, what in quantities.items() if not what.through} | dict(named)
     first, second, scale, own = [], [], [], []
+    asked: list[str] = []
     for row, name in enumerate(table.labels["sensor"]):
         if name not in known:
             raise InputError(f"{table.source_of(row)}: there is no sensor '{name}'{hint(name, [*named, *quantities])}")
@@ -190,9 +207,14 @@ def observed(
             one = Reading(one.quantity, _place(places[row], table, row))
         first.append(number.setdefault(one, len(number)))
         second.append(-1 if other is None else number.setdefault(other, len(number)))
+        asked += [f"{table.source_of(row)}: '{name}'"] * (len(number) - len(asked))
         scale.append(_scale(table, row, quantities[one.quantity].units, other is not None))
     columns = torch.tensor(first), torch.tensor(second), torch.tensor(scale, dtype=torch.float64), torch.tensor(own)
-    return Sensors(list(number), *columns)
+    return Sensors(list(number), *columns, asked)
+
+
+def _point(place: np.ndarray) -> str:
+    return f"({', '.join(f'{x:.6g}' for x in place)})"
 
 
 def _place(place: Tensor, table: ObservationTable, row: int) -> tuple[float, ...]:

@@ -101,6 +101,14 @@ def test_predictions_at_their_times_in_si_units(folder):
     torch.testing.assert_close(predicted, torch.stack(expected(folder, (100.0, 120.0))), rtol=1e-8, atol=1e-9)
 
 
+def test_names_may_be_numbers(folder):
+    before = load_study(folder / "study.yml").problem
+    (folder / "study.yml").write_text(STUDY.replace('old: ["1", "2"], new: ["3"]', "old: [1, 2], new: [3]"))
+    problem = load_study(folder / "study.yml").problem
+    start = torch.from_numpy(before.parameters.start())
+    torch.testing.assert_close(problem.predict(start), before.predict(start))
+
+
 def test_jacobian_against_differences(folder):
     problem = load_study(folder / "study.yml").problem
     start = problem.parameters.start()

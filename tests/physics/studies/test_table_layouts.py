@@ -56,6 +56,10 @@ def test_tables_over_time(tmp_path: Path) -> None:
         rewrite(folder / name, dates="day")
         changed(folder, (f"{{file: {name}, time: {{column: day, units: d}}", f"{{file: {name}, {LAYOUT}, {DATES}"))
     torch.testing.assert_close(predictions(folder), before, rtol=1e-9, atol=1e-9)
+    changed(folder, (", origin: 01.05.2024 00:00}, value: {column: q", "}, value: {column: q"))
+    with pytest.raises(InputError, match=r"units are missing; .* dates need an origin"):
+        predictions(folder)
+    changed(folder, ("time: {column: when}, value: {column: q", f"{DATES}, value: {{column: q"))
     changed(folder, ("value: {column: stage, units: m}", "value: {column: when, origin: 2024-05-01}"))
     with pytest.raises(InputError, match="dates are times"):
         predictions(folder)
