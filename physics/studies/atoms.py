@@ -21,7 +21,8 @@ from physics.atoms.properties.equation_of_state import equation_of_state
 from physics.atoms.structures import Structures
 from physics.constitutive.registry import find_law
 from physics.local.parameters import LawParameter
-from physics.studies.crystal_properties import SITES, Property, Relaxations, StructureSection, find_property
+from physics.studies.crystal_properties import SITES, Property, Relaxations, StructureSection, find_property, units_of
+from physics.studies.quantities import require_units
 
 
 class AtomsModel(Model):
@@ -67,6 +68,7 @@ class AtomsModel(Model):
             if structure not in places:
                 raise InputError(f"{where}: structure '{structure}' is not among structures ({', '.join(places)})")
             self.rows.append((places[structure], find_property(name, where)))
+            require_units(observations, row, units_of(name))
 
     def _potential(self, elements: list[str]) -> Potential:
         if self.config.file is not None:

@@ -171,9 +171,27 @@ PROPERTIES: dict[str, Property] = {
 }
 """What an observation's `property` may be; energies and volumes are those of one atom."""
 
+UNITS = (
+    ("lattice_constant", "m"),
+    ("length", "m"),
+    ("volume", "m3"),
+    ("bulk_modulus", "Pa"),
+    ("C", "Pa"),
+    ("stacking_fault_energy", "J/m2"),
+    ("surface_energy", "J/m2"),
+    ("phonon", "Hz"),
+    ("force", "N"),
+)
+"""Of properties that begin like this; the others are energies of an atom, in J."""
+
 SURFACE = re.compile(r"surface_energy (-?\d+) (-?\d+) (-?\d+)")
 PHONON = re.compile(r"phonon (\S+) (\S+) (\S+) mode (\d+)")
 FORCE = re.compile(r"force (\d+) ([xyz])")
+
+
+def units_of(name: str) -> str:
+    """The units of a property that is known."""
+    return next((units for begin, units in UNITS if name.startswith(begin)), "J")
 
 
 def find_property(name: str, where: str) -> Property:

@@ -6,8 +6,22 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import BeforeValidator
 
+from bilevel.calibrate.observations import ObservationTable
 from bilevel.calibrate.study.units import parse_unit
 from bilevel.report import InputError
+
+
+def require_units(table: ObservationTable, row: int, units: str) -> None:
+    """Raise InputError, with the row, where a reading is not in units of that dimension."""
+    given, wanted = table.units_of(table.group[row]).name, parse_unit(units)
+    if given == "" and any(wanted.dimension):
+        raise InputError(
+            f"{table.source_of(row)}: units are missing; a value of {units} is expected, say what the file has"
+        )
+    try:
+        parse_unit(given).to(wanted)
+    except InputError as error:
+        raise InputError(f"{table.source_of(row)}: {error}") from None
 
 
 def _quantity(units: str) -> BeforeValidator:

@@ -23,6 +23,7 @@ from physics.soil.laboratory import LaboratoryTest, Layout, Procedure, Sign, Uni
 from physics.soil.sensitivity import sensitive_march
 from physics.studies.element_test_figures import draw
 from physics.studies.law_parameters import parameter_defaults
+from physics.studies.quantities import require_units
 
 OBSERVED = {
     "deviator": Quantity.DEVIATOR,
@@ -32,6 +33,8 @@ OBSERVED = {
     "axial_strain": Quantity.STRAIN_AXIAL,
     "axial_stress": Quantity.STRESS_AXIAL,
 }
+
+STRESSES = ("deviator", "mean_pressure", "axial_stress")
 
 
 class TableSection(LayoutSection):
@@ -129,7 +132,8 @@ class SoilElementTests(Model):
         """Test, row and quantity of every observation."""
         rows = {where: (t, r) for t, test in enumerate(self.tests) for r, where in enumerate(test.lines)}
         places = []
-        for where, group, value in zip(self.observations.source, self.observations.group, self.observations.value):
+        table = self.observations
+        for row, (where, group, value) in enumerate(zip(table.source, table.group, table.value)):
             quantity = group.split(" ")[0]
             if quantity == "void_ratio" and float(value) <= 0:
                 raise InputError(f"{where}: a void ratio must be positive, got {float(value):g}")
@@ -137,6 +141,7 @@ class SoilElementTests(Model):
                 raise InputError(f"group '{group}' must begin with what is observed: void_ratio, {', '.join(OBSERVED)}")
             if quantity == "void_ratio" and "void_ratio" not in self.law.internal:
                 raise InputError(f"group '{group}': {type(self.law).__name__} has no void ratio")
+            require_units(table, row, "Pa" if quantity in STRESSES else "")
             if where not in rows:
                 raise InputError(
                     f"{where}: this observation is no row of a test in model.tables; the files must be the same"

@@ -21,6 +21,7 @@ from bilevel.report import InputError
 from physics.discretisation import Mesh
 from physics.discretisation.point_location import Interpolation, OutsideMesh
 from physics.studies.on_mesh.quantities import numbers, quantity
+from physics.studies.quantities import require_units
 
 AXES = "xyz"
 
@@ -228,15 +229,8 @@ def _place(place: Tensor, table: ObservationTable, row: int) -> tuple[float, ...
 
 def _scale(table: ObservationTable, row: int, units: str, difference: bool) -> float:
     """From the model's units to SI, in which the table is; InputError where the table has another dimension."""
-    given, wanted = table.units_of(table.group[row]), parse_unit(units)
-    if given.name == "" and any(wanted.dimension):
-        raise InputError(
-            f"{table.source_of(row)}: units are missing; a value of {units} is expected, say what the file has"
-        )
-    try:
-        parse_unit(given.name).to(wanted)
-    except InputError as error:
-        raise InputError(f"{table.source_of(row)}: {error}") from None
+    require_units(table, row, units)
+    given = table.units_of(table.group[row])
     if difference and given.conversion.offset != 0.0:
         raise InputError(f"{table.source_of(row)}: a difference of temperatures is in K, not {given.name}")
-    return wanted.scale
+    return parse_unit(units).scale

@@ -223,7 +223,11 @@ def test_a_potential_of_ones_own_and_surfaces(tmp_path: Path) -> None:
     names = ["lattice_constant", "bulk_modulus", "surface_energy 1 1 1", "surface_energy 1 0 0"]
     (tmp_path / "data.csv").write_text("structure,property,value\n" + "".join(f"crystal,{n},1\n" for n in names))
     text = STUDY.format(potential="mine", structure="{crystal: fcc, element: Cu, a: 3.6, layers: 6}")
-    text = text[: text.index("parameters:")] + text[text.index("observations:") :]
+    head, section = text[: text.index("parameters:")], text[text.index("  - file") :]
+    text = head + "observations:\n"
+    for units, own in (("angstrom", names[:1]), ("GPa", names[1:2]), ("J/m2", names[2:])):
+        chosen = f"    where: {{property: [{', '.join(own)}]}}\n    group: {own[0]}\n"
+        text += section.replace("units: GPa", f"units: {units}") + chosen
     values = {"depth": "0.35 eV", "alpha": "1.36 1/angstrom", "r0": "2.87 angstrom"}
     rows = [f"  - {{name: {n}, value: {v.split()[0]}, units: {v.split()[1]}}}" for n, v in values.items()]
     text += "parameters:\n" + "\n".join(rows) + "\n"
