@@ -12,7 +12,7 @@ from pages import ROOT, follow, matches
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-SLOW = {"docs/programs.md", "docs/wells.md"}
+SLOW = {"docs/programs.md", "docs/wells.md", "docs/networks.md"}
 
 
 def named(page: Path) -> ParameterSet:
