@@ -59,6 +59,8 @@ class UndampedNewton(WrappingSolver):
     ) -> tuple[Point, Tensor | None, Factor | None]:
         """Where the steps ended; the threshold that the residual met there, None where it did not; the last factor."""
         point, factor, norm, last = evaluations.point(u0), None, 0.0, torch.inf
+        if not bool(point.finite):
+            return point, None, None
         evaluations.tangent(point.u)  # the first step needs it, so the scale may use it
         first = float(self.tolerance.threshold(evaluations.scale(point)))
         for _ in range(self.most):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 from bilevel.calibrate.misfit import Censored
@@ -14,13 +15,26 @@ _LIMIT = re.compile(r"\s*([<>])\s*=?\s*(\S.*)")
 _NAMED = {"empty": ("",), "nan": ("nan", "na", "n/a", "#n/a")}
 
 
+def without(file: CsvFile, column: str, omit: Sequence[str]) -> CsvFile:
+    """The rows whose cell in a column is none of what is to be left out; InputError where nothing is left."""
+    gone = _gone(omit)
+    kept = [i for i, text in enumerate(file.texts(column)) if text.lower() not in gone]
+    if not kept:
+        raise InputError(f"{file.path}: no row is left in column '{column}' by omit")
+    return file.chosen(kept)
+
+
+def _gone(omit: Sequence[str]) -> set[str]:
+    return {text.lower() for rule in omit for text in _NAMED.get(rule, (rule,))}
+
+
 def with_readings(file: CsvFile, section: ObservationSection, notes: list[str]) -> tuple[CsvFile, tuple[Censored, ...]]:
     """The rows that have a reading, those of limits without their sign, and what is known of each; () = all are readings.
 
     What is left out goes to `notes`. InputError where nothing is left.
     """
     column, cells = section.value.column, file.texts(section.value.column)
-    gone = {text.lower() for rule in section.omit for text in _NAMED.get(rule, (rule,))}
+    gone = _gone(section.omit)
     limits = [_LIMIT.fullmatch(text) if section.censored else None for text in cells]
     kept = [
         i for i, (text, limit) in enumerate(zip(cells, limits))

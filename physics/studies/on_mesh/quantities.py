@@ -10,12 +10,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from bilevel.calibrate.model import ConfigError, ParameterDefault
 from bilevel.calibrate.study.dates import seconds_since
 from bilevel.calibrate.study.observation_schema import ColumnSection, LayoutSection
+from bilevel.calibrate.study.readings import without
 from bilevel.calibrate.study.units import parse_unit
 from bilevel.report import InputError
 
@@ -34,6 +35,8 @@ class Given(LayoutSection):
     """the column of times in it, which must increase"""
     value: ColumnSection | None = None
     """the column of values in it"""
+    omit: list[str] = Field(default=[])
+    """rows without a value are passed over, and what is between the others holds: `empty` cells, `nan`, or any other text"""
     between: Literal["linear", "hold"] | None = None
     """between two rows: a straight line, or the earlier value; left out: heads, temperatures and loads follow lines, rates hold"""
 
@@ -143,6 +146,8 @@ def _table(given: Given, units: str, folder: Path, key: Key, time_units: str, ho
     assert given.time is not None
     assert given.value is not None
     file = given.read(folder / given.file)
+    if given.omit:
+        file = without(file, given.value.column, given.omit)
     times = numbers(file, given.time, time_units, (*key, "time"))
     values = numbers(file, given.value, units, (*key, "value"))
     if not len(times):

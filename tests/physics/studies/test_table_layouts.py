@@ -65,6 +65,22 @@ def test_tables_over_time(tmp_path: Path) -> None:
         predictions(folder)
 
 
+def test_gaps_in_a_table_over_time(tmp_path: Path) -> None:
+    """Rows without a value are refused, or passed over as if they were not there."""
+    write_template(tmp_path / "mine", "darcy")
+    folder = tmp_path / "mine"
+    before = predictions(folder)
+    lines = (folder / "river.csv").read_text().splitlines()
+    day = [float(line.split(",")[0]) for line in lines[-2:]]
+    (folder / "river.csv").write_text("\n".join([*lines[:-1], f"{sum(day) / 2},", lines[-1], ""]))
+    with pytest.raises(
+        InputError, match=r"river.csv, line \d+, column 'stage': .* leave such rows out with omit: \[empty\]"
+    ):
+        predictions(folder)
+    changed(folder, ("{file: river.csv,", "{file: river.csv, omit: [empty],"))
+    torch.testing.assert_close(predictions(folder), before, rtol=1e-12, atol=0.0)
+
+
 def with_keys(folder: Path, file: str, new: str, *keys: str) -> None:
     """Another file under each `- file:` of the study, and keys below it."""
     lines = "".join(rf"\1  {key}\n" for key in keys)

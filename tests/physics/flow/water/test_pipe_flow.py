@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import bilevel
-from bilevel.report import InputError
+from bilevel.report import ConvergenceError, InputError
 from physics.flow.water.friction import ChezyManning, DarcyWeisbach, HazenWilliams
 from physics.flow.water.network import (
     Demand,
@@ -93,6 +93,13 @@ def test_heads_balance_and_the_start_does_not_matter():
     heads = dict(zip(network.nodes, flow.heads(cold.u, params).tolist()))
     assert heads["D"] == pytest.approx(25.0)
     assert heads["A"] == pytest.approx(10.0 + 4.0 / 3.0 * 50.0 - 50.0 / 3.0 * (flows["p"] / 0.05) ** 2, rel=1e-6)
+
+
+def test_a_start_that_is_not_finite_is_refused():
+    flow = PipeFlow(small_network(HazenWilliams()))
+    nowhere = torch.full_like(flow.start(), torch.nan)
+    with pytest.raises(ConvergenceError, match="NaN or infinite and shorter steps did not help"):
+        flow.solve(flow.parameters(), nowhere)
 
 
 def test_laminar_flow_is_hagen_and_poiseuille():
