@@ -54,6 +54,10 @@ class Given(LayoutSection):
             raise ValueError(
                 "expected a quantity such as '10 m', a parameter's name, or {file: ..., time: ..., value: ...}"
             )
+        if self.file is None and (of_tables := self.model_fields_set - {"quantity"}):
+            raise ValueError(
+                f"{', '.join(sorted(of_tables))}: of a table, and there is none but the quantity '{self.quantity}'"
+            )
         return self
 
 

@@ -81,6 +81,16 @@ def test_gaps_in_a_table_over_time(tmp_path: Path) -> None:
     torch.testing.assert_close(predictions(folder), before, rtol=1e-12, atol=0.0)
 
 
+def test_keys_of_a_table_without_one_are_refused(tmp_path: Path) -> None:
+    file = write_template(tmp_path / "mine", "heat")
+    text = file.read_text()
+    i = text.index("convection: {") + text[text.index("convection: {") :].index("temperature: ") + len("temperature: ")
+    end = i + min(text[i:].index(c) for c in "},")
+    file.write_text(f"{text[:i]}{{quantity: {text[i:end]}, between: hold}}{text[end:]}")
+    with pytest.raises(InputError, match="between: of a table, and there is none"):
+        load_study(file)
+
+
 def with_keys(folder: Path, file: str, new: str, *keys: str) -> None:
     """Another file under each `- file:` of the study, and keys below it."""
     lines = "".join(rf"\1  {key}\n" for key in keys)
