@@ -316,7 +316,6 @@ def forward_sweeps(work: Callable[[], R]) -> R:
     """
     if _DECOMPOSITIONS in sys.modules:
         return work()
-    load = forward_ad._maybe_load_decompositions  # type: ignore[attr-defined]
     forward_ad._maybe_load_decompositions = lambda: None  # type: ignore[attr-defined]
     try:
         return work()
@@ -324,11 +323,13 @@ def forward_sweeps(work: Callable[[], R]) -> R:
         if "forward AD" not in str(error):
             raise
     finally:
-        forward_ad._maybe_load_decompositions = load  # type: ignore[attr-defined]
+        # The original, not what was found: in a thread beside another one that was found would be the empty one.
+        forward_ad._maybe_load_decompositions = _LOAD  # type: ignore[attr-defined]
     importlib.import_module(_DECOMPOSITIONS)
     return work()
 
 
+_LOAD = forward_ad._maybe_load_decompositions  # type: ignore[attr-defined]
 _DECOMPOSITIONS = "torch._decomp.decompositions_for_jvp"
 
 
