@@ -9,7 +9,7 @@ solves of a material, say) has no place of its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -143,10 +143,13 @@ _current: ContextVar[Visit | None] = ContextVar("visit", default=None)
 
 
 class Memory:
-    """The visits of the last evaluations, by model; which of them are held depends on the last POINTS evaluations alone."""
+    """The visits of the last evaluations, by model; which of them are held depends on the last POINTS evaluations alone.
 
-    def __init__(self, points: int = POINTS, megabytes: float = MEGABYTES) -> None:
-        self.points, self.megabytes = points, megabytes
+    seed: what is known beforehand, and stays.
+    """
+
+    def __init__(self, points: int = POINTS, megabytes: float = MEGABYTES, seed: Mapping[str, Visit] = {}) -> None:
+        self.points, self.megabytes, self.seed = points, megabytes, seed
         self.evaluations: list[dict[str, Visit]] = []
         self._open: dict[str, Visit] | None = None
 
@@ -186,7 +189,7 @@ class Memory:
 
     def visits_of(self, name: str) -> list[Visit]:
         """What is remembered of a model, the latest last."""
-        return [one[name] for one in self.evaluations if name in one]
+        return [one[name] for one in (self.seed, *self.evaluations) if name in one]
 
     def note(self, name: str, visit: Visit) -> None:
         """That another process found this in the evaluation under way."""

@@ -62,11 +62,11 @@ class Journal:
     go into the folder as well, or are only read from it.
     """
 
-    def __init__(self, folder: Path | None = None, writes: bool = True, memory: bool = True) -> None:
+    def __init__(self, folder: Path | None = None, writes: bool = True, memory: Memory | None = None) -> None:
         self.folder, self.writes = folder, writes and folder is not None
         self.count = 0
         self.scope = ""
-        self.memory = Memory() if memory else Memory(points=0)
+        self.memory = memory or Memory()
         self.points: dict[tuple[str, bytes], JournalEntry] = {}
         self.path: list[Accepted] = []
         self.notes: list[str] = []

@@ -10,6 +10,7 @@ where the model is linear and errors and priors are Gaussian and independent.
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from bilevel.calibrate.fit.problem_source import GivenProblem, ProblemSource
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.settings import Ensemble, EnsembleMethod, Settings
 from bilevel.calibrate.statistics.forecast_worth import row_labels
-from bilevel.calibrate.statistics.from_optimum import FromOptimum, measured
+from bilevel.calibrate.statistics.from_optimum import FromOptimum, measured, states_at
 from bilevel.calibrate.statistics.information import information
 from bilevel.calibrate.statistics.markov_chains import (
     AGREED,
@@ -40,6 +41,7 @@ from bilevel.calibrate.statistics.markov_chains import (
 )
 from bilevel.calibrate.statistics.profile_walk import walk_settings
 from bilevel.calibrate.statistics.smoother import FEWEST, Simulations, smoothed
+from bilevel.implicit.memory import Memory
 from bilevel.report import BilevelError
 
 
@@ -104,21 +106,22 @@ def ensemble(
     level = informed.level
     noise = math.sqrt(level.variance) if math.isfinite(level.variance) else 1.0
     source = source or GivenProblem(problem)
+    states = pickle.dumps(states_at(problem, evaluation.t, settings.memory))
     about = f"{source.key} {asked} {evaluation.t.tobytes().hex()} {noise!r} {level.scale!r} {settings}"
     if asked.method is EnsembleMethod.RML:
-        plan = _Perturbation(asked.seed, noise, level.scale, evaluation.t, walk_settings(settings))
+        plan = _Perturbation(asked.seed, noise, level.scale, evaluation.t, walk_settings(settings), states)
         jobs = [(source, plan, k) for k in range(asked.count)]
         keys = [f"member {k} of {about}" for k in range(asked.count)]
         members = run_tasks(_fitted, jobs, workers, keep=keep, keys=keys, what="member")
     elif asked.method is EnsembleMethod.MCMC:
-        chains = chain_plan(problem, evaluation, informed, asked.seed, asked.count)
+        chains = chain_plan(problem, evaluation, informed, asked.seed, asked.count, states)
         tasks = [(source, chains, k) for k in range(CHAINS)]
         keys = [f"chain {k} of {about}" for k in range(CHAINS)]
         found = run_tasks(chain, tasks, workers, keep=keep, keys=keys, what="chain")
         members, r_hat, effective = chain_members(problem, found)
         return replace(_gathered(problem, asked, members), r_hat=r_hat, effective=effective)
     else:
-        members = smoothed(problem, evaluation, asked, noise, Simulations(source, workers, keep, about))
+        members = smoothed(problem, evaluation, asked, noise, Simulations(source, workers, keep, about, states))
     return _gathered(problem, asked, members)
 
 
@@ -129,6 +132,7 @@ class _Perturbation:
     prior_factor: float
     t: np.ndarray
     settings: Settings
+    states: bytes
 
 
 class _Perturbed(FromOptimum):
@@ -161,7 +165,9 @@ def _fitted(source: ProblemSource, plan: _Perturbation, member: int) -> dict[str
     try:
         problem = source.problem()
         moved = _Perturbed(problem, plan, member)
-        evaluator = Evaluator(moved, Journal(memory=plan.settings.memory), max(plan.settings.noptmax, 1))
+        seed = pickle.loads(plan.states)
+        memory = Memory(seed=seed) if plan.settings.memory else Memory(points=0)
+        evaluator = Evaluator(moved, Journal(memory=memory), max(plan.settings.noptmax, 1))
         ending = LeastSquaresLoop(evaluator, plan.settings).minimise(moved.parameters.start())
         if not ending.converged:
             return {"reason": ending.sentence, "evaluations": len(evaluator.used)}

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bilevel.calibrate.experiment import Experiment
 from bilevel.calibrate.problem import CalibrationProblem
+from bilevel.implicit.memory import Memory, Visit
 
 
 class FromOptimum(CalibrationProblem):
@@ -29,6 +30,15 @@ class FromOptimum(CalibrationProblem):
 
     def prior_residual(self, t: Tensor) -> Tensor:
         return self.prior_factor * super().prior_residual(t)
+
+
+def states_at(problem: CalibrationProblem, t: np.ndarray, memory: bool) -> dict[str, Visit]:
+    """The inner states at a point with their derivatives, from which solves nearby may start; {} without a memory."""
+    found = Memory(points=1 if memory else 0)
+    if memory:
+        with found.remembering(), problem.undisturbed():
+            problem.evaluate(t)
+    return found.evaluations[-1] if found.evaluations else {}
 
 
 def measured(problem: CalibrationProblem) -> list[Experiment]:

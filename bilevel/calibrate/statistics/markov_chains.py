@@ -8,6 +8,7 @@ told by split R-hat and the effective number of samples (Gelman et al. 2013, sec
 from __future__ import annotations
 
 import math
+import pickle
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from bilevel.calibrate.fit.problem_source import ProblemSource
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.statistics.from_optimum import FromOptimum, measured
 from bilevel.calibrate.statistics.information import Information
+from bilevel.implicit.memory import Memory
 from bilevel.report import BilevelError, InputError
 
 CHAINS, WARM_UP = 4, 100
@@ -30,7 +32,10 @@ _APART = 1.5
 
 @dataclass(frozen=True)
 class ChainPlan:
-    """What a chain needs: the optimum (p,), a root (p, p) of the covariance there, s^2, and how many samples it makes."""
+    """What a chain needs: the optimum (p,), a root (p, p) of the covariance there, s^2, and how many samples it makes.
+
+    states: those there, pickled, from which inner solves start; they stay the same, so that the density does not depend on the way.
+    """
 
     t: np.ndarray
     root: np.ndarray
@@ -38,10 +43,11 @@ class ChainPlan:
     prior_factor: float
     seed: int
     count: int
+    states: bytes
 
 
 def chain_plan(
-    problem: CalibrationProblem, evaluation: Evaluation, informed: Information, seed: int, count: int
+    problem: CalibrationProblem, evaluation: Evaluation, informed: Information, seed: int, count: int, states: bytes
 ) -> ChainPlan:
     """InputError where mici is not installed, or where the readings leave a parameter open to infinity."""
     try:
@@ -56,7 +62,7 @@ def chain_plan(
         )
     variance = informed.level.variance if math.isfinite(informed.level.variance) else 1.0
     each = math.ceil(count / CHAINS)
-    return ChainPlan(evaluation.t, np.linalg.cholesky(covariance), variance, informed.level.scale, seed, each)
+    return ChainPlan(evaluation.t, np.linalg.cholesky(covariance), variance, informed.level.scale, seed, each, states)
 
 
 def chain(source: ProblemSource, plan: ChainPlan, number: int) -> dict[str, Any]:
@@ -88,6 +94,7 @@ class _Potential:
 
     def __init__(self, problem: CalibrationProblem, plan: ChainPlan) -> None:
         self.problem, self.plan, self.evaluations = problem, plan, 0
+        self.memory = Memory(points=0, seed=pickle.loads(plan.states))
         self.low, self.high = problem.parameters.bounds()
         self.last: tuple[bytes, float, np.ndarray] = (b"", 0.0, np.zeros(0))
 
@@ -135,7 +142,8 @@ class _Potential:
     def _evaluated(self, t: np.ndarray) -> tuple[float, np.ndarray]:
         self.evaluations += 1
         try:
-            found = self.problem.evaluate(t, with_jacobian=False)
+            with self.memory.consulted():
+                found = self.problem.evaluate(t, with_jacobian=False)
         except BilevelError:
             return math.inf, np.zeros(len(t))
         return found.phi / (2 * self.plan.variance), found.gradient / (2 * self.plan.variance)

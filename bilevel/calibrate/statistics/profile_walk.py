@@ -9,7 +9,8 @@ has to converge; the reading only says whereabouts to land.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from bilevel.calibrate.fit.least_squares import LeastSquaresLoop
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.settings import Noise, Settings
 from bilevel.calibrate.statistics.quantity import ProfiledQuantity
+from bilevel.implicit.memory import Memory
 
 WIDTH = 0.02
 """Standard deviation of the added reading, in steps: nearly exact, and no worse conditioned than need be."""
@@ -65,6 +67,11 @@ class ProfileWalk:
     prior_factor: float
     settings: Settings
 
+    @cached_property
+    def memory(self) -> Memory:
+        """What the fits along a side remember for each other."""
+        return Memory() if self.settings.memory else Memory(points=0)
+
     @property
     def key(self) -> str:
         """All that the side depends on, besides the problem."""
@@ -74,6 +81,7 @@ class ProfileWalk:
     def side(self, problem: CalibrationProblem) -> ProfileSide:
         """Follow it; the problem's models are left in other states."""
         found, step, last = ProfileSide([self.start]), self.first, self.start
+        self.memory.evaluations = []
         while len(found.points) < _POINTS:
             target = last.at + step
             at_end = abs(target - self.start.at) >= abs(self.room - self.start.at)
@@ -130,7 +138,7 @@ class ProfileWalk:
         """The fit that a reading at `target` leads to, or why there is none."""
         read = self.quantity.read(problem, near.t, self.prior_factor, target, WIDTH * step)
         try:
-            evaluator = Evaluator(read, Journal(memory=self.settings.memory), max(self.settings.noptmax, 1))
+            evaluator = Evaluator(read, Journal(memory=self.memory), max(self.settings.noptmax, 1))
             ending = LeastSquaresLoop(evaluator, self.settings).minimise(read.parameters.start())
         except Exception as error:  # a user's own model may raise anything
             return str(error)
@@ -143,4 +151,4 @@ class ProfileWalk:
 def walk_settings(settings: Settings) -> Settings:
     """Those of the fits along a profile: weights are as they stand, for the noise is that of the optimum."""
     tolerance = max(settings.tolerance, _TOLERANCE)
-    return Settings(noptmax=settings.noptmax, tolerance=tolerance, noise=Noise.KNOWN, statistics=False, verify=False)
+    return replace(settings, tolerance=tolerance, noise=Noise.KNOWN, statistics=False, verify=False)

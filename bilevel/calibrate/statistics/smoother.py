@@ -7,6 +7,7 @@ and as many simulations as members times steps.
 from __future__ import annotations
 
 import math
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.settings import Ensemble
 from bilevel.calibrate.statistics.forecast_worth import prior_rows
 from bilevel.calibrate.statistics.from_optimum import measured
+from bilevel.implicit.memory import Memory
 from bilevel.report import InputError
 
 FEWEST = 3
@@ -34,23 +36,24 @@ In geometric progression (Rafiee & Reynolds 2017, Inverse Problems 33:115003); e
 
 @dataclass(frozen=True)
 class Simulations:
-    """Where and about what the smoother simulates; finished ones are kept."""
+    """Where and about what the smoother simulates, and the states from which inner solves start; finished ones are kept."""
 
     source: ProblemSource
     workers: Workers
     keep: Path | None
     about: str
+    states: bytes
 
     def simulate(self, step: int, points: np.ndarray) -> list[Any]:
-        jobs = [(self.source, t.tolist()) for t in points]
+        jobs = [(self.source, t.tolist(), self.states) for t in points]
         keys = [f"step {step}, member {k} at {t.tobytes().hex()} of {self.about}" for k, t in enumerate(points)]
         return run_tasks(_simulated, jobs, self.workers, keep=self.keep, keys=keys, what="simulation")
 
 
-def _simulated(source: ProblemSource, t: list[float]) -> dict[str, Any]:
+def _simulated(source: ProblemSource, t: list[float], states: bytes) -> dict[str, Any]:
     """In a worker: all predictions at a point."""
     try:
-        with torch.no_grad():
+        with torch.no_grad(), Memory(points=0, seed=pickle.loads(states)).consulted():
             predicted = source.problem().predict(torch.tensor(t, dtype=torch.float64))
         if bool(torch.isfinite(predicted).all()):
             return {"all": predicted.tolist()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ import torch
 import bilevel
 from bilevel.calibrate import Parameter, Settings, calibrate, problem_from_function
 from bilevel.calibrate.fit.journal import Journal
-from bilevel.calibrate.settings import Method
+from bilevel.calibrate.settings import Ensemble, EnsembleMethod, Method
+from bilevel.calibrate.statistics.ensemble import ensemble
+from bilevel.calibrate.statistics.profile import profiles
 from bilevel.solvers import Newton, Tolerance
 
 SIZE = 20
@@ -168,3 +171,45 @@ def test_the_key_of_the_study_turns_it_off(study, no_pictures):
     study.call("run")
     assert list((study.results / "checkpoint").glob("*.npz"))
     assert not list((study.results / "checkpoint").glob("*.memory"))
+
+
+WORK: list[int] = []
+"""Factorisations of the members of ensembles and of the points of profiles, wherever their problem was copied to."""
+
+
+def counted(parameters):
+    solution = bilevel.argmin(
+        energy, torch.zeros(SIZE, dtype=torch.float64), parameters, solver=Newton(tolerance=Tolerance(1e-10))
+    )
+    WORK.append(solution.report.counts.factorisations)
+    return solution.u
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [EnsembleMethod.RML, EnsembleMethod.SMOOTHER])
+def test_members_of_an_ensemble_start_from_the_optimum(method):
+    priors = [replace(p, prior_mean=m, prior_log_std=0.3) for p, m in zip(START, (3.0, 0.4))]
+    problem = problem_from_function(priors, counted, observed(0.02))
+    found = {}
+    for memory in (True, False):
+        settings = Settings(verify=False, memory=memory)
+        result = calibrate(problem, settings=settings)
+        WORK.clear()
+        members = ensemble(problem, result.evaluation, Ensemble(10, method), settings=settings)
+        found[memory] = members.values, np.mean(WORK)
+    np.testing.assert_allclose(found[True][0], found[False][0], rtol=1e-6)
+    assert found[True][1] <= 0.6 * found[False][1]
+
+
+@pytest.mark.slow
+def test_points_of_a_profile_start_from_each_other():
+    problem = problem_from_function(START, counted, observed(0.02))
+    found = {}
+    for memory in (True, False):
+        settings = Settings(verify=False, memory=memory)
+        result = calibrate(problem, settings=settings)
+        WORK.clear()
+        (profile,) = profiles(problem, result.evaluation, ["hardening"], settings=settings)
+        found[memory] = (profile.lower, profile.upper), np.mean(WORK)
+    np.testing.assert_allclose(found[True][0], found[False][0], rtol=1e-6)
+    assert found[True][1] <= 0.6 * found[False][1]
