@@ -11,6 +11,7 @@ from bilevel.calibrate.problem import CalibrationProblem, Experiment
 from bilevel.calibrate.statistics.derivative_check import TRUSTED, certificate, check_derivatives
 from bilevel.calibrate.statistics.noise import require_sigma
 from bilevel.calibrate.study.study import Study
+from bilevel.calibrate.study.units import parse_unit
 from bilevel.report import InputError
 
 
@@ -60,6 +61,12 @@ def _contents(problem: CalibrationProblem) -> list[str]:
     return lines
 
 
+def _si(given: str) -> str:
+    """How numbers are called that a model takes in SI units: as they were given, where these are SI units."""
+    unit = parse_unit(given)
+    return given if (unit.scale, unit.offset) == (1.0, 0.0) else f"in SI units, from {given}"
+
+
 def _received(problem: CalibrationProblem, experiment: Experiment, t: Tensor) -> list[str]:
     """The numbers that a model works with, in its own units: what was converted is seen to be right or wrong."""
     model, table = experiment.model, experiment.observations
@@ -71,7 +78,7 @@ def _received(problem: CalibrationProblem, experiment: Experiment, t: Tensor) ->
             return f"  {what}: none"
         low, high = float(values.min()), float(values.max())
         numbers = f"{low:g}" if low == high else f"{low:g} .. {high:g}"
-        unit = f"{as_given} (as written)" if model.as_written else units if units is not None else "in SI units"
+        unit = f"{as_given} (as written)" if model.as_written else units if units is not None else _si(as_given)
         return f"  {what}: {numbers} {unit}".rstrip()
 
     lines = [f"the model of experiment '{experiment.name}' receives, at the start values:"]
