@@ -163,7 +163,8 @@ def test_a_prior_of_logarithms_and_one_fixed_entry():
     np.testing.assert_allclose(prior_jacobian(p, t).toarray(), p.evaluate(t).jacobian[1:], rtol=1e-10, atol=1e-13)
 
 
-@pytest.mark.parametrize("method", [EnsembleMethod.SMOOTHER, pytest.param(EnsembleMethod.RML, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [EnsembleMethod.SMOOTHER, EnsembleMethod.RML])
 def test_samples_know_a_prior_of_two_parameters(method):
     p = line(covariance=100.0 * np.eye(12)).changed(joint_priors=[PRIOR])  # data that say next to nothing
     result = calibrate(p, settings=KNOWN)

@@ -64,7 +64,7 @@ def same(one, other):
     assert (one.status, one.inner_solves, one.evaluations) == (other.status, other.inner_solves, other.evaluations)
 
 
-@pytest.mark.parametrize("memory", [True, False])
+@pytest.mark.parametrize("memory", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_experiments_on_workers_find_what_they_find_here(memory):
     settings = Settings(verify=False, memory=memory, noptmax=3)
     journals = Journal(), Journal()
@@ -75,6 +75,7 @@ def test_experiments_on_workers_find_what_they_find_here(memory):
     assert [len(journal.memory.evaluations) for journal in journals] == [apart.evaluations * memory] * 2
 
 
+@pytest.mark.slow
 def test_gradients_alone_come_from_workers_too():
     settings = Settings(verify=False, statistics=False, method=Method.LBFGSB, noptmax=2)
     here, apart = (fitted(settings=settings, workers=w) for w in (Workers(), APART))
@@ -131,6 +132,7 @@ def test_a_worker_that_dies_is_replaced():
     same(fitted(), fitted(workers=Workers(Dying({2, 9}))))
 
 
+@pytest.mark.slow
 def test_where_workers_die_again_the_point_is_evaluated_here():
     apart = fitted(workers=Workers(Dying(set(range(1, 99)))))
     assert apart.failed[0].first == "experiment 'test 0': its worker died twice: OSError: killed"

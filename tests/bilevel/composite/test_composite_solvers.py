@@ -301,7 +301,7 @@ def test_split_bregman_treats_constants_and_null_spaces() -> None:
         bilevel.fixed_point(lasso(), torch.zeros(3, 20), solver=SplitBregman())
 
 
-@pytest.mark.parametrize("unit", [1e-9, 1e9])
+@pytest.mark.parametrize("unit", [1e-9, pytest.param(1e9, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "solver",
     [FISTA(tolerance=Tolerance(1e-6), restart=Restart.GRADIENT), PrimalDual(), SplitBregman()],

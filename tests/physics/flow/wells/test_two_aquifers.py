@@ -60,7 +60,7 @@ def by_talbot(case, radius, other):
     return np.array([float(mpmath.invertlaplace(transform, t, method="talbot", degree=16).real) for t in TIMES])
 
 
-@pytest.mark.parametrize("case", SETS)
+@pytest.mark.parametrize("case", [*(pytest.param(s, marks=pytest.mark.slow) for s in SETS[:-1]), SETS[-1]])
 def test_both_solutions_are_neuman_and_witherspoon(case) -> None:
     """To 0.5 % of the largest drawdown, in both aquifers."""
     test = PumpingTest(THICKNESS, ((0.0, RATE),), screen=PUMPED)
