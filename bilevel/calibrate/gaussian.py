@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass, field
+from functools import lru_cache
+
 import numpy as np
 
 from bilevel.report import InputError, require
@@ -15,7 +19,21 @@ def whitening_root(covariance: np.ndarray, what: str) -> np.ndarray:
 
     Each row of R has thus most to do with its own entry. InputError that begins with `what` where C is no covariance.
     """
-    c = np.asarray(covariance, dtype=float)
+    c = np.ascontiguousarray(covariance, dtype=float)
+    return _root_of(_Matrix(hashlib.sha256(c.tobytes()).digest(), c), what)
+
+
+@dataclass(frozen=True)
+class _Matrix:
+    """A matrix that is known again, since tables of observations are copied often and their covariances are not changed."""
+
+    digest: bytes
+    entries: np.ndarray = field(compare=False)
+
+
+@lru_cache(maxsize=8)
+def _root_of(matrix: _Matrix, what: str) -> np.ndarray:
+    c = matrix.entries
     require(c.ndim == 2 and c.shape[0] == c.shape[1], f"{what}: a covariance is square, not of shape {c.shape}")
     if not np.isfinite(c).all():
         raise InputError(f"{what}: a covariance is finite; entry {_place(~np.isfinite(c))} is not")
