@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 
 import torch
@@ -29,22 +30,24 @@ SETTINGS = Settings(verify=False, statistics=False)
 TIMES = torch.linspace(0.0, 10.0, 400, dtype=torch.float64)
 STEPS = 400
 """Enough arithmetic that a start takes about a second."""
+MANY = 10_000
+"""Likewise for one evaluation of one experiment with its derivatives."""
 
 
-def swinging(p: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def swinging(p: Mapping[str, torch.Tensor], steps: int = STEPS) -> torch.Tensor:
     """A damped swing whose frequency can be missed by whole turns, summed over many slightly different ones."""
-    detuned = p["frequency"] * (1 + 1e-3 * torch.linspace(-1, 1, STEPS, dtype=torch.float64)).unsqueeze(1)
+    detuned = p["frequency"] * (1 + 1e-3 * torch.linspace(-1, 1, steps, dtype=torch.float64)).unsqueeze(1)
     return (p["size"] * torch.exp(-p["damping"] * TIMES) * torch.cos(detuned * TIMES)).mean(0)
 
 
-def problem() -> CalibrationProblem:
+def problem(model: Callable[[Mapping[str, torch.Tensor]], torch.Tensor] = swinging) -> CalibrationProblem:
     free = [
         Parameter("size", 1.0, 0.1, 5.0),
         Parameter("damping", 0.3, 0.01, 1.0),
         Parameter("frequency", 2.0, 0.5, 60.0),
     ]
     truth = {"size": torch.tensor(2.0), "damping": torch.tensor(0.15), "frequency": torch.tensor(23.7)}
-    return problem_from_function(free, swinging, swinging(truth) + 0.02 * torch.sin(77.0 * TIMES))
+    return problem_from_function(free, model, swinging(truth) + 0.02 * torch.sin(77.0 * TIMES))
 
 
 def timed(workers: Workers, starts: int) -> tuple[float, list[tuple[int, float, str]]]:
@@ -56,7 +59,7 @@ def timed(workers: Workers, starts: int) -> tuple[float, list[tuple[int, float, 
 
 def experiments() -> CalibrationProblem:
     """Four experiments like the one, each with a size of its own."""
-    whole = problem()
+    whole = problem(partial(swinging, steps=MANY))
     (one,) = whole.experiments
     size, *others = whole.parameters.parameters
     names = [f"test {k}" for k in range(4)]
