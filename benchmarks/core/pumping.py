@@ -65,7 +65,7 @@ def run(quick: bool) -> list[Record]:
     repeat = 1 if quick else 5
     study = load_study(STUDY)
     model = study.problem.experiments[0].model
-    drawdown: Any = model.drawdown.models[0]  # type: ignore[attr-defined]
+    drawdown: Any = model.readings.models[0]  # type: ignore[attr-defined]
     table = study.problem.experiments[0].observations
     readings = table.columns["time"].numpy(), table.value.numpy()
     plain = PlainPumping(drawdown, 7.0)
