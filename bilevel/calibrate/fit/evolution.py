@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from bilevel.calibrate.fit.executors import Workers, run_tasks
 from bilevel.calibrate.fit.problem_source import ProblemSource
 from bilevel.calibrate.parameters import ParameterSet
 from bilevel.calibrate.settings import Starts
-from bilevel.report import InputError
+from bilevel.report import BilevelError, InputError
 
 GENERATIONS = 50
 """The strategy ends there at the latest."""
@@ -31,7 +32,10 @@ APART = 0.02
 def evolved_points(
     parameters: ParameterSet, starts: Starts, workers: Workers, source: ProblemSource, keep: Path | None
 ) -> list[np.ndarray]:
-    """The count - 1 best points (p,) that the strategy met, fewer where they lie together; InputError without cma."""
+    """The count - 1 best points (p,) that the strategy met, fewer where they lie together.
+
+    Raises InputError without cma, BilevelError where the model fails everywhere.
+    """
     try:
         import cma
     except ImportError as error:
@@ -52,6 +56,9 @@ def evolved_points(
         finite = [x for x in phi if math.isfinite(x)]
         strategy.tell(shares, [x if math.isfinite(x) else 2 * max(finite, default=1.0) for x in phi])
         met += [(x, t) for x, t in zip(phi, points) if math.isfinite(x)]
+    if not met:
+        reasons = [each["reason"] for each in found if isinstance(each, dict)]
+        raise BilevelError(f"the model failed wherever the evolution strategy looked; it said: {(reasons or [''])[0]}")
     return _apart(sorted(met, key=lambda each: each[0]), APART * (high - low), starts.count - 1)
 
 
@@ -67,10 +74,11 @@ def _apart(met: list[tuple[float, np.ndarray]], distance: np.ndarray, count: int
 
 
 def _phi(source: ProblemSource, t: list[float]) -> dict[str, Any]:
-    """In a worker: phi of the readings at a point."""
+    """In a worker: phi at a point."""
     try:
-        residual = source.problem().residual(np.array(t))
-        phi = float(residual @ residual)
+        problem, point = source.problem(), np.array(t)
+        prior = problem.prior_residual(torch.as_tensor(point)).numpy()
+        phi = float(np.sum(problem.residual(point) ** 2) + prior @ prior)
         return {"phi": phi} if math.isfinite(phi) else {"reason": "phi is not finite"}
     except Exception as error:  # a user's own model may raise anything
         return {"reason": str(error)}

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -28,6 +27,9 @@ from bilevel.implicit.memory import Memory, Visit
 from bilevel.report import BilevelError
 
 ATTEMPTS = 2
+"""An evaluation whose workers died so often is made in this process."""
+_PROBLEMS: dict[str, CalibrationProblem] = {}
+"""By the token of a calibration: the one that this worker works for."""
 
 
 @dataclass(frozen=True)
@@ -144,9 +146,12 @@ def side_by_side(
         yield SideBySide(workers, source or GivenProblem(problem), stack)
 
 
-@lru_cache(maxsize=2)
 def _problem(token: str, source: ProblemSource) -> CalibrationProblem:
-    return source.problem()
+    """In a worker: that of one calibration, made once."""
+    if token not in _PROBLEMS:
+        _PROBLEMS.clear()
+        _PROBLEMS[token] = source.problem()
+    return _PROBLEMS[token]
 
 
 def _evaluated(source: ProblemSource, token: str, request: bytes) -> bytes:

@@ -40,8 +40,8 @@ def staged(
     """Calibrate stage by stage, each from the last one's values; the result covers all parameters and all groups.
 
     Its statistics are joint ones where the last stage ended; a last stage that frees and fits all makes that the joint
-    minimum. settings hold for every stage. workers, source: as of `calibrate`. Without stages, or with noptmax <= 0, this is `calibrate`. Raises InputError
-    for a stage that names an unknown parameter or group, else as `calibrate` does.
+    minimum. settings hold for every stage; workers and source as of `calibrate`. Without stages, or with noptmax <= 0,
+    this is `calibrate`. Raises InputError for a stage that names an unknown parameter or group, else as `calibrate` does.
     """
     settings, journal = settings or Settings(), journal or Journal()
     fit = partial(calibrate, journal=journal, workers=workers, source=source or GivenProblem(problem))

@@ -21,7 +21,8 @@ UNSEEN = 0.1
 class StartOutcome:
     """Where a start led: natural values (user's units) by label there and at its end, phi, and how it ended.
 
-    number: 0 is the given start. drawn: whether the others are spread evenly, which a search's are not. values: {} where the model failed, with phi = inf and the reason as its status.
+    number: 0 is the given start. values: {} where the model failed, with phi = inf and the reason as its status. drawn:
+    whether the others are spread evenly, which a search's are not.
     """
 
     number: int

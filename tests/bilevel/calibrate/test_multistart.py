@@ -18,7 +18,7 @@ from bilevel.calibrate.function_problem import problem_from_function
 from bilevel.calibrate.parameter import Parameter
 from bilevel.calibrate.parameters import ParameterSet
 from bilevel.calibrate.settings import Settings, Starts, StartSampling
-from bilevel.report import InputError
+from bilevel.report import BilevelError, InputError
 
 X = torch.linspace(0.0, 6.0, 40)
 
@@ -176,3 +176,14 @@ def test_a_driver_that_is_killed_loses_no_finished_start(study, no_pictures):
     assert (resumed["starts"], resumed["parameters"]) == (whole["starts"], whole["parameters"])
     for file, when in done.items():
         assert (other / "checkpoint" / "tasks" / file.name).stat().st_mtime_ns == when
+
+
+def test_a_model_that_fails_everywhere_is_told_by_the_strategy():
+    pytest.importorskip("cma")
+
+    def broken(p):
+        raise ValueError("no licence")
+
+    problem = problem_from_function([Parameter("frequency", 7.0, 0.5, 8.0)], broken, torch.sin(2.3 * X))
+    with pytest.raises(BilevelError, match="wherever the evolution strategy looked; it said: no licence"):
+        multistart(problem, Starts(3, "cma_es"), settings=Settings(verify=False))
