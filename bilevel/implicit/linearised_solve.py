@@ -175,8 +175,8 @@ class LinearisedSolve:
     def residual_at(self, u: Tensor, leaves: Leaves) -> Tensor:
         """The residual at u, as the solver left it where that is known."""
         outcome = self.outcome
-        if outcome is not None and outcome.residual is not None and torch.equal(outcome.u, u):
-            return outcome.residual
+        if outcome is not None and outcome.point is not None and torch.equal(outcome.u, u):
+            return outcome.point.residual
         return self.residual(u, *leaves)
 
     def require_unchanged(self, u: Tensor, leaves: Leaves) -> None:
@@ -186,9 +186,9 @@ class LinearisedSolve:
         an attribute, random numbers. The derivative would then be that of another problem.
         """
         outcome = self.outcome
-        if outcome is None or outcome.residual is None or not torch.equal(outcome.u, u):
+        if outcome is None or outcome.point is None or not torch.equal(outcome.u, u):
             return
-        now, then = self.residual(u, *leaves), outcome.residual
+        now, then = self.residual(u, *leaves), outcome.point.residual
         rounding = (
             CHANGED * torch.finfo(u.dtype).eps * torch.linalg.vector_norm(self.operator(u, leaves).absolute(u), dim=-1)
         )

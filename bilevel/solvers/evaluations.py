@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -11,7 +11,8 @@ from torch import Tensor
 from bilevel.linalg.direct.condition import random_signs
 from bilevel.linalg.operator import LinearOperator
 from bilevel.linalg.registry import Automatic
-from bilevel.linalg.solver import LinearSolver
+from bilevel.linalg.solver import Factor, LinearSolver
+from bilevel.linalg.sparse_batch import SparseBatch
 from bilevel.problem import EnergyProblem, Params, Problem
 from bilevel.report import Counts
 
@@ -84,6 +85,7 @@ class Evaluations:
         self.active: Tensor | None = None  # the samples (*batch) that still move, None for all
         self.goal: Tensor | None = None  # the residual norm (*batch) sought, where directions may be inexact
         self._latest: tuple[Tensor, LinearOperator] | None = None
+        self._factored: tuple[Tensor, Factor] | None = None
         self._noise: tuple[Tensor, Rounding] | None = None
 
     def point(self, u: Tensor) -> Point:
@@ -127,6 +129,30 @@ class Evaluations:
     def known_tangent(self, u: Tensor) -> LinearOperator | None:
         """The tangent at u if it was the latest one made."""
         return self._latest[1] if self._latest is not None and self._latest[0] is u else None
+
+    def factor(self, u: Tensor, wanted: Tensor | None = None) -> Factor:
+        """A factorisation of the tangent at u, singular or not; the latest one where it was made there.
+
+        wanted (*batch): the samples that it is needed for, where a batch is factorised one by one; None for all.
+        """
+        known, tangent = self.known_factor(u), self.tangent(u)
+        if isinstance(tangent, SparseBatch) and wanted is not None:
+            tangent = replace(tangent, wanted=wanted)
+        elif known is not None:
+            return known
+        earlier = None if self._factored is None else self._factored[1]
+        if not self.linear.reuses(tangent, earlier):
+            earlier = None
+        self._factored = None  # a factor that is of no more use gives its memory back before the next is made
+        # A singular sample of a batch, or a flat energy far from its minimum, must not end the others' solve.
+        factor = self.linear.follow(tangent, earlier, on_fail="ignore")
+        self.counts.factorisations += factor.counts.factorisations
+        self._factored = (u, factor)
+        return factor
+
+    def known_factor(self, u: Tensor) -> Factor | None:
+        """The factorisation at u if it was the latest one made."""
+        return self._factored[1] if self._factored is not None and self._factored[0] is u else None
 
     def image(self, u: Tensor, x: Tensor) -> Tensor:
         """Tangent times x, by the tangent at u where it was made."""

@@ -11,10 +11,9 @@ from bilevel.report import require
 from bilevel.solvers.descent import Descent, Metric
 from bilevel.solvers.evaluations import Evaluations, Point
 from bilevel.solvers.loop import DescentSolver
+from bilevel.solvers.secants import Pair, secant_pair, two_loop
 from bilevel.solvers.steps.step import Step
 from bilevel.solvers.steps.wolfe import Wolfe
-
-Pair = tuple[Tensor, Tensor, Tensor]
 
 
 class LimitedMemory(Descent):
@@ -28,40 +27,26 @@ class LimitedMemory(Descent):
     def direction(self, evaluations: Evaluations, point: Point) -> Tensor:
         if self.scale is None:
             self.scale = 1.0 / point.norm.clamp(min=1e-20)
-        return -two_loop(point.residual, self.pairs, self.scale)
+        return -two_loop(point.residual, self.pairs, self._scaled)
 
     def metric(self) -> Metric | None:
         pairs, scale = list(self.pairs), self.scale
         assert scale is not None
-        return lambda r: two_loop(r, pairs, scale)
+        return lambda r: two_loop(r, pairs, lambda q: scale.unsqueeze(-1) * q)
 
     def moved(self, old: Point, new: Point) -> None:
-        s, y = new.u - old.u, new.residual - old.residual
-        curvature = (s * y).sum(-1)
-        bent = curvature > 1e-12 * torch.linalg.vector_norm(s, dim=-1) * torch.linalg.vector_norm(y, dim=-1)
-        if not bool(bent.any()):
+        pair = secant_pair(old, new)
+        if pair is None:
             return
-        # A sample whose pair carries no curvature gets weight zero: the pair then leaves its metric unchanged.
-        rho = torch.where(
-            bent, 1.0 / torch.where(bent, curvature, torch.ones_like(curvature)), torch.zeros_like(curvature)
-        )
-        self.pairs = [*self.pairs, (s, y, rho)][-self.memory :]
-        fresh = curvature / (y * y).sum(-1).clamp(min=1e-300)
+        self.pairs = [*self.pairs, pair][-self.memory :]
+        _, y, rho = pair
+        fresh = 1.0 / (rho * (y * y).sum(-1)).clamp(min=1e-300)
         assert self.scale is not None
-        self.scale = torch.where(bent, fresh, self.scale)
+        self.scale = torch.where(rho > 0, fresh, self.scale)
 
-
-def two_loop(gradient: Tensor, pairs: list[Pair], scale: Tensor) -> Tensor:
-    """The two-loop recursion: P applied to `gradient` (*batch, n)."""
-    q, weights = gradient, []
-    for s, y, rho in reversed(pairs):
-        weight = rho * (s * q).sum(-1)
-        weights.append(weight)
-        q = q - weight.unsqueeze(-1) * y
-    q = scale.unsqueeze(-1) * q
-    for (s, y, rho), weight in zip(pairs, reversed(weights), strict=True):
-        q = q + (weight - rho * (y * q).sum(-1)).unsqueeze(-1) * s
-    return q
+    def _scaled(self, q: Tensor) -> Tensor:
+        assert self.scale is not None
+        return self.scale.unsqueeze(-1) * q
 
 
 @dataclass

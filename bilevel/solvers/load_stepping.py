@@ -46,7 +46,7 @@ class LoadStepping(WrappingSolver):
         require(sized, "load steps need 0 < smallest <= first <= 1 and growth >= 1")
 
     def near(self) -> Solver:
-        return self.solver
+        return self.solver.near()
 
     @property
     def takes_guesses(self) -> bool:

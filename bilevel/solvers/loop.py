@@ -19,6 +19,7 @@ from bilevel.report import BilevelError, Counts, SingularError, SolveReport, Sta
 from bilevel.solvers.balance import ASTRAY, unbalanced
 from bilevel.solvers.descent import Descent, Metric
 from bilevel.solvers.evaluations import Evaluations, Point, Tolerance
+from bilevel.solvers.kept_factor import HALF, steps_by, trusted
 from bilevel.solvers.saddle import leave_saddle
 from bilevel.solvers.steps.step import Step, select
 
@@ -47,7 +48,7 @@ class TapeEntry:
 class Outcome:
     """What a solver found.
 
-    factor: a factorisation of the tangent at or near u, where one was made. tangent, residual: those at u, likewise.
+    factor: a factorisation of the tangent at or near u, where one was made. tangent, point: those at u, likewise.
     """
 
     u: Tensor
@@ -55,7 +56,7 @@ class Outcome:
     factor: Factor | None = None
     tape: list[TapeEntry] = field(default_factory=list)
     tangent: LinearOperator | None = None
-    residual: Tensor | None = None
+    point: Point | None = None
 
 
 class Solver(ABC):
@@ -119,6 +120,7 @@ class DescentSolver(Solver):
     linear: LinearSolver = field(default_factory=Automatic, kw_only=True)
     check_minimum: bool = field(default=True, kw_only=True)
     energies_only: ClassVar[bool] = False
+    keeps_factors: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
         require(isinstance(self.step, Step), f"step must be a rule such as bilevel.Armijo(), not {self.step!r}")
@@ -135,15 +137,19 @@ class DescentSolver(Solver):
                 "use Newton for a residual and Anderson or Picard for a fixed point"
             )
         with torch.no_grad():
-            return _Run(self, problem, params, record).from_start(u0)
+            evaluations = Evaluations(problem, params, self.linear)
+            return self.go_on(evaluations, evaluations.point(u0), record)
+
+    def go_on(self, evaluations: Evaluations, start: Point, record: bool = False) -> Outcome:
+        """As `solve`, from a point that is known."""
+        return _Run(self, evaluations, record).from_start(start)
 
 
 class _Run:
     """One solve in progress; samples stop one by one."""
 
-    def __init__(self, solver: DescentSolver, problem: Problem, params: Params, record: bool) -> None:
-        self.solver, self.record = solver, record
-        self.evaluations = Evaluations(problem, params, solver.linear)
+    def __init__(self, solver: DescentSolver, evaluations: Evaluations, record: bool) -> None:
+        self.solver, self.evaluations, self.record = solver, evaluations, record
         self.descent = solver.descent()
         self.step = copy.deepcopy(solver.step)  # rules remember lengths and radii, which belong to this solve alone
         self.tape: list[TapeEntry] = []
@@ -151,8 +157,7 @@ class _Run:
         self.notes: list[str] = []
         self.started = time.perf_counter()
 
-    def from_start(self, u0: Tensor) -> Outcome:
-        point = self.evaluations.point(u0)
+    def from_start(self, point: Point) -> Outcome:
         self.status: list[Status | None] = [None] * max(1, point.merit.numel())
         self._moving: Tensor | None = None  # the samples without a status, as long as that is known
         if not bool(point.finite.all()):
@@ -160,20 +165,24 @@ class _Run:
         if self.descent.linearises:
             self.evaluations.tangent(point.u)  # the first direction needs it, so the scale may use it
         self.scale = self.evaluations.scale(point)
-        self.start = u0
+        self.start = point.u
         self.rounded = torch.zeros_like(point.finite)  # samples that no step moves, whose residual is noise
         self.last: Point | None = None
         self._aim_at(self.solver.tolerance.threshold(self.scale))
-        self.bound = UNBOUNDED * torch.linalg.vector_norm(u0, dim=-1).clamp(min=1.0)
-        iterations = 0
+        self.bound = UNBOUNDED * torch.linalg.vector_norm(point.u, dim=-1).clamp(min=1.0)
+        keeps = self.solver.keeps_factors and not self.record
+        if keeps and bool((point.norm < self.scale).all()):  # else no terms cancel yet
+            point = self._by_factor(self.evaluations.factor(point.u), point)
         while True:
             point = self._settle_converged(point)
-            if self._all_ended() or iterations >= self.solver.max_iterations:
+            if self._all_ended() or len(self.history) >= self.solver.max_iterations:
                 break
-            point = self._iterate(point)
-            iterations += 1
+            before, point = point, self._iterate(point)
+            factor = self.evaluations.known_factor(before.u)
+            if keeps and factor is not None and bool((point.norm <= HALF * before.norm).all()):
+                point = self._by_factor(factor, point)
         self._mark(self._active(point), Status.MAX_ITERATIONS)
-        return self._outcome(point, iterations)
+        return self._outcome(point)
 
     def _iterate(self, point: Point) -> Point:
         active = self.evaluations.active = self._active(point)
@@ -199,6 +208,19 @@ class _Run:
         self.descent.moved(point, move.point)
         self.last = point
         return move.point
+
+    def _by_factor(self, factor: Factor, point: Point) -> Point:
+        """Where steps by a factorisation of an earlier tangent, or the one here, lead."""
+        self.descent.factor = factor
+        if not trusted(factor, self.evaluations.is_energy):
+            return point
+        walked = steps_by(factor, self.evaluations, point, self.threshold, self._active(point))
+        if walked:
+            before = [point, *walked[:-1]]
+            self.history += [float(one.norm.max()) for one in before]
+            self.last, point = before[-1], walked[-1]
+            self.descent.safe = factor.positive_definite is not None
+        return point
 
     def _aim_at(self, threshold: Tensor) -> None:
         self.threshold = threshold
@@ -310,7 +332,7 @@ class _Run:
     def _all_ended(self) -> bool:
         return None not in self.status
 
-    def _outcome(self, point: Point, iterations: int) -> Outcome:
+    def _outcome(self, point: Point) -> Outcome:
         if any(status in ASTRAY for status in self.status):
             lost = unbalanced(self.evaluations, self.descent, point).reshape(-1).tolist()
             self.status = [
@@ -322,10 +344,10 @@ class _Run:
             status=[status for status in self.status if status is not None],
             residual=point.norm,
             tolerance=self.threshold,
-            iterations=iterations,
+            iterations=len(self.history),
             counts=counts,
             seconds=time.perf_counter() - self.started,
             history=self.history,
             notes=self.notes,
         )
-        return Outcome(point.u, report, self.descent.factor, self.tape, tangent, point.residual)
+        return Outcome(point.u, report, self.descent.factor, self.tape, tangent, point)

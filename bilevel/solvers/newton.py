@@ -9,12 +9,12 @@ from torch import Tensor
 
 from bilevel.linalg import negative_curvature
 from bilevel.linalg.operator import Dense, LinearOperator, Sparse
-from bilevel.linalg.solver import Factor, LinearSolver
+from bilevel.linalg.solver import Factor
 from bilevel.linalg.sparse_batch import SparseBatch
 from bilevel.report import ConvergenceError
 from bilevel.solvers.descent import Descent, Metric
 from bilevel.solvers.evaluations import Evaluations, Point
-from bilevel.solvers.loop import DescentSolver
+from bilevel.solvers.loop import DescentSolver, Solver
 from bilevel.solvers.steps.armijo import Armijo
 from bilevel.solvers.steps.step import Step
 
@@ -48,9 +48,11 @@ class NewtonDirection(Descent):
             # Samples that have ended stay where they are: their matrices need no factors, and zeros no solutions.
             tangent = replace(tangent, wanted=evaluations.active)
             point = Point(point.u, point.merit, torch.where(evaluations.active.unsqueeze(-1), point.residual, 0.0))
-        self.factor = self._factorise(evaluations.linear, tangent)
+        self.factor = None  # nor does this keep in memory what is of no more use
+        self.factor = evaluations.factor(point.u, evaluations.active)
+        known = self.factor.counts.factorisations
         step = self._step(evaluations, point, tangent)
-        evaluations.counts.factorisations += self.factor.counts.factorisations
+        evaluations.counts.factorisations += self.factor.counts.factorisations - known
         self._taken = step
         return step
 
@@ -86,12 +88,6 @@ class NewtonDirection(Descent):
         if not bool(sound.any()):
             return bent
         return torch.where(sound.unsqueeze(-1), -self.factor.solve(point.residual), bent)
-
-    def _factorise(self, linear: LinearSolver, tangent: LinearOperator) -> Factor:
-        earlier = self.factor if linear.reuses(tangent, self.factor) else None
-        self.factor = None  # a factor that is of no more use gives its memory back before the next is made
-        # A singular sample of a batch, or a flat energy far from its minimum, must not end the others' solve.
-        return linear.follow(tangent, earlier, on_fail="ignore")
 
     def _forcing(self, evaluations: Evaluations, point: Point) -> float:
         """The relative residual at which an iterative linear solve may stop."""
@@ -219,10 +215,15 @@ class Newton(DescentSolver):
 
     Step: by default a line search that asks for 0.3 of the decrease which the slope promises: Newton's full step gives
     0.5 near a solution, and much less tells of overshooting, as on energies |x|^p with p < 2. TrustRegion for energies
-    with much negative curvature.
+    with much negative curvature. keeps_factors: go on with a factorisation, updated by what the steps show of the tangent
+    (`kept_factor`), as long as each step halves the residual.
     """
 
     step: Step = field(default_factory=lambda: Armijo(decrease=0.3))
+    keeps_factors: bool = field(default=False, kw_only=True)
 
     def descent(self) -> Descent:
         return NewtonDirection()
+
+    def near(self) -> Solver:
+        return replace(self, keeps_factors=True)

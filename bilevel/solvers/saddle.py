@@ -9,7 +9,6 @@ from torch import Tensor
 
 from bilevel.linalg import negative_curvature
 from bilevel.linalg.operator import LinearOperator
-from bilevel.report import SingularError
 from bilevel.solvers.descent import Descent
 from bilevel.solvers.evaluations import Evaluations, Point
 from bilevel.solvers.steps.step import along, select
@@ -35,13 +34,11 @@ def leave_saddle(
 ) -> SaddleMove | None:
     """None if the Hessian is positive (semi)definite in the samples `here`; otherwise a move to a lower energy."""
     tangent = evaluations.tangent(point.u)
-    evaluations.counts.factorisations += 1
-    try:
-        factor = evaluations.linear.follow(tangent, descent.factor)
-    except SingularError:
-        factor = None
+    descent.factor = None  # gives its memory back before the next is made
+    factor = evaluations.factor(point.u, here)
+    if bool(torch.as_tensor(factor.singular).any()):
         notes.append("the Hessian is singular at the solution: the minimum is not unique, gradients need a null space")
-    if factor is not None:
+    else:
         descent.factor = factor
         definite = factor.detect_negative_curvature()
         if definite is not None and bool((torch.as_tensor(definite).expand(here.shape) | ~here).all()):

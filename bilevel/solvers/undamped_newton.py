@@ -45,7 +45,7 @@ class UndampedNewton(WrappingSolver):
             end, threshold, factor = self._walk(evaluations, u0, history)
         if threshold is not None:
             report = SolveReport([Status.CONVERGED], end.norm, threshold, len(history), Counts(), 0.0)
-            found = Outcome(end.u, report, factor, tangent=evaluations.known_tangent(end.u), residual=end.residual)
+            found = Outcome(end.u, report, factor, tangent=evaluations.known_tangent(end.u), point=end)
         else:
             found = self.solver.solve(problem, end.u, params)
             found.report.iterations += len(history)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from bilevel.problem import Params, Problem
 from bilevel.report import BilevelError, Counts, SolveReport, Status
-from bilevel.solvers.chord import FAR_BELOW, chord
 from bilevel.solvers.evaluations import Evaluations, Point
-from bilevel.solvers.loop import Outcome, Solver, WrappingSolver
-from bilevel.solvers.newton import Newton
+from bilevel.solvers.loop import DescentSolver, Outcome, Solver, WrappingSolver
 from bilevel.solvers.steps.step import select
 
 SAME_ENERGY = 1e-12
@@ -29,11 +27,9 @@ SAME_MERIT = 1e-9
 class WarmStart(WrappingSolver):
     """Solves by `solver` from the guess of least energy (or residual), or from the given start where that is better or the guess fails.
 
-    The guess is left to `solver.near()`, which begins where it is told; Newton's method goes as far as it can with the
-    factorisation there. The guess fails where that does not converge, or ends elsewhere: farther from the guess than from
-    the given start, or with more energy than that has. Newton's method ends far below its tolerance: a good guess meets a
-    tolerance by chance, and what remains would be noise to whoever compares states. exact: the first guess is a state
-    found before at the same parameters; it is taken as it is if it is a solution.
+    The guess is left to `solver.near()`, which begins where it is told; Newton's method keeps its factorisations. The guess fails where that does not converge, or ends elsewhere: farther from the guess than from
+    the given start, or with more energy than that has. exact: the first guess is a state found before at the same
+    parameters; it is taken as it is if it is a solution.
     """
 
     solver: Solver
@@ -70,7 +66,9 @@ class WarmStart(WrappingSolver):
             threshold = self.tolerance.threshold(evaluations.scale(known))
             if bool((known.norm <= threshold).all()):
                 evaluations.counts.warm_starts += 1
-                return _outcome(known, threshold, 0)
+                status = [Status.CONVERGED] * max(1, known.norm.numel())
+                report = SolveReport(status, known.norm, threshold, 0, Counts(), 0.0)
+                return Outcome(known.u, report, point=known)
         cold = evaluations.point(u0)
         best, given = cold, torch.ones_like(cold.finite)
         for guess in self.guesses:
@@ -82,39 +80,22 @@ class WarmStart(WrappingSolver):
         if bool(given.all()):
             return None
         evaluations.counts.warm_starts += 1
-        found, end = self._near(evaluations, best)
-        if found is None or bool((_elsewhere(evaluations, end, best, cold) & ~given).any()):
-            return None
-        return found
-
-    def _near(self, evaluations: Evaluations, guess: Point) -> tuple[Outcome | None, Point]:
-        """What is found from a guess, and the point there."""
-        near = self.solver.near()
-        quick = chord(evaluations, guess, near.tolerance) if isinstance(near, Newton) else None
-        if quick is not None and quick.converged:
-            found = _outcome(quick.end, quick.threshold, quick.steps)
-            found.factor = quick.factor
-            if quick.minimum or not near.check_minimum:  # type: ignore[attr-defined]
-                return found, quick.end
-        found = near.solve(evaluations.problem, guess.u if quick is None else quick.end.u, evaluations.params)
-        evaluations.counts.add(found.report.counts)
-        found.report.counts = Counts()
+        found = self._near(evaluations, best)
         if not found.report.converged:
-            return None, guess
-        end = evaluations.point(found.u)
-        if found.factor is None or not bool((end.norm > FAR_BELOW * found.report.tolerance).any()):
-            return found, end
-        evaluations.counts.back_substitutions += 1
-        moved = evaluations.point(end.u - found.factor.solve(end.residual))
-        end = select(moved.finite & (moved.norm < end.norm), moved, end)
-        report = replace(found.report, residual=end.norm)
-        return Outcome(end.u, report, found.factor, residual=end.residual), end
+            return None
+        end = evaluations.point(found.u) if found.point is None else found.point
+        return None if bool((_elsewhere(evaluations, end, best, cold) & ~given).any()) else found
 
-
-def _outcome(end: Point, threshold: Tensor, iterations: int) -> Outcome:
-    status = [Status.CONVERGED] * max(1, end.norm.numel())
-    report = SolveReport(status, end.norm, threshold, iterations, Counts(), 0.0)
-    return Outcome(end.u, report, residual=end.residual)
+    def _near(self, evaluations: Evaluations, guess: Point) -> Outcome:
+        """What is found from a guess; the report's counts are left to `evaluations`."""
+        near = self.solver.near()
+        if isinstance(near, DescentSolver):
+            found = near.go_on(evaluations, guess)
+        else:
+            found = near.solve(evaluations.problem, guess.u, evaluations.params)
+            evaluations.counts.add(found.report.counts)
+        found.report.counts = Counts()
+        return found
 
 
 def _better(one: Point, other: Point) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bilevel.linalg.operator import Dense, LinearOperator
-from bilevel.report import BilevelError, SingularError, require
+from bilevel.report import BilevelError, require
 from bilevel.solvers.descent import Descent
 from bilevel.solvers.evaluations import Evaluations, Point
 from bilevel.solvers.steps.step import Move, Step, enough_or_lost_in_noise, select
@@ -40,7 +40,7 @@ class TrustRegion(Step):
         model = (
             _DenseModel(tangent, point.residual)
             if isinstance(tangent, Dense)
-            else _ProductModel(evaluations, tangent, point.residual)
+            else _ProductModel(evaluations, point, tangent)
         )
         best, accepted = point, ~active
         for _ in range(self.max_trials):
@@ -61,7 +61,7 @@ class TrustRegion(Step):
             if bool(accepted.all()):
                 break
         self._radius = radius
-        descent.factor, descent.safe = model.factor, False
+        descent.factor, descent.safe = model.factor, model.definite
         return Move(best, radius, accepted)
 
     def _start(self, evaluations: Evaluations, point: Point) -> Tensor:
@@ -80,11 +80,12 @@ class _DenseModel:
     def __init__(self, tangent: Dense, gradient: Tensor) -> None:
         self.values, self.vectors = torch.linalg.eigh(tangent.matrix)
         self.gradient = (self.vectors.mT @ gradient.unsqueeze(-1)).squeeze(-1)
+        self.tiny = 1e-14 * self.values.abs().amax(-1) + torch.finfo(gradient.dtype).tiny
+        self.definite = bool((self.values[..., 0] > self.tiny).all())
 
     def minimise(self, radius: Tensor) -> Tensor:
-        lowest = self.values[..., 0]
+        lowest, tiny = self.values[..., 0], self.tiny
         size = self.values.abs().amax(-1)
-        tiny = 1e-14 * size + torch.finfo(size.dtype).tiny
         inside = lowest > tiny
         free = self._step(torch.zeros_like(lowest))
         interior = inside & (torch.linalg.vector_norm(free, dim=-1) <= radius)
@@ -116,17 +117,14 @@ class _DenseModel:
 class _ProductModel:
     """The same for one large problem: a Newton step where it fits, else Steihaug's truncated conjugate gradients."""
 
-    def __init__(self, evaluations: Evaluations, tangent: LinearOperator, gradient: Tensor) -> None:
-        self.tangent, self.gradient = tangent, gradient
+    def __init__(self, evaluations: Evaluations, point: Point, tangent: LinearOperator) -> None:
+        self.tangent, self.gradient = tangent, point.residual
         self.factor, self.newton = None, None
-        evaluations.counts.factorisations += 1
-        try:
-            factor = evaluations.linear.factor(tangent)
-        except SingularError:
-            return
-        if bool(torch.as_tensor(factor.positive_definite).all()):
+        factor = evaluations.factor(point.u)
+        if not bool(factor.singular) and bool(factor.detect_negative_curvature()):
             evaluations.counts.back_substitutions += 1
-            self.factor, self.newton = factor, -factor.solve(gradient)
+            self.factor, self.newton = factor, -factor.solve(self.gradient)
+        self.definite = self.newton is not None
 
     def minimise(self, radius: Tensor) -> Tensor:
         if self.newton is not None and bool(torch.linalg.vector_norm(self.newton) <= radius):
