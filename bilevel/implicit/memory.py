@@ -2,8 +2,9 @@
 
 A model is evaluated at a point x, and its inner solves come in the same order each time; so a solve has a place: its
 number, or in a chain the step and its number there. At each place the memory holds the last few states with their points
-and, where forward mode passed by, their derivatives d state / d x, from which `predictions` are made. Which guess is used, and whether it is any good, `WarmStart` decides by residuals. What is inside a solve (the local
-solves of a material, say) has no place of its own.
+and, where forward mode passed by, their derivatives d state / d x, from which `predictions` are made. Which guess is used,
+and whether it is any good, `WarmStart` decides by residuals. What is inside a solve (the local solves of a material, say)
+has no place of its own. A march that differentiates its steps as it goes has one place for all of them (`StepGuesses`).
 """
 
 from __future__ import annotations
@@ -34,22 +35,27 @@ MEGABYTES = 256.0
 
 @dataclass
 class RememberedSolve:
-    """The start (*batch, n) that was given, the state (*batch, n) found, and d state / d x (p, *batch, n) if known."""
+    """The start (*batch, n) that was given, the state (*batch, n) found, and d state / d x (p, *batch, n) if known.
+
+    by_start (*batch, n, n): where the start is the state before, on which the one found depends; then the tangent is the
+    one at a given start.
+    """
 
     start: Tensor
     state: Tensor
     tangent: Tensor | None = None
+    by_start: Tensor | None = None
 
     @property
     def bytes(self) -> int:
         """Starts of chains are the states before, so they count for nothing."""
-        return sum(t.numel() * t.element_size() for t in (self.state, self.tangent) if t is not None)
+        return sum(_bytes(t) for t in (self.state, self.tangent, self.by_start) if t is not None)
 
     @property
     def left(self) -> RememberedSolve:
         """The same of plain tensors, which the transforms that they were found under do not wrap any more."""
-        tangent = None if self.tangent is None else plain(self.tangent)
-        return RememberedSolve(plain(self.start), plain(self.state), tangent)
+        tangent, by_start = (None if t is None else plain(t) for t in (self.tangent, self.by_start))
+        return RememberedSolve(plain(self.start), plain(self.state), tangent, by_start)
 
 
 @dataclass
@@ -93,8 +99,7 @@ class Visit:
         """States (*batch, n) near the one sought at a place, for the start given there; whether it is the one sought."""
         if place in self.solves:  # once more, on the way back through a chain
             return [self.solves[place].state], True
-        known = [(v, v.solves[place]) for v in self.earlier if place in v.solves]
-        known = [(v, solve) for v, solve in known if solve.state.shape == start.shape]
+        known = self.known(place, start.shape)
         for v, solve in reversed(known):
             if v.frame == self.frame and torch.equal(v.x, self.x) and torch.equal(solve.start, start):
                 return [solve.state.to(start)], True
@@ -105,6 +110,11 @@ class Visit:
         missed, self._predicted = self._missed_before(place), (place, predicted[-1])
         found = [*predicted, *([] if missed is None else [predicted[-1] + missed])]
         return [guess.to(start) for guess in (*found, self._transferred(told[nearest][1], start))], False
+
+    def known(self, place: Place, shape: torch.Size) -> list[tuple[Visit, RememberedSolve]]:
+        """What earlier visits found at a place."""
+        known = [(v, v.solves[place]) for v in self.earlier if place in v.solves]
+        return [(v, solve) for v, solve in known if solve.state.shape == shape]
 
     @staticmethod
     def _transferred(solve: RememberedSolve, start: Tensor) -> Tensor:
@@ -120,10 +130,10 @@ class Visit:
         follows = before == (*place[:-2], place[-2] - 1, place[-1])
         return found.state - predicted if follows and found is not None else None
 
-    def keep(self, place: Place, start: Tensor, state: Tensor) -> None:
+    def keep(self, place: Place, start: Tensor, state: Tensor, by_start: Tensor | None = None) -> None:
         if place in self.solves:
             return
-        solve = RememberedSolve(start, state)
+        solve = RememberedSolve(start, state, by_start=by_start)
         if self.bytes + solve.bytes <= self.limit:
             self.bytes += solve.bytes
             self.solves[place] = solve
@@ -133,10 +143,13 @@ class Visit:
         solve = self.solves.get(place)
         if solve is None or solve.tangent is not None or tangent.shape != (len(self.x), *solve.state.shape):
             return
-        more = tangent.numel() * tangent.element_size()
-        if self.bytes + more <= self.limit:
-            self.bytes += more
+        if self.bytes + _bytes(tangent) <= self.limit:
+            self.bytes += _bytes(tangent)
             solve.tangent = tangent
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
 _current: ContextVar[Visit | None] = ContextVar("visit", default=None)
@@ -236,9 +249,9 @@ class Spot:
         with self.visit.from_the_top((*self.place, k)):
             yield
 
-    def keep_tangent(self, tangent: Tensor, *step: int) -> None:
-        """The derivatives (p, *batch, n) of what was found here, or by solve (k, number) of the chain that has this place."""
-        self.visit.keep_tangent((*self.place, *step), plain(tangent))
+    def keep_tangent(self, tangent: Tensor) -> None:
+        """The derivatives (p, *batch, n) of what was found here."""
+        self.visit.keep_tangent(self.place, plain(tangent))
 
 
 def next_spot() -> Spot | None:

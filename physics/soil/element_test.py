@@ -18,7 +18,7 @@ import bilevel
 from bilevel.implicit.chain import chain
 from bilevel.implicit.strategies import Exact
 from bilevel.problem import Params
-from bilevel.report import ConvergenceError, InputError
+from bilevel.report import ConvergenceError, Counts, InputError
 from bilevel.torch_internals import outside_transforms
 from physics.constitutive.inelastic.law import STRAIN_SIZE, InelasticLaw, Values
 from physics.constitutive.inelastic.local_problem import LocalProblem, local_newton
@@ -165,18 +165,13 @@ class ControlledIncrement(LocalProblem):
         """The derivative of `missed` by the old full state (tests, 6, size + 6)."""
         return (self.share - 1.0).unsqueeze(-1) * self.machine
 
-    def predict(self, old: Tensor, move: Tensor, curved: Tensor | None = None) -> list[Tensor]:
-        """Where Newton may start: the last move (tests, size + 6) again, as far as the machine goes on in its direction.
-
-        curved (tests, size + 6): by how much that was wrong for the last move; the second start adds it.
-        """
+    def predict(self, old: Tensor, move: Tensor) -> tuple[Tensor, Tensor]:
+        """The last move (tests, size + 6) again, as far as the machine goes on in its direction, and how far (tests, 1)."""
         before, now = self._seen(move), self._wanted(old)
         length = before.square().sum(-1, keepdim=True)
         ratio = (before * now).sum(-1, keepdim=True) / torch.where(length > 0, length, torch.ones_like(length))
         ratio = ratio.clamp(-3.0, 3.0)
-        straight = old + ratio * move
-        ends = [straight] if curved is None else [straight, straight + ratio.square() * curved]
-        return [end / self.units for end in ends]
+        return (old + ratio * move) / self.units, ratio
 
     def _wanted(self, old: Tensor) -> Tensor:
         return self.share * (self.target - self._seen(old))
@@ -192,11 +187,15 @@ def unknown_units(law: InelasticLaw, like: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class March:
-    """The states (increments + 1, tests, size) and strains (increments + 1, tests, 6) of all tests, start included."""
+    """The states (increments + 1, tests, size) and strains (increments + 1, tests, 6) of all tests, start included.
+
+    counts: the work in the increments, each step of Newton's method a back-substitution; None where it was not counted.
+    """
 
     schedule: IncrementSchedule
     states: Tensor
     strains: Tensor
+    counts: Counts | None = None
 
     def at_rows(self, test: int) -> tuple[Tensor, Tensor]:
         """State and strain (rows + 1, ...) of one test at its start and its rows."""

@@ -7,14 +7,14 @@ back-substitution an increment, whatever the number of parameters; afterwards JV
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from bilevel.implicit.memory import Spot, next_spot
-from bilevel.report import InputError
+from bilevel.implicit.memory import Spot, next_spot, no_places
+from bilevel.implicit.step_guesses import StepGuesses
+from bilevel.report import Counts, InputError
 from bilevel.torch_internals import Constants, plain
 from physics.constitutive.inelastic.law import InelasticLaw
 from physics.soil.element_test import (
@@ -25,7 +25,7 @@ from physics.soil.element_test import (
     solve_increment,
     unknown_units,
 )
-from physics.soil.increment_newton import Increment, linearise, solve_remembered
+from physics.soil.increment_newton import Increment, Starts, linearise, solve_quickly
 
 InitialStates = Callable[[Mapping[str, Tensor]], Tensor]
 """The initial states (tests, size) as a function of the parameters."""
@@ -47,7 +47,7 @@ def sensitive_march(
     with sweep.constants.watched(list(params.values())):  # what `initial` closes over may be made inside a transform
         initial(params).clone()
     history, _ = _Swept.apply(sweep, torch.stack([params[name] for name in names]))
-    return March(schedule, history[..., : law.size], history[..., law.size :])
+    return March(schedule, history[..., : law.size], history[..., law.size :], sweep.counts)
 
 
 @dataclass
@@ -58,42 +58,47 @@ class _Sweep:
     schedule: IncrementSchedule
     spot: Spot | None
     constants: Constants = field(default_factory=Constants)
+    counts: Counts = field(default_factory=Counts)
 
     def run(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """States with strains (increments + 1, tests, n) and their derivatives (increments + 1, tests, n, parameters)."""
         full, slope = self._start(theta)
-        history, slopes = [full], [slope]
-        move = curved = torch.zeros_like(full)
+        steps, starts, move = [(full, slope)], Starts(), torch.zeros_like(full)
+        guesses = None if self.spot is None else StepGuesses.remembered(self.spot, (len(self.schedule), *full.shape))
+        found: list[Increment] = []
         for k in range(len(self.schedule)):
             problem = ControlledIncrement(self.law, self.schedule, k)
-            straight, once_more = problem.predict(full, move, curved)
-            found = self._increment(problem, k, [straight, once_more], full, theta)
-            new = found.u * problem.units
-            curved = new - straight * problem.units
-            slope = (found.by_old @ slope + found.by_theta) * problem.units.unsqueeze(-1)
-            full, move = new, new - full
-            history.append(full)
-            slopes.append(slope)
-        return torch.stack(history), torch.stack(slopes)
+            guess = None if guesses is None else guesses.after(k, full)
+            found.append(self._increment(problem, k, starts.of(problem, full, move, guess), full, theta))
+            starts.found(found[-1].u)
+            new = found[-1].u * problem.units
+            slope = (found[-1].by_old @ slope + found[-1].by_theta) * problem.units.unsqueeze(-1)
+            move, full = new - full, new
+            steps.append((full, slope))
+        history, slopes = (torch.stack(part) for part in zip(*steps))
+        if self.spot is not None:
+            news, by_old = torch.stack([one.u for one in found]), torch.stack([one.by_old for one in found])
+            self.spot.visit.keep(self.spot.place, history[:-1], news, by_old)
+        return history, slopes
 
     def _increment(
-        self, problem: ControlledIncrement, k: int, starts: list[Tensor], full: Tensor, theta: Tensor
+        self, problem: ControlledIncrement, k: int, starts: tuple[Tensor, Tensor], full: Tensor, theta: Tensor
     ) -> Increment:
-        with nullcontext() if self.spot is None else self.spot.step(k):
-            found = solve_remembered(problem, self._values, starts, full, theta, next_spot())
+        found = solve_quickly(problem, self._values, *starts, full, theta, self.counts)
         if found is not None:
             return found
-        with nullcontext() if self.spot is None else self.spot.step(k):
-            new = solve_increment(problem, self.schedule, k, starts[0], full, self._values(theta))
+        with no_places():
+            new = solve_increment(problem, self.schedule, k, starts[-1][0], full, self._values(theta))
         return linearise(problem, self._values, new / problem.units, full, theta)
 
     def remember(self, slopes: Tensor, moved: Tensor) -> None:
-        """Tell the memory how all increments move, where theta moves in several directions (p, parameters) at once."""
-        if self.spot is None or moved.dim() != 2:
+        """Tell the memory how each increment moves at a given old state, where theta moves in several directions (p, parameters)."""
+        solve = None if self.spot is None else self.spot.visit.solves.get(self.spot.place)
+        if self.spot is None or solve is None or solve.by_start is None or moved.dim() != 2:
             return
-        units = unknown_units(self.law, slopes)
-        for k, slope in enumerate(slopes[1:]):
-            self.spot.keep_tangent(torch.einsum("pi,sni->psn", moved, slope) / units, k, 0)
+        of_states = torch.einsum("pi,ksni->pksn", moved, slopes)
+        by_old = (plain(solve.by_start) @ of_states[:, :-1].unsqueeze(-1)).squeeze(-1)
+        self.spot.keep_tangent(of_states[:, 1:] / unknown_units(self.law, slopes) - by_old)
 
     def march(self, theta: Tensor) -> Tensor:
         """The same history by implicit layers, differentiable as often as one likes."""

@@ -24,8 +24,9 @@ def memory_bytes(evaluation: Mapping[str, Visit]) -> bytes:
         for place, solve in visit.solves.items():
             at = f"{name}/{'.'.join(map(str, place))}"
             arrays[f"{at}/start"], arrays[f"{at}/state"] = solve.start.cpu().numpy(), solve.state.cpu().numpy()
-            if solve.tangent is not None:
-                arrays[f"{at}/tangent"] = solve.tangent.cpu().numpy()
+            for what, derivative in (("tangent", solve.tangent), ("by_start", solve.by_start)):
+                if derivative is not None:
+                    arrays[f"{at}/{what}"] = derivative.cpu().numpy()
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()
@@ -39,8 +40,9 @@ def memory_of(arrays: Mapping[str, np.ndarray]) -> dict[str, Visit]:
         for key in (key for key in arrays if key.startswith(f"{name}/") and key.endswith("/state")):
             at = key.removesuffix("/state")
             start, state = (torch.from_numpy(arrays[f"{at}/{what}"]) for what in ("start", "state"))
+            by_start = torch.from_numpy(arrays[f"{at}/by_start"]) if f"{at}/by_start" in arrays else None
             place = tuple(map(int, at.removeprefix(f"{name}/").split(".")))
-            visit.keep(place, start, state)
+            visit.keep(place, start, state, by_start)
             if f"{at}/tangent" in arrays:
                 visit.keep_tangent(place, torch.from_numpy(arrays[f"{at}/tangent"]))
         found[unquote(name)] = visit

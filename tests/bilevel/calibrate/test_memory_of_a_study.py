@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from dataclasses import replace
@@ -13,9 +14,11 @@ import torch
 import bilevel
 from bilevel.calibrate import Parameter, Settings, calibrate, problem_from_function
 from bilevel.calibrate.fit.journal import Journal
+from bilevel.calibrate.fit.memory_file import memory_bytes, memory_of
 from bilevel.calibrate.settings import Ensemble, EnsembleMethod, Method
 from bilevel.calibrate.statistics.ensemble import ensemble
 from bilevel.calibrate.statistics.profile import profiles
+from bilevel.implicit.memory import Visit
 from bilevel.solvers import Newton, Tolerance
 
 SIZE = 20
@@ -73,6 +76,20 @@ def test_a_loose_inner_tolerance_leaves_no_noise_that_keeps_the_fit_from_converg
     result = fitted(Springs(1e-8), observed(noise))
     assert result.converged
     assert result.values["stiffness"] == pytest.approx(TRUTH["stiffness"], rel=1e-6 if noise == 0 else 0.1)
+
+
+def test_the_file_of_a_memory_holds_all_that_was_found():
+    x, tensors = torch.tensor([0.3, 0.5], dtype=torch.float64), torch.rand(4, 2, 3, 5, dtype=torch.float64)
+    visit = Visit(x, ("a", "b"))
+    visit.keep((0,), tensors[0], tensors[1], torch.rand(2, 3, 5, 5, dtype=torch.float64))
+    visit.keep_tangent((0,), tensors[2:])
+    visit.keep((1, 3), tensors[0, 0], tensors[1, 0])
+    back = memory_of(np.load(io.BytesIO(memory_bytes({"tests / sand": visit}))))["tests / sand"]
+    assert (back.frame, back.bytes) == (visit.frame, visit.bytes)
+    assert torch.equal(back.x, x)
+    for place, solve in visit.solves.items():
+        for one, other in zip(vars(solve).values(), vars(back.solves[place]).values(), strict=True):
+            assert other is None if one is None else torch.equal(one, other)
 
 
 def test_checks_and_statistics_do_not_add_to_what_is_remembered():
