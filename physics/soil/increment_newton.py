@@ -76,7 +76,7 @@ def linearise(problem: ControlledIncrement, named: Named, u: Tensor, old: Tensor
     return Linearised(problem, named, u, old, theta).solved(u)
 
 
-class Starts:
+class IncrementStarts:
     """Where Newton may begin the increments of a march: guesses, each also with what it missed in the increment before.
 
     Each test takes the one that was nearest the last time, of equally near ones the first.

@@ -25,7 +25,7 @@ from physics.soil.element_test import (
     solve_increment,
     unknown_units,
 )
-from physics.soil.increment_newton import Increment, Starts, linearise, solve_quickly
+from physics.soil.increment_newton import Increment, IncrementStarts, linearise, solve_quickly
 
 InitialStates = Callable[[Mapping[str, Tensor]], Tensor]
 """The initial states (tests, size) as a function of the parameters."""
@@ -63,7 +63,7 @@ class _Sweep:
     def run(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """States with strains (increments + 1, tests, n) and their derivatives (increments + 1, tests, n, parameters)."""
         full, slope = self._start(theta)
-        steps, starts, move = [(full, slope)], Starts(), torch.zeros_like(full)
+        steps, starts, move = [(full, slope)], IncrementStarts(), torch.zeros_like(full)
         guesses = None if self.spot is None else StepGuesses.remembered(self.spot, (len(self.schedule), *full.shape))
         found: list[Increment] = []
         for k in range(len(self.schedule)):
