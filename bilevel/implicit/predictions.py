@@ -16,24 +16,35 @@ SAME_DIRECTION = 1e-3
 def predictions(at: Tensor, known: Sequence[tuple[Tensor, Tensor, Tensor]]) -> tuple[list[Tensor], int]:
     """States (*batch, n) at a point (p,), best first: to second order where that can be told, to first order; and from which.
 
-    known: points (p,), states (*batch, n) and derivatives (p, *batch, n). Both predictions start from the state that moves
-    least. A derivative T at x + s tells of the second derivative H that T - T(x) = H s; so with this point at x + d
-    and d = sum c s, H d is about sum c (T - T(x)).
+    known: points (p,), states (*batch, n) and derivatives (p, *batch, n). Both start from the state that moves least.
     """
-    moves = [torch.tensordot((at - x).to(tangent), tangent, 1) for x, _, tangent in known]
+    moves = [_moved(at - x, tangent) for x, _, tangent in known]
     nearest = min(range(len(known)), key=lambda i: float(torch.linalg.vector_norm(moves[i])))
     x, state, _ = known[nearest]
-    others, away = [(other - x, tangent) for other, _, tangent in known if not torch.equal(other, x)], at - x
-    predicted = state + moves[nearest]
+    first = state + moves[nearest]
+    shares = midway(at, [point for point, _, _ in known], nearest)
+    if shares[nearest] == 1.0:
+        return [first], nearest
+    return [state + sum(s * _moved(at - x, known[i][2]) for i, s in shares.items()), first], nearest
+
+
+def midway(at: Tensor, points: Sequence[Tensor], nearest: int) -> dict[int, float]:
+    """Shares, by point, in which derivatives known at points (p,) add up to the one halfway from the nearest to `at`.
+
+    A derivative T at x + s tells of the second derivative H that T - T(x) = H s; so with `at` at x + d and d = sum c s,
+    T(x) + H d / 2 is about T(x) + sum c (T - T(x)) / 2.
+    """
+    x = points[nearest]
+    others, away = [i for i, other in enumerate(points) if not torch.equal(other, x)], at - x
     if not others or not bool(away.any()):
-        return [predicted], nearest
-    steps = torch.stack([step for step, _ in others])
+        return {nearest: 1.0}
+    steps = torch.stack([points[i] - x for i in others])
     # The nearer a point, the better a difference of derivatives is a second one.
     weights = torch.linalg.vector_norm(steps, dim=1) ** -FAITHFUL
     weights = weights / weights.max()
-    shares = torch.linalg.pinv(steps.mT * weights, rtol=SAME_DIRECTION) @ away * weights
-    bend = -float(shares.sum()) * moves[nearest]
-    for share, (_, tangent) in zip(shares.tolist(), others):
-        if share:
-            bend += torch.tensordot((share * away).to(predicted), tangent, 1)
-    return [predicted + 0.5 * bend, predicted], nearest
+    halves = (torch.linalg.pinv(steps.mT * weights, rtol=SAME_DIRECTION) @ away * weights / 2).tolist()
+    return {nearest: 1.0 - sum(halves), **{i: half for i, half in zip(others, halves) if half}}
+
+
+def _moved(away: Tensor, tangent: Tensor) -> Tensor:
+    return torch.tensordot(away.to(tangent), tangent, 1)
