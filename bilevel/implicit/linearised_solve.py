@@ -27,7 +27,7 @@ Leaves = Sequence[Tensor]
 SEVERAL = 2
 """Directions from which on a model's own derivative in all of its parameters is cheaper than one derivative each."""
 
-MANY = 16
+MANY = 8
 """Right-hand sides beyond which the factorisation of a tangent that is a step away costs more than a new one."""
 
 CHANGED = 1e3

@@ -16,7 +16,7 @@ from torch import Tensor
 from bilevel.linalg.solver import Factor
 from bilevel.solvers.evaluations import Evaluations, Point
 from bilevel.solvers.secants import Pair, secant_pair, two_loop
-from bilevel.solvers.steps.step import Move, backtrack, enough_or_lost_in_noise
+from bilevel.solvers.steps.step import Move, backtrack
 
 HALF = 0.5
 """A step that leaves more than this share of the residual is better followed by a new factorisation."""
@@ -24,6 +24,8 @@ DECREASE = 0.3
 """Of what the slope promises, as `Newton` asks of its steps: much less tells of overshooting."""
 FAR_BELOW = 1e-4
 """Steps go on to this share of the tolerance, as Newton's last step does: what remained would be noise to whoever compares states."""
+SAME_ENERGY = 1e-12
+"""Energies that differ by less, relative to their size, are the same to round-off."""
 ROUGHLY = 1e-3
 """Relative residual of the steps' linear solves, where these are iterative."""
 STEPS, TRIALS = 25, 4
@@ -66,8 +68,9 @@ def _searched(evaluations: Evaluations, point: Point, step: Tensor, left: Tensor
     def leads_on(trial: Point, length: Tensor) -> Tensor:
         if not evaluations.is_energy:
             return trial.norm < point.norm
-        enough = trial.merit <= point.merit + DECREASE * length * slope
-        return enough_or_lost_in_noise(enough, evaluations, trial, point, point.merit)
+        change = trial.merit - point.merit
+        lost = (change <= SAME_ENERGY * point.merit.abs()) & (trial.norm <= HALF * point.norm)
+        return (change <= DECREASE * length * slope) | lost
 
     trials = TRIALS if evaluations.is_energy else 1
     return backtrack(evaluations, point, step, torch.ones_like(slope), left, leads_on, 0.5, trials)
