@@ -19,7 +19,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from bilevel.implicit.predictions import predictions
+from bilevel.implicit.predictions import interpolation, predictions
 from bilevel.problem import Params, Problem
 from bilevel.solvers.loop import Outcome, Solver, WrappingSolver
 from bilevel.solvers.warm_start import WarmStart
@@ -105,7 +105,7 @@ class Visit:
                 return [solve.state.to(start)], True
         told = [(v, solve) for v, solve in known if solve.tangent is not None and v.frame == self.frame]
         if not told:
-            return [self._transferred(solve, start) for _, solve in known[-1:]], False
+            return self._interpolated(known, start), False
         predicted, nearest = predictions(self.x, [(v.x, solve.state, solve.tangent) for v, solve in told])  # type: ignore[misc]
         missed, self._predicted = self._missed_before(place), (place, predicted[-1])
         found = [*predicted, *([] if missed is None else [predicted[-1] + missed])]
@@ -115,6 +115,17 @@ class Visit:
         """What earlier visits found at a place."""
         known = [(v, v.solves[place]) for v in self.earlier if place in v.solves]
         return [(v, solve) for v, solve in known if solve.state.shape == shape]
+
+    def _interpolated(self, known: list[tuple[Visit, RememberedSolve]], start: Tensor) -> list[Tensor]:
+        """Guesses where no derivatives are known: to first order by several points, and from the nearest of them alone."""
+        points = [v.x for v, _ in known if v.frame == self.frame]
+        if not points:
+            return [self._transferred(solve, start) for _, solve in known[-1:]]
+        added = [self._transferred(solve, start) for v, solve in known if v.frame == self.frame]
+        nearest = min(range(len(points)), key=lambda i: (float(torch.linalg.vector_norm(points[i] - self.x)), -i))
+        shares = interpolation(self.x, points, nearest)
+        several = [torch.stack([share * added[i] for i, share in shares.items()]).sum(0)] if len(shares) > 1 else []
+        return [*several, added[nearest]]
 
     @staticmethod
     def _transferred(solve: RememberedSolve, start: Tensor) -> Tensor:

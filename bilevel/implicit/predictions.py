@@ -22,28 +22,28 @@ def predictions(at: Tensor, known: Sequence[tuple[Tensor, Tensor, Tensor]]) -> t
     nearest = min(range(len(known)), key=lambda i: float(torch.linalg.vector_norm(moves[i])))
     x, state, _ = known[nearest]
     first = state + moves[nearest]
-    shares = midway(at, [point for point, _, _ in known], nearest)
+    shares = interpolation(0.5 * (x + at), [point for point, _, _ in known], nearest)
     if shares[nearest] == 1.0:
         return [first], nearest
+    # The derivative halfway makes a step of first order one of second order.
     return [state + sum(s * _moved(at - x, known[i][2]) for i, s in shares.items()), first], nearest
 
 
-def midway(at: Tensor, points: Sequence[Tensor], nearest: int) -> dict[int, float]:
-    """Shares, by point, in which derivatives known at points (p,) add up to the one halfway from the nearest to `at`.
+def interpolation(at: Tensor, points: Sequence[Tensor], nearest: int) -> dict[int, float]:
+    """Shares, by point, in which what is known at points (p,) adds up to what it is about at another one, to first order.
 
-    A derivative T at x + s tells of the second derivative H that T - T(x) = H s; so with `at` at x + d and d = sum c s,
-    T(x) + H d / 2 is about T(x) + sum c (T - T(x)) / 2.
+    From the nearest point x to the one at x + d, with d = sum c s by the steps s from x to the others: y(x) + sum c (y(x + s) - y(x)).
     """
     x = points[nearest]
     others, away = [i for i, other in enumerate(points) if not torch.equal(other, x)], at - x
     if not others or not bool(away.any()):
         return {nearest: 1.0}
     steps = torch.stack([points[i] - x for i in others])
-    # The nearer a point, the better a difference of derivatives is a second one.
+    # The nearer a point, the better a difference is a derivative.
     weights = torch.linalg.vector_norm(steps, dim=1) ** -FAITHFUL
     weights = weights / weights.max()
-    halves = (torch.linalg.pinv(steps.mT * weights, rtol=SAME_DIRECTION) @ away * weights / 2).tolist()
-    return {nearest: 1.0 - sum(halves), **{i: half for i, half in zip(others, halves) if half}}
+    shares = (torch.linalg.pinv(steps.mT * weights, rtol=SAME_DIRECTION) @ away * weights).tolist()
+    return {nearest: 1.0 - sum(shares), **{i: share for i, share in zip(others, shares) if share}}
 
 
 def _moved(away: Tensor, tangent: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bilevel.implicit.memory import Spot
-from bilevel.implicit.predictions import midway
+from bilevel.implicit.predictions import interpolation
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class StepGuesses:
             return None
         moves = [torch.tensordot((at.x - x).to(tangent), tangent, 1) for x, *_, tangent in found]
         nearest = min(range(len(found)), key=lambda i: float(torch.linalg.vector_norm(moves[i])))
-        shares = midway(at.x, [x for x, *_ in found], nearest)
         x, olds, news, *_ = found[nearest]
+        shares = interpolation(0.5 * (x + at.x), [x for x, *_ in found], nearest)
         by_old, by_x = (torch.stack([share * found[i][what] for i, share in shares.items()]).sum(0) for what in (3, 4))
         return StepGuesses(olds, news + torch.tensordot((at.x - x).to(news), by_x, 1), by_old)
 

@@ -131,6 +131,21 @@ def test_without_tangents_the_last_state_starts():
     assert model.reports[-1].counts.factorisations < model.reports[0].counts.factorisations
 
 
+def test_without_tangents_several_states_predict_to_second_order():
+    x, rest, errors = at(0.3, 0.5), torch.zeros(SIZE, dtype=torch.float64), []
+    for h in (0.2, 0.1):
+        memory = Memory()
+        for shift in (at(0.0, 0.0), at(1.0, 0.2), at(-0.3, 1.0)):
+            visited(memory, Model(), x + h * shift, jacobian=False)
+        target = x + h * at(0.4, 0.3)
+        guesses, exact = memory.visit("model", target, ("k", "a")).guesses((0,), rest)
+        assert not exact
+        errors.append([float((guess - Model()(target)).norm()) for guess in guesses])
+    assert errors[0][0] / errors[1][0] == pytest.approx(4.0, rel=0.2)
+    assert errors[0][1] / errors[1][1] == pytest.approx(2.0, rel=0.15)
+    assert errors[1][0] < 0.2 * errors[1][1]
+
+
 def test_tangents_of_other_coordinates_are_not_used():
     memory, model, x = Memory(), Model(), at(0.3, 0.5)
     visited(memory, model, x)
