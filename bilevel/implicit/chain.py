@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from bilevel.implicit.memory import Spot, next_spot
+from bilevel.implicit.visit import Spot, next_spot
 from bilevel.problem import Params
 from bilevel.report import BilevelError, InputError, UndeclaredTensorError
 from bilevel.torch_internals import (

@@ -9,12 +9,14 @@ from typing import ClassVar, get_args
 import torch
 from torch import Tensor
 
-from bilevel.implicit import memory, outer_gradient
+from bilevel.implicit import outer_gradient
 from bilevel.implicit.layer import ImplicitState
 from bilevel.implicit.leaves import refuse_undeclared, split_params
 from bilevel.implicit.linearised_solve import LinearisedSolve
+from bilevel.implicit.memory import Remembering
 from bilevel.implicit.strategies import Adjoint, Exact, Unrolled
 from bilevel.implicit.unrolled import unroll
+from bilevel.implicit.visit import next_spot, no_places
 from bilevel.problem import Energy, EnergyProblem, FixedPoint, Function, Params, Problem, Residual
 from bilevel.report import OnFail, Solution
 from bilevel.solvers.default import default_solver
@@ -75,11 +77,11 @@ def solve_implicitly(
 ) -> Solution:
     """The layer behind argmin, root and fixed_point."""
     solver = solver or default_solver(problem)
-    spot = memory.next_spot()
+    spot = next_spot()
     if spot is None:
         return _solve_implicitly(problem, u0, params, solver, adjoint, on_fail)
-    with memory.no_places():
-        return _solve_implicitly(problem, u0, params, memory.Remembering(solver, spot), adjoint, on_fail)
+    with no_places():
+        return _solve_implicitly(problem, u0, params, Remembering(solver, spot), adjoint, on_fail)
 
 
 def _solve_implicitly(

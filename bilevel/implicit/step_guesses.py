@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bilevel.implicit.memory import Spot
 from bilevel.implicit.predictions import interpolation
+from bilevel.implicit.visit import Spot
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from bilevel.implicit.memory import Spot, next_spot, no_places
 from bilevel.implicit.step_guesses import StepGuesses
+from bilevel.implicit.visit import Spot, next_spot, no_places
 from bilevel.report import Counts, InputError
 from bilevel.torch_internals import Constants, plain
 from physics.constitutive.inelastic.law import InelasticLaw

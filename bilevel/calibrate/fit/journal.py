@@ -28,7 +28,8 @@ from bilevel.calibrate.fit.memory_file import MEMORY, memory_bytes, memory_of
 from bilevel.calibrate.fit.point_file import VERSION, array_bytes, arrays_of, packed, unpacked
 from bilevel.calibrate.problem import CalibrationProblem
 from bilevel.calibrate.study.files import write_atomically
-from bilevel.implicit.memory import Memory, Visit
+from bilevel.implicit.memory import Memory
+from bilevel.implicit.visit import Visit
 from bilevel.report import InputError
 
 _ABOUT, _PATH = "about.json", "path.jsonl"

@@ -9,7 +9,7 @@ from urllib.parse import quote, unquote
 import numpy as np
 import torch
 
-from bilevel.implicit.memory import Visit
+from bilevel.implicit.visit import Visit
 
 MEMORY = ".memory"
 

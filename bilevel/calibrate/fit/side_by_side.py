@@ -23,7 +23,8 @@ from bilevel.calibrate.fit.problem_source import GivenProblem, ProblemSource
 from bilevel.calibrate.model import ModelReports
 from bilevel.calibrate.parameters import ParameterSet
 from bilevel.calibrate.problem import CalibrationProblem
-from bilevel.implicit.memory import Memory, Visit
+from bilevel.implicit.memory import Memory
+from bilevel.implicit.visit import Visit
 from bilevel.report import BilevelError
 
 ATTEMPTS = 2

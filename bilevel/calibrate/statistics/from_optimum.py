@@ -9,7 +9,8 @@ from torch import Tensor
 
 from bilevel.calibrate.experiment import Experiment
 from bilevel.calibrate.problem import CalibrationProblem
-from bilevel.implicit.memory import Memory, Visit
+from bilevel.implicit.memory import Memory
+from bilevel.implicit.visit import Visit
 
 
 class FromOptimum(CalibrationProblem):

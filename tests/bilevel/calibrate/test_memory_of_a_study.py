@@ -18,7 +18,7 @@ from bilevel.calibrate.fit.memory_file import memory_bytes, memory_of
 from bilevel.calibrate.settings import Ensemble, EnsembleMethod, Method
 from bilevel.calibrate.statistics.ensemble import ensemble
 from bilevel.calibrate.statistics.profile import profiles
-from bilevel.implicit.memory import Visit
+from bilevel.implicit.visit import Visit
 from bilevel.solvers import Newton, Tolerance
 
 SIZE = 20

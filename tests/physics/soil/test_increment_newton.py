@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from bilevel.implicit.memory import Memory, next_spot, visiting
+from bilevel.implicit.memory import Memory, visiting
 from bilevel.implicit.step_guesses import StepGuesses
+from bilevel.implicit.visit import next_spot
 from bilevel.report import Counts
 from physics.constitutive.inelastic.hypoplastic import Hypoplastic
 from physics.constitutive.mandel import axisymmetric
