@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import scipy.sparse as sp
-import torch
 
-from bilevel.linalg.operator import Sparse, Structure
-from bilevel.linalg.registry import factorise
-from bilevel.linalg.solver import Factor
 from bilevel.report import BilevelError
 from physics.flow.condensed import Array, Condensed, NodalMatrix, Places
+from physics.flow.stage_matrices import BandedStages, StageMatrices
 from physics.flow.time_stepping import SDIRK2, Scheme
 from physics.flow.time_steps import TimeSteps
 
-KEPT = 16
-"""Factors of different lengths of steps that are kept, however large they are."""
-KEPT_ENTRIES = 2_000_000
-"""Entries of matrices whose factors are kept."""
+Stages = StageMatrices | BandedStages
 
 
 class StageMarch:
@@ -36,13 +30,14 @@ class StageMarch:
         taus = steps.stage_lengths(scheme.diagonal, scheme.nodes)
         # Equal steps have equal matrices, whatever rounding made of their lengths.
         self.taus = np.array([float(f"{tau:.11e}") for tau in taus.ravel()]).reshape(taus.shape)
-        self._latest: tuple[Array, Array, _Stages] | None = None
+        self.lengths = np.unique(self.taus)
+        self._latest: tuple[Array, Array, Stages] | None = None
 
-    def stages(self, k: Array, c: Array) -> _Stages:
+    def stages(self, k: Array, c: Array) -> Stages:
         """The stages' matrices for these entries; those of the last call are kept, for its derivatives."""
         latest = self._latest
         if latest is None or not (np.array_equal(latest[0], k) and np.array_equal(latest[1], c)):
-            latest = self._latest = k.copy(), c.copy(), _Stages(self.condensed, k, c)
+            latest = self._latest = k.copy(), c.copy(), StageMatrices.of(self.condensed, k, c, self.lengths)
         return latest[2]
 
     def run(self, k: Array, c: Array, load: Array, held: Array, start: Array) -> tuple[Array, Array]:
@@ -55,15 +50,15 @@ class StageMarch:
             right = load - self.stiffness.product(k, fixed) + moved
         right = self._reduced(right)
         found, anchors = np.empty_like(right), np.empty_like(right)
-        free = start.T
-        for t, taus in enumerate(self.taus):
+        free = start
+        for t, taus in enumerate(self.taus.tolist()):
             before = free
             changes: list[Array] = []
             for s, tau in enumerate(taus):
                 anchor = before
                 for ratio, change in zip(self.ratios[s], changes):
                     anchor = anchor + ratio * change
-                free = stages.solve(tau, right[t, s] + stages.capacity @ anchor / tau)
+                free = stages.solve(tau, right[t, s] + stages.stored(tau, anchor))
                 changes.append(free - anchor)
                 found[t, s], anchors[t, s] = free, anchor
         if not np.isfinite(found).all():
@@ -80,10 +75,10 @@ class StageMarch:
             of_changes = [np.zeros_like(later) for _ in self.ratios]
             of_before = np.zeros_like(later)
             for s in reversed(range(len(self.ratios))):
-                tau = self.taus[t, s]
+                tau = float(self.taus[t, s])
                 of_free = free_heads[t, s] + of_changes[s] + (later if s == len(self.ratios) - 1 else 0.0)
                 forces[t, s] = stages.solve(tau, of_free)
-                of_anchor = free_anchors[t, s] - of_changes[s] + stages.capacity @ forces[t, s] / tau
+                of_anchor = free_anchors[t, s] - of_changes[s] + stages.stored(tau, forces[t, s])
                 of_before = of_before + of_anchor
                 for i, ratio in enumerate(self.ratios[s]):
                     of_changes[i] = of_changes[i] + ratio * of_anchor
@@ -91,7 +86,7 @@ class StageMarch:
         of_load = self._extended(forces)
         stored = self.capacity.product(c, of_load / self.taus[..., None])
         of_held = self._of_held(of_heads - stored - self.stiffness.product(k, of_load), of_anchors + stored)
-        return of_load, of_held, later.T
+        return of_load, of_held, later
 
     def _anchored(self, held: Array) -> Array:
         """The held part of the anchors (m, steps, stages, nodes)."""
@@ -115,33 +110,11 @@ class StageMarch:
         return np.stack([before, *fixed], -2)
 
     def _reduced(self, fields: Array) -> Array:
-        """T^T f as (steps, stages, n, m), of fields (m, steps, stages, nodes)."""
-        reduced = (self.extend.T @ fields.reshape(-1, fields.shape[-1]).T).reshape(-1, *fields.shape[:-1])
-        return np.ascontiguousarray(reduced.transpose(2, 3, 0, 1))
+        """T^T f as (steps, stages, m, n), of fields (m, steps, stages, nodes)."""
+        reduced = (self.extend.T @ fields.reshape(-1, fields.shape[-1]).T).T.reshape(*fields.shape[:-1], -1)
+        return np.ascontiguousarray(reduced.transpose(1, 2, 0, 3))
 
     def _extended(self, free: Array) -> Array:
-        """T v as (m, steps, stages, nodes), of values (steps, stages, n, m)."""
-        columns = free.transpose(2, 3, 0, 1)
-        return (self.extend @ columns.reshape(len(columns), -1)).T.reshape(*columns.shape[1:], -1)
-
-
-class _Stages:
-    """The condensed matrices of one K and C, and factors of K + C / tau."""
-
-    def __init__(self, condensed: Condensed, k: Array, c: Array) -> None:
-        self.pattern = condensed.pattern
-        self.k, self.c = (gather @ entries for gather, entries in zip(condensed.gather, (k, c)))
-        self.capacity = condensed.csr(self.c)
-        self.kept = max(KEPT, KEPT_ENTRIES // max(self.pattern.nnz, 1))
-        self.factors: dict[float, Factor] = {}
-
-    def solve(self, tau: float, right: Array) -> Array:
-        """(K + C / tau)^-1 right (n, m)."""
-        factor = self.factors.get(tau)
-        if factor is None:
-            matrix = torch.from_numpy(self.k + self.c / tau)
-            factor = factorise(Sparse(self.pattern, matrix, Structure(symmetric=True)))
-            if len(self.factors) >= self.kept:
-                del self.factors[next(iter(self.factors))]
-            self.factors[tau] = factor
-        return factor.solve(torch.from_numpy(np.ascontiguousarray(right.T))).numpy().T
+        """T v as (m, steps, stages, nodes), of values (steps, stages, m, n)."""
+        rows = free.transpose(2, 0, 1, 3)
+        return (self.extend @ rows.reshape(-1, free.shape[-1]).T).T.reshape(*rows.shape[:-1], -1)

@@ -39,13 +39,13 @@ class BandedCholesky(LinearSolver):
             and isinstance(A, Sparse)
             and A.structure.symmetric
             and not A.structure.indefinite
-            and band_of(A.pattern).width <= WIDEST
+            and band_of(A.pattern).narrow
         )
 
     def factor(self, A: LinearOperator, on_fail: OnFail = "raise") -> Factor:
         A = ready(A)
         ground = Grounding(A)
-        band = band_of(A.pattern).of(ground.matrix.values)
+        band = band_of(A.pattern).of(ground.matrix.values.double().numpy())
         diagonal = band[0].copy()
         lower, failed = dpbtrf(band, lower=1, overwrite_ab=1)
         if failed:
@@ -80,10 +80,36 @@ class Band:
     source: np.ndarray
     place: np.ndarray
 
-    def of(self, values: Tensor) -> np.ndarray:
-        stored = np.zeros((1 + self.width) * self.n)
-        stored[self.place] = values.double().numpy()[self.source]
-        return stored.reshape(self.n, 1 + self.width).T  # by columns, as LAPACK takes it without a copy
+    @property
+    def narrow(self) -> bool:
+        return self.width <= WIDEST
+
+    @property
+    def size(self) -> int:
+        """Of its storage."""
+        return (1 + self.width) * self.n
+
+    def of(self, values: np.ndarray) -> np.ndarray:
+        """The storage (..., 1 + width, n) of values (..., nnz)."""
+        stored = np.zeros((*values.shape[:-1], self.size))
+        stored[..., self.place] = values[..., self.source]
+        return stored.reshape(*values.shape[:-1], self.n, 1 + self.width).swapaxes(
+            -1, -2
+        )  # LAPACK takes it without a copy
+
+
+def cholesky_of_bands(band: Band, values: np.ndarray) -> list[np.ndarray] | None:
+    """The Cholesky factors of matrices (m, nnz) on one narrow band, as `dpbtrs` takes them; None where one cannot be trusted."""
+    if not np.isfinite(values).all():
+        return None
+    stored = band.of(values)
+    factors = []
+    for matrix, least in zip(stored, SMALL_PIVOT * stored[:, 0]):
+        lower, failed = dpbtrf(matrix, lower=1)
+        if failed or (lower[0] ** 2 < least).any():
+            return None
+        factors.append(lower)
+    return factors
 
 
 def band_of(pattern: SparsePattern) -> Band:

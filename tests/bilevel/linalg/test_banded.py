@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from linear_systems import sparse_from_dense
+from linear_systems import sparse_from_dense, to_dense
 
 from bilevel.linalg import Sparse, Structure, factorise
-from bilevel.linalg.direct.banded import WIDEST, BandedCholesky
+from bilevel.linalg.direct.banded import WIDEST, BandedCholesky, band_of, cholesky_of_bands
 from bilevel.linalg.registry import pick
 from bilevel.report import ConvergenceError, SingularError
 
@@ -74,3 +74,19 @@ def test_nan_is_an_error():
     dense[3, 3] = torch.nan
     with pytest.raises(ConvergenceError, match="NaN"):
         factorise(sparse_from_dense(dense, SYMMETRIC, keep=torch.isfinite(dense) & (dense != 0) | torch.isnan(dense)))
+
+
+def test_factors_of_many_bands_at_once_are_those_of_each():
+    matrices = [sparse_from_dense(band(40, 2, shift), SYMMETRIC) for shift in (0.1, 0.5, 2.0)]
+    values = np.stack([matrix.values.numpy() for matrix in matrices])
+    for matrix, factor in zip(matrices, cholesky_of_bands(band_of(matrices[0].pattern), values)):
+        np.testing.assert_allclose(factor, BandedCholesky().factor(matrix).lower, rtol=1e-12)
+
+
+@pytest.mark.parametrize("spoiled", [-1.0, 0.0, np.nan])
+def test_of_many_bands_one_that_cannot_be_trusted_spoils_all(spoiled):
+    matrix = chain(30) if spoiled == 0.0 else sparse_from_dense(band(30, 1), SYMMETRIC)
+    sound = sparse_from_dense(torch.eye(30, dtype=torch.float64) + to_dense(chain(30)), SYMMETRIC)
+    values = np.stack([sound.values.numpy(), matrix.values.numpy() * (spoiled or 1.0)])
+    assert cholesky_of_bands(band_of(matrix.pattern), values[:1]) is not None
+    assert cholesky_of_bands(band_of(matrix.pattern), values) is None

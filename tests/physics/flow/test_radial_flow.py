@@ -167,3 +167,15 @@ def test_a_cone_that_reaches_the_outer_radius_is_an_error():
 def test_bad_input(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_factors_of_all_stages_at_once_march_as_one_by_one(monkeypatch):
+    time, distance = everywhere(np.array([2e-3, 1e-2, 0.1]), WELLS)
+    at_once = drawdown(PUMPING, time, distance)
+    monkeypatch.setattr("physics.flow.stage_matrices.KEPT_ENTRIES", 0)
+    np.testing.assert_allclose(drawdown(PUMPING, time, distance), at_once, rtol=1e-10)
+
+
+def test_a_storage_that_is_no_number_is_told():
+    with pytest.raises(BilevelError):
+        Drawdown(PUMPING, [0.1], [30.0])(torch.tensor(CONDUCTIVITY), torch.tensor(torch.nan))
