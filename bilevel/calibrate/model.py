@@ -45,6 +45,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -53,10 +54,11 @@ from torch import Tensor
 
 from bilevel.calibrate.field_prior import FieldPrior
 from bilevel.calibrate.observations import ObservationTable
+from bilevel.calibrate.report.picture import Drawing
 from bilevel.calibrate.settings import TransformName
 from bilevel.report import GradientReport, InputError, SolveReport
 
-if TYPE_CHECKING:  # it takes most of a second to load
+if TYPE_CHECKING:  # it takes half a second to load
     from matplotlib.figure import Figure
 
 
@@ -113,11 +115,25 @@ class ModelReports:
 
 @dataclass(frozen=True)
 class ModelFigure:
-    """A picture of the model's own for the report; the outer loop closes `figure`."""
+    """A picture of the model's own for the report.
+
+    figure: or what draws it, from numbers that it brings along (a `functools.partial` of a function in a module that does not
+    import PyTorch): a report then need not wait for it, for it is drawn in a process beside.
+    """
 
     title: str
-    figure: Figure
+    figure: Figure | Drawing
     caption: str = ""
+
+    @property
+    def drawing(self) -> Drawing:
+        """What draws the figure."""
+        return self.figure if callable(self.figure) else partial(_drawn, self.figure)
+
+
+def _drawn(figure: Figure) -> Figure:
+    """A figure that is drawn already."""
+    return figure
 
 
 class Model(ABC):

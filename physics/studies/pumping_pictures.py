@@ -19,7 +19,7 @@ def wells_in_time(
 ) -> Figure:
     """By well: circles for what was measured, lines for the model. event: what the time is since; drawdowns point downwards."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     figure = Figure(figsize=(7.0, 4.5), layout="constrained")
     axes = figure.add_subplot()
@@ -29,7 +29,7 @@ def wells_in_time(
     times = np.concatenate([time for time, _ in calibrated.values()])
     few = (times.max() / times.min()) < 300.0
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(f"time since {event} [d]")
     axes.set_ylabel(axis)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from bilevel.calibrate.model import Model, ModelConfig, ModelFigure, ParameterDefault
 from bilevel.calibrate.observations import ObservationTable
+from bilevel.calibrate.report.picture import Drawing
 from bilevel.report import InputError
 from physics.flow.pumping import OTHER, PUMPED, Drawdown, LeakyDrawdown, PumpingTest
 from physics.flow.wells.closed_form import ClosedForm
@@ -210,7 +212,7 @@ class PumpingTestModel(Model):
             for kind in dict.fromkeys(self.of_discharge)
         ]
 
-    def _drawn(self, discharge: bool, axis: str, parameters: Mapping[str, Tensor]) -> Any:
+    def _drawn(self, discharge: bool, axis: str, parameters: Mapping[str, Tensor]) -> Drawing:
         time = self.observations.columns["time"].numpy()
         read = self.observations.labels["well"]
         rows = np.flatnonzero(np.array(self.of_discharge) == discharge)
@@ -225,7 +227,8 @@ class PumpingTestModel(Model):
             lines = size * model(parameters).reshape(len(wells), -1).numpy()
         value = size * self.observations.value.numpy()
         of = {well: [i for i in rows if read[i] == well] for well in wells}
-        return wells_in_time(
+        return partial(
+            wells_in_time,
             {well: (time[own] - self._beginning, value[own]) for well, own in of.items()},
             {well: (curve, line) for well, line in zip(wells, lines)},
             [f"{well}, r = {self.config.observation_wells[well].radius:g} m" for well in wells],

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 
 from bilevel.calibrate.experiment import Experiment
 from bilevel.calibrate.observations import ObservationTable
-from bilevel.calibrate.report.axes import COLOURS, MANY, logarithmic, new_figure, plain, with_units
+from bilevel.calibrate.report.axes import with_units
+from bilevel.calibrate.report.data_plots import GroupCurves, ModelCurve, curves_figure, map_figure
 from bilevel.calibrate.report.picture import Picture
 from bilevel.calibrate.result import CalibrationResult
 from bilevel.calibrate.study.schema import PlotSection
@@ -41,43 +43,39 @@ def _curves(
     unit: str,
     one_of_many: bool,
 ) -> Picture:
-    table, abscissa = experiment.observations, _Abscissa.of(experiment, plot)
-    figure, (above, below) = new_figure(2, 1, 5.4, sharex=True, height_ratios=[3, 1])
-    named, thinned = len(groups) <= 8, False
-    for k, (group, rows) in enumerate(groups):
-        own = table.rows(group).numpy()
-        convert, x, colour = table.units_of(group).conversion, abscissa.values[own], COLOURS[k % len(COLOURS)]
-        data, model = (convert.inverse(v[rows]) for v in (result.problem.value.numpy(), result.evaluation.prediction))
-        marker = {"ms": 4.5 if len(x) <= MANY else 2, "alpha": 0.9 if len(x) <= MANY else 0.4, "color": colour}
-        some = _thin(abscissa.shown(x, np.argsort(x, kind="stable")))
-        thinned |= len(x) > DRAWN
-        label = f"{plain(group)}, measured" if named else None
-        above.plot(x[some], data[some], "o", mfc="white", label=label, **marker)
-        below.plot(x[some], data[some] - model[some], "o", **marker)
-        for n, curve in enumerate(series(x, _keys(table, own, abscissa.name))):
-            curve, label = _thin(abscissa.shown(x, curve)), f"{plain(group)}, model" if named and n == 0 else None
-            if result.forecasts is not None:
-                low, high = (
-                    convert.inverse(v[rows])[curve] for v in (result.forecasts.lower95, result.forecasts.upper95)
-                )
-                if np.isfinite(high - low).all():
-                    above.fill_between(x[curve], low, high, color=colour, alpha=0.15, lw=0)
-            above.plot(x[curve], model[curve], "-" if len(curve) > 1 else "_", color=colour, lw=1.8, label=label)
-    above.set_ylabel(with_units("value", unit))
-    below.set_ylabel("measured - model")
-    below.axhline(0, color="#888888", lw=0.8)
-    below.set_xlabel(abscissa.label)
-    if abscissa.log:
-        logarithmic(below, abscissa.values[abscissa.values > 0])
-    if named:
-        above.legend(fontsize=8, frameon=False)
+    abscissa = _Abscissa.of(experiment, plot)
+    drawn = [_group(result, experiment, abscissa, group, rows) for group, rows in groups]
+    positive = abscissa.values[abscissa.values > 0] if abscissa.log else None
     name = "" if len(result.problem.experiments) == 1 else f": {experiment.name}"
     name += f" [{unit or 'no units'}]" if one_of_many else ""
     caption = "Circles are measured, lines are the calibrated model; below, what is left."
     if result.forecasts is not None:
         caption += " Bands: 95 % intervals of the prediction, from the uncertainty of the parameters alone."
+    thinned = any(group.rows > DRAWN for group in drawn)
     caption += f" Of long groups {DRAWN} rows are drawn; all are in the .rei.csv file." if thinned else ""
-    return Picture(f"Data against model{name}", (figure,), caption + abscissa.missing(plot))
+    drawing = partial(curves_figure, drawn, unit, abscissa.label, positive)
+    return Picture(f"Data against model{name}", (drawing,), caption + abscissa.missing(plot))
+
+
+def _group(
+    result: CalibrationResult, experiment: Experiment, abscissa: _Abscissa, group: str, rows: np.ndarray
+) -> GroupCurves:
+    """A group as it is drawn: thinned, in the units of its readings."""
+    table = experiment.observations
+    own, convert = table.rows(group).numpy(), table.units_of(group).conversion
+    x = abscissa.values[own]
+    data, model = (convert.inverse(v[rows]) for v in (result.problem.value.numpy(), result.evaluation.prediction))
+    band = None
+    if (found := result.forecasts) is not None:
+        band = [convert.inverse(v[rows]) for v in (found.lower95, found.upper95)]
+    curves = []
+    for curve in series(x, _keys(table, own, abscissa.name)):
+        curve = _thin(abscissa.shown(x, curve))
+        ends = None if band is None else (band[0][curve], band[1][curve])
+        known = ends is not None and bool(np.isfinite(ends[1] - ends[0]).all())
+        curves.append(ModelCurve(x[curve], model[curve], ends if known else None))
+    some = _thin(abscissa.shown(x, np.argsort(x, kind="stable")))
+    return GroupCurves(group, len(x), x[some], data[some], data[some] - model[some], curves)
 
 
 def _keys(table: ObservationTable, rows: np.ndarray, abscissa: str) -> np.ndarray:
@@ -124,18 +122,9 @@ def _map(result: CalibrationResult, experiment: Experiment, group: str, rows: np
         units.conversion.inverse(v[rows]) for v in (result.problem.value.numpy(), result.evaluation.prediction)
     )
     x, y = (np.asarray(table.columns[c])[own] for c in ("x", "y"))
-    figure, axes = new_figure(3, 1, 6.6, sharex=True)
-    low, high = float(min(data.min(), model.min())), float(max(data.max(), model.max()))
-    spread = float(np.quantile(np.abs(data - model), 0.98)) or 1.0
-    panels = [("measured", data, "viridis", low, high), ("model", model, "viridis", low, high)]
-    panels.append(("measured - model", data - model, "RdBu_r", -spread, spread))
-    for axis, (name, values, colours, least, most) in zip(axes, panels):
-        points = axis.scatter(x, y, c=values, s=6, cmap=colours, vmin=least, vmax=most, rasterized=True, linewidths=0)
-        axis.set_aspect("equal")
-        axis.set_title(name, fontsize=9)
-        figure.colorbar(points, ax=axis, label=plain(units.name), shrink=0.9)
     label = result.problem.group_label(experiment, group)
-    return Picture(f"Data against model: {label}", (figure,), "Positions in the model's units.")
+    drawing = partial(map_figure, x, y, data, model, units.name)
+    return Picture(f"Data against model: {label}", (drawing,), "Positions in the model's units.")
 
 
 @dataclass(frozen=True)

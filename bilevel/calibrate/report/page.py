@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bilevel.calibrate.report.pictures import Picture, Pictures
-from bilevel.calibrate.report.rendering import rendered
+from bilevel.calibrate.report.rendering import Image, rendered
 from bilevel.calibrate.report.summary import (
     CORRELATED_HEADER,
     ROWS,
@@ -46,12 +46,12 @@ def write_pictures(study: Study, result: CalibrationResult, folder: Path) -> tup
         slug = "".join(c if c.isalnum() else "_" for c in picture.title.lower()).strip("_")[:60]
         for part, image in zip("abc", images):
             paths.append(folder / f"{k:02d}{part if len(images) > 1 else ''}_{slug}.png")
-            write_atomically(paths[-1], image)
+            write_atomically(paths[-1], image.content)
     return paths, failed
 
 
 def report(
-    study: Study, result: CalibrationResult, drawn: Sequence[tuple[Picture, list[bytes]]], failed: Sequence[str] = ()
+    study: Study, result: CalibrationResult, drawn: Sequence[tuple[Picture, list[Image]]], failed: Sequence[str] = ()
 ) -> str:
     """The whole page."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -86,24 +86,24 @@ def report(
     )
 
 
-def _drawn(pictures: Pictures, kind: str) -> tuple[list[tuple[Picture, list[bytes]]], list[str]]:
+def _drawn(pictures: Pictures, kind: str) -> tuple[list[tuple[Picture, list[Image]]], list[str]]:
     """The pictures as files; one that fails, a model's own or one of ours, costs a note and nothing else."""
     drawn, failed = [], []
     for name, draw in pictures.all():
         try:
             for picture in draw():
-                drawn.append((picture, [rendered(figure, kind) for figure in picture.figures]))
+                drawn.append((picture, [rendered(drawing, kind) for drawing in picture.drawings]))
         except Exception as error:
             failed.append(f"{name} could not be drawn: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
     return drawn, failed
 
 
-def _placed(picture: Picture, images: Sequence[bytes]) -> dict[str, Any]:
+def _placed(picture: Picture, images: Sequence[Image]) -> dict[str, Any]:
     return {
         "title": picture.title,
         "caption": picture.caption,
-        "kind": "row" if len(images) > 1 else "wide" if picture.figures[0].get_figwidth() >= 7 else "narrow",
-        "images": [base64.b64encode(image).decode() for image in images],
+        "kind": "row" if len(images) > 1 else "wide" if images[0].width >= 7 else "narrow",
+        "images": [base64.b64encode(image.content).decode() for image in images],
     }
 
 

@@ -1,28 +1,31 @@
-"""The pictures of a calibration in the order of the report, each drawn when it is asked for."""
+"""The pictures of a calibration in the order of the report, each made when it is asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from scipy.special import ndtri
 
 from bilevel.calibrate.experiment import Experiment
-from bilevel.calibrate.report.axes import COLOURS, MANY, new_figure, plain
 from bilevel.calibrate.report.data_pictures import data_pictures
 from bilevel.calibrate.report.fit_pictures import ensemble_pictures, profile_pictures, start_pictures, strength_pictures
-from bilevel.calibrate.report.picture import Picture
+from bilevel.calibrate.report.picture import Drawing, Picture
+from bilevel.calibrate.report.result_plots import (
+    correlation_figure,
+    distribution_figure,
+    misfit_figure,
+    quantiles_figure,
+    residuals_figure,
+    traces_figure,
+)
 from bilevel.calibrate.result import CalibrationResult
 from bilevel.calibrate.statistics.state_deviations import state_deviations
 from bilevel.calibrate.study.schema import PlotSection
 from bilevel.report import BilevelError
-
-if TYPE_CHECKING:  # it takes most of a second to load
-    from matplotlib.figure import Figure
 
 EXPERIMENTS = 24
 """Experiments that get pictures of their data."""
@@ -62,46 +65,33 @@ def model_pictures(result: CalibrationResult, experiment: Experiment) -> list[Pi
         deviations = {}
     beside = {f.title: f for f in experiment.model.deviation_figures(deviations)} if deviations else {}
     pairs = [[f, *([beside[f.title]] if f.title in beside else [])] for f in figures]
-    return [Picture(p[0].title, tuple(f.figure for f in p), " ".join(f.caption for f in p if f.caption)) for p in pairs]
+    return [
+        Picture(p[0].title, tuple(f.drawing for f in p), " ".join(f.caption for f in p if f.caption)) for p in pairs
+    ]
 
 
 def residual_picture(result: CalibrationResult) -> Picture:
     """Weighted residuals against prediction, their distribution, and their quantiles against a normal one."""
     weighted = -result.evaluation.residual[: len(result.problem.fitted)]
-    count, bins = new_figure(1, 1, 3.0, width=4.0)
-    # "auto" asks for millions of bins where one residual lies far out
-    bins.hist(weighted, bins=int(np.clip(2 * len(weighted) ** (1 / 3), 8, 60)), color=COLOURS[0], alpha=0.85)
-    bins.locator_params(axis="x", nbins=5)
-    bins.set(xlabel="weighted residual", ylabel="count")
     caption = "Residual = weight times (measured - model). Patterns say that the model misses something."
-    return Picture("Residuals", (_against_prediction(result, weighted), count, _against_normal(weighted)), caption)
+    drawings = (
+        _against_prediction(result, weighted),
+        partial(distribution_figure, weighted),
+        partial(quantiles_figure, _normal_quantiles(len(weighted)), np.sort(weighted)),
+    )
+    return Picture("Residuals", drawings, caption)
 
 
-def _against_prediction(result: CalibrationResult, weighted: np.ndarray) -> Figure:
+def _against_prediction(result: CalibrationResult, weighted: np.ndarray) -> Drawing:
     problem = result.problem
     fitted = problem.fitted.numpy()
-    figure, axis = new_figure(1, 1, 3.0, width=4.0)
-    many, one_unit = len(fitted) > MANY, len({g.units for g in result.groups}) == 1
-    for k, (experiment, group, rows) in enumerate(problem.groups):
+    groups, one_unit = [], len({g.units for g in result.groups}) == 1
+    for experiment, group, rows in problem.groups:
         members = np.nonzero(np.isin(fitted, rows))[0]
         convert = experiment.observations.units_of(group).conversion
         predicted = convert.inverse(result.evaluation.prediction[fitted[members]]) if one_unit else members + 1
-        colour = COLOURS[k % len(COLOURS)]
-        axis.scatter(predicted, weighted[members], s=3 if many else 14, color=colour, alpha=0.7, rasterized=many)
-    axis.axhline(0, color="#888888", lw=0.8)
-    axis.set(xlabel="model" if one_unit else "fitted row", ylabel="weighted residual")
-    return figure
-
-
-def _against_normal(weighted: np.ndarray) -> Figure:
-    figure, axis = new_figure(1, 1, 3.0, width=4.0)
-    if len(weighted) > 2:
-        theory, ordered = _normal_quantiles(len(weighted)), np.sort(weighted)
-        slope, shift = np.polyfit(theory, ordered, 1)
-        axis.plot(theory, ordered, "o", ms=3, color=COLOURS[0], rasterized=len(weighted) > MANY)
-        axis.plot(theory, slope * theory + shift, "-", color=COLOURS[1])
-    axis.set(xlabel="normal quantile", ylabel="residual quantile")
-    return figure
+        groups.append((predicted, weighted[members]))
+    return partial(residuals_figure, groups, "model" if one_unit else "fitted row", len(fitted))
 
 
 def _normal_quantiles(count: int) -> np.ndarray:
@@ -116,53 +106,21 @@ def trace_pictures(result: CalibrationResult) -> list[Picture]:
     """phi and parameters over the outer iterations, if there was more than one point."""
     if len(result.iterations) < 2:
         return []
-    misfit, axis = new_figure(1, 1, 3.0, width=4.0)
     phi = np.array([i.evaluation.phi for i in result.iterations])
-    axis.semilogy(np.where(phi > 0, phi, np.nan), "o-", ms=3, color=COLOURS[0])
-    axis.set(xlabel="iteration", ylabel="phi")
+    path = [result.problem.parameters.natural(torch.as_tensor(i.evaluation.t)) for i in result.iterations]
+    labels = [parameter.label for parameter in result.problem.parameters.free[:12]]
+    traces = [np.array([float(point[label].mean()) for point in path]) for label in labels]
+    ratios = [values / (values[-1] or 1.0) for values in traces]
     fields = any(p.start.ndim for p in result.problem.parameters.free)
     caption = "Fields are shown by their mean." if fields else ""
-    return [Picture("The way there", (misfit, _parameter_traces(result)), caption)]
-
-
-def _parameter_traces(result: CalibrationResult) -> Figure:
-    figure, axis = new_figure(1, 1, 3.0, width=4.0)
-    path = [result.problem.parameters.natural(torch.as_tensor(i.evaluation.t)) for i in result.iterations]
-    ratios = []
-    for k, parameter in enumerate(result.problem.parameters.free[:12]):
-        values = np.array([float(point[parameter.label].mean()) for point in path])
-        ratios.append(values / (values[-1] or 1.0))
-        style = {
-            "color": COLOURS[k % len(COLOURS)],
-            "ls": "-" if k < len(COLOURS) else "--",
-            "label": plain(parameter.label),
-        }
-        axis.plot(ratios[-1], marker="o", ms=3, **style)
-    axis.set(xlabel="iteration", ylabel="value / final value")
-    every = np.concatenate(ratios)
-    if (every > 0).all() and every.max() / every.min() > 20:
-        axis.set_yscale("log")
-    axis.legend(fontsize=7, frameon=False)
-    return figure
+    return [Picture("The way there", (partial(misfit_figure, phi), partial(traces_figure, labels, ratios)), caption)]
 
 
 def correlation_pictures(result: CalibrationResult) -> list[Picture]:
     """The correlation matrix, if there is anything to correlate."""
-    if result.statistics is None or result.statistics.correlation is None or len(result.statistics.free_labels) < 2:
+    found = result.statistics
+    if found is None or found.correlation is None or len(found.free_labels) < 2:
         return []
-    labels, matrix = [plain(label) for label in result.statistics.free_labels], result.statistics.correlation
-    size = min(2.2 + 0.5 * len(labels), 7.0)
-    figure, axis = new_figure(1, 1, size, width=size + 1.2)
-    image = axis.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1)
-    if len(labels) <= 12:
-        for i, j in np.ndindex(matrix.shape):
-            text = "-" if np.isnan(matrix[i, j]) else f"{matrix[i, j]:.2f}"
-            colour = "white" if abs(matrix[i, j]) > 0.6 else "#222222"
-            axis.text(j, i, text, ha="center", va="center", fontsize=8, color=colour)
-    if len(labels) <= 40:
-        axis.set_xticks(range(len(labels)), labels, rotation=45, ha="right", fontsize=8)
-        axis.set_yticks(range(len(labels)), labels, fontsize=8)
-    axis.grid(False)
-    figure.colorbar(image, ax=axis, shrink=0.85)
+    drawing = partial(correlation_figure, found.free_labels, found.correlation)
     caption = "Near +1 or -1: the data see mostly a combination of the two."
-    return [Picture("Correlation of the estimates", (figure,), caption)]
+    return [Picture("Correlation of the estimates", (drawing,), caption)]

@@ -5,9 +5,12 @@ from __future__ import annotations
 import io
 import math
 import warnings
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # it takes most of a second to load
+from bilevel.calibrate.report.picture import Drawing
+
+if TYPE_CHECKING:  # it takes half a second to load
     from matplotlib.figure import Figure
 
 DPI = 160
@@ -16,9 +19,17 @@ DPI = 160
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def rendered(figure: Figure, kind: str) -> bytes:
-    """The figure as a file, "svg" or "png"."""
-    buffer = io.BytesIO()
+@dataclass(frozen=True)
+class Image:
+    """A figure as the content of a file, with its width in inches."""
+
+    content: bytes
+    width: float
+
+
+def rendered(drawing: Drawing, kind: str) -> Image:
+    """What is drawn, as a file, "svg" or "png"."""
+    figure, buffer = drawing(), io.BytesIO()
     with warnings.catch_warnings():
         # names may be written in any script, and be so many that little room is left
         warnings.filterwarnings("ignore", message="Glyph|constrained_layout not applied")
@@ -26,7 +37,7 @@ def rendered(figure: Figure, kind: str) -> bytes:
             _print_svg(figure, buffer)
         else:
             figure.savefig(buffer, format=kind, dpi=DPI)
-    return buffer.getvalue()
+    return Image(buffer.getvalue(), figure.get_figwidth())
 
 
 def _print_svg(figure: Figure, buffer: io.BytesIO) -> None:

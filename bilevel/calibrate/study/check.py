@@ -44,7 +44,7 @@ def draw_maps(study: Study, file: Path) -> list[Path]:
     paths = [file if k == 0 else file.with_stem(f"{file.stem}_{k + 1}") for k in range(len(drawn))]
     for path, picture in zip(paths, drawn):
         try:
-            picture.figure.savefig(path, dpi=160)
+            picture.drawing().savefig(path, dpi=160)
         except (OSError, ValueError) as error:
             raise InputError(f"{path}: the map cannot be written: {error}") from None
     return paths

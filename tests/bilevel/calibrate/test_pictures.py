@@ -57,7 +57,7 @@ def test_a_picture_drawn_once_is_the_one_that_matplotlib_saves():
         return figure
 
     with rc_context({"svg.hashsalt": "same"}):
-        once, figure = rendered(drawn(), "svg"), drawn()
+        once, figure = rendered(drawn, "svg").content, drawn()
         for axes in figure.axes:
             for axis in (axes.xaxis, axes.yaxis)[: 1 + (axes is figure.axes[0])]:
                 axis.set_major_formatter(power_of_ten)
@@ -90,7 +90,7 @@ def test_a_report_of_a_hundred_thousand_rows_is_small(long_study, tmp_path):
     print(f"report.html: {size / 1e6:.2f} MB")
     assert size < 2e6
     (picture,) = data_pictures(result, study.problem.experiments[0], study.plot)
-    assert max(len(line.get_xdata()) for line in picture.figures[0].axes[0].lines) == DRAWN
+    assert max(len(line.get_xdata()) for line in picture.drawings[0]().axes[0].lines) == DRAWN
     assert "rows are drawn" in picture.caption
 
 
@@ -113,7 +113,7 @@ def test_groups_of_different_units_share_no_axis(study):
     result = calibrate(loaded.problem, settings=loaded.settings, on_fail="ignore")
     pictures = data_pictures(result, loaded.problem.experiments[0], loaded.plot)
     assert [p.title for p in pictures] == ["Data against model [cm]", "Data against model [kPa]"]
-    assert [p.figures[0].axes[0].get_ylabel() for p in pictures] == ["value [cm]", "value [kPa]"]
+    assert [p.drawings[0]().axes[0].get_ylabel() for p in pictures] == ["value [cm]", "value [kPa]"]
 
 
 @pytest.mark.slow
@@ -150,10 +150,10 @@ def test_a_logarithmic_axis_has_no_place_for_what_is_not_positive(study, times, 
     loaded = load_study(study.path)
     result = calibrate(loaded.problem, settings=loaded.settings)
     (picture,) = data_pictures(result, loaded.problem.experiments[0], loaded.plot)
-    above = picture.figures[0].axes[0]
+    above = picture.drawings[0]().axes[0]
     assert above.get_xscale() == scale
     assert says in picture.caption
-    picture.figures[0].savefig(study.folder / "picture.png")
+    picture.drawings[0]().savefig(study.folder / "picture.png")
     if scale == "log":
         assert all((line.get_xdata() > 0).all() for line in above.lines)
 

@@ -118,7 +118,7 @@ def test_pictures_show_drawdowns_and_discharges(folder: Path) -> None:
         problem.arguments(experiment, torch.from_numpy(problem.parameters.start()))
     )
     assert (discharge.title, drawdown.title) == ("Discharge", "Drawdown")
-    line = discharge.figure.axes[0].lines[1]
+    line = discharge.drawing().axes[0].lines[1]
     own = problem.predict(torch.from_numpy(problem.parameters.start()))[: len(MINUTES)].numpy() * 86400.0
     np.testing.assert_allclose(np.interp(np.array(MINUTES) / 1440.0, *line.get_data()), own, rtol=1e-3)
 

@@ -131,7 +131,7 @@ def test_picture_shows_every_well(folder):
     model = study.problem.experiments[0].model
     parameters = {"hydraulic_conductivity": torch.tensor(65.0), "specific_storage": torch.tensor(2.5e-5)}
     (picture,) = model.figures(parameters)
-    (axes,) = picture.figure.axes
+    (axes,) = picture.drawing().axes
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["near, r = 30 m", "far, r = 90 m"]
     circles, line = axes.lines[0], axes.lines[1]
     np.testing.assert_allclose(circles.get_ydata(), [0.60, 0.82])

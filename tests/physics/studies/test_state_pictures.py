@@ -57,15 +57,15 @@ def test_deviations_of_fields_stand_beside_them(tmp_path: Path) -> None:
     result = calibrate(loaded.problem, settings=loaded.settings)
     experiment = result.problem.experiments[0]
     pictures = {p.title: p for p in model_pictures(result, experiment)}
-    assert [(title, len(p.figures)) for title, p in pictures.items()] == [
+    assert [(title, len(p.drawings)) for title, p in pictures.items()] == [
         ("Mesh", 1), ("Head", 2), ("Transmissivity", 2)
     ]  # fmt: skip
     deviations = state_deviations(result, experiment)
-    head = np.asarray(shown(pictures["Head"].figures[1]))
+    head = np.asarray(shown(pictures["Head"].drawings[1]()))
     assert head == pytest.approx(deviations["head"].numpy()[mesh.corners].mean(1))
     assert 0 < head.max() < 0.2
     sand = float(deviations["transmissivity"].max())
-    assert shown(pictures["Transmissivity"].figures[1]).max() == pytest.approx(sand)
+    assert shown(pictures["Transmissivity"].drawings[1]()).max() == pytest.approx(sand)
     assert "Beside it its standard deviation" in pictures["Head"].caption
     assert "Beside" not in pictures["Mesh"].caption
 
