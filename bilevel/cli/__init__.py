@@ -17,6 +17,7 @@ from bilevel.cli import studies, fits, results, learned
 
 # isort: on
 from bilevel.cli.application import app
+from bilevel.cli.sessions import start_drawing
 from bilevel.cli.streams import open_standard_streams
 
 __all__ = ["app", "fits", "learned", "main", "results", "studies"]
@@ -26,4 +27,4 @@ def main() -> None:
     """The entry point of the `bilevel` command."""
     open_standard_streams()
     atexit.register(gc.freeze)  # Python would look through PyTorch's half a million objects for cycles before it ends
-    app()
+    app(obj=start_drawing)

@@ -25,6 +25,7 @@ from bilevel.cli.streams import errors
 
 @app.command()
 def run(
+    context: typer.Context,
     study: StudyPath,
     out: Out = None,
     force: Force = False,
@@ -37,12 +38,13 @@ def run(
 ) -> None:
     """Calibrate: fit the parameters, write the results and the report."""
     with errors(debug):
-        session = elsewhere(open_session(study, out, named), executor, workers)
+        session = elsewhere(open_session(study, out, named, context.obj), executor, workers)
         finish(session, session.run(settings_of(session, noptmax, method), force))
 
 
 @app.command()
 def resume(
+    context: typer.Context,
     study: StudyPath,
     out: Out = None,
     named: RunName = None,
@@ -53,23 +55,29 @@ def resume(
 ) -> None:
     """Go on with an interrupted run, to the answer that it would have reached; or further, with more iterations."""
     with errors(debug):
-        session = elsewhere(open_session(study, out, named), executor, workers)
+        session = elsewhere(open_session(study, out, named, context.obj), executor, workers)
         finish(session, session.resume(noptmax))
 
 
 @app.command()
 def jacobian(
-    study: StudyPath, out: Out = None, named: RunName = None, force: Force = False, debug: Debug = False
+    context: typer.Context,
+    study: StudyPath,
+    out: Out = None,
+    named: RunName = None,
+    force: Force = False,
+    debug: Debug = False,
 ) -> None:
     """Jacobian and linear statistics at the start values (noptmax = -1); results go to results/jacobian."""
     with errors(debug):
-        session = open_session(study, out, named)
+        session = open_session(study, out, named, context.obj)
         session = session if out else replace(session, folder=session.folder / "jacobian")
         finish(session, session.run(settings_of(session, -1, None), force))
 
 
 @app.command()
 def multistart(
+    context: typer.Context,
     study: StudyPath,
     count: Annotated[
         int | None, typer.Option("--count", min=2, help="How many starts (default: the study's, or 16).")
@@ -83,13 +91,14 @@ def multistart(
 ) -> None:
     """Calibrate from several starts within the bounds; results of the best go to results/multistart."""
     with errors(debug):
-        session = elsewhere(open_session(study, out, named), executor, workers).with_starts(count)
+        session = elsewhere(open_session(study, out, named, context.obj), executor, workers).with_starts(count)
         session = session if out else replace(session, folder=session.folder / "multistart")
         finish(session, session.run(None, force))
 
 
 @app.command()
 def profile(
+    context: typer.Context,
     study: StudyPath,
     names: Annotated[
         list[str] | None,
@@ -105,5 +114,5 @@ def profile(
 ) -> None:
     """Profile likelihood about an earlier run: 95 % intervals where linear theory fails, and what the data do not bound."""
     with errors(debug):
-        session = elsewhere(open_session(study, out, named), executor, workers)
+        session = elsewhere(open_session(study, out, named, context.obj), executor, workers)
         finish(session, session.profile(names or ()))

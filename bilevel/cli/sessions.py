@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +18,25 @@ from bilevel.calibrate.settings import Method, Settings
 from bilevel.cli.streams import say
 
 if TYPE_CHECKING:
+    from bilevel.calibrate.report.drawing_processes import DrawingProcesses
     from bilevel.calibrate.result import CalibrationResult
     from bilevel.calibrate.study.session import Session
 
 
-def open_session(study: Path, out: Path | None, run: str | None) -> Session:
+def start_drawing() -> DrawingProcesses:
+    """Processes that load Matplotlib while this one loads PyTorch; on a single core there is no while."""
+    from bilevel.calibrate.report.drawing_processes import DrawingProcesses
+
+    drawing = DrawingProcesses(2 if (os.cpu_count() or 1) > 1 else 0)
+    atexit.register(drawing.close)
+    return drawing
+
+
+def open_session(
+    study: Path, out: Path | None, run: str | None, start: Callable[[], DrawingProcesses] | None = None
+) -> Session:
+    """start: what starts the processes that draw, for commands that write a report in a process of their own."""
+    drawing = None if start is None else start()
     with _loading():
         import torch
 
@@ -29,7 +45,8 @@ def open_session(study: Path, out: Path | None, run: str | None) -> Session:
 
         torch.set_default_dtype(torch.float64)  # before the user's file is imported; the process is ours
         loaded = load_study(study, run)
-    return Session.beside(loaded) if out is None else Session(loaded, out)
+    session = Session.beside(loaded) if out is None else Session(loaded, out)
+    return session if drawing is None else replace(session, drawing=drawing)
 
 
 @contextmanager

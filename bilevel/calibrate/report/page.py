@@ -7,11 +7,13 @@ import math
 import platform
 from collections.abc import Sequence
 from datetime import datetime, timezone
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from bilevel.calibrate.report.drawing_processes import DrawingProcesses
 from bilevel.calibrate.report.pictures import Picture, Pictures
-from bilevel.calibrate.report.rendering import Image, rendered
+from bilevel.calibrate.report.rendering import Image
 from bilevel.calibrate.report.summary import (
     CORRELATED_HEADER,
     ROWS,
@@ -29,18 +31,20 @@ from bilevel.calibrate.study.study import Study
 _HERE = Path(__file__).parent
 
 
-def write_report(study: Study, result: CalibrationResult, folder: Path) -> list[str]:
+def write_report(study: Study, result: CalibrationResult, folder: Path, drawing: DrawingProcesses) -> list[str]:
     """Write report.html into a folder; returns a sentence for each picture that could not be drawn."""
-    drawn, failed = _drawn(Pictures(result, study.plot), "svg")
+    drawn, failed = _drawn(Pictures(result, study.plot), "svg", drawing)
     page = report(study, result, drawn, failed)
     write_atomically(folder / REPORT, page)
     return failed
 
 
-def write_pictures(study: Study, result: CalibrationResult, folder: Path) -> tuple[list[Path], list[str]]:
+def write_pictures(
+    study: Study, result: CalibrationResult, folder: Path, drawing: DrawingProcesses
+) -> tuple[list[Path], list[str]]:
     """Write each picture as a PNG file into a folder; returns their paths, and what could not be drawn."""
     folder.mkdir(parents=True, exist_ok=True)
-    drawn, failed = _drawn(Pictures(result, study.plot), "png")
+    drawn, failed = _drawn(Pictures(result, study.plot), "png", drawing)
     paths = []
     for k, (picture, images) in enumerate(drawn, 1):
         slug = "".join(c if c.isalnum() else "_" for c in picture.title.lower()).strip("_")[:60]
@@ -86,16 +90,30 @@ def report(
     )
 
 
-def _drawn(pictures: Pictures, kind: str) -> tuple[list[tuple[Picture, list[Image]]], list[str]]:
+def _drawn(
+    pictures: Pictures, kind: str, drawing: DrawingProcesses
+) -> tuple[list[tuple[Picture, list[Image]]], list[str]]:
     """The pictures as files; one that fails, a model's own or one of ours, costs a note and nothing else."""
+    made: list[tuple[str, Picture]] = []
     drawn, failed = [], []
-    for name, draw in pictures.all():
+    for name, make in pictures.all():
         try:
-            for picture in draw():
-                drawn.append((picture, [rendered(drawing, kind) for drawing in picture.drawings]))
+            made += [(name, picture) for picture in make()]
         except Exception as error:
-            failed.append(f"{name} could not be drawn: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+            failed.append(_not_drawn(name, error))
+    images = iter(drawing.rendered([each for _, picture in made for each in picture.drawings], kind))
+    for name, picture in made:
+        own = list(islice(images, len(picture.drawings)))
+        errors = [image for image in own if isinstance(image, Exception)]
+        if errors:
+            failed.append(_not_drawn(name, errors[0]))
+        else:
+            drawn.append((picture, [image for image in own if isinstance(image, Image)]))
     return drawn, failed
+
+
+def _not_drawn(name: str, error: Exception) -> str:
+    return f"{name} could not be drawn: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _placed(picture: Picture, images: Sequence[Image]) -> dict[str, Any]:

@@ -84,7 +84,7 @@ class StudyFolder:
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs in this process draw nothing, which is most of the time of a small study."""
 
-    def write(study: object, result: object, folder: Path) -> list[str]:
+    def write(study: object, result: object, folder: Path, drawing: object) -> list[str]:
         (folder / "report.html").write_text("no pictures in this test")
         return []
 

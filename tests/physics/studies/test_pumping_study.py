@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,12 +134,17 @@ def test_picture_shows_every_well(folder):
     model = study.problem.experiments[0].model
     parameters = {"hydraulic_conductivity": torch.tensor(65.0), "specific_storage": torch.tensor(2.5e-5)}
     (picture,) = model.figures(parameters)
-    (axes,) = picture.drawing().axes
+    (axes,) = pickle.loads(pickle.dumps(picture.drawing))().axes
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["near, r = 30 m", "far, r = 90 m"]
     circles, line = axes.lines[0], axes.lines[1]
     np.testing.assert_allclose(circles.get_ydata(), [0.60, 0.82])
     exact = theis(line.get_xdata(), 30.0, 7.0 * 65.0, 7.0 * 2.5e-5, 788.0)
     np.testing.assert_allclose(line.get_ydata(), exact, rtol=1e-3)
+
+
+def test_what_draws_it_needs_no_pytorch():
+    code = "import sys, physics.studies.pumping_pictures; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
 VARIANTS = {
