@@ -49,23 +49,24 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import ConfigDict, model_validator
 from torch import Tensor
 
 from bilevel.calibrate.field_prior import FieldPrior
 from bilevel.calibrate.observations import ObservationTable
 from bilevel.calibrate.report.picture import Drawing
 from bilevel.calibrate.settings import TransformName
+from bilevel.calibrate.study.documented import Documented
 from bilevel.report import GradientReport, InputError, SolveReport
 
 if TYPE_CHECKING:  # it takes half a second to load
     from matplotlib.figure import Figure
 
 
-class ModelConfig(BaseModel):
+class ModelConfig(Documented):
     """Base of a model's section in study.yml: unknown keys are errors, and paths are relative to the study's folder."""
 
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
     @model_validator(mode="before")
     @classmethod

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from torch import Tensor
 
+from bilevel.calibrate.study.documented import Documented
 from bilevel.report import InputError
 from bilevel.solvers.newton import Newton
 from physics.atoms.potential import Potential
@@ -26,10 +27,10 @@ SITES = {"sc": 1, "bcc": 2, "fcc": 4, "diamond": 8, "rocksalt": 8, "zincblende":
 PASCAL, HERTZ = 1e9, 1e12
 
 
-class StructureSection(BaseModel):
+class StructureSection(Documented):
     """One structure: a crystal by name, element (or formula) and lattice constant, or a file that ASE reads."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid")
 
     crystal: Literal["sc", "bcc", "fcc", "diamond", "rocksalt", "zincblende", "cesiumchloride"] | None = None
     """A crystal by its name."""
