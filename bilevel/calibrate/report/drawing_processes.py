@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -26,10 +25,12 @@ class DrawingProcesses:
     """
 
     def __init__(self, count: int = 0) -> None:
-        # They find the modules that this process finds, and do not look at the script that it runs.
-        code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve()"
-        pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self.processes = [subprocess.Popen([sys.executable, "-c", code], **pipes) for _ in range(count)]
+        # They find the modules that this process finds, and do not look at the script that it runs. A session of their own, and
+        # where there are none to ignore it: this process answers the interrupt that a terminal sends to all.
+        ignore = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+        code = f"{ignore}; import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve()"
+        options: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "start_new_session": True}
+        self.processes = [subprocess.Popen([sys.executable, "-c", code], **options) for _ in range(count)]
 
     def rendered(self, drawings: Sequence[Drawing], kind: str) -> list[Image | Exception]:
         """Each drawing as a file, "svg" or "png", or why there is none."""
@@ -86,7 +87,6 @@ def _here(drawing: Drawing, kind: str) -> Image | Exception:
 
 def serve() -> None:
     """Draw what comes by standard input until it ends; None for what fails, which is then tried, and told, where it came from."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to us as well, and the caller has to answer it
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what drawings print is no answer
     # The first figure takes twice as long as the next: it loads Matplotlib, fonts, and what both load late.
