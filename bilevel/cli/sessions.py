@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 def start_drawing() -> DrawingProcesses:
-    """Processes that load Matplotlib while this one loads PyTorch; on a single core there is no while."""
+    """Processes that load Matplotlib while this one loads PyTorch, where it leaves them cores."""
     from bilevel.calibrate.report.drawing_processes import DrawingProcesses
 
-    drawing = DrawingProcesses(2 if (os.cpu_count() or 1) > 1 else 0)
+    drawing = DrawingProcesses(min(2, (os.cpu_count() or 1) - 1))
     atexit.register(drawing.close)
     return drawing
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import subprocess
@@ -89,8 +90,11 @@ def serve() -> None:
     """Draw what comes by standard input until it ends; None for what fails, which is then tried, and told, where it came from."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what drawings print is no answer
+    gc.disable()  # imports make no garbage
     # The first figure takes twice as long as the next: it loads Matplotlib, fonts, and what both load late.
     rendered(partial(traces_figure, ["first"], [np.array([1.0, 100.0])]), "svg")
+    gc.freeze()
+    gc.enable()
     while True:
         try:
             job = pickle.load(sys.stdin.buffer)
