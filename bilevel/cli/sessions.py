@@ -36,6 +36,9 @@ def open_session(
     study: Path, out: Path | None, run: str | None, start: Callable[[], DrawingProcesses] | None = None
 ) -> Session:
     """start: what starts the processes that draw, for commands that write a report in a process of their own."""
+    from bilevel.calibrate.study.yaml_lines import read_yaml
+
+    document = read_yaml(study)  # a file that is not there, or no YAML, need not wait for PyTorch
     drawing = None if start is None else start()
     with _loading():
         import torch
@@ -44,7 +47,7 @@ def open_session(
         from bilevel.calibrate.study.session import Session
 
         torch.set_default_dtype(torch.float64)  # before the user's file is imported; the process is ours
-        loaded = load_study(study, run)
+        loaded = load_study(study, run, document)
     session = Session.beside(loaded) if out is None else Session(loaded, out)
     return session if drawing is None else replace(session, drawing=drawing)
 

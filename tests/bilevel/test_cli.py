@@ -34,6 +34,16 @@ def test_help_is_quick():
     assert min(times) < 2.0  # 0.25 s on an idle machine; a busy one may take longer
 
 
+def test_a_file_that_is_not_there_is_told_before_anything_heavy_is_loaded():
+    code = (
+        "import atexit, sys; from bilevel.cli import main; "
+        "atexit.register(lambda: print([m for m in ('torch', 'scipy', 'matplotlib') if m in sys.modules])); main()"
+    )
+    found = subprocess.run([sys.executable, "-c", code, "run", "nowhere.yml"], capture_output=True, text=True)
+    assert (found.returncode, found.stderr) == (2, "error: nowhere.yml: there is no such file\n")
+    assert found.stdout.strip() == "[]"
+
+
 def test_template_runs_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr("bilevel.calibrate.study.session.write_report", lambda *arguments: [])
     runner = CliRunner()

@@ -37,10 +37,13 @@ from bilevel.calibrate.study.yaml_lines import Document, KeyPath, read_yaml
 from bilevel.report import BilevelError, InputError
 
 
-def load_study(path: Path | str, run: str | None = None) -> Study:
-    """Read a study, or one of its named runs; InputError, with file and line, for anything that is wrong with it."""
+def load_study(path: Path | str, run: str | None = None, document: Document | None = None) -> Study:
+    """Read a study, or one of its named runs; InputError, with file and line, for anything that is wrong with it.
+
+    document: the file's content where it was read before.
+    """
     path = Path(path)
-    document = with_run(read_yaml(path), run)
+    document = with_run(document or read_yaml(path), run)
     return replace(_Loader(document, validated(document, StudySection, document.content), path).study(), run=run)
 
 
