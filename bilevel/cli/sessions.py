@@ -18,28 +18,30 @@ from bilevel.calibrate.settings import Method, Settings
 from bilevel.cli.streams import say
 
 if TYPE_CHECKING:
-    from bilevel.calibrate.report.drawing_processes import DrawingProcesses
+    from bilevel.calibrate.report.drawing_process import Draw
     from bilevel.calibrate.result import CalibrationResult
     from bilevel.calibrate.study.session import Session
 
 
-def start_drawing() -> DrawingProcesses:
-    """Processes that load Matplotlib while this one loads PyTorch, where it leaves them cores."""
-    from bilevel.calibrate.report.drawing_processes import DrawingProcesses
+def start_drawing() -> Draw | None:
+    """What draws in a process that loads Matplotlib while this one loads PyTorch, where there is a core for it."""
+    from bilevel.calibrate.report.drawing_process import DrawingProcess
 
-    drawing = DrawingProcesses(min(2, (os.cpu_count() or 1) - 1))
-    atexit.register(drawing.close)
-    return drawing
+    if (os.cpu_count() or 1) == 1:
+        return None
+    process = DrawingProcess()
+    atexit.register(process.close)
+    return process.draw
 
 
 def open_session(
-    study: Path, out: Path | None, run: str | None, start: Callable[[], DrawingProcesses] | None = None
+    study: Path, out: Path | None, run: str | None, start: Callable[[], Draw | None] | None = None
 ) -> Session:
-    """start: what starts the processes that draw, for commands that write a report in a process of their own."""
+    """start: of what draws pictures, for commands that write a report in a process of their own."""
     from bilevel.calibrate.study.yaml_lines import read_yaml
 
     document = read_yaml(study)  # a file that is not there, or no YAML, need not wait for PyTorch
-    drawing = None if start is None else start()
+    draw = start() if start else None
     with _loading():
         import torch
 
@@ -49,7 +51,7 @@ def open_session(
         torch.set_default_dtype(torch.float64)  # before the user's file is imported; the process is ours
         loaded = load_study(study, run, document)
     session = Session.beside(loaded) if out is None else Session(loaded, out)
-    return session if drawing is None else replace(session, drawing=drawing)
+    return session if draw is None else replace(session, draw_pictures=draw)
 
 
 @contextmanager

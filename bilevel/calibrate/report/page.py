@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from bilevel.calibrate.report.drawing_processes import DrawingProcesses
+from bilevel.calibrate.report.drawing_process import Draw
 from bilevel.calibrate.report.pictures import Picture, Pictures
 from bilevel.calibrate.report.rendering import Image
 from bilevel.calibrate.report.summary import (
@@ -31,20 +31,18 @@ from bilevel.calibrate.study.study import Study
 _HERE = Path(__file__).parent
 
 
-def write_report(study: Study, result: CalibrationResult, folder: Path, drawing: DrawingProcesses) -> list[str]:
+def write_report(study: Study, result: CalibrationResult, folder: Path, draw: Draw) -> list[str]:
     """Write report.html into a folder; returns a sentence for each picture that could not be drawn."""
-    drawn, failed = _drawn(Pictures(result, study.plot), "svg", drawing)
+    drawn, failed = _drawn(Pictures(result, study.plot), "svg", draw)
     page = report(study, result, drawn, failed)
     write_atomically(folder / REPORT, page)
     return failed
 
 
-def write_pictures(
-    study: Study, result: CalibrationResult, folder: Path, drawing: DrawingProcesses
-) -> tuple[list[Path], list[str]]:
+def write_pictures(study: Study, result: CalibrationResult, folder: Path, draw: Draw) -> tuple[list[Path], list[str]]:
     """Write each picture as a PNG file into a folder; returns their paths, and what could not be drawn."""
     folder.mkdir(parents=True, exist_ok=True)
-    drawn, failed = _drawn(Pictures(result, study.plot), "png", drawing)
+    drawn, failed = _drawn(Pictures(result, study.plot), "png", draw)
     paths = []
     for k, (picture, images) in enumerate(drawn, 1):
         slug = "".join(c if c.isalnum() else "_" for c in picture.title.lower()).strip("_")[:60]
@@ -90,9 +88,7 @@ def report(
     )
 
 
-def _drawn(
-    pictures: Pictures, kind: str, drawing: DrawingProcesses
-) -> tuple[list[tuple[Picture, list[Image]]], list[str]]:
+def _drawn(pictures: Pictures, kind: str, draw: Draw) -> tuple[list[tuple[Picture, list[Image]]], list[str]]:
     """The pictures as files; one that fails, a model's own or one of ours, costs a note and nothing else."""
     made: list[tuple[str, Picture]] = []
     drawn, failed = [], []
@@ -101,7 +97,7 @@ def _drawn(
             made += [(name, picture) for picture in make()]
         except Exception as error:
             failed.append(_not_drawn(name, error))
-    images = iter(drawing.rendered([each for _, picture in made for each in picture.drawings], kind))
+    images = iter(draw([each for _, picture in made for each in picture.drawings], kind))
     for name, picture in made:
         own = list(islice(images, len(picture.drawings)))
         errors = [image for image in own if isinstance(image, Exception)]

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bilevel.calibrate.evaluation import Iteration
@@ -18,7 +18,7 @@ from bilevel.calibrate.fit.stop import STOP, Stopped, stop_asked, stoppable
 from bilevel.calibrate.fit.strength import StrengthResult
 from bilevel.calibrate.pest.export import write_pest_case
 from bilevel.calibrate.problem import CalibrationProblem
-from bilevel.calibrate.report.drawing_processes import DrawingProcesses
+from bilevel.calibrate.report.drawing_process import Draw, draw_here
 from bilevel.calibrate.report.outputs import file_names, write_numbers, write_states
 from bilevel.calibrate.report.page import write_pictures, write_report
 from bilevel.calibrate.result import CalibrationResult
@@ -41,7 +41,7 @@ class Session:
 
     study: Study
     folder: Path
-    drawing: DrawingProcesses = field(default_factory=DrawingProcesses)
+    draw_pictures: Draw = draw_here
 
     @staticmethod
     def beside(study: Study) -> Session:
@@ -145,7 +145,7 @@ class Session:
         further.follow(result, self.study.profiles)
         further.sample(result)
         with self._held():
-            paths, failed = write_pictures(self.study, result, self.folder / PICTURES, self.drawing)
+            paths, failed = write_pictures(self.study, result, self.folder / PICTURES, self.draw_pictures)
             self._list(paths)
             return paths, failed
 
@@ -222,7 +222,7 @@ class Session:
         self._list(states)
         result.notes += trouble
         try:
-            result.notes += write_report(study, result, self.folder, self.drawing)
+            result.notes += write_report(study, result, self.folder, self.draw_pictures)
         except Exception as error:  # the numbers are safe; a page is no reason to fail
             result.notes.append(f"{REPORT} could not be written: {type(error).__name__}: {error}")
         return result

@@ -13,7 +13,7 @@ from scipy.stats import probplot
 from bilevel.calibrate import calibrate, load_study
 from bilevel.calibrate.report.axes import new_figure
 from bilevel.calibrate.report.data_pictures import DRAWN, data_pictures, series
-from bilevel.calibrate.report.drawing_processes import DrawingProcesses
+from bilevel.calibrate.report.drawing_process import draw_here
 from bilevel.calibrate.report.page import write_report
 from bilevel.calibrate.report.pictures import _normal_quantiles
 from bilevel.calibrate.report.rendering import power_of_ten, rendered
@@ -86,7 +86,7 @@ def long_study(study):
 def test_a_report_of_a_hundred_thousand_rows_is_small(long_study, tmp_path):
     study = load_study(long_study.path)
     result = calibrate(study.problem, settings=study.settings)
-    write_report(study, result, tmp_path, DrawingProcesses())
+    write_report(study, result, tmp_path, draw_here)
     size = (tmp_path / "report.html").stat().st_size
     print(f"report.html: {size / 1e6:.2f} MB")
     assert size < 2e6
