@@ -33,6 +33,8 @@ from bilevel.implicit.visit import Visit
 from bilevel.report import InputError
 
 _ABOUT, _PATH = "about.json", "path.jsonl"
+_FORCED_FROM = 1.0
+"""Seconds of an evaluation from which its files are forced to disk: a power cut may cost shorter ones, which take less than that."""
 
 States = dict[str, dict[str, Tensor]]
 
@@ -116,21 +118,22 @@ class Journal:
         """Remember an evaluation, with the models' states after it."""
         number, self.count = self.count, self.count + 1
         if self.folder is not None and self.writes:
+            forced = evaluation.seconds >= _FORCED_FROM
             if evaluation.jacobian is not None:
-                write_atomically(self._jacobian_file(number), array_bytes(evaluation.jacobian))
-            self._write_memory(number)
+                write_atomically(self._jacobian_file(number), array_bytes(evaluation.jacobian), forced)
+            self._write_memory(number, forced)
             states = {e.name: e.model.state() for e in problem.experiments}
-            write_atomically(self.folder / f"{number:06d}.npz", packed(self.scope, evaluation, states))
+            write_atomically(self.folder / f"{number:06d}.npz", packed(self.scope, evaluation, states), forced)
             self._forget()
         self._remember(number, self.scope, evaluation)
         if evaluation.jacobian is not None:
             self.keep_jacobian(number, evaluation.jacobian)
 
-    def _write_memory(self, number: int) -> None:
+    def _write_memory(self, number: int, forced: bool) -> None:
         """Inner states found by this evaluation, before its own file: where that is, they are."""
         latest = self.memory.evaluations[-1:]
         if self.folder is not None and latest and latest[0] is not self._written:
-            write_atomically(self.folder / f"{number:06d}{MEMORY}", memory_bytes(latest[0]))
+            write_atomically(self.folder / f"{number:06d}{MEMORY}", memory_bytes(latest[0]), forced)
             self._written = latest[0]
 
     def _forget(self) -> None:
@@ -152,13 +155,15 @@ class Journal:
 
     def accept(self, t: np.ndarray, loop: dict[str, Any]) -> None:
         """Note that the loop took a point as its next iterate, and what it needs to go on from there."""
-        accepted = Accepted(self.scope, self.points[self.scope, t.tobytes()].number, loop)
+        point = self.points[self.scope, t.tobytes()]
+        accepted = Accepted(self.scope, point.number, loop)
         self.path.append(accepted)
         if self.folder is not None and self.writes:
             with open(self.folder / _PATH, "a", encoding="utf-8") as stream:
                 stream.write(json.dumps(asdict(accepted)) + "\n")
                 stream.flush()
-                os.fsync(stream.fileno())
+                if point.evaluation.seconds >= _FORCED_FROM:
+                    os.fsync(stream.fileno())
 
     def accepted(self) -> list[tuple[JournalEntry, dict[str, Any]]]:
         """The accepted points of this scope in order, up to the first that is missing, with what the loop noted."""
@@ -217,7 +222,7 @@ class Journal:
             return self._jacobians.get(number)
         try:
             return np.load(self._jacobian_file(number), allow_pickle=False)
-        except (OSError, ValueError):
+        except (OSError, ValueError, EOFError):
             return None
 
     def _jacobian_file(self, number: int) -> Path:

@@ -32,8 +32,11 @@ SCALARS = (
 
 def arrays_of(file: Path) -> dict[str, np.ndarray]:
     """What a file holds; raises OSError, ValueError or BadZipFile where it is damaged."""
-    with np.load(file, allow_pickle=False) as stored:
-        return dict(stored.items())
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            return dict(stored.items())
+    except EOFError:  # an empty file
+        raise ValueError(f"{file}: is empty") from None
 
 
 def array_bytes(array: np.ndarray) -> bytes:

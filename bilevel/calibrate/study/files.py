@@ -40,14 +40,18 @@ def read_text(path: Path, limit: int) -> str:
         raise InputError(f"{path}: cannot be read as text: {error}; save it in UTF-8") from None
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write a temporary file beside `path`, force it to disk, and put it in the place of `path` in one step."""
+def write_atomically(path: Path, content: bytes | str, forced: bool = True) -> None:
+    """Write a temporary file beside `path`, force it to disk, and put it in the place of `path` in one step.
+
+    What is not forced outlives a killed process, but not a power cut, which may leave an empty file.
+    """
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with open(temporary, "wb") as stream:
         stream.write(data)
         stream.flush()
-        os.fsync(stream.fileno())
+        if forced:
+            os.fsync(stream.fileno())
     os.replace(temporary, path)
 
 

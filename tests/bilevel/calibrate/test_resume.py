@@ -14,6 +14,8 @@ import time
 import numpy as np
 import pytest
 
+from bilevel.calibrate.study.files import write_atomically
+
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
 # Predictions depend on a warm start: without its state in the checkpoint a resumed run would differ.
@@ -93,6 +95,33 @@ def test_damaged_points_cost_an_evaluation_and_are_said(fresh_study):
         assert outcome.code == 0, outcome.err
         assert answer(damaged)[:-2] == pytest.approx(expected[:-2], rel=1e-6)
         assert f"point {number} of the checkpoint is damaged" in outcome.out
+
+
+@pytest.mark.parametrize("files", ["*.npz", "*.npy", "path.jsonl"])
+def test_files_that_a_power_cut_left_empty_cost_evaluations(study, files):
+    study.call("run")
+    expected = answer(study)
+    for file in sorted((study.results / "checkpoint").glob(files))[-2:]:
+        file.write_bytes(b"")
+    outcome = study.call("resume")
+    assert outcome.code == 0, outcome.err
+    assert answer(study)[:-2] == pytest.approx(expected[:-2], rel=1e-6)
+
+
+@pytest.mark.parametrize(("dear", "forced"), [(0.0, True), (60.0, False)])
+def test_points_are_forced_to_disk_where_they_were_dear(study, monkeypatch, dear, forced):
+    asked, forces = set(), []
+
+    def write(path, content, forced=True):
+        asked.add((path.suffix, forced))
+        write_atomically(path, content, forced)
+
+    monkeypatch.setattr("bilevel.calibrate.fit.journal._FORCED_FROM", dear)
+    monkeypatch.setattr("bilevel.calibrate.fit.journal.write_atomically", write)
+    monkeypatch.setattr("os.fsync", forces.append)
+    study.call("run")
+    assert asked == {(".json", True), (".npz", forced), (".npy", forced)}
+    assert len(forces) > 20 if forced else 0 < len(forces) < 12  # else those of results alone
 
 
 def test_jacobians_are_not_hoarded(study):
