@@ -62,14 +62,16 @@ def load_history(
     begin = params.get("begin") or (solid.begin() if isinstance(solid, InelasticSolid) else {})
     constant = {name: value for name, value in params.items() if name != "begin"}
     count = _length(steps)
-    loads = {"after": dict(steps), "before": _shifted(steps), "number": torch.arange(1, count + 1)}
+    before = _shifted(steps)
+    loads = {"after": dict(steps), "before": before, "earlier": _shifted(before), "number": torch.arange(1, count + 1)}
 
     def step(old: dict[str, Any], values: Params, load: dict[str, Any], start: dict[str, Any]) -> dict[str, Any]:
         given = _joined(values, load["after"], old["begin"])
+        begin = start["u"]
+        if isinstance(solid, InelasticSolid) and begin is old["u"]:  # on the way back it is the answer itself
+            begin = begin + _continued(load) * (begin - old["earlier"])
         try:
-            solution = solid.solve(
-                given, start["u"], solver or (FIRST_TRY if isinstance(solid, InelasticSolid) else None)
-            )
+            solution = solid.solve(given, begin, solver or (FIRST_TRY if isinstance(solid, InelasticSolid) else None))
         except (ConvergenceError, SingularError) as error:
             near = _near_end(solid, _parts(values, load, old["begin"]), load, old["u"], solver, error)
             solution = solid.solve(given, near, solver)
@@ -77,17 +79,36 @@ def load_history(
         u = solution.u
         return {
             "u": u,
+            "earlier": old["u"].detach(),
             "displacement": solid.expand(u, given),
             "reactions": solid.reactions(u, given),
             "begin": solid.end(u, given) if isinstance(solid, InelasticSolid) else {},
         }
 
     nothing = torch.zeros_like(solid.mesh.coordinates)
-    first = {"u": solid.start(), "displacement": nothing, "reactions": nothing.clone(), "begin": begin}
-    found = chain(step, first, constant, loads, observe=lambda new, *_: {**new, "u": new["u"].new_zeros(0)}).observed
-    empty = nothing.new_zeros(0)
+    rest, empty = solid.start(), nothing.new_zeros(0)
+    first = {"u": rest, "earlier": rest.clone(), "displacement": nothing, "reactions": nothing.clone(), "begin": begin}
+    found = chain(step, first, constant, loads, observe=lambda new, *_: {**new, "u": empty, "earlier": empty}).observed
     state, strain = (found["begin"].get(name, empty) for name in ("state", "strain"))
     return LoadHistory(found["displacement"], found["reactions"], state, strain)
+
+
+FARTHEST = 3.0
+"""How many times the last move is gone once more, at most, to where a step begins."""
+
+
+@torch.no_grad()
+def _continued(load: Mapping[str, Any]) -> float:
+    """How far a step's loads go on in the direction of the last ones, as a multiple of these; 0 where they turn back."""
+    along = length = 0.0
+    for leaves in zip(*(pytree.tree_leaves(load[when]) for when in ("after", "before", "earlier"))):
+        after, before, earlier = (plain(torch.as_tensor(x)) for x in leaves)
+        now, last = after - before, before - earlier
+        size = float(torch.maximum(now.abs().max(), last.abs().max()))
+        if size > 0.0:  # each kind of load by its own size: newtons and metres do not add up
+            along += float((now / size * last / size).sum())
+            length += float((last / size).square().sum())
+    return min(max(along / length, 0.0), FARTHEST) if length else 0.0
 
 
 def _parts(values: Params, load: Mapping[str, Any], begin: Params) -> Callable[[float], Params]:

@@ -35,8 +35,10 @@ from physics.solids import (
     Solid,
     Traction,
     Voce,
+    history,
     load_history,
 )
+from physics.solids.history import _continued
 from physics.solids.load_path import LoadPath
 from physics.solids.plate_with_hole import PlateWithHole
 
@@ -73,6 +75,37 @@ def test_a_plate_with_a_hole_yields_as_an_independent_assembly_found() -> None:
     expected = [2069114.5332631054, 4048209.958481948, 4808741.310427046, 666413.1516831871]
     assert force.tolist() == pytest.approx(expected, rel=1e-10)
     assert float(found.state[..., 6].max()) == pytest.approx(0.049644175549662564, rel=1e-10)
+
+
+def test_steps_that_go_on_alike_begin_where_the_last_one_leads(monkeypatch: pytest.MonkeyPatch) -> None:
+    mesh = rectangle(6, 3, (2.0, 1.0))
+    held = [mesh.fixed("left"), Dirichlet("pull", mesh.nodes_on("right"), [0])]
+    solid = Solid(mesh, J2Plasticity(), Kinematics.PLANE_STRAIN, held)
+    found, iterations = [], []
+    for farthest in (history.FARTHEST, 0.0):
+        monkeypatch.setattr(history, "FARTHEST", farthest)
+        reports: list[int] = []
+        watch = lambda solution, reports=reports: reports.append(solution.report.iterations)  # noqa: E731
+        levels = pulled([2e-3, 4e-3, 6e-3, 8e-3, 1e-2])
+        found.append(load_history(solid, {"material": numbers(STEEL)}, levels, solver=TIGHT, watch=watch))
+        iterations.append(sum(reports[2:]))
+    torch.testing.assert_close(found[0].reactions, found[1].reactions, rtol=1e-9, atol=1e-3)
+    assert iterations[0] <= 0.7 * iterations[1]
+
+
+def test_how_far_loads_go_on() -> None:
+    def load(earlier: float, before: float, after: float) -> dict[str, dict[str, Tensor]]:
+        names = {"earlier": earlier, "before": before, "after": after}
+        return {
+            when: {"force": torch.tensor([1e9 * x, 0.0]), "move": torch.tensor(1e-3 * x)} for when, x in names.items()
+        }
+
+    assert _continued(load(0.0, 1.0, 2.0)) == pytest.approx(1.0)
+    assert _continued(load(1.0, 1.5, 2.5)) == pytest.approx(2.0)
+    assert _continued(load(0.0, 1.0, 9.0)) == 3.0
+    assert _continued(load(1.0, 2.0, 1.5)) == 0.0
+    assert _continued(load(1.0, 2.0, 2.0)) == 0.0
+    assert _continued(load(0.0, 0.0, 2.0)) == 0.0
 
 
 def test_a_block_in_space_yields_as_an_independent_assembly_found() -> None:
