@@ -49,6 +49,8 @@ def steps_by(factor: Factor, evaluations: Evaluations, start: Point, threshold: 
         evaluations.counts.back_substitutions += 1
         residual = torch.where(left.unsqueeze(-1), point.residual, 0.0)
         step = updates.step(residual, lambda r: factor.solve_roughly(r, ROUGHLY))
+        if not trusted(factor, evaluations.is_energy):  # conjugate gradients met negative curvature on the way
+            break
         move = _searched(evaluations, point, step, left)
         if not bool((left & move.accepted).any()):
             break
@@ -70,7 +72,7 @@ def _searched(evaluations: Evaluations, point: Point, step: Tensor, left: Tensor
             return trial.norm < point.norm
         change = trial.merit - point.merit
         lost = (change <= SAME_ENERGY * point.merit.abs()) & (trial.norm <= HALF * point.norm)
-        return (change <= DECREASE * length * slope) | lost
+        return ((change <= DECREASE * length * slope) & (slope < 0)) | lost
 
     trials = TRIALS if evaluations.is_energy else 1
     return backtrack(evaluations, point, step, torch.ones_like(slope), left, leads_on, 0.5, trials)
