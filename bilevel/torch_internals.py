@@ -14,7 +14,11 @@ import torch
 import torch._refs
 from torch import Tensor, _compile
 from torch._C._dynamo import eval_frame
-from torch._functorch.pyfunctorch import JvpInterpreter, retrieve_all_functorch_interpreters
+from torch._functorch.pyfunctorch import (
+    JvpInterpreter,
+    retrieve_all_functorch_interpreters,
+    temporarily_clear_interpreter_stack,
+)
 from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
@@ -176,7 +180,8 @@ def outside_compilation(function: Callable[P, R]) -> Callable[P, R]:
 @contextmanager
 def outside_transforms() -> Iterator[None]:
     """Inside the block, what is made of plain tensors is plain: no transform of torch.func wraps it."""
-    with torch._C._DisableFuncTorch():
+    # The stack is cleared, not only switched off: a custom function inside would still look for an interpreter.
+    with temporarily_clear_interpreter_stack():
         yield
 
 

@@ -190,6 +190,30 @@ def test_what_is_made_outside_transforms_stays_plain() -> None:
     assert [is_transformed(tensor) for tensor in made] == [False, True]
 
 
+def test_custom_functions_work_outside_transforms() -> None:
+    class Doubled(torch.autograd.Function):
+        generate_vmap_rule = True
+
+        @staticmethod
+        def forward(x):
+            return 2.0 * x
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            pass
+
+    inside = []
+
+    def function(x):
+        with outside_transforms():
+            inside.append(Doubled.apply(torch.tensor(3.0)))
+        return x * inside[-1]
+
+    _, moved = torch.vmap(lambda v: torch.func.jvp(function, (torch.tensor(1.0),), (v,)))(torch.tensor([1.0, 2.0]))
+    assert moved.tolist() == [6.0, 12.0]
+    assert not is_transformed(inside[0])
+
+
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 def test_compilers_go_round_the_solver() -> None:
     """Whatever surrounds it is compiled; the solver's own code is not even looked at."""

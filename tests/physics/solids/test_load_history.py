@@ -93,6 +93,23 @@ def test_steps_that_go_on_alike_begin_where_the_last_one_leads(monkeypatch: pyte
     assert iterations[0] <= 0.7 * iterations[1]
 
 
+def test_forward_mode_goes_through_increments_that_are_halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    mesh = box(2, 1, 1, (2.0, 1.0, 1.0))
+    end = mesh.nodes_on("right")
+    solid = Solid(mesh, J2Plasticity(), None, [mesh.fixed("left"), Dirichlet("pull", end, [0])])
+    monkeypatch.setattr(history, "FIRST_TRY", Newton(tolerance=history.EQUILIBRIUM.tolerance, max_iterations=1))
+    steps, elastic = pulled([6e-3]), {name: value for name, value in numbers(STEEL).items() if name != "yield_stress"}
+
+    def force(stress: Tensor) -> Tensor:
+        found = load_history(solid, {"material": {**elastic, "yield_stress": 250e6 * stress}}, steps)
+        return found.reactions[-1, end, 0].sum() / 250e6
+
+    one = torch.tensor(1.0)
+    moved = torch.vmap(lambda v: torch.func.jvp(force, (one,), (v,))[1])(torch.tensor([1.0, -2.0]))
+    slope = (force(one + 1e-4) - force(one - 1e-4)) / 2e-4
+    assert moved.tolist() == pytest.approx([float(slope), -2.0 * float(slope)], rel=1e-5)
+
+
 def test_how_far_loads_go_on() -> None:
     def load(earlier: float, before: float, after: float) -> dict[str, dict[str, Tensor]]:
         names = {"earlier": earlier, "before": before, "after": after}
