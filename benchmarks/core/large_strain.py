@@ -14,7 +14,7 @@ from bilevel.acceleration.family import Instance
 from bilevel.problem import Params
 from bilevel.report import SolveReport
 from bilevel.solvers import LoadStepping, Newton, Tolerance
-from bilevel.solvers.loop import Solver
+from bilevel.solvers.solver import Solver
 from physics.families.large_strain import LargeStrain
 
 LINE = "neo-Hookean bars of 2,400 nodes stretched to 1.5 to 3, bent, sheared: default solver against load stepping"

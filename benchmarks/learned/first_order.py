@@ -20,7 +20,7 @@ from bilevel.problem import EnergyProblem, Params, Problem
 from bilevel.report import BilevelError
 from bilevel.solvers import LBFGS, GradientDescent, LogMiddle, NonlinearCG, Tolerance
 from bilevel.solvers.evaluations import Point
-from bilevel.solvers.loop import Outcome, Solver
+from bilevel.solvers.solver import Outcome, Solver
 from bilevel.solvers.steps import BarzilaiBorwein, StrongWolfe
 from physics.families.power_law import PowerLawFlow
 from physics.flow.network import FlowNetwork

@@ -22,7 +22,7 @@ from bilevel.problem import EnergyProblem, Params, Problem
 from bilevel.report import Counts
 from bilevel.solvers import LogMiddle, Newton
 from bilevel.solvers.evaluations import Tolerance
-from bilevel.solvers.loop import Outcome, Solver
+from bilevel.solvers.solver import Outcome, Solver
 from bilevel.solvers.steps import Armijo
 from physics.discretisation.constraints import Dirichlet
 from physics.discretisation.graph import Graph

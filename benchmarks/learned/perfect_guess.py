@@ -18,7 +18,7 @@ from bilevel.report import BilevelError
 from bilevel.solvers import LoadStepping, LogMiddle, Newton, Tolerance
 from bilevel.solvers.cellwise import vectors
 from bilevel.solvers.cellwise.split import SplitProblem
-from bilevel.solvers.loop import Outcome
+from bilevel.solvers.solver import Outcome
 from physics.families.large_strain import LargeStrain, PlaneMotion
 from physics.families.p_laplacian import PLaplacianFlow
 from physics.families.power_law import PowerLawFlow

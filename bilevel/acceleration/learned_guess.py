@@ -15,8 +15,8 @@ from bilevel.solvers.cellwise.problem import CellwiseEnergy, CellwiseProblem, Gu
 from bilevel.solvers.cellwise.solver import SYSTEMS, CellwiseSolver
 from bilevel.solvers.evaluations import Tolerance
 from bilevel.solvers.load_stepping import LoadStepping, Path
-from bilevel.solvers.loop import Solver
 from bilevel.solvers.newton import Newton
+from bilevel.solvers.solver import Solver
 from bilevel.solvers.steps.armijo import Armijo
 
 MAX_ITERATIONS = 300

@@ -13,7 +13,7 @@ from bilevel.composite.problem import Composite, LeastSquares
 from bilevel.problem import Params, Problem
 from bilevel.report import BilevelError, InputError, SolveReport, Status
 from bilevel.solvers.evaluations import Tolerance
-from bilevel.solvers.loop import Outcome, Solver
+from bilevel.solvers.solver import Outcome, Solver
 
 
 @dataclass

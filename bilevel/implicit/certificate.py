@@ -20,8 +20,8 @@ from bilevel.linalg.solver import LinearSolver
 from bilevel.problem import Params, Problem
 from bilevel.report import BilevelError, ConvergenceError, Counts, DerivativeError, GradientReport, SolveReport, Status
 from bilevel.solvers.evaluations import Tolerance
-from bilevel.solvers.loop import Outcome, Solver
 from bilevel.solvers.newton import Newton
+from bilevel.solvers.solver import Outcome, Solver
 from bilevel.torch_internals import pytree
 
 CORRECTION = 1e-3

@@ -19,7 +19,7 @@ from bilevel.linalg.solver import Factor, LinearSolver
 from bilevel.linalg.sparse_batch import SparseBatch
 from bilevel.problem import DENSE_LIMIT, FixedPoint, Params, Problem
 from bilevel.report import BilevelError, DerivativeError, GradientReport, OnFail, fail
-from bilevel.solvers.loop import Outcome, Solver
+from bilevel.solvers.solver import Outcome, Solver
 from bilevel.torch_internals import Constants, is_transformed, jvp
 
 Leaves = Sequence[Tensor]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bilevel.implicit.visit import Spot, Visit
 from bilevel.problem import Params, Problem
-from bilevel.solvers.loop import Outcome, Solver, WrappingSolver
+from bilevel.solvers.solver import Outcome, Solver, WrappingSolver
 from bilevel.solvers.warm_start import WarmStart
 from bilevel.torch_internals import is_transformed, plain
 

@@ -20,7 +20,7 @@ from bilevel.implicit.visit import next_spot, no_places
 from bilevel.problem import Energy, EnergyProblem, FixedPoint, Function, Params, Problem, Residual
 from bilevel.report import OnFail, Solution
 from bilevel.solvers.default import default_solver
-from bilevel.solvers.loop import Solver
+from bilevel.solvers.solver import Solver
 from bilevel.torch_internals import outside_compilation, without_saved_tensor_hooks
 
 

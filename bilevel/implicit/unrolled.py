@@ -11,7 +11,7 @@ from torch import Tensor
 from bilevel.implicit.certificate import certify_against_exact
 from bilevel.implicit.linearised_solve import LinearisedSolve
 from bilevel.implicit.strategies import Unrolled
-from bilevel.solvers.loop import TapeEntry
+from bilevel.solvers.solver import TapeEntry
 from bilevel.torch_internals import is_transformed, refuse_nested_forward
 
 

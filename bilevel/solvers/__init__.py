@@ -7,10 +7,11 @@ from bilevel.solvers.gradient import GradientDescent
 from bilevel.solvers.lbfgs import LBFGS
 from bilevel.solvers.load_stepping import LoadStepping
 from bilevel.solvers.log_middle import LogMiddle
-from bilevel.solvers.loop import DescentSolver, Outcome, Solver
+from bilevel.solvers.loop import DescentSolver
 from bilevel.solvers.newton import Newton
 from bilevel.solvers.nonlinear_cg import NonlinearCG
 from bilevel.solvers.preconditioned import PreconditionedGradient
+from bilevel.solvers.solver import Outcome, Solver
 from bilevel.solvers.undamped_newton import UndampedNewton
 
 __all__ = [

@@ -6,8 +6,8 @@ from bilevel.problem import FixedPoint, Problem
 from bilevel.solvers.cellwise.problem import SplitEnergy
 from bilevel.solvers.fixed_point import Anderson
 from bilevel.solvers.log_middle import LogMiddle
-from bilevel.solvers.loop import Solver
 from bilevel.solvers.newton import Newton
+from bilevel.solvers.solver import Solver
 
 DEFAULTS: tuple[tuple[type[Problem], type[Solver]], ...] = (
     (FixedPoint, Anderson),

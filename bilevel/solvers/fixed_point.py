@@ -14,7 +14,7 @@ from bilevel.linalg.solver import LinearSolver
 from bilevel.problem import FixedPoint, Params, Problem
 from bilevel.report import BilevelError, SolveReport, Status, require
 from bilevel.solvers.evaluations import Evaluations, Tolerance
-from bilevel.solvers.loop import Outcome, Solver, TapeEntry, require_parts
+from bilevel.solvers.solver import Outcome, Solver, TapeEntry, require_parts
 
 
 @dataclass

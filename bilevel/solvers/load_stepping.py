@@ -12,8 +12,8 @@ from torch import Tensor
 from bilevel.linalg.solver import Factor, LinearSolver
 from bilevel.problem import Params, Problem
 from bilevel.report import Counts, require
-from bilevel.solvers.loop import Outcome, Solver, WrappingSolver
 from bilevel.solvers.newton import Newton
+from bilevel.solvers.solver import Outcome, Solver, WrappingSolver
 from bilevel.torch_internals import pytree
 
 Path = Callable[[Params, float], Params]

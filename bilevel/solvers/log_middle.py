@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from bilevel.problem import EnergyProblem, Params
 from bilevel.solvers.cellwise.problem import CellwiseProblem, SplitEnergy
 from bilevel.solvers.cellwise.solver import CellwiseSolver
-from bilevel.solvers.loop import Solver
 from bilevel.solvers.newton import Newton
+from bilevel.solvers.solver import Solver
 
 SYSTEMS = 30
 """At most so many linear systems; few problems take more than eight."""

@@ -14,7 +14,8 @@ from bilevel.linalg.sparse_batch import SparseBatch
 from bilevel.report import ConvergenceError
 from bilevel.solvers.descent import Descent, Metric
 from bilevel.solvers.evaluations import Evaluations, Point
-from bilevel.solvers.loop import DescentSolver, Solver
+from bilevel.solvers.loop import DescentSolver
+from bilevel.solvers.solver import Solver
 from bilevel.solvers.steps.armijo import Armijo
 from bilevel.solvers.steps.step import Step
 

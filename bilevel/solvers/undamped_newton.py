@@ -12,8 +12,8 @@ from bilevel.linalg.solver import Factor
 from bilevel.problem import EnergyProblem, Params, Problem
 from bilevel.report import Counts, SolveReport, Status
 from bilevel.solvers.evaluations import Evaluations, Point
-from bilevel.solvers.loop import Outcome, Solver, WrappingSolver
 from bilevel.solvers.newton import Newton
+from bilevel.solvers.solver import Outcome, Solver, WrappingSolver
 
 ENOUGH = 0.6
 """A step may leave this share of the residual; the line search of `Newton` passes it from the root of 0.4 on, too."""

@@ -12,7 +12,8 @@ from torch import Tensor
 from bilevel.problem import Params, Problem
 from bilevel.report import BilevelError, Counts, SolveReport, Status
 from bilevel.solvers.evaluations import Evaluations, Point
-from bilevel.solvers.loop import DescentSolver, Outcome, Solver, WrappingSolver
+from bilevel.solvers.loop import DescentSolver
+from bilevel.solvers.solver import Outcome, Solver, WrappingSolver
 from bilevel.solvers.steps.step import select
 
 SAME_ENERGY = 1e-12

@@ -13,8 +13,8 @@ from bilevel.implicit.strategies import Adjoint
 from bilevel.problem import Params
 from bilevel.report import GradientReport, InputError, OnFail, Solution, SolveReport, fail
 from bilevel.solvers.evaluations import Tolerance
-from bilevel.solvers.loop import Solver
 from bilevel.solvers.newton import Newton
+from bilevel.solvers.solver import Solver
 from physics.atoms.crystal_energy import LARGEST_STRETCH, CrystalEnergy
 from physics.atoms.potential import Potential
 from physics.atoms.structures import Structures

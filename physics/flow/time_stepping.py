@@ -22,8 +22,8 @@ from bilevel.implicit.solve import argmin, root
 from bilevel.implicit.strategies import Adjoint
 from bilevel.problem import EnergyProblem, Params
 from bilevel.report import InputError, Solution
-from bilevel.solvers.loop import Solver
 from bilevel.solvers.newton import Newton
+from bilevel.solvers.solver import Solver
 from bilevel.torch_internals import pytree
 from physics.flow.time_steps import TimeSteps
 

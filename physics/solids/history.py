@@ -13,7 +13,7 @@ from bilevel.implicit.chain import chain
 from bilevel.problem import Params
 from bilevel.report import BilevelError, ConvergenceError, InputError, NoSolutionError, SingularError, Solution
 from bilevel.solvers import Newton
-from bilevel.solvers.loop import Solver
+from bilevel.solvers.solver import Solver
 from bilevel.solvers.steps import Armijo
 from bilevel.torch_internals import outside_transforms, plain, pytree
 from physics.solids.load_path import LoadPath

@@ -15,7 +15,7 @@ from bilevel.problem import Params, Problem
 from bilevel.report import InputError, Solution, chosen, require
 from bilevel.solvers import Newton, Tolerance
 from bilevel.solvers.cellwise.problem import CellwiseEnergy, Guess
-from bilevel.solvers.loop import Solver
+from bilevel.solvers.solver import Solver
 from physics.constitutive.elastic.law import ElasticLaw
 from physics.constitutive.inelastic.law import InelasticLaw
 from physics.constitutive.inelastic.zoned import ZonedLaw

@@ -21,8 +21,8 @@ from bilevel.calibrate.study.loading import load_study
 from bilevel.report import BilevelError, InputError
 from bilevel.solvers.cellwise.problem import GuessedProblem
 from bilevel.solvers.evaluations import Tolerance
-from bilevel.solvers.loop import Outcome, Solver
 from bilevel.solvers.newton import Newton
+from bilevel.solvers.solver import Outcome, Solver
 
 FILE = "guess.pt"
 """The weights, beside the study."""

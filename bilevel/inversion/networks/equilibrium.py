@@ -13,7 +13,7 @@ from bilevel.implicit.strategies import Adjoint
 from bilevel.inversion.networks.network import UnrolledNetwork, UnrolledState
 from bilevel.problem import FixedPoint
 from bilevel.report import InputError, OnFail, Solution
-from bilevel.solvers.loop import Solver
+from bilevel.solvers.solver import Solver
 
 
 class LayerMap(torch.nn.Module):

@@ -13,7 +13,7 @@ from torch import Tensor
 from bilevel.problem import EnergyProblem, Params, Problem
 from bilevel.report import BilevelError, Counts
 from bilevel.solvers.cellwise.problem import CellwiseProblem, Guess
-from bilevel.solvers.loop import Outcome, Solver, WrappingSolver
+from bilevel.solvers.solver import Outcome, Solver, WrappingSolver
 
 SYSTEMS = 16
 """At most so many linear systems in a guess; few problems take more than eight."""

@@ -13,7 +13,7 @@ from bilevel.calibrate.model import ConfigError
 from bilevel.problem import Params
 from bilevel.report import InputError, Solution
 from bilevel.solvers import LoadStepping, Newton
-from bilevel.solvers.loop import Solver
+from bilevel.solvers.solver import Solver
 from bilevel.torch_internals import pytree
 from physics.solids import ElasticSolid, Solid
 

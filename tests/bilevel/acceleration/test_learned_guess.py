@@ -11,7 +11,7 @@ from bilevel.problem import Energy
 from bilevel.report import SingularError
 from bilevel.solvers import Newton, Tolerance
 from bilevel.solvers.cellwise.problem import CellwiseProblem, Guess
-from bilevel.solvers.loop import Solver
+from bilevel.solvers.solver import Solver
 from physics.families.denoised_volumes import DenoisedVolumes
 from physics.families.large_strain import LargeStrain
 from physics.families.p_laplacian import PLaplacianFlow

@@ -30,7 +30,7 @@ from bilevel.linalg.preconditioner import Jacobi
 from bilevel.report import InputError, OnFail
 from bilevel.solvers import LBFGS, Anderson, GradientDescent, LoadStepping, Newton, NonlinearCG, PreconditionedGradient
 from bilevel.solvers.evaluations import Tolerance
-from bilevel.solvers.loop import Solver
+from bilevel.solvers.solver import Solver
 from bilevel.solvers.steps import Armijo, BarzilaiBorwein, Constant, StrongWolfe, TrustRegion, Wolfe
 
 CHAIN = SparseChain(12)

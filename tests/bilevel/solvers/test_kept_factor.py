@@ -8,11 +8,15 @@ import pytest
 import torch
 
 import bilevel
+from bilevel.linalg import AMGCG
 from bilevel.linalg.registry import Automatic
 from bilevel.problem import Energy, Residual
 from bilevel.solvers import Newton, Tolerance
 from bilevel.solvers.evaluations import Evaluations
 from bilevel.solvers.kept_factor import steps_by
+from physics.discretisation import rectangle
+from physics.discretisation.constraints import Dirichlet
+from physics.solids import Kinematics, NeoHookean, Solid
 
 SIZE = 30
 SPRINGS = torch.diag(torch.full((SIZE,), 2.0, dtype=torch.float64))
@@ -105,3 +109,24 @@ def test_an_unrolled_adjoint_records_newtons_steps():
         found = bilevel.argmin(energy, torch.zeros(SIZE, dtype=torch.float64), {"a": a}, solver=solver, adjoint=adjoint)
         slopes.append(torch.autograd.grad(found.u.sum(), a)[0])
     torch.testing.assert_close(slopes[1], slopes[0], rtol=1e-6, atol=0.0)
+
+
+def test_an_iterative_factor_is_asked_for_negative_curvature_and_not_made_again():
+    """Conjugate gradients learn of it only when they meet it; the factor at hand can look as well as one at the end."""
+    mesh = rectangle(8, 8)
+    right = Dirichlet("right", mesh.nodes_on("right"), value=torch.tensor([0.2, 0.0]))
+    body = Solid(mesh, NeoHookean(), Kinematics.PLANE_STRAIN, [mesh.fixed("left"), right])
+    params = {
+        "material": {
+            "mu": torch.tensor(1.0, dtype=torch.float64),
+            "lame_lambda": torch.tensor(2.0, dtype=torch.float64),
+        }
+    }
+    solver = Newton(linear=AMGCG())
+    cold = solver.solve(body, body.start(), params)
+    generator = torch.Generator().manual_seed(0)
+    near = cold.u + 1e-3 * torch.randn(body.n, generator=generator, dtype=torch.float64)
+    warm = replace(solver, keeps_factors=True).solve(body, near, params)
+    torch.testing.assert_close(warm.u, cold.u, rtol=0.0, atol=1e-9)
+    assert warm.report.converged
+    assert warm.report.counts.factorisations == 1
