@@ -6,6 +6,7 @@ import copy
 import time
 from abc import abstractmethod
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -101,7 +102,7 @@ class _Run:
         self.bound = UNBOUNDED * torch.linalg.vector_norm(point.u, dim=-1).clamp(min=1.0)
         keeps = self.solver.keeps_factors and not self.record
         if keeps and bool((point.norm < self.scale).all()):  # else no terms cancel yet
-            point = self._by_factor(self.evaluations.factor(point.u), point)
+            point = self._by_factor(self.evaluations.factor(point.u), [point])
         while True:
             point = self._settle_converged(point)
             if self._all_ended() or len(self.history) >= self.solver.max_iterations:
@@ -109,7 +110,7 @@ class _Run:
             before, point = point, self._iterate(point)
             factor = self.evaluations.known_factor(before.u)
             if keeps and factor is not None and bool((point.norm <= HALF * before.norm).all()):
-                point = self._by_factor(factor, point)
+                point = self._by_factor(factor, [before, point])
         self._mark(self._active(point), Status.MAX_ITERATIONS)
         return self._outcome(point)
 
@@ -138,21 +139,28 @@ class _Run:
         self.last = point
         return move.point
 
-    def _by_factor(self, factor: Factor, point: Point) -> Point:
-        """Where steps by a factorisation of an earlier tangent, or the one here, lead."""
-        self.descent.factor = factor
+    def _by_factor(self, factor: Factor, way: list[Point]) -> Point:
+        """Where steps by the factorisation of the tangent at the first of some points lead from the last one."""
+        self.descent.factor, point = factor, way[-1]
         if not trusted(factor, self.evaluations.is_energy):
             return point
         walked = steps_by(factor, self.evaluations, point, self.threshold, self._active(point))
-        if walked:
-            before = [point, *walked[:-1]]
-            self.history += [float(one.norm.max()) for one in before]
-            self.last, point = before[-1], walked[-1]
-            self.descent.safe = False
-            if self._must_check():  # here, not by another factorisation at the end
-                definite = factor.detect_negative_curvature()
-                self.descent.safe = definite is not None and bool(torch.as_tensor(definite).all())
-        return point
+        if not walked:
+            return point
+        way = [*way, *walked]
+        self.history += [float(one.norm.max()) for one in way[-len(walked) - 1 : -1]]
+        self.last, self.descent.safe = way[-2], False
+        if self._must_check() and self._fell(
+            way
+        ):  # the tangent is the same, but for little: it is asked, not the one here
+            definite = factor.detect_negative_curvature()
+            self.descent.safe = definite is not None and bool(torch.as_tensor(definite).all())
+        return way[-1]
+
+    def _fell(self, way: list[Point]) -> bool:
+        """Whether each step, down to the noise, took off most of the residual."""
+        steps = pairwise(way)
+        return all(bool(((b.norm <= SLOW * a.norm) | (a.norm <= self.threshold)).all()) for a, b in steps)
 
     def _aim_at(self, threshold: Tensor) -> None:
         self.threshold = threshold

@@ -90,6 +90,20 @@ def test_an_indefinite_factor_leads_nowhere_and_the_minimum_is_found():
     torch.testing.assert_close(found.u, torch.ones(5, dtype=torch.float64), rtol=0.0, atol=1e-9)
 
 
+@pytest.mark.parametrize("start", [0.2, 0.3, 0.4, 0.5])
+def test_a_column_that_buckles_on_the_way_is_not_left_straight(start):
+    """Where steps by the factor of the straight column go on for long, it says nothing of the column that they lead to."""
+
+    def column(u):
+        short, bent = u[0], u[1]
+        return 0.5 * (short - 1.2) ** 2 + 0.3 * short**4 + 0.5 * (0.6 - short) * bent**2 + 0.25 * bent**4
+
+    found = bilevel.argmin(column, torch.tensor([start, 0.0], dtype=torch.float64), solver=Newton(keeps_factors=True))
+    short, bent = found.u.tolist()
+    assert bent**2 == pytest.approx(short - 0.6, rel=1e-8)
+    assert short - 1.2 + 1.2 * short**3 == pytest.approx(0.5 * bent**2, rel=1e-8)
+
+
 def test_samples_of_a_batch_are_as_alone():
     a = torch.tensor([0.05, 0.6, 3.0], dtype=torch.float64)
     batch = Energy(energy, batch_dims=1)
