@@ -103,10 +103,12 @@ class _Run:
         keeps = self.solver.keeps_factors and not self.record
         if keeps and bool((point.norm < self.scale).all()):  # else no terms cancel yet
             point = self._by_factor(self.evaluations.factor(point.u), [point])
+        iterations = 0  # of the descent's own; the steps between them have a limit for each factorisation
         while True:
             point = self._settle_converged(point)
-            if self._all_ended() or len(self.history) >= self.solver.max_iterations:
+            if self._all_ended() or iterations >= self.solver.max_iterations:
                 break
+            iterations += 1
             before, point = point, self._iterate(point)
             factor = self.evaluations.known_factor(before.u)
             if keeps and factor is not None and bool((point.norm <= HALF * before.norm).all()):
@@ -150,9 +152,7 @@ class _Run:
         way = [*way, *walked]
         self.history += [float(one.norm.max()) for one in way[-len(walked) - 1 : -1]]
         self.last, self.descent.safe = way[-2], False
-        if self._must_check() and self._fell(
-            way
-        ):  # the tangent is the same, but for little: it is asked, not the one here
+        if self._must_check() and self._fell(way):  # much the same tangent: that one is asked, not the one here
             definite = factor.detect_negative_curvature()
             self.descent.safe = definite is not None and bool(torch.as_tensor(definite).all())
         return way[-1]

@@ -115,6 +115,12 @@ def test_samples_of_a_batch_are_as_alone():
         torch.testing.assert_close(together.u[k], alone.u, rtol=1e-10, atol=1e-12)
 
 
+def test_steps_between_factorisations_do_not_count_against_the_limit():
+    start, params = torch.zeros(SIZE, dtype=torch.float64), {"a": torch.tensor(0.3, dtype=torch.float64)}
+    found = bilevel.argmin(energy, start, params, solver=Newton(keeps_factors=True, max_iterations=3))
+    assert found.report.iterations > 3
+
+
 def test_an_unrolled_adjoint_records_newtons_steps():
     a = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
     slopes = []
