@@ -20,6 +20,8 @@ NEIGHBOURS = (1e-12, 1e-10, 1e-8, 1e-6, 1e-4)
 """Relative distances to the points at which noise is measured."""
 SAFETY = 40.0
 """A neighbour so near shares most roundings; what it shows of the noise has been seen to be too small by up to this."""
+SAME_ENERGY = 1e-12
+"""Energies that differ by less, relative to their size, are the same to round-off."""
 MERIT_SAFETY = 100.0
 """A norm of many entries is hardly ever small by chance, one number may be."""
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bilevel.linalg.solver import Factor
-from bilevel.solvers.evaluations import Evaluations, Point
+from bilevel.solvers.evaluations import SAME_ENERGY, Evaluations, Point
 from bilevel.solvers.secants import Pair, secant_pair, two_loop
 from bilevel.solvers.steps.step import Move, backtrack
 
@@ -24,8 +24,6 @@ DECREASE = 0.3
 """Of what the slope promises, as `Newton` asks of its steps: much less tells of overshooting."""
 FAR_BELOW = 1e-4
 """Steps go on to this share of the tolerance, as Newton's last step does: what remained would be noise to whoever compares states."""
-SAME_ENERGY = 1e-12
-"""Energies that differ by less, relative to their size, are the same to round-off."""
 ROUGHLY = 1e-3
 """Relative residual of the steps' linear solves, where these are iterative."""
 STEPS, TRIALS = 25, 4

@@ -33,6 +33,9 @@ STALLED = 0.5
 SLOW, LONG = 0.1, 1e-3
 """A residual that keeps more than SLOW in an iteration longer than LONG of the whole way is no proof of a solution."""
 
+MUCH_THE_SAME = 0.1
+"""Steps that each leave at most this share of the residual meet a tangent that hardly differs from the factorised one."""
+
 UNBOUNDED = 1e15
 """A state this many times larger than its start (or than 1) is taken to run away."""
 
@@ -158,9 +161,9 @@ class _Run:
         return way[-1]
 
     def _fell(self, way: list[Point]) -> bool:
-        """Whether each step, down to the noise, took off most of the residual."""
+        """Whether each step, down to the noise, took off nearly all of the residual."""
         steps = pairwise(way)
-        return all(bool(((b.norm <= SLOW * a.norm) | (a.norm <= self.threshold)).all()) for a, b in steps)
+        return all(bool(((b.norm <= MUCH_THE_SAME * a.norm) | (a.norm <= self.threshold)).all()) for a, b in steps)
 
     def _aim_at(self, threshold: Tensor) -> None:
         self.threshold = threshold

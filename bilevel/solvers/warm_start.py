@@ -11,13 +11,11 @@ from torch import Tensor
 
 from bilevel.problem import Params, Problem
 from bilevel.report import BilevelError, Counts, SolveReport, Status
-from bilevel.solvers.evaluations import Evaluations, Point
+from bilevel.solvers.evaluations import SAME_ENERGY, Evaluations, Point
 from bilevel.solvers.loop import DescentSolver
 from bilevel.solvers.solver import Outcome, Solver, WrappingSolver
 from bilevel.solvers.steps.step import select
 
-SAME_ENERGY = 1e-12
-"""Energies that differ by less, relative to their size, are the same to round-off."""
 GOOD = 1e-2
 """A guess that leaves this share of the given start's residual is taken without a look at those after it."""
 SAME_MERIT = 1e-9
